@@ -1,0 +1,3 @@
+"""What feeds, watches or exports a run."""
+
+__all__: list[str] = []

@@ -1,0 +1,1 @@
+"""Language-model machinery: backbones, tokenizers, forests, log-probs, probes."""

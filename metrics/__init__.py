@@ -1,0 +1,1 @@
+"""Torchmetrics, their reports, and the intervals around them."""

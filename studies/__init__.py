@@ -1,0 +1,1 @@
+"""The study engine: plan, run, verdict, report."""

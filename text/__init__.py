@@ -1,0 +1,1 @@
+"""Strings and records in, strings and records out. No torch."""
