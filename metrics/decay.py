@@ -1,0 +1,135 @@
+"""Forgetting as a line over log time, and the exponential it is compared with.
+
+R(t) = b - a log10 t is the form of arXiv 2406.11813, equation 4: the decay constant a is the fraction lost per
+tenfold time, and tau = 10^(b/a) is when nothing is left. This file knows curves; how they come about is in
+metrics/knowledge.py.
+
+Shape suffixes: G points in time, B curves fitted together.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+
+@dataclass(frozen=True)
+class DecayFit:
+    """R(t) = b - a log10 t by ordinary least squares, beside R(t) = c exp(-k t).
+
+    Attributes:
+        a: decay constant, fraction lost per decade of t.
+        b: R at t = 1.
+        r2: 1 - SSR / SST.
+        se_a: standard error of a.
+        tau_steps: 10^(b / a), where the line meets zero (the "learnability threshold"); infinite when a <= 0.
+        tau_tokens: the same in training tokens. The slope does not depend on the unit, the intercept does.
+        log10_tau_tokens: finite where tau itself overflows.
+        no_decay: the line does not fall.
+        n: points in the fit.
+        rmse: of the line, in units of R.
+        c: of the exponential, fitted as a line through log R where R > 0.
+        k: of the exponential, per step.
+        rmse_exponential: on the same points.
+        better: "log" or "exponential", by RMSE.
+    """
+
+    a: float
+    b: float
+    r2: float
+    se_a: float
+    tau_steps: float
+    tau_tokens: float
+    log10_tau_tokens: float
+    no_decay: bool
+    n: int
+    rmse: float
+    c: float
+    k: float
+    rmse_exponential: float
+    better: str | None
+
+
+def every_step(elapsed_G: np.ndarray, curve_G: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The curve at every whole step from 1 on, linear in log t between its points; the paper measured them all."""
+    known = np.isfinite(curve_G) & (elapsed_G >= 1)
+    if not known.any():
+        return np.zeros(0), np.zeros(0)
+    t = np.arange(np.ceil(elapsed_G[known][0]), np.floor(elapsed_G[known][-1]) + 1)
+    return t, np.interp(np.log10(t), np.log10(elapsed_G[known]), curve_G[known])
+
+
+def fit_decay(elapsed_G: np.ndarray, curve_G: np.ndarray, tokens_per_step: float = 1.0, t_min: float = 1.0) -> DecayFit:
+    """Fit one curve; NaN points and those before `t_min` are left out. With fewer than two points all is NaN.
+
+    Args:
+        elapsed_G: t since the maximum, steps.
+        curve_G: R(t).
+        tokens_per_step: global batch size times sequence length.
+        t_min: first t of the fit.
+    """
+    use = np.isfinite(curve_G) & (elapsed_G >= t_min)
+    t, curve = np.asarray(elapsed_G, np.float64)[use], np.asarray(curve_G, np.float64)[use]
+    if len(t) < 2:
+        nan = np.nan
+        return DecayFit(nan, nan, nan, nan, nan, nan, nan, False, len(t), nan, nan, nan, nan, None)
+    line = stats.linregress(np.log10(t), curve)
+    a, b = -line.slope, line.intercept
+    log10_tau = b / a if a > 0 else np.inf
+    rmse = _rmse(curve, b - a * np.log10(t))
+    c, k = _exponential(t, curve)
+    rmse_exponential = _rmse(curve, c * np.exp(-k * t))
+    log10_tau_tokens = log10_tau + np.log10(tokens_per_step)
+    return DecayFit(
+        a=float(a),
+        b=float(b),
+        r2=float(line.rvalue**2),
+        se_a=float(line.stderr),
+        tau_steps=_power_of_ten(log10_tau),
+        tau_tokens=_power_of_ten(log10_tau_tokens),
+        log10_tau_tokens=float(log10_tau_tokens),
+        no_decay=bool(a <= 0),
+        n=len(t),
+        rmse=rmse,
+        c=c,
+        k=k,
+        rmse_exponential=rmse_exponential,
+        better="exponential" if rmse_exponential < rmse else "log",
+    )
+
+
+def lines(elapsed_G: np.ndarray, curves_BG: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """a, b and R2 of many curves on one time grid, [B] each: the same line as `fit_decay`, for bootstrap draws."""
+    x_G = np.log10(elapsed_G)
+    centred_G = x_G - x_G.mean()
+    mean_B = curves_BG.mean(axis=1)
+    slope_B = curves_BG @ centred_G / (centred_G @ centred_G)
+    spread_BG = curves_BG - mean_B[:, None]
+    residual_B = ((spread_BG - slope_B[:, None] * centred_G) ** 2).sum(axis=1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        r2_B = 1 - residual_B / (spread_BG**2).sum(axis=1)
+    return -slope_B, mean_B - slope_B * x_G.mean(), r2_B
+
+
+def tau_steps(inverse_log10_tau: float) -> float:
+    """10^(b / a) from a / b. Percentiles are taken of a / b, which passes through zero where tau is infinite."""
+    return _power_of_ten(1 / inverse_log10_tau) if inverse_log10_tau > 0 else np.inf
+
+
+def _exponential(t: np.ndarray, curve: np.ndarray) -> tuple[float, float]:
+    positive = curve > 0
+    if positive.sum() < 2:
+        return np.nan, np.nan
+    line = stats.linregress(t[positive], np.log(curve[positive]))
+    return float(np.exp(line.intercept)), float(-line.slope)
+
+
+def _rmse(curve: np.ndarray, fitted: np.ndarray) -> float:
+    return float(np.sqrt(np.mean((curve - fitted) ** 2)))
+
+
+def _power_of_ten(exponent: float) -> float:
+    with np.errstate(over="ignore"):
+        return float(np.power(10.0, exponent))

@@ -1,0 +1,319 @@
+"""The definitions of the knowledge-acquisition paper, by hand (A5-A21 are rows of the method's table of checks)."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from metrics import knowledge as k
+from metrics.decay import every_step, fit_decay, lines, tau_steps
+from metrics.knowledge_metrics import (
+    DecayConstant,
+    Effectivity,
+    LocalAcquisitionMaximum,
+    Retainability,
+    TargetSpanLogProb,
+)
+
+
+def curve(*values):
+    """One probe measured at every step from 0 on."""
+    return np.array(values, float)[:, None], np.arange(len(values))
+
+
+def retained(scores_TQ, steps_T, injections, window, elapsed):
+    got = k.acquired(scores_TQ, steps_T, k.schedule_array(injections), window)
+    left = k.retained_gain(scores_TQ, steps_T, got.peak, got.before, np.array(elapsed, float))
+    return k.retainability(left, got.gain)
+
+
+# ---------------------------------------------------------------- probe scores
+
+
+def test_a5_uniform_logits():
+    logits = torch.zeros(1, 4, 4)
+    ids, target = torch.tensor([[0, 1, 2, 3]]), torch.tensor([[False, False, True, True]])
+    for reduction, expected in (("mean", -1.386294), ("sum", -2.772589), ("first", -1.386294)):
+        metric = TargetSpanLogProb(reduction)
+        metric.update(logits, ids, target)
+        assert metric.compute().item() == pytest.approx(expected, abs=1e-6)
+
+
+def test_a6_known_probabilities_and_padding():
+    probabilities = torch.tensor(
+        [[0.5, 0.25, 0.25], [0.125, 0.5, 0.375], [1 / 3] * 3, [1 / 3] * 3], dtype=torch.float64
+    )
+    logits = probabilities.log()[None] + torch.arange(4.0)[None, :, None]  # a constant per position changes nothing
+    ids, target = torch.tensor([[2, 0, 0, 1]]), torch.tensor([[False, True, True, False]])
+    mean, total, first = (TargetSpanLogProb(r) for r in ("mean", "sum", "first"))
+    for metric in (mean, total, first):
+        metric.update(logits, ids, target)
+    assert mean.compute().item() == pytest.approx((math.log(0.5) + math.log(0.125)) / 2, abs=1e-6)
+    assert mean.compute().exp().item() == pytest.approx(0.25, abs=1e-6)
+    assert total.compute().item() == pytest.approx(-2.772589, abs=1e-6)
+    assert first.compute().item() == pytest.approx(math.log(0.5), abs=1e-6)
+
+
+def test_bf16_logits_are_normalised_in_float32():
+    logits = torch.tensor([[[20.0, 20.125, 19.875]] * 2], dtype=torch.bfloat16)
+    metric = TargetSpanLogProb()
+    metric.update(logits, torch.tensor([[0, 1]]), torch.tensor([[False, True]]))
+    assert metric.compute().dtype == torch.float32
+    assert metric.compute().item() == pytest.approx(torch.log_softmax(logits[0, 0].float(), -1)[1].item(), abs=1e-6)
+
+
+@pytest.mark.parametrize("target", [[True, False], [False, False]])
+def test_a_probe_without_a_context_or_a_target_is_refused(target):
+    with pytest.raises(ValueError, match="at least one target token"):
+        TargetSpanLogProb().update(torch.zeros(1, 2, 3), torch.zeros(1, 2, dtype=torch.long), torch.tensor([target]))
+
+
+# ---------------------------------------------------------------- Definitions 1 and 2
+
+
+def test_a8_maximum_effectivity_retainability():
+    scores, steps = curve(-5, -4, -3, -3.5, -2)
+    injections = k.schedule_array([[0]])
+    assert k.local_acquisition_maxima(scores, steps, injections, 3).tolist() == [[2]]
+    assert k.effectivity(scores, steps, injections, 3) == pytest.approx(np.array([[2.0]]))
+    assert retained(scores, steps, [[0]], 3, [0, 1, 2])[0] == pytest.approx([1, 0.75, 1.5])
+
+
+def test_a9_ties_go_to_the_earliest():
+    assert k.local_acquisition_maxima(*curve(-5, -3, -3, -4), k.schedule_array([[0]]), 3).tolist() == [[1]]
+
+
+def test_a10_two_exposures():
+    scores, steps = curve(-6, -4, -5, -5, -5, -2, -3, -4, -5)
+    injections = k.schedule_array([[0, 4]])
+    assert k.local_acquisition_maxima(scores, steps, injections, 3).tolist() == [[1, 5]]
+    gains = k.effectivity(scores, steps, injections, 3)
+    assert gains.tolist() == [[2, 3]]
+    assert k.iqr_mean(gains) == pytest.approx(2.5)
+    assert retained(scores, steps, [[0, 4]], 3, [1, 2, 3])[0] == pytest.approx([0.75, 0.5, 0.25])
+
+
+def test_the_window_is_cut_at_the_next_exposure_and_at_the_end():
+    scores, steps = curve(-6, -5, -4, -1, -3, -2)
+    # w = 4 from t = 0 would see -1 at t = 3, but the second exposure at t = 2 caused that.
+    assert k.local_acquisition_maxima(scores, steps, k.schedule_array([[0, 2]]), 4).tolist() == [[2, 3]]
+    assert k.local_acquisition_maxima(scores, steps, k.schedule_array([[4]]), 50).tolist() == [[5]]
+
+
+def test_nothing_measured_in_the_window_is_nan():
+    scores, steps = curve(-6, -5, -4)
+    steps = steps * 10  # 0, 10, 20
+    lam = k.local_acquisition_maxima(scores, steps, k.schedule_array([[0, 20, 30]]), 5)
+    assert np.isnan(lam).all()
+    gains = k.effectivity(scores, steps, k.schedule_array([[0, 5, 20]]), 10)
+    assert np.isnan(gains).tolist() == [[True, True, True]]  # cut at 5; l(5) unmeasured; nothing after 20
+    assert k.effectivity(scores, steps, k.schedule_array([[0, 10]]), 10).tolist() == [[1, 1]]
+
+
+def test_probes_with_different_schedules_keep_apart():
+    scores = np.array([[-5, -5], [-3, -5], [-4, -1], [-4, -2]], float)
+    injections = k.schedule_array([[0], [1, 2]])
+    assert k.local_acquisition_maxima(scores, np.arange(4), injections, 2)[1].tolist() == [2, 3]
+    np.testing.assert_array_equal(k.effectivity(scores, np.arange(4), injections, 2), [[2, np.nan], [4, -1]])
+
+
+def test_failures_can_be_dropped():
+    scores, steps = curve(-3, -2, -5, -4)
+    injections = k.schedule_array([[0, 2]])
+    assert k.effectivity(scores, steps, injections, 1).tolist() == [[1, 1]]
+    np.testing.assert_array_equal(k.effectivity(scores, steps, injections, 1, drop_failures=True), [[1, np.nan]])
+
+
+def test_a_run_that_stops_before_the_last_exposure_has_no_retainability():
+    scores, steps = curve(-5, -4, -3, -3.5)
+    got = k.acquired(scores, steps, k.schedule_array([[0, 3], [0, 9], []]), 3)
+    assert np.isnan(got.gain).all()
+    assert len(k.elapsed_grid(steps, got.last[:2], 3)) == 0
+
+
+# ---------------------------------------------------------------- filter and averages
+
+
+def test_a11_a12_iqr():
+    assert k.iqr_keep(np.array([0, 1, 2, 3, 100.0])).tolist() == [True] * 4 + [False]
+    assert k.iqr_mean(np.array([0, 1, 2, 3, 100.0])) == 1.5
+    assert k.iqr_mean(np.array([0, 1, 2, 3, 6.5]), 1.5) == 1.5
+    assert k.iqr_mean(np.array([0, 1, 2, 3, 6.5]), 2.0) == 2.5
+    assert k.iqr_keep(np.array([0, 1, 2, 3, 6.0])).all()  # the bounds belong to the interval
+
+
+def test_iqr_keeps_everything_under_four_values_and_ignores_nan():
+    assert k.iqr_mean(np.array([0, 0, 100.0])) == pytest.approx(100 / 3)
+    assert k.iqr_keep(np.array([np.nan, 0, 0, 100.0])).tolist() == [False, True, True, True]
+    assert np.isnan(k.iqr_mean(np.array([np.nan, np.nan])))
+
+
+def test_a21_quartiles_are_numpys():
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        values = rng.standard_t(2, size=rng.integers(4, 40))
+        q1, q3 = np.percentile(values, [25, 75])
+        inside = (values >= q1 - 1.5 * (q3 - q1)) & (values <= q3 + 1.5 * (q3 - q1))
+        np.testing.assert_array_equal(k.iqr_keep(values), inside)
+    table = rng.standard_t(2, size=(30, 7))
+    table[:, 3] = np.nan
+    by_column = [k.iqr_mean(table[:, i]) for i in range(7)]
+    np.testing.assert_allclose(k.iqr_mean(table, axis=0), by_column)
+
+
+def test_a15_the_two_estimators():
+    left, gain = np.array([[1.0], [0.2]]), np.array([2.0, 0.1])
+    assert k.ratio_of_means(left, gain) == pytest.approx([0.571429], abs=1e-6)
+    assert k.mean_of_ratios(left, gain) == pytest.approx([1.25], abs=1e-6)
+
+
+def test_a16_probes_without_a_gain_are_dropped():
+    left, gain = np.array([[1.0], [0.5]]), np.array([2.0, 0.0])
+    assert k.kept_probes(gain).tolist() == [True, False]
+    assert k.ratio_of_means(left, gain) == k.mean_of_ratios(left, gain) == [0.5]
+    assert np.isnan([k.ratio_of_means(left, gain * 0), k.mean_of_ratios(left, gain * 0)]).all()
+    assert k.kept_probes(np.array([1e-3, 1.1e-3, np.nan])).tolist() == [False, True, False]
+
+
+# ---------------------------------------------------------------- time
+
+
+def test_elapsed_grid_starts_when_every_maximum_is_past():
+    steps = np.array([0, 1, 2, 3, 4, 6, 9, 14])
+    assert k.elapsed_grid(steps, np.array([0, 1]), 3).tolist() == [0, 2, 5, 10]
+    assert k.elapsed_grid(steps, np.array([12]), 3).tolist() == []
+    assert k.elapsed_grid(steps, np.array([11]), 3).tolist() == [0]
+
+
+def test_between_measured_points_curves_are_lines_in_log_time():
+    steps = np.array([0, 5, 6, 15, 105])
+    scores = np.array([-6, -1, -2, -3, -4.0])[:, None]
+    left = k.retained_gain(scores, steps, np.array([5.0]), np.array([-6.0]), np.array([0, 1, 10, 10**1.5, 100, 101]))
+    assert left[0, :5] == pytest.approx([5, 4, 3, 2.5, 2])
+    assert np.isnan(left[0, 5])
+
+
+def test_a18_counterfactual_retainability():
+    injected, steps = curve(-5, -3, -3.5)
+    control, _ = curve(-5, -4.5, -4.75)
+    got = k.acquired(injected, steps, k.schedule_array([[0]]), 1)
+    assert got.peak.tolist() == [1]
+    net = injected - control
+    left = k.retained_gain(net, steps, got.peak, np.zeros(1), np.array([0.0, 1.0]))
+    assert k.retainability(left, left[:, 0])[0] == pytest.approx([1, 0.833333], abs=1e-6)
+    assert retained(injected, steps, [[0]], 1, [1])[0] == pytest.approx([0.75])
+
+
+# ---------------------------------------------------------------- fits
+
+
+def test_a13_exact_line():
+    fit = fit_decay(np.array([0, 1, 10, 100]), np.array([1, 1, 0.75, 0.5]), tokens_per_step=2048 * 2048)
+    assert (fit.a, fit.b, fit.r2, fit.se_a) == pytest.approx((0.25, 1, 1, 0), abs=1e-6)
+    assert fit.tau_steps == pytest.approx(1e4)
+    assert fit.tau_tokens == pytest.approx(4.194304e10)
+    assert fit.log10_tau_tokens == pytest.approx(10.6226, abs=1e-4)
+    assert (fit.n, fit.no_decay, fit.better) == (3, False, "log")
+
+
+def test_a14_line_with_residuals():
+    fit = fit_decay(np.array([1, 10, 100]), np.array([1, 0.7, 0.6]))
+    assert (fit.a, fit.b, fit.r2) == pytest.approx((0.2, 0.966667, 0.923077), abs=1e-6)
+    assert fit.se_a == pytest.approx(0.0577350, abs=1e-6)
+    assert fit.tau_steps == pytest.approx(68129, abs=1)
+    assert fit.rmse == pytest.approx(math.sqrt(0.0066667 / 3), abs=1e-6)
+
+
+def test_a17_rising_curve():
+    fit = fit_decay(np.array([1, 10, 100]), np.array([0.5, 0.6, 0.7]))
+    assert fit.tau_steps == fit.tau_tokens == math.inf
+    assert fit.no_decay
+    assert tau_steps(-0.1) == math.inf
+    assert tau_steps(0.25) == pytest.approx(1e4)
+
+
+def test_a19_steps_to_tokens():
+    def log_tokens(steps, rows):
+        b = 0.2 * math.log10(steps)
+        t = np.array([1, 10, 100])
+        return fit_decay(t, b - 0.2 * np.log10(t), rows * 2048).log10_tau_tokens
+
+    assert log_tokens(24966, 2048) == pytest.approx(11.02, abs=1e-3)
+    assert log_tokens(10751, 128) == pytest.approx(9.45, abs=1e-3)
+
+
+def test_a20_fits_equal_scipy():
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        t = np.unique(rng.integers(1, 5000, rng.integers(3, 60)))
+        r = 1 - rng.uniform(-0.1, 0.4) * np.log10(t) + rng.normal(0, 0.1, len(t))
+        theirs = stats.linregress(np.log10(t), r)
+        metric = DecayConstant(tokens_per_step=1024)
+        metric.update(torch.from_numpy(r), torch.from_numpy(t))
+        ours = metric.compute()
+        assert ours["a"] == pytest.approx(-theirs.slope, abs=1e-8)
+        assert ours["b"] == pytest.approx(theirs.intercept, abs=1e-8)
+        assert ours["r2"] == pytest.approx(theirs.rvalue**2, abs=1e-8)
+        assert ours["se_a"] == pytest.approx(theirs.stderr, abs=1e-8)
+        assert ours["n"] == len(t)
+        a, b, r2 = lines(t, np.stack([r, r + 1]))
+        assert a == pytest.approx([-theirs.slope] * 2, abs=1e-8)
+        assert b == pytest.approx([theirs.intercept, theirs.intercept + 1], abs=1e-8)
+        assert r2 == pytest.approx([theirs.rvalue**2] * 2, abs=1e-8)
+
+
+def test_the_exponential_wins_on_an_exponential():
+    t = np.array([1, 2, 4, 8, 16, 32, 64])
+    fit = fit_decay(t, 0.9 * np.exp(-0.05 * t))
+    assert (fit.c, fit.k) == pytest.approx((0.9, 0.05))
+    assert fit.rmse_exponential == pytest.approx(0, abs=1e-12)
+    assert fit.better == "exponential"
+
+
+def test_too_few_points_are_no_exception():
+    fit = fit_decay(np.array([0, 1]), np.array([1, 0.9]))
+    assert fit.n == 1
+    assert np.isnan([fit.a, fit.tau_steps]).all()
+    assert every_step(np.array([0.0]), np.array([1.0]))[0].size == 0
+
+
+def test_every_step_fills_in_along_log_time():
+    t, r = every_step(np.array([0, 1, 10, 100]), np.array([1, 0.9, 0.7, np.nan]))
+    assert t.tolist() == list(range(1, 11))
+    np.testing.assert_allclose(r, 0.9 - 0.2 * np.log10(t))
+
+
+# ---------------------------------------------------------------- torchmetrics
+
+
+def test_metrics_fed_step_by_step_equal_the_functions():
+    rng = np.random.default_rng(1)
+    steps = np.array([0, 1, 2, 3, 4, 5, 7, 10, 14, 20])
+    scores = rng.normal(size=(10, 6)).cumsum(axis=0)
+    injections = [[0, 3]] * 4 + [[1], [2]]
+    padded = k.schedule_array(injections)
+    lam, gain = LocalAcquisitionMaximum(injections, window=2), Effectivity(injections, window=2, iqr_factor=1.0)
+    kept = {name: Retainability(injections, 2, name) for name in ("mean_of_ratios", "ratio_of_means")}
+    for metric in (lam, gain, *kept.values()):
+        metric.update(torch.from_numpy(scores[:1]), 0)
+        metric.update(torch.from_numpy(scores[1:]), torch.from_numpy(steps[1:]))
+        metric.update(torch.from_numpy(scores[3]), int(steps[3]))  # the copy another rank would bring
+    np.testing.assert_array_equal(lam.compute(), k.local_acquisition_maxima(scores, steps, padded, 2))
+    expected = k.iqr_mean(k.effectivity(scores, steps, padded, 2), 1.0)
+    assert gain.compute().item() == pytest.approx(expected)
+    got = k.acquired(scores, steps, padded, 2)
+    grid = k.elapsed_grid(steps, got.last, 2)
+    left = k.retained_gain(scores, steps, got.peak, got.before, grid)
+    for name, metric in kept.items():
+        t, r = metric.compute()
+        assert t.tolist() == [0, 2, 5, 9, 15]
+        np.testing.assert_allclose(r, getattr(k, name)(left, got.gain))
+
+
+def test_decay_constant_at_every_step():
+    metric = DecayConstant(points="every_step", t_min=2)
+    metric.update(torch.tensor([1.0, 0.75, 0.5]), torch.tensor([1, 10, 100]))
+    result = metric.compute()
+    assert (result["a"], result["b"], result["n"]) == (pytest.approx(0.25), pytest.approx(1), 99)
