@@ -1,3 +1,5 @@
 """One file per method: a LightningModule that reads like the method section of its paper."""
 
-__all__: list[str] = []
+from modules.knowledge_probe import KnowledgeProbe
+
+__all__ = ["KnowledgeProbe"]

@@ -1,0 +1,103 @@
+"""How much of a backbone is trained, and in how many bits the rest is kept: LoRA and quantisation as plain values.
+
+Knows peft and bitsandbytes, which are imported only when asked for, and nothing of where the weights come from.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import nn
+
+from text.errors import UserError
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import BitsAndBytesConfig, PreTrainedModel
+
+
+@dataclass(frozen=True)
+class LoRA:
+    """Low-rank adapters instead of full fine-tuning (arXiv 2106.09685): the base stays frozen.
+
+    Args:
+        r: rank of the update.
+        alpha: scale; the update is multiplied by ``alpha / r``.
+        dropout: probability of dropping an input of the adapters.
+        target_modules: names of the linear layers that get one, or ``all-linear`` (all but the output layer).
+    """
+
+    r: int = 16
+    alpha: float = 32.0
+    dropout: float = 0.0
+    target_modules: str | list[str] = "all-linear"
+
+    def __post_init__(self) -> None:
+        """Check what the configuration gave."""
+        if not isinstance(self.r, int) or self.r < 1:
+            raise UserError(f"lora: 'r' is {self.r!r}; it must be a whole number, 1 or more")
+        if not isinstance(self.alpha, int | float) or self.alpha <= 0:
+            raise UserError(f"lora: 'alpha' is {self.alpha!r}; it must be positive")
+        if not isinstance(self.dropout, int | float) or not 0 <= self.dropout < 1:
+            raise UserError(f"lora: 'dropout' is {self.dropout!r}; it must lie in [0, 1)")
+
+    def attach(self, model: PreTrainedModel) -> PeftModel:
+        """The model with adapters that change nothing yet; only they can be trained.
+
+        Raises:
+            UserError: if ``target_modules`` names no layer of the model.
+        """
+        from peft import LoraConfig, get_peft_model
+
+        config = LoraConfig(
+            r=self.r,
+            lora_alpha=self.alpha,  # type: ignore[arg-type]  # peft divides it, any number will do
+            lora_dropout=self.dropout,
+            target_modules=self.target_modules,
+            task_type="CAUSAL_LM",
+        )
+        try:
+            return get_peft_model(model, config)  # type: ignore[return-value]
+        except ValueError as error:
+            layers = sorted({name.rpartition(".")[2] for name, m in model.named_modules() if isinstance(m, nn.Linear)})
+            raise UserError(
+                f"lora: 'target_modules' {self.target_modules!r} does not fit {type(model).__name__}; "
+                f"its linear layers are {', '.join(layers)}"
+            ) from error
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """Frozen base weights in 4 or 8 bits by bitsandbytes (arXiv 2305.14314, 2208.07339); runs on CPU too.
+
+    Args:
+        bits: 4 or 8 per weight.
+        kind: number format of 4-bit weights.
+        double: also quantise the scales of 4-bit weights.
+    """
+
+    bits: Literal[4, 8] = 4
+    kind: Literal["nf4", "fp4"] = "nf4"
+    double: bool = False
+
+    def __post_init__(self) -> None:
+        """Check what the configuration gave."""
+        if self.bits not in (4, 8):
+            raise UserError(f"quantization: 'bits' is {self.bits!r}; it must be 4 or 8")
+
+    def config(self, compute_dtype: torch.dtype) -> BitsAndBytesConfig:
+        """The same as transformers takes it; 4-bit weights are multiplied in ``compute_dtype``."""
+        from transformers import BitsAndBytesConfig
+
+        if self.bits == 8:
+            warnings.filterwarnings("ignore", message="MatMul8bitLt: inputs will be cast")  # said at every matmul
+            return BitsAndBytesConfig(load_in_8bit=True)
+        return BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type=self.kind,
+            bnb_4bit_use_double_quant=self.double,
+            bnb_4bit_compute_dtype=compute_dtype,
+        )

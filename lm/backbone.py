@@ -1,0 +1,293 @@
+"""Backbones: which language model a method is built on, as plain values, and how to build it.
+
+A backbone is a description; `build` makes an unchanged Hugging Face model of it, ready to train. It does not know what
+the model is trained for, nor over which devices it is spread (lm/sharding.py).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as ARCHITECTURES
+
+from lm.adapters import LoRA, Quantization
+from lm.fingerprint import fingerprint
+from lm.hub import not_loaded, resolve
+from text.errors import UserError
+from text.suggestions import did_you_mean
+
+Attention = Literal["auto", "sdpa", "eager", "flash_attention_2", "flash_attention_3"]
+
+
+class Backbone(ABC):
+    """A causal language model to be built; what every kind of backbone has in common."""
+
+    lora: LoRA | None
+    quantization: Quantization | None
+    gradient_checkpointing: bool
+    compile: bool
+
+    @property
+    @abstractmethod
+    def tokenizer_name(self) -> str | None:
+        """Where the model's own tokenizer lies; None if it has none."""
+
+    @abstractmethod
+    def load(self, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
+        """The bare model with its weights."""
+
+    @abstractmethod
+    def skeleton(self, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
+        """The bare model under ``torch.device("meta")``: the same parameters, without weights."""
+
+    def build(self, tokenizer: PreTrainedTokenizerBase) -> nn.Module:
+        """The model, ready to train: in train mode, without a cache, with adapters if asked for.
+
+        Args:
+            tokenizer: whose ids the model will read.
+
+        Returns: a `PreTrainedModel`, or a `PeftModel` around one.
+
+        Raises:
+            UserError: if there is no such model, or it cannot do what was asked of it.
+        """
+        return self.finish(self.load(tokenizer))
+
+    def finish(self, model: PreTrainedModel) -> nn.Module:
+        """All that `build` does after loading."""
+        model.config.use_cache = False  # with one, transformers lets packed documents see each other
+        if self.quantization is not None:
+            model.requires_grad_(False)
+        finished = model if self.lora is None else self.lora.attach(model)
+        if self.gradient_checkpointing:
+            if not model.supports_gradient_checkpointing:
+                raise UserError(f"{type(model).__name__} cannot do gradient_checkpointing: set it to false")
+            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        if self.compile:
+            for block in decoder_blocks(model):
+                block.compile()  # in place: names in the state dict stay as they are
+        return finished.train()  # from_pretrained leaves it in eval mode, and Lightning would keep that
+
+    @abstractmethod
+    def fingerprint(self, model: nn.Module) -> dict[str, Any]:
+        """What tells the base of a built model from others (lm/fingerprint.py)."""
+
+    def plain(self) -> dict[str, Any]:
+        """The description in plain values, as a config gives it: ``class_path`` and ``init_args``."""
+        kind = type(self)
+        return {"class_path": f"{kind.__module__}.{kind.__name__}", "init_args": asdict(self)}  # type: ignore[call-overload]
+
+
+@dataclass(frozen=True)
+class PretrainedBackbone(Backbone):
+    """A published model.
+
+    Args:
+        name_or_path: hub id, or a local folder made by `save_pretrained`.
+        revision: branch, tag or commit of the hub repository; many keep intermediate training steps there.
+        dtype: of the weights; ``auto`` takes that of the file. Weights that are trained belong in float32 (with
+            ``--trainer.precision bf16-mixed`` on a GPU); a frozen base under LoRA may be bfloat16.
+        lora: train adapters instead of the weights.
+        quantization: keep the frozen base in few bits; training then needs ``lora``.
+        gradient_checkpointing: recompute activations in the backward pass: less memory, about a third more time.
+        compile: compile each decoder block; takes minutes at the start, for long runs on a GPU.
+        attn_implementation: ``auto`` takes the best that the architecture has without further packages.
+        trust_remote_code: run Python code that comes with the weights.
+    """
+
+    name_or_path: str
+    revision: str | None = None
+    dtype: Literal["float32", "bfloat16", "float16", "auto"] = "float32"
+    lora: LoRA | None = None
+    quantization: Quantization | None = None
+    gradient_checkpointing: bool = False
+    compile: bool = False
+    attn_implementation: Attention = "auto"
+    trust_remote_code: bool = False
+
+    def __post_init__(self) -> None:
+        """Check what the configuration gave."""
+        resolve(self.name_or_path, "model")
+        check_dtype(self.dtype, "auto")
+
+    @property
+    def tokenizer_name(self) -> str | None:
+        """The model's own tokenizer lies beside its weights."""
+        return self.name_or_path
+
+    def fingerprint(self, model: nn.Module) -> dict[str, Any]:
+        """Configuration and weights as published."""
+        return fingerprint(model, self.name_or_path, pretrained=True)
+
+    def load(self, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
+        """The bare model with its weights; files that do not hold all of them are refused."""
+        name = resolve(self.name_or_path, "model")
+        if Path(name, "adapter_config.json").is_file():
+            raise UserError(f"'{name}' holds an adapter, not a model: export the full model and give that folder")
+        options: dict[str, Any] = {}
+        if self.quantization is not None:
+            compute = torch.bfloat16 if self.dtype == "auto" else getattr(torch, self.dtype)
+            options["quantization_config"] = self.quantization.config(compute)
+            options["device_map"] = {"": torch.get_default_device()}
+        with asked_of(name, self.attn_implementation) as attention:
+            model, info = AutoModelForCausalLM.from_pretrained(
+                name,
+                revision=self.revision or "main",
+                dtype=self.dtype,
+                attn_implementation=attention,
+                trust_remote_code=self.trust_remote_code,
+                output_loading_info=True,
+                **options,
+            )
+        if missing := sorted(info["missing_keys"]):  # transformers would fill them with random numbers
+            raise UserError(f"'{name}' lacks {len(missing)} weights of {type(model).__name__}, such as {missing[0]}")
+        check_vocabulary(model.get_input_embeddings().weight.shape[0], tokenizer, f"model '{name}'")
+        return model
+
+    def skeleton(self, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
+        """The architecture, from its configuration alone."""
+        if self.quantization is not None:
+            raise UserError("quantized weights cannot be sharded over ranks: use --trainer.strategy ddp")
+        name = resolve(self.name_or_path, "model")
+        with asked_of(name, self.attn_implementation) as attention:
+            revision, trust = self.revision or "main", self.trust_remote_code
+            config = AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=trust)
+            dtype = config.dtype if self.dtype == "auto" else getattr(torch, self.dtype)
+            return AutoModelForCausalLM.from_config(
+                config, dtype=dtype, attn_implementation=attention, trust_remote_code=trust
+            )
+
+
+@dataclass(frozen=True)
+class ScratchBackbone(Backbone):
+    """A model with random weights, of any architecture that transformers knows.
+
+    Vocabulary size and special ids come from the tokenizer.
+
+    Args:
+        architecture: the ``model_type`` of a transformers causal language model (llama, qwen3, gpt2, ...).
+        config: its configuration (hidden_size, num_hidden_layers, ...). ``vocab_size`` may be given to make room
+            beyond the tokenizer's entries.
+        dtype: of the weights.
+        gradient_checkpointing: recompute activations in the backward pass: less memory, about a third more time.
+        compile: compile each decoder block; takes minutes at the start, for long runs on a GPU.
+        attn_implementation: ``auto`` takes the best that the architecture has without further packages.
+    """
+
+    architecture: str
+    config: dict[str, Any]
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    gradient_checkpointing: bool = False
+    compile: bool = False
+    attn_implementation: Attention = "auto"
+
+    lora = None
+    quantization = None
+
+    def __post_init__(self) -> None:
+        """Check what the configuration gave."""
+        check_dtype(self.dtype)
+        if self.architecture not in ARCHITECTURES:
+            raise UserError(
+                f"backbone: 'architecture' {self.architecture!r} is not a causal language model of transformers."
+                + did_you_mean(str(self.architecture), ARCHITECTURES)
+            )
+        if not isinstance(self.config, dict):
+            raise UserError(f"backbone: 'config' is {self.config!r}; give the sizes of the model (hidden_size, ...)")
+        # transformers takes any key and ignores those it does not know
+        default = AutoConfig.for_model(self.architecture)
+        known = {*default.to_dict(), *default.attribute_map, "rope_theta", "rope_scaling", "layer_types"}
+        for key in self.config:
+            if key not in known:
+                raise UserError(f"backbone: no 'config' key {key!r} in {self.architecture}." + did_you_mean(key, known))
+            if key in ("bos_token_id", "eos_token_id", "pad_token_id", "use_cache", "dtype", "model_type"):
+                raise UserError(f"backbone: 'config' must not set {key!r}: the tokenizer or the backbone decides it")
+
+    @property
+    def tokenizer_name(self) -> str | None:
+        """A scratch model has no tokenizer of its own."""
+        return None
+
+    def fingerprint(self, model: nn.Module) -> dict[str, Any]:
+        """Configuration only: a checkpoint holds all the weights."""
+        return fingerprint(model, f"{self.architecture} from scratch", pretrained=False)
+
+    def load(self, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
+        """The bare model; its weights are drawn from torch's random state."""
+        model_config = self.model_config(tokenizer)
+        with asked_of(self.architecture, self.attn_implementation) as attention:
+            dtype = getattr(torch, self.dtype)
+            return AutoModelForCausalLM.from_config(model_config, dtype=dtype, attn_implementation=attention)
+
+    def skeleton(self, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
+        """The same: on the meta device nothing is drawn."""
+        return self.load(tokenizer)
+
+    def model_config(self, tokenizer: PreTrainedTokenizerBase) -> PreTrainedConfig:
+        """The transformers configuration for a tokenizer."""
+        size = self.config.get("vocab_size", vocabulary_size(tokenizer))
+        check_vocabulary(size, tokenizer, "backbone: 'vocab_size'")
+        eos, pad = tokenizer.eos_token_id, tokenizer.pad_token_id
+        ids = {
+            "vocab_size": size,
+            "bos_token_id": tokenizer.bos_token_id,
+            "eos_token_id": eos,
+            # the embedding of the pad id is never trained: a token that means something must not be it
+            "pad_token_id": None if pad in (eos, tokenizer.bos_token_id) else pad,
+        }
+        try:
+            return AutoConfig.for_model(self.architecture, **{**self.config, **ids})
+        except Exception as error:  # the strict dataclasses of huggingface_hub derive from Exception
+            said = " ".join(str(error).split())
+            raise UserError(f"backbone: {self.architecture} does not accept this 'config': {said}") from error
+
+
+def decoder_blocks(model: nn.Module) -> Iterator[nn.Module]:
+    """The layers of the stack, outermost first: what is compiled, sharded and recomputed as one."""
+    for child in model.children():
+        if isinstance(child, GradientCheckpointingLayer):
+            yield child
+        else:
+            yield from decoder_blocks(child)
+
+
+def vocabulary_size(tokenizer: PreTrainedTokenizerBase) -> int:
+    """One more than the largest id: added tokens may leave gaps, so that ``len(tokenizer)`` can be smaller."""
+    return max(tokenizer.get_vocab().values()) + 1
+
+
+def check_vocabulary(rows: int, tokenizer: PreTrainedTokenizerBase, where: str) -> None:
+    """Refuse a model that has no embedding for some id of the tokenizer."""
+    if (needed := vocabulary_size(tokenizer)) > rows:
+        raise UserError(f"{where}: {rows} embeddings, but the tokenizer has ids up to {needed - 1}")
+
+
+def check_dtype(dtype: str, *more: str) -> None:
+    """Refuse a dtype that weights cannot have."""
+    if dtype not in (allowed := ("float32", "bfloat16", "float16", *more)):
+        raise UserError(f"backbone: 'dtype' is {dtype!r}; it must be one of {', '.join(allowed)}")
+
+
+@contextmanager
+def asked_of(name: str, attention: Attention) -> Iterator[str | None]:
+    """Turn what transformers says against a model into a message of ours; yields its name for the attention."""
+    try:
+        yield None if attention == "auto" else attention
+    except UserError:
+        raise
+    except (ImportError, ValueError) as error:
+        if "attention" not in str(error).lower() and "flash" not in str(error).lower():
+            raise not_loaded(name, "model", error) from error
+        said = " ".join(str(error).split())[:300]
+        raise UserError(f"'{name}' cannot use attn_implementation {attention!r} here: {said}") from error
+    except OSError as error:
+        raise not_loaded(name, "model", error) from error

@@ -1,0 +1,35 @@
+"""Names of pretrained things: a local folder or a hub id, told apart before a library mistakes one for the other."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from text.errors import UserError
+
+
+def resolve(name_or_path: str, what: str) -> str:
+    """A local folder as its full path; a hub id unchanged.
+
+    Args:
+        name_or_path: what the user gave.
+        what: the thing that is looked for ("model", "tokenizer"), for the message.
+
+    Raises:
+        UserError: if the name can only mean a local folder and is not there (libraries would take it for a hub id and
+            complain about its form).
+    """
+    if not isinstance(name_or_path, str) or not name_or_path:
+        raise UserError(f"{what}: 'name_or_path' is {name_or_path!r}; give a hub id or a local folder")
+    path = Path(name_or_path).expanduser()
+    if path.is_dir():
+        return str(path)
+    if name_or_path.startswith((".", "/", "~")) or name_or_path.count("/") > 1:
+        raise UserError(f"{what} folder '{name_or_path}' does not exist (a hub id has the form owner/name)")
+    return name_or_path
+
+
+def not_loaded(name_or_path: str, what: str, error: BaseException) -> UserError:
+    """The error of a library that found no such thing, as one sentence of ours."""
+    said = " ".join(str(error).split())[:300]
+    where = f"'{name_or_path}' (neither a local folder nor a hub id that can be reached)"
+    return UserError(f"no {what} could be loaded from {where}: {said}")

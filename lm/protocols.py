@@ -1,0 +1,51 @@
+"""The small protocols through which modules, datamodules and callbacks meet without importing one another."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol, runtime_checkable
+
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from lm.forest import Forest
+from text.knowledge import Facts
+
+
+@runtime_checkable
+class ScoresForests(Protocol):
+    """A module that can score token trees: every `LanguageModule`."""
+
+    def forest_logprobs(self, forest: Forest) -> Tensor:
+        """Log-probs log p(target | path to its source), nats, shape [N]."""
+        ...
+
+
+@runtime_checkable
+class Generates(Protocol):
+    """An engine that continues prefixes."""
+
+    def generate(self, prefixes: Sequence[Sequence[int]], k: int, decoding: Any, seeds: Sequence[int]) -> list[Any]:
+        """``k`` samples per prefix, in input order; sample i of a prefix depends on its seed alone."""
+        ...
+
+
+@runtime_checkable
+class HasFacts(Protocol):
+    """A datamodule that brings facts to inject and to probe."""
+
+    facts: Facts | None
+    tokenizer: PreTrainedTokenizerBase
+
+
+@runtime_checkable
+class Benchmark(Protocol):
+    """A benchmark: what to ask a model, and how its answers are scored."""
+
+    def requests(self) -> Sequence[Any]:
+        """What the model is asked, in a fixed order."""
+        ...
+
+    def score(self, responses: Sequence[Any], judge: Any | None) -> dict[str, float]:
+        """Scalars by name, from one response per request."""
+        ...

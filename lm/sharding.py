@@ -1,0 +1,88 @@
+"""Fully sharded models (FSDP2): a model whose weights, gradients and optimizer state are spread over ranks.
+
+Knows device meshes and nothing of training. No rank but the first ever holds the whole model, and no accelerator does.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import fully_shard
+from transformers import PreTrainedTokenizerBase
+
+from lm.backbone import Backbone, decoder_blocks
+from text.errors import UserError
+
+
+def build_sharded(
+    backbone: Backbone, tokenizer: PreTrainedTokenizerBase, mesh: DeviceMesh
+) -> tuple[nn.Module, dict[str, Any]]:
+    """Build a model on rank 0 and send every rank its share.
+
+    Blocks are sharded one by one, then the root with what is left (embeddings, tied or not, and the output layer), so
+    that a forward pass gathers one block at a time.
+
+    Args:
+        backbone: what to build.
+        tokenizer: whose ids it will read.
+        mesh: of Lightning's ModelParallelStrategy, with a ``data_parallel`` dimension.
+
+    Returns: the sharded model, and the fingerprint of the whole one.
+
+    Raises:
+        UserError: if the mesh asks for tensor parallelism, which no model here is written for.
+    """
+    if mesh.ndim > 1 and mesh["tensor_parallel"].size() > 1:
+        raise UserError("tensor parallelism is not supported: set tensor_parallel_size to 1")
+    mesh = mesh["data_parallel"]
+    whole = backbone.build(tokenizer) if dist.get_rank() == 0 else None
+    with torch.device("meta"):
+        model = backbone.finish(backbone.skeleton(tokenizer))
+    for block in decoder_blocks(model):
+        fully_shard(block, mesh=mesh)
+    fully_shard(model, mesh=mesh)
+
+    model.to_empty(device=torch.device(mesh.device_type, _local_index(mesh)))
+    _base(model).tie_weights()
+    state = {} if whole is None else whole.state_dict()
+    set_model_state_dict(model, state, options=StateDictOptions(full_state_dict=True, broadcast_from_rank0=True))
+    _send_buffers(whole, model)
+    require_finite(model)
+
+    mark = [None if whole is None else backbone.fingerprint(whole)]
+    dist.broadcast_object_list(mark)
+    return model, mark[0]  # type: ignore[return-value]
+
+
+def _send_buffers(whole: nn.Module | None, model: nn.Module) -> None:
+    """Rotary frequencies, embedding scales and the like: computed by constructors, so that meta has lost them."""
+    held = {} if whole is None else dict(whole.named_buffers())
+    for name, buffer in model.named_buffers():
+        if whole is not None:
+            buffer.copy_(held[name])
+        dist.broadcast(buffer, src=0)
+
+
+def require_finite(model: nn.Module) -> None:
+    """Memory that was never written shows as nan or inf sooner or later; better at once.
+
+    Raises:
+        RuntimeError: naming the tensor.
+    """
+    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        local = tensor.to_local() if hasattr(tensor, "to_local") else tensor
+        if local.is_floating_point() and not torch.isfinite(local).all():
+            raise RuntimeError(f"{name} is not finite after the model was sharded")
+
+
+def _local_index(mesh: DeviceMesh) -> int | None:
+    return None if mesh.device_type == "cpu" else torch.accelerator.current_device_index()
+
+
+def _base(model: Any) -> Any:
+    return model.get_base_model() if hasattr(model, "peft_config") else model

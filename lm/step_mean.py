@@ -1,0 +1,76 @@
+"""The mean loss of an optimizer step, exact over micro-batches and ranks.
+
+A mean of micro-batch means weighs tokens of short batches more; so sums are back-propagated, and gradients are divided
+by the global count once, before they are clipped. Knows tensors and ranks, nothing of models.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.tensor import DTensor
+
+NOMINAL = 4096.0
+"""Sums are divided by this before the backward pass and gradients multiplied back: keeps float16 in its range."""
+
+
+@dataclass
+class StepMean:
+    """Sums over one optimizer step.
+
+    Args:
+        micro_batches: how many micro-batches the trainer averages in a full step.
+        world_size: how many ranks the strategy averages gradients over.
+    """
+
+    micro_batches: int
+    world_size: int
+    total: Tensor | float = 0.0
+    weight: Tensor | float = 0
+    tokens: int = 0
+
+    @property
+    def alone(self) -> bool:
+        """One micro-batch on one rank: its mean is the mean, and gradients need no pass over memory."""
+        return self.micro_batches == 1 and self.world_size == 1
+
+    def add(self, losses: Tensor, weights: Tensor | None = None) -> Tensor:
+        """Take in a micro-batch; returns the scalar to back-propagate, which the trainer divides by ``micro_batches``.
+
+        Args:
+            losses: one per token or pair, any shape.
+            weights: of the same shape; None counts each loss once.
+        """
+        total, weight = (losses.sum(), losses.numel()) if weights is None else ((losses * weights).sum(), weights.sum())
+        self.total = self.total + total.detach()
+        self.weight = self.weight + weight
+        return total / _positive(weight) if self.alone else total * (self.micro_batches / NOMINAL)
+
+    def finish(self, gradients: list[Tensor], device: torch.device) -> tuple[Tensor, Tensor | int]:
+        """Turn gradients of sums into the gradient of the mean, in place, and make room for the next step.
+
+        Counts what was added, not what was planned: the last, incomplete step of an epoch is exact too. With nothing
+        scored anywhere, gradients are zero and so is the mean.
+
+        Returns: the mean and the number of tokens computed, over all micro-batches and ranks; not synchronised with
+            the host.
+        """
+        total, weight, tokens = self.total, self.weight, self.tokens
+        self.total, self.weight, self.tokens = 0.0, 0, 0
+        if self.world_size > 1:
+            mine = [torch.as_tensor(x, dtype=torch.float64, device=device) for x in (total, weight, tokens)]
+            dist.all_reduce(sums := torch.stack(mine))
+            total, weight, tokens = sums[0], sums[1], sums[2]
+        if not self.alone:
+            local = [g.to_local() if isinstance(g, DTensor) else g for g in gradients]
+            # the strategy has averaged over ranks, so a sum over ranks is that average times their number
+            torch._foreach_mul_(local, NOMINAL * self.world_size / _positive(weight))
+        return torch.as_tensor(total / _positive(weight), device=device), tokens
+
+
+def _positive(weight: Tensor | float) -> Tensor | float:
+    """The divisor; 1 where there is nothing to divide."""
+    return torch.where(weight > 0, weight, 1) if isinstance(weight, Tensor) else (weight or 1)

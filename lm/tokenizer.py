@@ -1,0 +1,149 @@
+"""Tokenizers: a pretrained one, a bare `tokenizers` file, or a byte-level BPE trained on the run's own text.
+
+Describes where a tokenizer comes from and builds it; a DataModule owns the result. Models read ids and sizes from the
+tokenizer, never the other way round.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+from lm.hub import not_loaded, resolve
+from text.errors import UserError
+from text.suggestions import did_you_mean
+
+
+class TokenizerSource(ABC):
+    """Where a tokenizer comes from."""
+
+    @abstractmethod
+    def build(self, texts: Iterable[str] | None = None) -> PreTrainedTokenizerBase:
+        """Load the tokenizer, or train it on ``texts``.
+
+        Raises:
+            UserError: if it cannot be found, or lacks what training a language model needs.
+        """
+
+
+@dataclass(frozen=True)
+class PretrainedTokenizer(TokenizerSource):
+    """A tokenizer as it was published.
+
+    Args:
+        name_or_path: a hub id, a local folder (`save_pretrained`), or a ``.json`` file of the `tokenizers` library.
+        revision: branch, tag or commit of the hub repository.
+        eos_token: the token that ends a document, where the files name none (a bare ``.json`` never does).
+        pad_token: the token that pads, where the files name none.
+        bos_token: the token that opens a document, where the files name none.
+    """
+
+    name_or_path: str
+    revision: str | None = None
+    eos_token: str | None = None
+    pad_token: str | None = None
+    bos_token: str | None = None
+
+    def build(self, texts: Iterable[str] | None = None) -> PreTrainedTokenizerBase:
+        """Load it; ``texts`` are not needed and not read."""
+        tokenizer = self._load()
+        vocabulary = tokenizer.get_vocab()
+        for role in ("eos_token", "pad_token", "bos_token"):
+            token = getattr(self, role)
+            if token is None:
+                continue
+            if token not in vocabulary:
+                raise UserError(
+                    f"tokenizer '{self.name_or_path}': '{role}' {token!r} is not in its vocabulary."
+                    + did_you_mean(token, tokenizer.added_tokens_encoder)
+                )
+            setattr(tokenizer, role, token)
+        if tokenizer.eos_token_id is None:
+            raise UserError(
+                f"tokenizer '{self.name_or_path}' names no end-of-text token, and documents must end with one: "
+                "give 'eos_token'"
+            )
+        return tokenizer
+
+    def _load(self) -> PreTrainedTokenizerBase:
+        path = Path(self.name_or_path).expanduser()
+        if path.suffix == ".json":
+            if not path.is_file():
+                raise UserError(f"tokenizer file '{self.name_or_path}' does not exist")
+            try:
+                return PreTrainedTokenizerFast(tokenizer_file=str(path))
+            except Exception as error:  # the Rust side raises a bare Exception
+                raise UserError(f"'{self.name_or_path}' is not a file of the tokenizers library: {error}") from error
+        try:
+            return AutoTokenizer.from_pretrained(resolve(self.name_or_path, "tokenizer"), revision=self.revision)
+        except (OSError, ValueError) as error:
+            if isinstance(error, UserError):
+                raise
+            raise not_loaded(self.name_or_path, "tokenizer", error) from error
+
+
+@dataclass(frozen=True)
+class BPETokenizer(TokenizerSource):
+    """A byte-level BPE trained on the run's own text: no unknown token, no download, the same result every time.
+
+    Args:
+        vocab_size: entries wanted, special tokens and the 256 bytes included. Little text gives fewer: read
+            ``len(tokenizer)``.
+        eos_token: ends every document.
+        special_tokens: further tokens that are never split.
+    """
+
+    vocab_size: int = 2000
+    eos_token: str = "<|endoftext|>"
+    special_tokens: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Check what the configuration gave."""
+        specials = 1 + len(self.special_tokens or ())
+        if not isinstance(self.vocab_size, int) or self.vocab_size < 256 + specials:
+            raise UserError(
+                f"tokenizer: 'vocab_size' is {self.vocab_size!r}; a byte-level BPE needs at least {256 + specials} "
+                f"(256 bytes and {specials} special tokens)"
+            )
+
+    def build(self, texts: Iterable[str] | None = None) -> PreTrainedTokenizerBase:
+        """Train on ``texts``, in the order given."""
+        from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+        if texts is None:
+            raise UserError("a BPETokenizer is trained on text, and there is none: give a PretrainedTokenizer instead")
+        core = Tokenizer(models.BPE())
+        core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        core.decoder = decoders.ByteLevel()
+        trainer = trainers.BpeTrainer(
+            vocab_size=self.vocab_size,
+            special_tokens=[self.eos_token, *(self.special_tokens or ())],
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        )
+        core.train_from_iterator(texts, trainer)
+        extra = list(self.special_tokens or ())
+        return PreTrainedTokenizerFast(tokenizer_object=core, eos_token=self.eos_token, additional_special_tokens=extra)
+
+
+def tokenizer_sha256(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Hash of everything that decides which ids a text becomes; the same before and after saving.
+
+    The chat template is left out (it makes strings, not ids), and so is the padding and truncation that a caller last
+    asked for.
+    """
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        rules: dict = {"vocabulary": tokenizer.get_vocab()}
+    else:
+        rules = json.loads(backend.to_str())
+        rules.pop("padding", None)
+        rules.pop("truncation", None)
+    rules["special_ids"] = [tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id]
+    return hashlib.sha256(json.dumps(rules, sort_keys=True).encode()).hexdigest()
