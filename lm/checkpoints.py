@@ -1,0 +1,133 @@
+"""Checkpoints outside a trainer: find one, open it (a file or a sharded folder), and rebuild its model.
+
+Knows the layout of a run folder and what `LanguageModule` adds to a checkpoint; it does not know Lightning.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedTokenizerBase
+
+from lm.adapters import LoRA, Quantization
+from lm.backbone import Backbone
+from lm.fingerprint import require_same_base, require_same_tokenizer
+from lm.tokenizer import PretrainedTokenizer, tokenizer_sha256
+from text.errors import UserError
+
+SHARDED_REST = "meta.pt"
+"""The file in a sharded folder that holds everything but weights and optimizer state."""
+
+
+def find_checkpoint(path: str | Path) -> Path:
+    """The checkpoint that a path means: itself, or the newest one of a run folder.
+
+    Raises:
+        UserError: if there is none, naming what was looked at.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise UserError(
+            f"'{path}' does not exist; give a checkpoint or a run folder (runs/<method>/<config>/version_0)"
+        )
+    if path.is_file() or (path / SHARDED_REST).is_file():
+        return path
+    found = [c for c in (path / "checkpoints").glob("*.ckpt") if c.is_file() or (c / SHARDED_REST).is_file()]
+    if not found:
+        raise UserError(f"no checkpoint in '{path / 'checkpoints'}'; a run folder is called version_0, version_1, ...")
+    return max(found, key=lambda c: (c.stat().st_mtime_ns, c.name))
+
+
+def open_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint of a `LanguageModule`, on the CPU, without running code from it.
+
+    A sharded folder comes out like a file: ``state_dict``, ``optimizer_states`` with parameters by number.
+
+    Raises:
+        UserError: if it is not one.
+    """
+    try:
+        if path.is_file():
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        else:
+            checkpoint = torch.load(path / SHARDED_REST, map_location="cpu", weights_only=True) | _gather(path)
+    except Exception as error:  # pickle, zip and torch each have errors of their own
+        raise UserError(f"'{path}' cannot be read as a checkpoint: {' '.join(str(error).split())[:300]}") from error
+    if "language_model" not in checkpoint:
+        raise UserError(f"'{path}' is not a checkpoint of a language model trained here")
+    return checkpoint
+
+
+def _gather(folder: Path) -> dict[str, Any]:
+    """Weights and optimizer state of a sharded folder, put together on one rank."""
+    from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
+
+    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+        dcp_to_torch_save(folder, file := Path(scratch) / "whole.pt")
+        whole = torch.load(file, map_location="cpu", weights_only=True)
+    optimizers = [whole[key] for key in sorted(whole) if key.startswith("optimizer_")]
+    return {"state_dict": whole["state_dict"], "optimizer_states": [_numbered(state) for state in optimizers]}
+
+
+def _numbered(optimizer: dict[str, Any]) -> dict[str, Any]:
+    """Optimizer state with parameters by number, as torch has it on one rank, instead of by name."""
+    number = {name: i for i, name in enumerate(n for group in optimizer["param_groups"] for n in group["params"])}
+    groups = [{**group, "params": [number[n] for n in group["params"]]} for group in optimizer["param_groups"]]
+    return {"state": {number[n]: s for n, s in optimizer["state"].items()}, "param_groups": groups}
+
+
+def find_tokenizer(path: Path, checkpoint: dict[str, Any]) -> PreTrainedTokenizerBase:
+    """The tokenizer that a checkpoint was trained with: its run folder's, else the base model's own.
+
+    Raises:
+        UserError: if neither is the right one.
+    """
+    saved = checkpoint["language_model"]
+    folder = path.parent.parent / "tokenizer"
+    name = str(folder) if folder.is_dir() else rebuild_backbone(saved["backbone"]).tokenizer_name
+    if name is None:
+        raise UserError(f"'{folder}' does not exist, and the model was trained from scratch: its tokenizer is needed")
+    tokenizer = PretrainedTokenizer(name).build()
+    require_same_tokenizer(saved["tokenizer_sha256"], tokenizer_sha256(tokenizer))
+    return tokenizer
+
+
+def rebuild_backbone(plain: dict[str, Any]) -> Backbone:
+    """The backbone that ``Backbone.plain`` described; only of classes that are already imported."""
+    kinds = {f"{kind.__module__}.{kind.__name__}": kind for kind in Backbone.__subclasses__()}
+    if plain["class_path"] not in kinds:
+        raise UserError(
+            f"the checkpoint's backbone {plain['class_path']} is not known; import the module that defines it"
+        )
+    parts = {"lora": LoRA, "quantization": Quantization}
+    given = {key: parts[key](**value) if key in parts and value else value for key, value in plain["init_args"].items()}
+    return kinds[plain["class_path"]](**given)
+
+
+def rebuild_model(checkpoint: dict[str, Any], tokenizer: PreTrainedTokenizerBase) -> nn.Module:
+    """The trained model on the CPU, in eval mode, with its adapters if it has some.
+
+    A quantised base comes back in full precision: adapters are merged into that, not into its rounding.
+
+    Raises:
+        UserError: if the base model is not the one that was trained, or weights are missing.
+    """
+    saved = checkpoint["language_model"]
+    backbone: Any = rebuild_backbone(saved["backbone"])
+    if backbone.quantization is not None:
+        backbone = replace(backbone, quantization=None)
+    model = replace(backbone, compile=False, gradient_checkpointing=False).build(tokenizer)
+    require_same_base(saved["fingerprint"], backbone.fingerprint(model))
+    trained = {k.removeprefix("model."): v for k, v in checkpoint["state_dict"].items() if k.startswith("model.")}
+    absent, unknown = model.load_state_dict(trained, strict=False)
+    lost = {name for name, p in model.named_parameters() if p.requires_grad} & set(absent)
+    if lost or unknown:
+        raise UserError(
+            f"the checkpoint does not fit its own backbone: {sorted(lost)[:3]} missing, {unknown[:3]} unknown"
+        )
+    return model.eval()

@@ -1,0 +1,112 @@
+"""From a trained model to a Hugging Face folder: weights in safetensors, tokenizer, model card; all of it or nothing.
+
+Knows files. What is in a checkpoint is the business of lm/checkpoints.py.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from transformers import PreTrainedTokenizerBase
+
+from text.errors import UserError
+
+
+@contextmanager
+def whole_folder(folder: Path, overwrite: bool = False) -> Iterator[Path]:
+    """A folder to fill that appears under its name only when it is complete.
+
+    Args:
+        folder: the final name.
+        overwrite: whether a folder with files in it may be replaced.
+
+    Raises:
+        UserError: before anything is written, if it may not.
+    """
+    if folder.is_file() or (folder.is_dir() and any(folder.iterdir()) and not overwrite):
+        raise UserError(f"'{folder}' exists and is not empty; give another name, or --overwrite")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    filling = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        yield filling
+        filling.chmod(0o777 & ~_umask())  # mkdtemp makes it private
+        if folder.is_dir():
+            old = filling.with_name(filling.name + "-old")
+            folder.rename(old)
+            filling.rename(folder)
+            shutil.rmtree(old)
+        else:
+            filling.rename(folder)
+    finally:
+        shutil.rmtree(filling, ignore_errors=True)
+
+
+def _umask() -> int:
+    os.umask(mask := os.umask(0))
+    return mask
+
+
+def save_model(model: nn.Module, tokenizer: PreTrainedTokenizerBase, folder: Path, adapter: bool = False) -> None:
+    """Write what `AutoModelForCausalLM` (or peft, for an adapter) and `AutoTokenizer` open.
+
+    Args:
+        model: a `PreTrainedModel`, or a `PeftModel`, whose adapters are merged into the weights unless ``adapter``.
+        tokenizer: saved beside it, with its chat template if it has one.
+        folder: an existing folder.
+        adapter: write the adapters alone.
+
+    Raises:
+        UserError: if ``adapter`` is asked of a model that has none.
+    """
+    is_peft = hasattr(model, "peft_config")
+    if adapter and not is_peft:
+        raise UserError("this model was trained without LoRA: there is no adapter to export, only the full model")
+    whole: Any = model.merge_and_unload() if is_peft and not adapter else model  # type: ignore[operator]
+    base = whole.get_base_model() if adapter else whole
+    base.config.use_cache = True  # off for training only
+    whole.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def model_card(saved: dict[str, Any], step: int, adapter: bool) -> str:
+    """The README of an exported folder: what it is, where it came from, how to open it.
+
+    Args:
+        saved: what `LanguageModule` adds to a checkpoint.
+        step: optimizer steps done.
+        adapter: whether the folder holds adapters alone.
+    """
+    name = saved["fingerprint"]["name"]
+    base = name if saved["backbone"]["init_args"].get("name_or_path") else None
+    head = ["---", "library_name: " + ("peft" if adapter else "transformers"), "pipeline_tag: text-generation"]
+    head += [f"base_model: {base}"] if base and not Path(base).exists() else []
+    load = (
+        f'base = AutoModelForCausalLM.from_pretrained("{name}")\nmodel = PeftModel.from_pretrained(base, folder)'
+        if adapter
+        else "model = AutoModelForCausalLM.from_pretrained(folder)"
+    )
+    imports = ("from peft import PeftModel\n" if adapter else "") + (
+        "from transformers import AutoModelForCausalLM, AutoTokenizer"
+    )
+    rows = {
+        "Method": saved["method"],
+        "Base": name,
+        "Parameters of the base": f"{saved['fingerprint']['n_parameters']:,}",
+        "Contents": "LoRA adapter" if adapter else "full model",
+        "Optimizer steps": f"{step:,}",
+        "Tokens seen": f"{saved['tokens']:,}",
+        "Tokenizer (sha256)": f"`{saved['tokenizer_sha256'][:16]}`",
+    }
+    table = "\n".join(f"| {key} | {value} |" for key, value in rows.items())
+    return (
+        "\n".join([*head, "---"])
+        + f"\n\n# {name}, after {saved['method']}\n\nTrained with Seedling.\n\n| | |\n|---|---|\n{table}\n\n"
+        + f"```python\n{imports}\n\n{load}\ntokenizer = AutoTokenizer.from_pretrained(folder)\n```\n"
+    )
