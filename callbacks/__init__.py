@@ -1,3 +1,10 @@
 """What feeds, watches or exports a run."""
 
-__all__: list[str] = []
+from callbacks.checkpoints import AtomicCheckpointIO, Checkpoints
+from callbacks.cost import Cost
+from callbacks.preview import Preview
+from callbacks.progress import ProgressLines
+from callbacks.rng import RNGState
+from callbacks.run_files import RunFiles
+
+__all__ = ["AtomicCheckpointIO", "Checkpoints", "Cost", "Preview", "ProgressLines", "RNGState", "RunFiles"]

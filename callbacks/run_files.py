@@ -1,0 +1,146 @@
+"""What a run leaves in its folder beside checkpoints: final scalars, tokenizer, logs that a resumed run continues.
+
+It knows the trainer, its loggers and a datamodule that may have a tokenizer. It does not know what the scalars mean.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from lightning.pytorch.loggers.csv_logs import ExperimentWriter
+from lightning.pytorch.loggers.logger import rank_zero_experiment
+
+from callbacks.run_folders import LOGS, METRICS, atomic_write
+
+
+class RunFiles(Callback):
+    """Writes ``metrics.json`` and ``tokenizer/`` into the run folder, and notes in checkpoints how far the logs went.
+
+    ``metrics.json`` is written when a verb has completed, and only then: a folder without it belongs to a run that is
+    going on or was interrupted, whatever exit code the system saw.
+    """
+
+    def __init__(self) -> None:
+        self.folder: Path | None = None
+        self.metrics: dict[str, float | None] = {}
+        self.pending: dict[str, Any] = {}
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Marks the run as unfinished and saves the tokenizer."""
+        log_dir = trainer.log_dir  # agreed between ranks: every rank has to ask
+        if log_dir is None or not trainer.is_global_zero:
+            return
+        self.folder = Path(log_dir)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / METRICS).unlink(missing_ok=True)
+        if (tokenizer := getattr(trainer.datamodule, "tokenizer", None)) is not None:
+            tokenizer.save_pretrained(str(self.folder / "tokenizer"))
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Notes how long each log is, so that a run going on from here continues them without a gap or a repeat."""
+        if self.folder is None:
+            return
+        for logger in trainer.loggers:
+            logger.save()
+        checkpoint[LOGS] = {
+            "lengths": log_lengths(self.folder),
+            "pending": pending_row(trainer),
+            "metrics": self.metrics | plain(trainer.callback_metrics),
+        }
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Takes up the scalars and the unlogged row of the run that goes on."""
+        continues = self.folder is not None and self.folder.resolve() in Path(trainer.ckpt_path or "").resolve().parents
+        if continues and LOGS in checkpoint:
+            self.metrics, self.pending = checkpoint[LOGS]["metrics"], checkpoint[LOGS]["pending"]
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Logs the row that travelled with the checkpoint."""
+        for logger in trainer.loggers if self.pending else []:
+            logger.log_metrics(dict(self.pending["metrics"]), step=self.pending["step"])
+        self.pending = {}
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Writes the final scalars: this hook comes after every other one of a verb, and only if it completed."""
+        if self.folder is None:
+            return
+        metrics = self.metrics | plain(trainer.callback_metrics)
+        if stage == "fit":
+            metrics |= {"step": trainer.global_step, "epoch": trainer.current_epoch}
+        with atomic_write(self.folder / METRICS) as file:
+            json.dump(metrics, file, indent=2, sort_keys=True, allow_nan=False)
+            file.write("\n")
+        print(f"Run folder: {self.folder} (logs, {METRICS}; curves: tensorboard --logdir {self.folder})")
+
+
+def plain(metrics: dict[str, Any]) -> dict[str, float | None]:
+    """Numbers that JSON can hold: a value that is not finite becomes null."""
+    values = {name: float(value) for name, value in metrics.items()}
+    return {name: value if math.isfinite(value) else None for name, value in values.items()}
+
+
+def pending_row(trainer: Trainer) -> dict[str, Any]:
+    """The row of the training batch that just ended, if Lightning has yet to log it; empty otherwise.
+
+    Checkpoints are made in ``on_train_batch_end``, and Lightning logs a batch after that hook.
+    """
+    loop, connector = trainer.fit_loop.epoch_loop, trainer._logger_connector
+    batch = loop.batch_progress.current
+    unlogged = trainer.training and batch.completed < batch.processed and not trainer.fit_loop._should_accumulate()
+    if not unlogged or not connector.should_update_logs:
+        return {}
+    metrics = {name: float(value) for name, value in connector.metrics["log"].items()}
+    step = metrics.pop("step", loop._batches_that_stepped)
+    return {"step": int(step), "metrics": metrics | {"epoch": trainer.current_epoch}} if metrics else {}
+
+
+def log_lengths(folder: Path) -> dict[str, int]:
+    """Bytes of each TensorBoard file, rows of ``metrics.csv``."""
+    lengths = {file.name: file.stat().st_size for file in folder.glob("events.out.tfevents.*")}
+    if (table := folder / "metrics.csv").exists():
+        with table.open(newline="") as file:
+            lengths[table.name] = sum(1 for _ in csv.reader(file)) - 1
+    return lengths
+
+
+def run_loggers(folder: Path) -> list[Logger]:
+    """The loggers of a run: TensorBoard first, since ``trainer.log_dir`` is the first logger's, and a CSV table."""
+    where = {"save_dir": str(folder.parent), "name": "", "version": folder.name}
+    return [TensorBoardLogger(**where, default_hp_metric=False), TableLogger(**where)]
+
+
+class TableLogger(CSVLogger):
+    """Lightning's CSVLogger, except that it continues the table it finds (Lightning's deletes it)."""
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> ExperimentWriter:
+        """The writer behind the logger."""
+        if self._experiment is None:
+            self._experiment = ContinuedTable(log_dir=self.log_dir)
+        return self._experiment
+
+
+class ContinuedTable(ExperimentWriter):
+    """Appends to ``metrics.csv``; a new column never costs a row, even if the process is killed."""
+
+    def _check_log_dir_exists(self) -> None:
+        table = Path(self.metrics_file_path)
+        if table.exists():
+            with table.open(newline="") as file:
+                self.metrics_keys = next(csv.reader(file), [])
+
+    def _rewrite_with_new_header(self, fieldnames: list[str]) -> None:
+        table = Path(self.metrics_file_path)
+        with table.open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        with atomic_write(table) as file:
+            writer = csv.DictWriter(file, fieldnames)
+            writer.writeheader()
+            writer.writerows(rows)

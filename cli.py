@@ -1,0 +1,334 @@
+"""What the doors share: the trainer's command line, run folders, errors that fit on a screen.
+
+It knows Lightning's CLI and where runs live. It does not know methods: a class exported by modules/, datamodules/ or
+callbacks/ is known here by its short name.
+"""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import importlib
+import itertools
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.callbacks import LearningRateMonitor, ProgressBar
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+import callbacks  # noqa: F401  these three imports make the short class names known
+import datamodules
+import modules
+from callbacks.checkpoints import AtomicCheckpointIO, Checkpoints
+from callbacks.cost import Cost
+from callbacks.preview import Preview
+from callbacks.progress import ProgressLines
+from callbacks.rng import RNGState
+from callbacks.run_files import RunFiles, run_loggers
+from callbacks.run_folders import check_checkpoint, claim_version, newest_resumable, remove_if_empty, rewind_logs
+from text.errors import UserError
+from text.parse_errors import explain
+
+OVERLAYS = ("trainer", "backbone")  # folders of configs/ that change how a run runs, not which run it is
+RUN = "SEEDLING_RUN"  # environment variable: tells the processes that a launcher starts which folder rank 0 has claimed
+PROG = "python main.py"
+
+VERBS = {
+    "fit": "Train a model.",
+    "validate": "Measure a model on the validation data.",
+    "test": "Measure a model on the test data or a benchmark.",
+    "predict": "Let a model make data: scores, samples, judgements.",
+}
+
+HELP = f"""usage: {PROG} {{fit,validate,test,predict}} --config FILE [--config OVERLAY ...] [--KEY VALUE ...]
+
+  {PROG} fit --config configs/knowledge_probe/mini.yaml      train; a minute or so on a laptop, no network
+  {PROG} fit --config ... --trainer.max_steps 10             any value of a config can be given here too
+  {PROG} fit --config ... --config configs/trainer/gpu.yaml  overlays compose from left to right
+  {PROG} fit --config ... --ckpt_path last                   go on where the newest run of that config stopped
+  {PROG} test --config ... --ckpt_path FILE                  measure a checkpoint; also: validate, predict
+
+Next: {PROG} fit --help
+"""
+
+VERB_HELP = """usage: {prog} {verb} --config FILE [--config OVERLAY ...] [--KEY VALUE ...]
+
+{what}
+
+  --config FILE            YAML; several compose from left to right, --KEY VALUE after them wins. A value may be the
+                           name of another file, relative to the file that names it
+  --model NAME             {models}
+                           its options: {prog} {verb} --model.help NAME
+  --data NAME              {data}
+                           its options: {prog} {verb} --data.help NAME
+  --trainer.KEY VALUE      Lightning's Trainer: max_steps, devices, precision, strategy, accumulate_grad_batches,
+                           val_check_interval, callbacks, fast_dev_run, ...
+  --checkpoint.KEY VALUE   when to save: every_n_train_steps, monitor, save_top_k, ...
+  --ckpt_path FILE | last  start from a checkpoint; 'last': the newest one of this config{last}
+  --seed_everything N      default 1
+  --print_config           print the resolved config, do nothing (also: --print_config=skip_default)
+  --help_all               every option with its type and default (long)
+
+A run's files go to runs/<method>/<config>/version_N; change the part before version_N with --trainer.default_root_dir.
+Append to a list with '+': --trainer.callbacks+=EarlyStopping --trainer.callbacks.monitor=val/loss
+"""
+
+
+class Parser(LightningArgumentParser):
+    """Lightning's parser with help on one screen, and errors that say what would have been right."""
+
+    overview = ""
+    config_files: Sequence[Path] = ()
+
+    def format_help(self) -> str:
+        """The overview of a door or verb; the full list of options for anything else."""
+        return self.overview or super().format_help()
+
+    def format_all(self) -> str:
+        """Every option."""
+        return super().format_help()
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Explains the mistake on standard error and exits with code 2."""
+        if not self.exit_on_error:
+            super().error(message, ex)
+        if rank_zero_only.rank == 0:
+            verbs = [action.choices for action in self._actions if isinstance(action.choices, dict)]
+            parsers = [self, *(parser for choices in verbs for parser in choices.values())]
+            options = {action.dest for parser in parsers for action in parser._actions}
+            types = {action.dest: getattr(action, "_typehint", None) for action in self._actions}
+            sys.stderr.write(f"error: {explain(message, options, types, self.config_files)}\n")
+        self.exit(2)
+
+
+class SeedlingCLI(LightningCLI):
+    """Lightning's CLI in subclass mode for model and data, with run folders and the callbacks every run has."""
+
+    run_folder: Path | None = None
+
+    def __init__(self, args: list[str] | dict[str, Any] | None = None, run: bool = True, **kwargs: Any):
+        super().__init__(
+            LightningModule,
+            LightningDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            auto_configure_optimizers=False,  # they are built before the model is; modules take callables instead
+            seed_everything_default=1,
+            trainer_defaults={"use_distributed_sampler": False, "enable_model_summary": False},
+            parser_class=Parser,
+            parser_kwargs={"allow_abbrev": False, **kwargs.pop("parser_kwargs", {})},
+            save_config_kwargs={"overwrite": True},
+            args=args,
+            run=run,
+            **kwargs,
+        )
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Checkpoints have a group of their own: no config needs a callback entry for them."""
+        parser.add_lightning_class_args(Checkpoints, "checkpoint")
+        parser.set_defaults(
+            {
+                "checkpoint.save_last": True,
+                "checkpoint.save_on_exception": True,
+                "checkpoint.enable_version_counter": False,  # 'last' is one file, also after a resume
+            }
+        )
+
+    def setup_parser(
+        self, add_subcommands: bool, main_kwargs: dict[str, Any], subparser_kwargs: dict[str, Any]
+    ) -> None:
+        """Gives door and verbs their one-screen help."""
+        super().setup_parser(add_subcommands, main_kwargs, subparser_kwargs)
+        self.parser.overview = HELP if add_subcommands else ""
+        for verb, parser in getattr(self, "_subcommand_parsers", {}).items():
+            parser.overview = verb_help(verb)
+            parser.add_argument("--help_all", action=HelpAll, help="show every option with its type and default")
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Remembers which files were given: errors name them, and the run is called after one."""
+        given = sys.argv[1:] if args is None else args
+        files = config_files(given) if isinstance(given, list) else []
+        for each in (parser, *getattr(self, "_subcommand_parsers", {}).values()):
+            each.config_files = files
+        self.config_files = files
+        super().parse_arguments(parser, args)
+
+    def _parse_ckpt_path(self) -> None:
+        """Nothing: in Lightning's version a checkpoint's hyper-parameters override what the user asked for."""
+
+    def before_instantiate_classes(self) -> None:
+        """Finds the checkpoint to start from, while nothing has been built."""
+        config = self.config.get(str(self.subcommand), self.config)
+        self.root = Path(config.trainer.default_root_dir or default_root(self.config_files, config.model.class_path))
+        wanted = config.get("ckpt_path")
+        requeued = self.subcommand == "fit" and wanted is None and int(os.environ.get("SLURM_RESTART_COUNT", 0)) > 0
+        if wanted == "best":
+            raise UserError("--ckpt_path best: only a Python session knows which was best; give the file, or 'last'")
+        if wanted == "last" or requeued:
+            found = newest_resumable(self.root)
+            if found is None and not requeued:
+                raise UserError(f"--ckpt_path last: no run under {self.root}/ has left a checkpoint to go on from")
+            if found is not None:
+                run, checkpoint = found
+                config.ckpt_path = str(checkpoint)
+                self.run_folder = run if self.subcommand == "fit" and not config.trainer.fast_dev_run else None
+        elif wanted is not None:
+            check_checkpoint(Path(wanted))
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Builds the trainer around the run's folder."""
+        config = self._get(self.config_init, "trainer")
+        kwargs["plugins"] = [*as_list(config.get("plugins")), AtomicCheckpointIO()]
+        if config.get("barebones") or config.get("fast_dev_run") or self.subcommand is None:
+            return super().instantiate_trainer(**kwargs)
+        folder = self.claim_run_folder()
+        kwargs["default_root_dir"] = str(folder)
+        if config.get("logger") is not False:
+            kwargs["logger"] = run_loggers(folder) + own_loggers(config.get("logger"))
+        self._get(self.config_init, "checkpoint").dirpath = str(folder / "checkpoints")
+        return super().instantiate_trainer(**kwargs)
+
+    def claim_run_folder(self) -> Path:
+        """The folder of this run: rank 0 chooses it, a launcher's processes are told, nobody else writes there."""
+        if rank_zero_only.rank != 0:
+            return Path(os.environ.get(RUN, self.root / "version_of_rank_0"))
+        if self.run_folder is None:
+            self.run_folder = claim_version(self.root)
+        else:
+            rewind_logs(self.run_folder, Path(self._get(self.config, "ckpt_path")))
+            print(f"Going on in {self.run_folder} from {self._get(self.config, 'ckpt_path')}", flush=True)
+        os.environ[RUN] = str(self.run_folder)
+        return self.run_folder
+
+    def _instantiate_trainer(self, config: dict[str, Any], forced: list[Callback]) -> Trainer:
+        own = as_list(config.get("callbacks"))
+        if config.get("enable_checkpointing") is False:
+            forced = []
+        always: list[Callback] = [RNGState(), Preview(), Cost()]
+        if not config.get("fast_dev_run"):
+            always.append(RunFiles())
+        if config.get("logger"):
+            always.append(LearningRateMonitor(logging_interval="step"))
+        if config.get("enable_progress_bar") is None and not sys.stdout.isatty():
+            always.append(ProgressLines())
+        kinds = {ProgressBar if isinstance(callback, ProgressBar) else type(callback) for callback in own}
+        added = [callback for callback in always if not isinstance(callback, tuple(kinds))]
+        first, last = added[:1], added[1:]  # random numbers are restored before any callback draws one
+        config["callbacks"] = [*first, *own, *last]
+        return super()._instantiate_trainer(config, forced)
+
+
+def main(args: list[str] | dict[str, Any] | None = None, run: bool = True, **kwargs: Any) -> SeedlingCLI:
+    """Parses, builds and, with ``run``, runs the verb.
+
+    Raises:
+        SystemExit: 2 for a command line that cannot be parsed; 1 for an error of the user or of the disk, explained
+            on standard error without a traceback; 0 after a signal, once the last step is saved.
+    """
+    quiet()
+    try:
+        return SeedlingCLI(args, run, **kwargs)
+    except SIGTERMException:
+        print("Stopped by a signal, the last step is saved: --ckpt_path last goes on from it.", flush=True)
+        raise
+    except Exception as error:
+        if (reason := known_reason(error)) is None:
+            raise
+        sys.stderr.write(f"error: {reason}\n")
+        raise SystemExit(1) from error
+    finally:
+        if folder := os.environ.pop(RUN, None):
+            remove_if_empty(Path(folder))
+
+
+def known_reason(error: Exception) -> str | None:
+    """What to tell the user; None for a bug of ours, which keeps its traceback."""
+    full = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
+    if isinstance(error, OSError) and error.errno in full:
+        return (
+            f"{error.filename or 'a file of the run'}: could not be written: {error.strerror}. "
+            "The last checkpoint is whole: make room, then go on with --ckpt_path last"
+        )
+    if isinstance(error, torch.OutOfMemoryError):
+        return f"{str(error).splitlines()[0]} Lower the batch, or accumulate: --trainer.accumulate_grad_batches"
+    optional_package = isinstance(error, ModuleNotFoundError) and error.name is None  # as Lightning's loggers raise it
+    return str(error) if optional_package or isinstance(error, UserError | MisconfigurationException) else None
+
+
+def quiet() -> None:
+    """Silences advertisements and known notices of the stack; what this repository says stays."""
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
+    logging.getLogger("lightning.fabric.utilities.seed").setLevel(logging.WARNING)
+    for notice in (
+        ".*LeafSpec.*",
+        ".*does not have many workers.*",
+        ".*exists and is not empty.*",
+        ".*srun. command is available.*",
+        ".*jsonargparse.*",
+        ".*LightningCLI's args parameter is intended to run from within Python.*",
+    ):
+        warnings.filterwarnings("ignore", notice)
+
+
+def default_root(config_files: Sequence[Path], model_class: str) -> Path:
+    """``runs/<method>/<config>``, named after the first config that is no overlay; a saved config keeps its root."""
+    recipes = [file for file in config_files if file.parent.name not in OVERLAYS]
+    if recipes and recipes[0].parent.name.startswith("version_"):
+        return recipes[0].parent.parent
+    folder = recipes[0].resolve().parent if recipes else Path()
+    if folder.parent.name == "configs":
+        method = folder.name
+    else:
+        module, _, name = model_class.rpartition(".")
+        method = getattr(importlib.import_module(module), name).__module__.rpartition(".")[2]
+    return Path("runs", method, recipes[0].stem if recipes else "default")
+
+
+def own_loggers(loggers: Any) -> list[Logger]:
+    """The loggers a config asks for besides the two that every run has."""
+    return [logger for logger in as_list(loggers) if isinstance(logger, Logger)]
+
+
+def as_list(value: Any) -> list[Any]:
+    """Lightning takes one or many of callbacks, loggers and plugins."""
+    return [] if value is None else list(value) if isinstance(value, list | tuple) else [value]
+
+
+def config_files(args: Sequence[str]) -> list[Path]:
+    """The files given with --config."""
+    files = [after for flag, after in itertools.pairwise(args) if flag in ("-c", "--config")]
+    return [Path(file) for file in [*files, *(arg[9:] for arg in args if arg.startswith("--config="))]]
+
+
+class HelpAll(argparse.Action):
+    """``--help_all``: the generated list of options, some hundred lines."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, help: str):
+        super().__init__(option_strings, argparse.SUPPRESS, nargs=0, default=argparse.SUPPRESS, help=help)
+
+    def __call__(self, parser: Any, *_: Any) -> None:
+        """Prints and exits."""
+        print(parser.format_all())
+        parser.exit(0)
+
+
+def verb_help(verb: str) -> str:
+    """One screen: what the verb takes and where to look next."""
+    return VERB_HELP.format(
+        prog=PROG,
+        verb=verb,
+        what=VERBS[verb],
+        models=", ".join(modules.__all__),
+        data=", ".join(datamodules.__all__),
+        last=" (fit goes on in its folder)" if verb == "fit" else "",
+    )

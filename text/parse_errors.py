@@ -1,0 +1,184 @@
+"""A parser's complaint, in the words of the person who has to mend it: where, what, and what would be right.
+
+jsonargparse reports a tree: for every type an argument could have had, why the value was none of it. One leaf of that
+tree is the user's mistake: the deepest one. This file knows the shape of such messages and how to ask a class for its
+arguments. It does not know which classes there are.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import re
+import typing
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from text.suggestions import did_you_mean, missing_file
+
+LEAVES = {
+    "option": r"Option '(?P<word>[^']+)' is not accepted",
+    "class": r"(?:Expected a dot import path string|Unexpected import path format): (?P<word>.+)",
+    "module": r"No module named '(?P<word>[^']+)'",
+    "value": r"Expected (?P<wanted>.+?)\.? Got value: (?P<word>.*)",
+    "file": r"(?:Expected a path but|File does not exist:|Unable to load config) ['\"]?(?P<word>.+?)['\"]?"
+    r"(?: either not accessible or invalid)?$",
+}
+WHOLE = {
+    "option": r"Subcommand '\w+' does not accept option '(?P<word>[^']+)'",
+    "unknown": r"unrecognized arguments: (?:--)?(?P<word>[^\s=]+)",
+    "required": r"the following arguments are required: (?P<word>.+)",
+    "verb": r"argument subcommand: invalid choice: '(?P<word>[^']+)' \(choose from (?P<wanted>.+)\)",
+}
+BRANCH = re.compile(r'Parser key "(?P<key>[^"]+)":|Problem with given class_path \'(?P<owner>[^\']+)\':')
+READABLE = {"int": "an integer", "float": "a number", "bool": "true or false", "str": "text"}
+
+
+@dataclass(frozen=True)
+class Complaint:
+    """One mistake.
+
+    Args:
+        kind: a key of `LEAVES` or `WHOLE`, or "other".
+        key: dotted key of the argument it is in, empty at the top level.
+        owner: import path of the class whose argument it is, empty at the top level.
+        word: what the user wrote: an option's name, a class, a value, a file.
+        wanted: what would have been right, where the parser says so.
+    """
+
+    kind: str
+    key: str
+    owner: str
+    word: str
+    wanted: str = ""
+
+
+def read_complaint(message: str) -> Complaint:
+    """The mistake behind a parser's message; kind "other", with the message as word, where there is no telling."""
+    for kind, pattern in WHOLE.items():
+        if found := re.search(pattern, message):
+            return Complaint("option" if kind == "unknown" else kind, "", "", **found.groupdict())
+    branches: list[tuple[int, str, str]] = []  # (indentation, key, owner) of what leads to the line at hand
+    best, depth = Complaint("other", "", "", message), -1
+    for line in message.splitlines():
+        indent = len(line) - len(line.lstrip(" -"))
+        text = line.strip(" -")
+        branches = [branch for branch in branches if branch[0] < indent]
+        if found := BRANCH.match(text):
+            branches.append((indent, found["key"] or "", found["owner"] or ""))
+            text = text[found.end() :].strip()  # 'Parser key "config": File does not exist' goes on in its line
+        leaf = read_leaf(text)
+        if leaf is not None and len(branches) > depth:
+            key = ".".join(key for _, key, _ in branches if key)
+            owner = next((owner for _, _, owner in reversed(branches) if owner), "")
+            best, depth = replace(leaf, key=key, owner=owner), len(branches)
+        elif leaf is not None and len(branches) == depth and leaf.wanted and leaf.wanted not in best.wanted:
+            best = replace(best, wanted=f"{best.wanted} or {leaf.wanted}" if best.wanted else leaf.wanted)
+    return best
+
+
+def read_leaf(text: str) -> Complaint | None:
+    """What one line complains about; None for lines that repeat what others say."""
+    for kind, pattern in LEAVES.items():
+        if found := re.match(pattern, text):
+            wanted = found.groupdict().get("wanted") or ""
+            return Complaint(kind, "", "", found["word"].strip(), readable_type(wanted))
+    return None
+
+
+def readable_type(text: str) -> str:
+    """A type as a person would name it: ``a <class 'int'>`` becomes ``an integer``."""
+    if found := re.fullmatch(r"a <class '(?:\w+\.)*(\w+)'>", text):
+        return READABLE.get(found[1], found[1])
+    found = re.search(r"Literal\[(.+)\]", text)
+    return f"one of {found[1]}" if found else text
+
+
+def explain(message: str, options: Iterable[str], types: Mapping[str, Any], files: Sequence[Path]) -> str:
+    """One screen on what is wrong.
+
+    Args:
+        message: what the parser said.
+        options: names of all its options.
+        types: type of the value of each top-level argument.
+        files: the config files it was given.
+    """
+    complaint = read_complaint(message)
+    word, key = complaint.word, complaint.key
+    owner = import_class(complaint.owner)
+    place = mention(files, word.rpartition(".")[2])
+    if complaint.kind == "option":
+        names = parameters(owner) if owner else options
+        what = f"{key} ({owner.__name__})" if owner else "the command line" if not place else "the file"
+        listed = f"\n  {owner.__name__} takes: {', '.join(names)}" if owner else ""
+        return f"{place}{what} has no option '{word}'.{did_you_mean(word, names)}{listed}"
+    if complaint.kind in ("class", "module", "file"):
+        if (complaint.kind == "file" and key == "config") or "/" in word or word.endswith((".yaml", ".yml")):
+            folders = [Path(), *(file.parent for file in files)]
+            near = [folder / word for folder in folders if (folder / word).parent.is_dir()]
+            return place + missing_file((near or [Path(word)])[-1])
+        hint = parameters(owner).get(key.rpartition(".")[2]) if owner else types.get(key)
+        names = subclasses(hint)
+        listed = "" if did_you_mean(word, names) else f" Known: {', '.join(sorted(names))}."
+        return f"{place}{key}: no class '{word}'.{did_you_mean(word, names)}{listed}"
+    if complaint.kind == "value":
+        return f"{place}{key}: expected {complaint.wanted}, got '{word}'"
+    if complaint.kind == "required":
+        return f"nothing says what {word} is: give a file with --config, for example configs/knowledge_probe/mini.yaml"
+    if complaint.kind == "verb":
+        near = did_you_mean(word, re.findall("[a-z]+", complaint.wanted))
+        return f"there is no '{word}'.{near} Choose from: {complaint.wanted}"
+    return word
+
+
+def mention(files: Sequence[Path], name: str) -> str:
+    """``file:line: `` of the first line of the given files that has ``name`` as a key or value, else nothing."""
+    pattern = re.compile(rf"(?<![\w.]){re.escape(name)}(?![\w])")
+    for file in files:
+        for number, line in enumerate(file.read_text().splitlines() if file.is_file() else [], 1):
+            if name and pattern.search(line.partition("#")[0]):
+                return f"{file}:{number}: "
+    return ""
+
+
+def import_class(path: str) -> type | None:
+    """The class behind an import path; None for an empty one."""
+    module, _, name = path.rpartition(".")
+    return getattr(importlib.import_module(module), name) if module else None
+
+
+def parameters(owner: type) -> dict[str, Any]:
+    """Constructor arguments of a class and of the classes it hands ``**kwargs`` on to, with their types."""
+    found: dict[str, Any] = {}
+    for base in owner.__mro__:
+        if (init := base.__dict__.get("__init__")) is None:
+            continue
+        signature = inspect.signature(init).parameters.values()
+        try:
+            hints = typing.get_type_hints(init)
+        except NameError:  # a type that is only imported for type checkers
+            hints = {}
+        named = [p for p in signature if p.name != "self" and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+        found |= {p.name: hints.get(p.name) for p in named if p.name not in found}
+        if not any(p.kind is p.VAR_KEYWORD for p in signature):
+            break
+    return found
+
+
+def subclasses(hint: Any) -> set[str]:
+    """Short names of the public classes that a value of this type could be."""
+    names: set[str] = set()
+    for part in leaf_types(hint):
+        for child in part.__subclasses__():
+            names |= {child.__name__} | subclasses(child)
+    return {name for name in names if not name.startswith("_")}
+
+
+def leaf_types(hint: Any) -> Iterator[type]:
+    """The classes named in a type, however it combines them."""
+    if isinstance(hint, type) and not typing.get_args(hint) and hint.__module__ != "builtins":
+        yield hint
+    for part in typing.get_args(hint):
+        yield from leaf_types(part)
