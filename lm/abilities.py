@@ -1,0 +1,140 @@
+"""What a model can do, found out by trying: once per model, on a forest of a dozen tokens, without a trace in training.
+
+Two shortcuts are tried against the model's own logits of plain rows: log-probs computed inside the head (lm/heads.py),
+and a tree mask (lm/attention.py). A model that gets another number, or none, takes the long way and says so once.
+Decisions follow from the weights alone, so that all ranks come to the same ones with the same number of forwards.
+"""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from lm.attention import tree_inputs
+from lm.forest import Forest, Node
+from lm.heads import Predictions, logprobs_in_head, logprobs_of_logits
+
+_HEADS: WeakKeyDictionary[nn.Module, Head] = WeakKeyDictionary()
+_TREES: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
+
+
+@dataclass(frozen=True)
+class Head:
+    """How log-probs are taken from a model.
+
+    Attributes:
+        logprobs: of `lm.heads`, the fastest that is exact.
+        tolerance: difference of two log-probs that rounding explains.
+    """
+
+    logprobs: Callable[[nn.Module, PreTrainedModel, dict, Predictions], Tensor]
+    tolerance: float
+
+
+def head_of(model: nn.Module, causal: PreTrainedModel, device: torch.device) -> Head:
+    """The head of `causal`, called through `model`; inside its forward if that gives the model's own numbers."""
+    if causal not in _HEADS:
+        rows = _trial(causal).unroll()
+        inputs = {"input_ids": rows.input_ids.to(device)}
+        predictions = Predictions.of(rows.sources, rows.targets, device)
+        with _undisturbed(causal, device):
+            logits, dtype = _logits_and_dtype(model, causal, inputs)
+            plain = Head(logprobs_of_logits, _tolerance(logits, dtype))
+            expected = logits.flatten(0, 1).log_softmax(-1, dtype=torch.promote_types(logits.dtype, torch.float32))
+            expected = expected.cpu()[rows.sources, rows.targets]
+            problem = _differs(lambda: logprobs_in_head(model, causal, inputs, predictions), expected, plain.tolerance)
+        _HEADS[causal] = plain if problem else Head(logprobs_in_head, plain.tolerance)
+        if problem:
+            _warn(causal, "takes its log-probs from whole logits, which needs more memory", problem)
+    return _HEADS[causal]
+
+
+def takes_trees(model: nn.Module, causal: PreTrainedModel, device: torch.device) -> bool:
+    """Whether `causal` computes a forest as it computes the forest's rows. If so, its attention becomes "forest"."""
+    if causal not in _TREES:
+        head, before = head_of(model, causal, device), causal.config._attn_implementation
+        forest = _trial(causal)
+        rows = forest.unroll()
+
+        def logprobs(inputs: dict, sources: Tensor) -> Tensor:
+            return head.logprobs(model, causal, inputs, Predictions.of(sources, forest.targets, device))
+
+        if "position_ids" not in inspect.signature(causal.forward).parameters:
+            problem = "it takes no position_ids"
+        else:
+            with _undisturbed(causal, device):
+                expected = logprobs({"input_ids": rows.input_ids.to(device)}, rows.sources)
+                problem = _differs(
+                    lambda: logprobs(tree_inputs(causal, forest.to(device)), forest.sources), expected, head.tolerance
+                )
+        if problem and causal.config._attn_implementation != before:
+            causal.set_attn_implementation(before)
+        _TREES[causal] = not problem
+        if problem:
+            _warn(causal, "computes shared prefixes once per branch, as padded rows", problem)
+    return _TREES[causal]
+
+
+def _trial(causal: PreTrainedModel) -> Forest:
+    """Two trees, a fork, a branch on a branch; distinct tokens from mid-vocabulary, far from special ones."""
+    size = causal.config.get_text_config().vocab_size
+    ids = iter([(size // 2 + 7 * i) % size for i in range(14)])
+
+    def run(length: int) -> list[int]:
+        return [next(ids) for _ in range(length)]
+
+    deep = Node(run(3), [Node(run(2), scored=True)], scored=True)
+    return Forest.pack([Node(run(4), [deep, Node(run(2), scored=True)]), Node(run(1), [Node(run(2), scored=True)])])
+
+
+def _logits_and_dtype(model: nn.Module, causal: PreTrainedModel, inputs: dict) -> tuple[Tensor, torch.dtype]:
+    """Plain logits and the precision they were computed in, which sharding may set apart from that of the weights."""
+    seen: list[torch.dtype] = []
+    head = causal.get_output_embeddings()
+    handle = head.register_forward_pre_hook(lambda _, args: seen.append(args[0].dtype)) if head is not None else None
+    logits = model(**inputs, use_cache=False).logits
+    if handle is not None:
+        handle.remove()
+    return logits, seen[0] if seen else logits.dtype
+
+
+def _tolerance(logits: Tensor, dtype: torch.dtype) -> float:
+    """Half the digits of the precision: far above rounding, and below what a wrong mask does to untrained weights."""
+    return max(1e-5, torch.finfo(dtype).eps ** 0.5 * logits.abs().max().item())
+
+
+def _differs(compute: Callable[[], Tensor], expected: Tensor, tolerance: float) -> str:
+    """Why `compute` is not to be trusted; empty if it is."""
+    try:
+        error = (compute().to(expected.device) - expected).abs().max().item()
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as problem:  # whatever an unknown architecture raises, it has the long way
+        return f"{type(problem).__name__}: {problem}"
+    return "" if error <= tolerance else f"log-probs differ by {error:.1e}"
+
+
+@contextmanager
+def _undisturbed(causal: PreTrainedModel, device: torch.device) -> Iterator[None]:
+    """Evaluation without gradients or autocast; random numbers and training flags are as before afterwards."""
+    training = {module: module.training for module in causal.modules()}
+    devices = [device] if device.type == "cuda" else []
+    try:
+        with torch.random.fork_rng(devices), torch.no_grad(), torch.autocast(device.type, enabled=False):
+            causal.eval()
+            yield
+    finally:
+        for module, flag in training.items():
+            module.training = flag
+
+
+def _warn(causal: PreTrainedModel, consequence: str, problem: str) -> None:
+    warnings.warn(f"{type(causal).__name__} {consequence}: {problem}", stacklevel=4)

@@ -1,0 +1,281 @@
+"""The attention implementation "forest": every query sees its ancestors, and nothing else.
+
+Registered with transformers under one name that serves three kinds of call: spans of a forest through SDPA (CPU), a
+FlexAttention block mask (CUDA), and everything else (plain rows, padding masks, generation), where it is SDPA as
+transformers runs it. So a model may keep it for good. This file does not know what is scored (lm/logprobs.py).
+
+A span is a run of neighbouring rows whose queries are answered in one call: several small trees or branches together,
+or the trunk of a large one. Its keys are its own rows and the spans above it, so that a long prompt with many answers
+never costs the square of its tree.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.attention.flex_attention import BlockMask, flex_attention
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedConfig, PreTrainedModel
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+from lm.forest import FLEX_BLOCK, Forest
+from text.errors import UserError
+
+SPAN_TOKENS = 256  # neighbours are merged up to here: larger spans waste pairs, smaller ones calls (platform C.3)
+WINDOWED = {"full_attention": False, "sliding_attention": True}
+
+
+class Span(NamedTuple):
+    """Rows ``start:stop`` of a forest; they see the spans numbered `above` whole, and each other by the tree rule."""
+
+    start: int
+    stop: int
+    above: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class SpanPlan:
+    """How one forest is attended to: reaches every layer as the keyword `span_plan` of the model's forward.
+
+    Attributes:
+        spans: in row order, without gaps.
+        causal: spans that are a single branch and see nothing above: the causal kernel serves them without a mask.
+        windows: what the masks of this forward were built for; None is full attention.
+    """
+
+    spans: tuple[Span, ...]
+    causal: tuple[bool, ...]
+    windows: tuple[int | None, ...]
+
+    def keys(self, index: int) -> list[int]:
+        """The spans that span `index` sees, itself last."""
+        return [*self.spans[index].above, index]
+
+    def shapes(self) -> list[tuple[int, int]]:
+        """Queries and keys of each span."""
+        lengths = [span.stop - span.start for span in self.spans]
+        return [(length, sum(lengths[j] for j in self.keys(i))) for i, length in enumerate(lengths)]
+
+    def pairs(self) -> int:
+        """Query-key pairs that are computed, masked ones included."""
+        return sum(q * k // 2 if causal else q * k for (q, k), causal in zip(self.shapes(), self.causal, strict=True))
+
+    def mask_size(self) -> int:
+        """Elements of the masks of all spans that need one."""
+        return sum(q * k for (q, k), causal in zip(self.shapes(), self.causal, strict=True) if not causal)
+
+
+def plan_spans(forest: Forest, windows: Iterable[int | None] = (None,)) -> SpanPlan:
+    """Cuts a forest into spans: merges small neighbours, opens trees and branches above SPAN_TOKENS at their forks."""
+    ends = forest.host.subtree_end.tolist()
+    windows = tuple(windows)
+    shortest = min((w for w in windows if w is not None), default=len(ends))
+    spans: list[Span] = []
+    causal: list[bool] = []
+    stack: list[tuple[int, int, tuple[int, ...]]] = [(0, len(ends), ())]  # siblings that fill these rows, spans above
+    while stack:
+        row, stop, above = stack.pop()
+        if row == stop:
+            continue
+        merged = row
+        while merged < stop and ends[merged] - row <= SPAN_TOKENS:
+            merged = ends[merged]
+        if merged == row:  # the first sibling alone is too large: its trunk is a span, and its branches see it
+            merged = row + 1
+            while merged < ends[row] and ends[merged] == ends[row]:
+                merged += 1
+            stack += [(ends[row], stop, above), (merged, ends[row], (*above, len(spans)))]
+        else:
+            stack.append((merged, stop, above))
+        spans.append(Span(row, merged, above))
+        alone = all(end >= merged for end in ends[row:merged])
+        causal.append(alone and not above and merged - row <= shortest)
+    return SpanPlan(tuple(spans), tuple(causal), windows)
+
+
+def span_masks(forest: Forest, plan: SpanPlan, window: int | None) -> Tensor:
+    """The masks of all spans that need one, [1, 1, 1, sum of queries * keys] bool, one after the other.
+
+    Four dimensions make transformers hand it to the layers untouched; flat, it holds no pair of two trees.
+    """
+    masks = [torch.zeros(0, dtype=torch.bool, device=forest.subtree_end.device)]
+    rows = torch.arange(len(forest.subtree_end), device=forest.subtree_end.device)
+    for index, span in enumerate(plan.spans):
+        if not plan.causal[index]:
+            q = rows[span.start : span.stop, None]
+            k = torch.cat([rows[plan.spans[j].start : plan.spans[j].stop] for j in plan.keys(index)])[None, :]
+            seen = (k <= q) & (q < forest.subtree_end[k])
+            if window is not None:  # in positions: a row further down the tree may be nearer on its path
+                seen &= forest.position_ids[q] - forest.position_ids[k] < window
+            masks.append(seen.flatten())
+    return torch.cat(masks)[None, None, None, :]
+
+
+def windows_of(config: PreTrainedConfig) -> dict[str, int | None]:
+    """The sliding window of each kind of layer; None is full attention.
+
+    Raises:
+        UserError: a kind of layer whose rule of sight is not known, such as a linear or a chunked one.
+    """
+    window = getattr(config, "sliding_window", None)
+    kinds = dict.fromkeys(getattr(config, "layer_types", None) or ["sliding_attention" if window else "full_attention"])
+    if unknown := [kind for kind in kinds if kind not in WINDOWED]:
+        raise UserError(f"layers of type {', '.join(unknown)} cannot take a tree mask")
+    return {kind: window if WINDOWED[kind] else None for kind in kinds}
+
+
+def tree_inputs(model: PreTrainedModel, forest: Forest) -> dict:
+    """Keyword arguments of `model` for one row that holds the whole forest.
+
+    Args:
+        model: a causal language model, not wrapped. From here on its attention implementation is "forest".
+        forest: on the device of the computation; not empty.
+
+    Raises:
+        UserError: the model cannot take a tree mask.
+    """
+    use_forest_attention(model)
+    windows = windows_of(model.config.get_text_config())
+    masks: dict[str, Tensor | BlockMask]
+    if forest.input_ids.is_cuda and model.dtype != torch.float64:
+        forest = forest.padded(FLEX_BLOCK)  # few distinct lengths, so few compiled kernels
+        extra = {}
+        masks = {kind: forest.block_mask(window) for kind, window in windows.items()}
+    else:
+        plan = plan_spans(forest, windows.values())
+        extra = {"span_plan": plan}
+        masks = {kind: span_masks(forest, plan, window) for kind, window in windows.items()}
+    return {
+        "input_ids": forest.input_ids[None],
+        "position_ids": forest.position_ids[None],
+        # One mask would reach every layer, so that layers of several kinds take theirs by name.
+        "attention_mask": masks if len(masks) > 1 else next(iter(masks.values())),
+        **extra,
+    }
+
+
+def use_forest_attention(model: PreTrainedModel) -> None:
+    """Switches `model` to the attention of this file, for good: recomputation in backward must find it too.
+
+    Raises:
+        UserError: the model's attention is not exchangeable.
+    """
+    if model.config._attn_implementation != "forest":
+        if not model._can_set_attn_implementation():
+            raise UserError(f"{type(model).__name__} does not let its attention be exchanged")
+        model.set_attn_implementation("forest")
+
+
+def forest_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | BlockMask | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    softcap: float | None = None,
+    span_plan: SpanPlan | None = None,
+    **kwargs: object,
+) -> tuple[Tensor, None]:
+    """An attention function in the sense of transformers' AttentionInterface.
+
+    Queries, keys and values are [B, heads, T, head dim]; fewer heads of keys and values are shared among the queries.
+    `attention_mask` is of `span_masks` if there is a `span_plan`, else a block mask, or what `sdpa_mask` makes of a
+    padding mask. With `softcap` scores s become ``softcap * tanh(s / softcap)`` (Gemma 2).
+
+    Returns: [B, T, heads, head dim], and no weights.
+    """
+    one = functools.partial(_attend, scaling=scaling, dropout=dropout, softcap=softcap)
+    if span_plan is not None or isinstance(attention_mask, BlockMask):
+        _check_layer(module, attention_mask, span_plan, kwargs)
+    if isinstance(attention_mask, BlockMask):
+        output = _flex(query, key, value, attention_mask, scaling, dropout, softcap)
+    elif span_plan is not None:
+        output = _attend_spans(one, query, key, value, attention_mask, span_plan)
+    elif softcap is not None:
+        output = one(query, key, value, attention_mask, causal=attention_mask is None and query.shape[2] > 1)
+    else:
+        return sdpa_attention_forward(
+            module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **kwargs
+        )
+    return output.transpose(1, 2).contiguous(), None
+
+
+def _check_layer(module, mask, plan, kwargs) -> None:
+    """Refuses a layer that would silently compute something else than the tree rule."""
+    name = type(module).__name__
+    if plan is not None:
+        if not isinstance(mask, Tensor) or mask.dtype != torch.bool or mask.shape != (1, 1, 1, plan.mask_size()):
+            raise UserError(f"{name} does not see the mask of the forest, but one that its model made")
+        if (window := kwargs.get("sliding_window")) not in (None, *plan.windows):
+            raise UserError(f"{name} looks back {window} tokens, but its mask was made for {plan.windows}")
+    for extra in ("s_aux", "position_bias"):
+        if kwargs.get(extra) is not None:
+            raise UserError(f"{name} adds {extra} to its scores, which forests do not know")
+
+
+def _attend_spans(one: Callable, query, key, value, masks: Tensor, plan: SpanPlan) -> Tensor:
+    """Span by span. `split` rather than slices: its gradient is one concatenation."""
+    lengths = [span.stop - span.start for span in plan.spans]
+    queries, keys, values = (tensor.split(lengths, dim=2) for tensor in (query, key, value))
+    output, taken = [], 0
+    for index, (q_len, k_len) in enumerate(plan.shapes()):
+        seen, mask = plan.keys(index), None
+        k, v = (part[index] if len(seen) == 1 else torch.cat([part[j] for j in seen], dim=2) for part in (keys, values))
+        if not plan.causal[index]:
+            mask = masks[..., taken : taken + q_len * k_len].view(1, 1, q_len, k_len)
+            taken += q_len * k_len
+        output.append(one(queries[index], k, v, mask, causal=plan.causal[index]))
+    return torch.cat(output, dim=2)
+
+
+def _attend(query, key, value, mask, *, causal, scaling, dropout, softcap) -> Tensor:
+    """Attention of all queries to all keys that the mask (True: see) or causality allows."""
+    if softcap is None:
+        return F.scaled_dot_product_attention(
+            query, key, value, mask, dropout, is_causal=causal, scale=scaling, enable_gqa=query.shape[1] != key.shape[1]
+        )
+    if causal:  # keys beyond the queries are the empty slots of a static cache
+        key, value = key[:, :, : query.shape[2]], value[:, :, : query.shape[2]]
+        mask = torch.ones(query.shape[2], query.shape[2], dtype=torch.bool, device=query.device).tril()
+    groups = query.shape[1] // key.shape[1]
+    key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
+    scores = softcap * torch.tanh(query @ key.transpose(2, 3) * scaling / softcap)
+    if mask is not None:
+        scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
+    weights = scores.softmax(-1, dtype=torch.promote_types(scores.dtype, torch.float32)).to(query.dtype)
+    return F.dropout(weights, dropout) @ value
+
+
+def _flex(query, key, value, mask: BlockMask, scaling, dropout, softcap) -> Tensor:
+    """FlexAttention over one long row; blocks that no query of the tree sees are never touched."""
+    if dropout:
+        raise UserError(
+            f"attention dropout of {dropout} cannot run on forests on a GPU: FlexAttention has none. "
+            "Set the dropout of the attention to 0 in the backbone's config."
+        )
+    score_mod = None
+    if softcap is not None:
+
+        def score_mod(score, batch, head, q, k):
+            return softcap * torch.tanh(score / softcap)
+
+    gqa = query.shape[1] != key.shape[1]
+    return _compiled_flex()(query, key, value, score_mod, mask, scaling, gqa)
+
+
+@functools.cache
+def _compiled_flex() -> Callable:
+    """Compiled once per process: eager FlexAttention would hold all scores."""
+    return torch.compile(flex_attention)
+
+
+AttentionInterface.register("forest", forest_attention)
+AttentionMaskInterface.register("forest", sdpa_mask)  # without it a padding mask would arrive as None, silently

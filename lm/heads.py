@@ -1,0 +1,171 @@
+"""Log-probs from hidden states: the head at the states that predict something, in chunks, inside the model's forward.
+
+For the length of one call the output embedding's `forward` picks those states and returns log-probs, which the model
+hands back as its logits. Every hook of every module still fires exactly once, so that sharded weights are gathered,
+adapters applied and tied weights used as in any forward, and no tensor of tokens x vocabulary exists.
+
+Legend: B rows, S their length, D width, U distinct states that predict, N predictions, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+from transformers import PreTrainedModel
+
+LOGITS_AT_ONCE = 2**25  # elements of one chunk of logits
+MIN_CHUNK = 256  # states; with smaller chunks adding up the head's weight gradient dominates
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Which hidden states predict which tokens, grouped by state.
+
+    Attributes:
+        states: [U] indices into the B * S hidden states; None means all of them, in order.
+        offsets: U + 1 integers on the host; state u makes the predictions ``offsets[u]:offsets[u + 1]``.
+        state_of, targets: [N] grouped; which of the U states predicts, and the token.
+        order: [N]; where prediction n went when they were grouped. None: nowhere.
+    """
+
+    states: Tensor | None
+    offsets: Sequence[int]
+    state_of: Tensor
+    targets: Tensor
+    order: Tensor | None
+
+    @classmethod
+    def of(cls, sources: Tensor, targets: Tensor, device: torch.device) -> Predictions:
+        """From N pairs (state, token) on the host, for a model on `device`."""
+        states, state_of, counts = torch.unique(sources, return_inverse=True, return_counts=True)
+        grouped = state_of.argsort(stable=True)
+        tensors = states, state_of[grouped], targets[grouped], grouped.argsort()
+        states, state_of, targets, order = (t.to(device, non_blocking=True) for t in tensors)
+        return cls(states, [0, *counts.cumsum(0).tolist()], state_of, targets, order)
+
+    @classmethod
+    def of_every_state(cls, targets: Tensor) -> Predictions:
+        """One prediction per state, in order."""
+        return cls(None, range(len(targets) + 1), torch.arange(len(targets), device=targets.device), targets, None)
+
+
+def logprobs_in_head(
+    model: nn.Module, causal: PreTrainedModel, inputs: dict, predictions: Predictions, chunk: int | None = None
+) -> Tensor:
+    """Log-probs [N] of `predictions`, float32 or wider; recomputed in backward where there is more than one chunk.
+
+    Args:
+        model: what is called: `causal` or a wrapper of it.
+        causal: the causal language model that holds the head.
+        inputs: keyword arguments of the call.
+        predictions: states are counted over the rows of `inputs`.
+        chunk: states whose logits are held at once; by default so many that they fill LOGITS_AT_ONCE.
+    """
+    chunk = chunk or max(MIN_CHUNK, LOGITS_AT_ONCE // causal.config.get_text_config().vocab_size)
+    offsets, head = predictions.offsets, causal.get_output_embeddings()
+    plain = head.forward
+
+    with bare_head(causal) as finish:
+
+        def piece(hidden_UD: Tensor, state_of_N: Tensor, targets_N: Tensor) -> Tensor:
+            return _picked(finish(plain(hidden_UD)), state_of_N, targets_N)
+
+        def scored(hidden_BSD: Tensor) -> Tensor:
+            hidden = hidden_BSD.flatten(0, 1)
+            hidden = hidden if predictions.states is None else hidden.index_select(0, predictions.states)
+            recompute = torch.is_grad_enabled() and len(hidden) > chunk
+            pieces = []
+            for low in range(0, len(hidden), chunk):
+                high = min(low + chunk, len(hidden))
+                edges = slice(offsets[low], offsets[high])
+                args = hidden[low:high], predictions.state_of[edges] - low, predictions.targets[edges]
+                pieces.append(checkpoint(piece, *args, use_reentrant=False) if recompute else piece(*args))
+            return torch.cat(pieces)
+
+        with _replaced_forward(head, scored):
+            logprobs_N = model(**inputs, use_cache=False).logits
+    return logprobs_N if predictions.order is None else logprobs_N[predictions.order]
+
+
+def logprobs_of_logits(model: nn.Module, causal: PreTrainedModel, inputs: dict, predictions: Predictions) -> Tensor:
+    """The same from the model's own logits, at those columns where anything is predicted: any head, more memory."""
+    width = inputs["input_ids"].shape[1]
+    if predictions.states is None or "logits_to_keep" not in inspect.signature(causal.forward).parameters:
+        logits = model(**inputs, use_cache=False).logits.flatten(0, 1)
+        logits = logits if predictions.states is None else logits.index_select(0, predictions.states)
+    else:
+        columns, column = torch.unique(predictions.states % width, return_inverse=True)
+        logits = model(**inputs, use_cache=False, logits_to_keep=columns).logits[predictions.states // width, column]
+    logprobs_N = _picked(logits, predictions.state_of, predictions.targets)
+    return logprobs_N if predictions.order is None else logprobs_N[predictions.order]
+
+
+def _picked(logits_UV: Tensor, state_of_N: Tensor, targets_N: Tensor) -> Tensor:
+    """The normalised log-probs of some tokens. The softmax is float32 or wider, whatever the model runs in."""
+    wide = torch.promote_types(logits_UV.dtype, torch.float32)
+    return logits_UV.log_softmax(-1, dtype=wide)[state_of_N, targets_N]
+
+
+def _capped(logits: Tensor, cap: float) -> Tensor:
+    return cap * torch.tanh(logits / cap)
+
+
+def _divided(logits: Tensor, scale: float) -> Tensor:
+    return logits / scale
+
+
+def _multiplied(logits: Tensor, scale: float) -> Tensor:
+    return logits * scale
+
+
+# What models do to logits after the head: an attribute of the text config (True) or of the model, the value with which
+# nothing is done, and what is done with any other. lm/abilities.py finds out a model for which this table is too short.
+OPERATIONS = (
+    (True, "logits_scaling", 1.0, _divided),  # Granite
+    (False, "logit_scale", 1.0, _multiplied),  # Cohere
+    (True, "final_logit_softcapping", None, _capped),  # Gemma 2 and 3
+)
+
+
+@contextmanager
+def bare_head(causal: PreTrainedModel) -> Iterator[Callable[[Tensor], Tensor]]:
+    """Within it the model returns what its head returns; yields what it would have done to the logits."""
+    found = []
+    for of_config, name, neutral, operation in OPERATIONS:
+        owner = causal.config.get_text_config() if of_config else causal
+        value = getattr(owner, name, neutral)
+        if isinstance(value, int | float) and value != neutral:
+            found.append((owner, name, value, neutral, operation))
+
+    def finish(logits: Tensor) -> Tensor:
+        for _, _, value, _, operation in found:
+            logits = operation(logits, value)
+        return logits
+
+    try:
+        for owner, name, _, neutral, _ in found:
+            setattr(owner, name, neutral)
+        yield finish
+    finally:
+        for owner, name, value, _, _ in found:
+            setattr(owner, name, value)
+
+
+@contextmanager
+def _replaced_forward(module: nn.Module, forward: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """Replaces an instance's `forward`; one that was replaced before (by offloading hooks, say) comes back after."""
+    before = vars(module).get("forward")
+    module.forward = forward
+    try:
+        yield
+    finally:
+        if before is None:
+            del module.forward
+        else:
+            module.forward = before

@@ -1,0 +1,119 @@
+"""Log-probs of a forest's predictions and of plain rows, and their sums per path.
+
+The door to everything below: lm/forest.py (what is predicted where), lm/attention.py (who sees whom), lm/heads.py (from
+hidden states to log-probs), lm/abilities.py (what a given model can do). It does not know what the numbers are for.
+
+Legend: B rows, S their length, N predictions, P paths.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from transformers import PreTrainedModel
+
+from lm.abilities import head_of, takes_trees
+from lm.attention import plan_spans, tree_inputs
+from lm.forest import Forest, Node
+from lm.heads import Predictions
+from text.errors import UserError
+
+SharePrefixes = Literal["auto"] | bool
+
+PAIRS_PER_TOKEN = 2000  # query-key pairs that cost as much as all else about a token (benchmarks/forest.py)
+
+
+def forest_logprobs(model: nn.Module, forest: Forest, share_prefixes: SharePrefixes = "auto") -> Tensor:
+    """Log-probability of every scored token, given its path.
+
+    The first forest of a model costs a few tiny forwards more: it is checked against the model's own plain rows, and
+    from then on its attention implementation is "forest", which is SDPA for everything that is no forest.
+
+    Args:
+        model: a causal language model of transformers, bare, in a PeftModel or in DistributedDataParallel; sharded,
+            quantised or neither.
+        forest: on the model's device. One without targets still takes part in every collective operation.
+        share_prefixes: True computes the forest as it is, False row by row as if nothing were shared, "auto" whichever
+            is predicted to be faster. The numbers are the same. Models that cannot take a tree mask get rows.
+
+    Returns: nats, [N], float32 or wider.
+
+    Raises:
+        UserError: a token id outside the model's vocabulary.
+    """
+    if share_prefixes not in ("auto", True, False):
+        raise UserError(f"share_prefixes must be 'auto', true or false, not {share_prefixes!r}")
+    device = forest.input_ids.device
+    if len(forest.targets) == 0:  # still a forward and a backward: other ranks wait for this one
+        nothing = Forest.pack([Node([0], [Node([0], scored=True)])]).to(device)
+        return forest_logprobs(model, nothing, share_prefixes)[:0]
+    host, causal = forest.host, _causal_lm(model)
+    largest = int(torch.cat([host.input_ids, host.targets]).max())
+    if largest >= (size := causal.config.get_text_config().vocab_size):
+        raise UserError(f"token id {largest} is outside the model's vocabulary of {size}: is this its tokenizer?")
+    logprobs = head_of(model, causal, device).logprobs
+    # Every rank asks what the model can do, also one whose own forest is better off as rows.
+    if share_prefixes is not False and takes_trees(model, causal, device) and (share_prefixes is True or _pays(host)):
+        return logprobs(model, causal, tree_inputs(causal, forest), Predictions.of(host.sources, host.targets, device))
+    rows = host.unroll()
+    return logprobs(
+        model, causal, {"input_ids": rows.input_ids.to(device)}, Predictions.of(rows.sources, rows.targets, device)
+    )
+
+
+def row_logprobs(model: nn.Module, input_ids_BS: Tensor) -> Tensor:
+    """Log-probability of every token but the first of dense rows, under plain causal attention without a mask.
+
+    Returns: nats, [B, S - 1], float32 or wider; column s belongs to token s + 1.
+    """
+    if input_ids_BS.shape[1] < 2:
+        raise UserError(f"rows of {input_ids_BS.shape[1]} tokens predict nothing: at least 2 are needed")
+    causal = _causal_lm(model)
+    logprobs = head_of(model, causal, input_ids_BS.device).logprobs
+    inputs, targets_BS = {"input_ids": input_ids_BS[:, :-1]}, input_ids_BS[:, 1:]
+    predictions = Predictions.of_every_state(targets_BS.flatten())
+    return logprobs(model, causal, inputs, predictions).view_as(targets_BS)
+
+
+def path_sums(logprobs_N: Tensor, forest: Forest) -> Tensor:
+    """Sum over each path's targets, [P], in the order in which paths were given, however their prefixes were merged.
+
+    Raises:
+        UserError: `logprobs_N` is less than float32: a sum of some hundred bfloat16 numbers is off by whole units.
+    """
+    if torch.finfo(logprobs_N.dtype).bits < 32:
+        raise UserError(f"log-probs in {logprobs_N.dtype} cannot be summed: keep them float32, as they were computed")
+    values_K = logprobs_N[forest.path_targets]
+    return torch.segment_reduce(values_K, "sum", offsets=forest.path_offsets, initial=0)
+
+
+def path_lengths(forest: Forest) -> Tensor:
+    """Number of targets of each path, [P] int64."""
+    return forest.path_offsets.diff()
+
+
+def cost_of_tree(forest: Forest) -> float:
+    """Predicted cost of computing the forest as it is, in tokens of the model's body; the head costs the same."""
+    return len(forest.input_ids) + plan_spans(forest).pairs() / PAIRS_PER_TOKEN
+
+
+def cost_of_rows(forest: Forest) -> float:
+    """Predicted cost of computing it as padded rows, in tokens of the model's body."""
+    ends = forest.host.subtree_end
+    leaves = int((ends == torch.arange(1, len(ends) + 1)).sum())
+    width = int(forest.host.position_ids.max()) + 1
+    return leaves * width * (1 + width / 2 / PAIRS_PER_TOKEN)
+
+
+def _pays(forest: Forest) -> bool:
+    return cost_of_tree(forest) <= cost_of_rows(forest)
+
+
+def _causal_lm(model: nn.Module) -> PreTrainedModel:
+    """The model that owns the head, inside its wrappers."""
+    if isinstance(model, DistributedDataParallel):
+        model = model.module
+    return model.get_base_model() if hasattr(model, "peft_config") else model
