@@ -1,3 +1,5 @@
 """One file per kind of data: how records become batches."""
 
-__all__: list[str] = []
+from datamodules.corpus import Corpus
+
+__all__ = ["Corpus"]

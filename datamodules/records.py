@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import glob
 import gzip
+import hashlib
 import json
 import os
 import re
@@ -18,16 +19,20 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError, create_model
 
 from text.errors import DataFormatError, UserError
-from text.records import Located
+from text.records import Located, TextRecord
 from text.suggestions import did_you_mean, missing_file
+from text.wikitext import articles
 from worlds import World
 
 Source = str | World
 R = TypeVar("R", bound=BaseModel)
 Raw = tuple[str, bytes | str | dict[str, Any]]
+
+Documents = Literal["file", "line", "wikitext"]
+TEXT_SUFFIXES = (".txt", ".text", ".md", ".raw", ".tokens")
 
 SPLITS = {"val": "validation", "knowledge": "train"}  # what the hub calls our splits, where it differs
 
@@ -79,6 +84,56 @@ def iter_records(
         rank_zero_warn(f"{name_of(source)}: {row - good} of {row} records left out; the first: {problems[0]}")
     if not good:
         raise DataFormatError(problems or [f"{name_of(source)}:1: empty: at least one {model.__name__} is needed"])
+
+
+def iter_texts(
+    source: Source, split: str = "train", *, documents: Documents = "file", column: str = "text"
+) -> Iterator[str]:
+    """The documents of a corpus one by one.
+
+    Args:
+        source: text files (.txt and the like, UTF-8), or anything that has records.
+        split: see `iter_records`.
+        documents: what is one document of a text file: the whole `file`, a `line` that is not blank, or an article of a
+            `wikitext` file, whose word-tokenisation is undone. A record is one document.
+        column: the field that holds the text of a record.
+
+    Raises:
+        DataFormatError: see `iter_records`; or text that is not UTF-8.
+        UserError: a source that is not there.
+    """
+    if isinstance(source, World) or Path(source).suffix not in TEXT_SUFFIXES:
+        # Under another name the field is checked, and complained about, by that name.
+        text: Any = (str, Field(validation_alias=column))
+        model = create_model("TextRecord", __base__=TextRecord, text=text)
+        yield from (located.record.text for located in iter_records(source, model, split))
+        return
+    for path in find_files(source):
+        try:
+            with open(path, encoding="utf-8-sig") as stream:
+                match documents:
+                    case "file":
+                        yield stream.read()
+                    case "line":
+                        yield from (line.rstrip("\n") for line in stream if line.strip())
+                    case "wikitext":
+                        yield from articles(stream)
+        except UnicodeDecodeError as error:
+            raise DataFormatError([f"{path}:1: not UTF-8 text: {error}"]) from error
+
+
+def content_hash(source: Source, split: str = "train") -> str:
+    """Changes whenever the content of a source does; for a hub data set, only when it is named anew."""
+    digest = hashlib.sha256()
+    if isinstance(source, World):
+        digest.update(json.dumps(source.records(split), sort_keys=True).encode())
+    elif source.startswith("hub:"):
+        digest.update(f"{source} {split}".encode())
+    else:
+        for path in find_files(source):
+            with open(path, "rb") as stream:
+                digest.update(Path(path).suffix.encode() + hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest()
 
 
 def name_of(source: Source) -> str:

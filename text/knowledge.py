@@ -44,7 +44,7 @@ class Facts:
 
     Args:
         source: where they came from.
-        sha256: hash of the records as they were read, before roles were given.
+        sha256: hash of all records as they were read, before any was cut, left out or given its scenario.
         facts: in the order of the source.
     """
 
@@ -62,21 +62,16 @@ class Facts:
         return self.facts[index]
 
 
-def assemble_facts(source: str, records: Sequence[Located[KnowledgeRecord]], scenarios: Sequence[Scenario]) -> Facts:
-    """Facts from records and the scenarios that `assign_scenarios` gave them."""
+def assemble_facts(source: str, records: Sequence[Located[KnowledgeRecord]]) -> Facts:
+    """Facts that nobody has given a part yet: controls, until a scenario is assigned."""
     content = json.dumps([located.record.model_dump() for located in records], sort_keys=True)
-    facts = [
-        Fact(
-            located.name,
-            scenario,
-            record.train_context,
-            tuple(record.paraphrases),
-            tuple(record.all_probes()),
-            at,
+    facts = []
+    for located in records:
+        record = located.record
+        probes = tuple(record.all_probes())
+        facts.append(
+            Fact(located.name, "control", record.train_context, tuple(record.paraphrases), probes, located.where)
         )
-        for located, scenario in zip(records, scenarios, strict=True)
-        for record, at in [(located.record, located.where)]
-    ]
     return Facts(source, hashlib.sha256(content.encode()).hexdigest(), tuple(facts))
 
 

@@ -17,7 +17,7 @@ Spans = Callable[[str], list[tuple[int, int]]]
 LongPassage = Literal["error", "truncate", "sentences"]
 ProbeFilter = Literal["all", "target_in_context"]
 
-SENTENCE_END = re.compile(r"[.!?]['\"”’)\]]*(?=\s|$)")
+SENTENCE_END = re.compile(r"[.!?]['\"\u201d\u2019)\]]*(?=\s|$)")
 
 
 def fit_facts(
@@ -29,10 +29,10 @@ def fit_facts(
         facts: the facts as they were read.
         limit: tokens that fit, the end mark not counted.
         spans: character span of every token of a text.
-        long_passage: what happens to a longer text: refused (`error`), cut after the last token that fits (`truncate`) or
-            after the last whole sentence (`sentences`).
-        probe_filter: `target_in_context` leaves out probes whose target does not occur in the passage as it is injected,
-            and facts that lose all their probes.
+        long_passage: what happens to a longer text: it is refused (`error`), or cut after the last token (`truncate`)
+            or the last whole sentence (`sentences`) that fits.
+        probe_filter: `target_in_context` leaves out probes whose target does not occur in the passage as it is
+            injected, and facts that lose all their probes.
 
     Raises:
         DataFormatError: naming each text that is too long.
@@ -42,18 +42,7 @@ def fit_facts(
     losses: list[str] = []
     kept: list[Fact] = []
     for fact in facts:
-        texts = []
-        for name, text in [
-            ("'train_context'", fact.passage),
-            *((f"'paraphrases': [{i}]", text) for i, text in enumerate(fact.paraphrases)),
-        ]:
-            try:
-                texts.append(cut(text, limit, spans, long_passage))
-            except UserError as error:
-                problems.append(f"{fact.where}: field {name}: {error}")
-        if len(texts) <= len(fact.paraphrases):
-            continue
-        passage = texts[0]
+        passage, *paraphrases = _cut_all(fact, limit, spans, long_passage, problems)
         losses += [
             f"{fact.where}: the target of a {probe.type} probe is cut off: '{probe.target}'"
             for probe in fact.probes
@@ -61,7 +50,7 @@ def fit_facts(
         ]
         probes = tuple(p for p in fact.probes if probe_filter == "all" or p.target in passage)
         if probes:
-            kept.append(replace(fact, passage=passage, paraphrases=tuple(texts[1:]), probes=probes))
+            kept.append(replace(fact, passage=passage, paraphrases=tuple(paraphrases), probes=probes))
         else:
             losses.append(f"{fact.where}: left out: none of its targets is in the passage")
     if problems:
@@ -69,6 +58,18 @@ def fit_facts(
     if not kept:
         raise UserError(f"{facts.source}: no probe is left: its target must be in the passage as it is injected")
     return replace(facts, facts=tuple(kept)), losses
+
+
+def _cut_all(fact: Fact, limit: int, spans: Spans, how: LongPassage, problems: list[str]) -> list[str]:
+    """The passage and its paraphrases, cut; what cannot be cut is kept and told in ``problems``."""
+    texts = [fact.passage, *fact.paraphrases]
+    for place, text in enumerate(texts):
+        try:
+            texts[place] = cut(text, limit, spans, how)
+        except UserError as error:
+            field = f"'paraphrases': [{place - 1}]" if place else "'train_context'"
+            problems.append(f"{fact.where}: field {field}: {error}")
+    return texts
 
 
 def cut(text: str, limit: int, spans: Spans, how: LongPassage) -> str:

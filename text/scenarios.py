@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal
 
 from text.errors import DataFormatError, UserError
@@ -18,9 +19,9 @@ Records = Sequence[Located[KnowledgeRecord]]
 
 SCENARIOS: tuple[Scenario, ...] = ("duplication", "paraphrase", "once")
 
-# Positions 0-39, 40-79, 80-119 of the published file; its last ten were probed but never injected (appendix D).
-OFFICIAL_FORTIES: tuple[Scenario, ...] = ("paraphrase", "duplication", "once", "control")
-OFFICIAL_SIZES = (120, 130)
+# The published file: 40 records each, and ten that were probed but never injected (appendix D).
+PUBLISHED: tuple[Scenario, ...] = ("paraphrase", "duplication", "once", "control")
+PUBLISHED_SIZES = (120, 130)
 
 
 def assign_scenarios(
@@ -36,7 +37,7 @@ def assign_scenarios(
 
     Args:
         records: the records, in the order of their source.
-        how: `official`: by `official_pool`, or by position in the published file. `field`: the record's own `scenario`.
+        how: `official`: the record's `official_pool`. `field`: the record's own `scenario`.
             `round_robin`: ``dealt`` in turn, in the order of hash(seed, id); records without paraphrases among
             themselves, over the other scenarios. `crossed`: record i gets ``dealt[(i + rotation) mod len(dealt)]``, so
             that over all rotations every record plays every part.
@@ -54,7 +55,7 @@ def assign_scenarios(
         raise UserError(f"control_fraction is {control_fraction}: it must be at least 0 and below 1")
     if not dealt:
         raise UserError("no scenario to deal: give some of duplication, paraphrase, once, control")
-    ranked = shuffled_records(range(len(records)), records, seed)
+    ranked = shuffled_records(records, seed)
     controls = set(ranked[: max(1, round(control_fraction * len(records)))] if control_fraction else [])
     scenarios: list[Scenario] = ["control"] * len(records)
     problems: list[str] = []
@@ -64,7 +65,7 @@ def assign_scenarios(
             continue
         table = how == "round_robin" and bool(records[i].record.paraphrases)
         try:
-            scenarios[i] = _scenario(records[i], how, turns[table] + rotation, dealt, len(records))
+            scenarios[i] = _scenario(records[i], how, turns[table] + rotation, dealt)
         except UserError as error:
             problems.append(f"{records[i].where}: {error}")
         turns[table] += 1
@@ -73,18 +74,27 @@ def assign_scenarios(
     return scenarios
 
 
-def shuffled_records(indices: Sequence[int], records: Records, seed: int) -> list[int]:
-    """``indices`` in a random order that depends on the ids of these records alone, not on their neighbours."""
+def shuffled_records(records: Records, seed: int) -> list[int]:
+    """The places of the records in a random order; which of two comes first does not depend on the others."""
 
     def rank(i: int) -> str:
         return hashlib.sha256(f"{seed}:{records[i].name}".encode()).hexdigest()
 
-    return sorted(indices, key=rank)
+    return sorted(range(len(records)), key=rank)
 
 
-def _scenario(
-    located: Located[KnowledgeRecord], how: Assignment, turn: int, dealt: Sequence[Scenario], total: int
-) -> Scenario:
+def published_pools(records: Records) -> list[Located[KnowledgeRecord]]:
+    """The records, with the pools of the published file if they are that file, which names none."""
+    if len(records) not in PUBLISHED_SIZES or any(located.record.official_pool for located in records):
+        return list(records)
+    pools = [PUBLISHED[place // 40] for place in range(len(records))]
+    return [
+        replace(located, record=located.record.model_copy(update={"official_pool": pool}))
+        for located, pool in zip(records, pools, strict=True)
+    ]
+
+
+def _scenario(located: Located[KnowledgeRecord], how: Assignment, turn: int, dealt: Sequence[Scenario]) -> Scenario:
     record = located.record
     match how:
         case "field":
@@ -93,22 +103,18 @@ def _scenario(
             return record.scenario
         case "crossed":
             if "paraphrase" in dealt and not record.paraphrases:
-                raise UserError(
-                    "field 'paraphrases': empty, and a crossed design rotates every record through all scenarios"
-                )
+                raise UserError("field 'paraphrases': empty, but in a crossed design every record is paraphrased once")
             return dealt[turn % len(dealt)]
         case "round_robin":
             hand = [scenario for scenario in dealt if scenario != "paraphrase" or record.paraphrases]
             if not hand:
                 raise UserError("field 'paraphrases': empty, and no other scenario is dealt")
             return hand[turn % len(hand)]
-    pool = record.official_pool
-    if pool is None and total in OFFICIAL_SIZES:
-        return OFFICIAL_FORTIES[located.row // 40]
-    for scenario in SCENARIOS:
-        if scenario == pool:
+    for scenario in PUBLISHED:
+        if scenario == record.official_pool:
             return scenario
-    given = "missing" if pool is None else f"'{pool}' is none of {', '.join(SCENARIOS)}"
+    pool = f"'{record.official_pool}'" if record.official_pool else "missing"
     raise UserError(
-        f"field 'official_pool': {given}. For facts of your own: scenario_assignment round_robin, crossed or field"
+        f"field 'official_pool': {pool}, not one of {', '.join(PUBLISHED)}. For facts of your own take"
+        " scenario_assignment round_robin, crossed or field"
     )

@@ -1,0 +1,108 @@
+"""Flat files of token ids: documents one after the other, each closed by EOS, read through a memory map.
+
+Knows tokens and files. It does not know what the documents are, nor how rows become batches (datamodules/corpus.py).
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+from text.errors import UserError
+
+SUFFIXES = (".npy", ".bin")
+CHECKED = 10_000_000  # tokens of a foreign file whose ids are compared with the vocabulary
+TOGETHER = 1000  # documents tokenised at once
+
+
+def cache_folder() -> Path:
+    """Where tokenised text is kept between runs: ``$SEEDLING_CACHE``, or ``~/.cache/seedling``."""
+    return Path(os.environ.get("SEEDLING_CACHE") or "~/.cache/seedling").expanduser()
+
+
+def open_tokens(path: str | Path, tokenizer: PreTrainedTokenizerBase) -> np.ndarray:
+    """The ids of a flat token file [n], memory-mapped.
+
+    Args:
+        path: ``.npy`` (16- or 32-bit unsigned), or the bare ids without a header under either suffix: 16-bit when the
+            vocabulary allows.
+        tokenizer: the tokenizer that made the file.
+
+    Raises:
+        UserError: for another layout, or ids that the tokenizer does not have.
+    """
+    with open(path, "rb") as stream:
+        has_header = stream.read(6) == b"\x93NUMPY"
+    dtype = _dtype(tokenizer)
+    if not has_header and os.path.getsize(path) % dtype.itemsize:
+        raise UserError(f"{path}: not a whole number of {dtype} tokens")
+    tokens = np.load(path, mmap_mode="r") if has_header else np.memmap(path, dtype, "r")
+    if tokens.ndim != 1 or tokens.dtype not in (np.uint16, np.uint32):
+        raise UserError(f"{path}: {tokens.dtype} {list(tokens.shape)}, but a token file is flat and uint16 or uint32")
+    if (largest := tokens[:CHECKED].max(initial=0)) >= len(tokenizer):
+        raise UserError(
+            f"{path}: token {largest}, but the tokenizer has {len(tokenizer)}: the file was made with another"
+        )
+    return tokens
+
+
+def tokenised(
+    key: str, texts: Callable[[], Iterable[str]], tokenizer: PreTrainedTokenizerBase, max_tokens: int | None = None
+) -> np.ndarray:
+    """The ids of documents [n], each closed by EOS, made once and kept in the cache.
+
+    Args:
+        key: changes with the documents, the tokenizer and ``max_tokens``.
+        texts: gives the documents.
+        tokenizer: makes the ids.
+        max_tokens: stop after so many.
+    """
+    path = cache_folder() / "tokens" / f"{key}.bin"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        left = max_tokens
+        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".writing", delete=False) as stream:
+            try:
+                for ids in _encoded(texts(), tokenizer):
+                    stream.write(ids[:left].tobytes())
+                    left = None if left is None else left - len(ids)
+                    if left is not None and left <= 0:
+                        break
+                stream.close()
+                os.replace(stream.name, path)
+            finally:
+                Path(stream.name).unlink(missing_ok=True)
+    dtype = _dtype(tokenizer)
+    return np.memmap(path, dtype, "r") if path.stat().st_size else np.empty(0, dtype)
+
+
+def kept_tokenizer(key: str, build: Callable[[], PreTrainedTokenizerBase]) -> PreTrainedTokenizerBase:
+    """A tokenizer that takes long to build (it is trained), built once and kept in the cache."""
+    folder = cache_folder() / "tokenizers" / key
+    if not folder.exists():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent) as writing:
+            build().save_pretrained(made := Path(writing) / "made")
+            try:
+                os.rename(made, folder)
+            except OSError:
+                if not folder.exists():  # else another process was faster, with the same result
+                    raise
+    return PreTrainedTokenizerFast.from_pretrained(folder)
+
+
+def _dtype(tokenizer: PreTrainedTokenizerBase) -> np.dtype:
+    return np.dtype(np.uint16 if len(tokenizer) <= 2**16 else np.uint32)
+
+
+def _encoded(texts: Iterable[str], tokenizer: PreTrainedTokenizerBase) -> Iterator[np.ndarray]:
+    stream = iter(texts)
+    while some := list(islice(stream, TOGETHER)):
+        encoded = tokenizer(some, add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"]
+        yield np.array([token for ids in encoded for token in (*ids, tokenizer.eos_token_id)], _dtype(tokenizer))

@@ -1,0 +1,69 @@
+"""From the records of a file to the facts of a run: read, made to fit, drawn, and given their parts.
+
+Puts text/passages.py and text/scenarios.py in order; the rules are there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from text.knowledge import Facts, assemble_facts
+from text.passages import LongPassage, ProbeFilter, Spans, fit_facts
+from text.records import KnowledgeRecord, Located, Scenario
+from text.scenarios import SCENARIOS, Assignment, assign_scenarios, published_pools, shuffled_records
+
+
+def choose_facts(
+    source: str,
+    records: Sequence[Located[KnowledgeRecord]],
+    limit: int,
+    spans: Spans,
+    *,
+    seed: int = 0,
+    scenario_assignment: Assignment = "official",
+    scenarios: Sequence[Scenario] = SCENARIOS,
+    rotation: int = 0,
+    control_fraction: float = 0.0,
+    max_facts: int | None = None,
+    long_passage: LongPassage = "error",
+    probe_filter: ProbeFilter = "all",
+) -> tuple[Facts, list[str]]:
+    """The facts of a run, and what was lost on the way, in sentences.
+
+    Facts are cut and drawn before they are given scenarios, so that the scenarios come out equally large.
+
+    Args:
+        source: the name of the file.
+        records: its records.
+        limit: tokens that fit into a row.
+        spans: character span of every token of a text.
+        seed: of the draw, and of `round_robin` and the controls.
+        scenario_assignment: see `assign_scenarios`; `crossed` leaves out records without paraphrases.
+        scenarios: what `round_robin` and `crossed` deal.
+        rotation: shifts what they deal.
+        control_fraction: share that is probed but never injected.
+        max_facts: draw so many facts at random.
+        long_passage: see `fit_facts`.
+        probe_filter: see `fit_facts`.
+    """
+    losses: list[str] = []
+    able = published_pools(records)
+    if scenario_assignment == "crossed" and "paraphrase" in scenarios:
+        able = [located for located in able if located.record.paraphrases]
+        if lost := len(records) - len(able):
+            losses.append(f"{source}: {lost} records have no paraphrases and take no part in the crossed design")
+    facts, cut_off = fit_facts(assemble_facts(source, able), limit, spans, long_passage, probe_filter)
+    left = {fact.id for fact in facts}
+    able = [located for located in able if located.name in left]
+    drawn = sorted(shuffled_records(able, seed)[:max_facts])
+    parts = assign_scenarios(
+        [able[i] for i in drawn],
+        scenario_assignment,
+        rotation=rotation,
+        seed=seed,
+        control_fraction=control_fraction,
+        dealt=scenarios,
+    )
+    cast = tuple(replace(facts[i], scenario=scenario) for i, scenario in zip(drawn, parts, strict=True))
+    return replace(facts, facts=cast), losses + cut_off
