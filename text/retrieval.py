@@ -1,0 +1,182 @@
+"""What retrieval is asked: queries with instructions, passages, judgements, and the texts that encoders read.
+
+Results hinge on how instruction and query are put together, so that rule has one home, `TextFormat`. This file does not
+know tokens, nor how anything is searched.
+"""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from text.errors import UserError
+from text.suggestions import did_you_mean
+
+SEPARATOR = "[SEP]"
+
+GroupBy = Literal["query", "instruction"]
+
+# With an instruction, without one. BERT's tokenizer turns [SEP] into its separator: the official texts do that too.
+QUERY_FORMATS = {
+    "sep": ("{instruction} [SEP] {query}", "{query}"),  # the official order (arXiv 2402.14334)
+    "sep_swapped": ("{query} [SEP] {instruction}", "{query}"),
+    "mteb": ("{query} {instruction}", "{query}"),
+    "e5_instruct": ("Instruct: {instruction}\nQuery: {query}", "{query}"),
+    "e5": ("query: {instruction} [SEP] {query}", "query: {query}"),
+    "instructor": ("{instruction} {query}", "{query}"),
+    "repllama": ("query: {instruction} [SEP] {query}", "query: {query}"),
+    "query_only": ("{query}", "{query}"),
+    "instruction_only": ("{instruction}", "{query}"),
+}
+
+
+class Text(NamedTuple):
+    """A text as an encoder reads it.
+
+    Args:
+        string: the whole of it.
+        content_from: where the query or the passage itself begins, after instruction or prefix; in characters.
+    """
+
+    string: str
+    content_from: int
+
+
+@dataclass(frozen=True)
+class Query:
+    """An information need.
+
+    Args:
+        id: unique.
+        query: the bare query.
+        instruction: who asks, why, and what they prefer; None where there is none.
+        group: over which Robustness takes the minimum.
+        topic: queries of one topic differ in their instruction alone.
+    """
+
+    id: str
+    query: str
+    instruction: str | None
+    group: str
+    topic: str
+
+
+@dataclass(frozen=True)
+class Passage:
+    """A document of the collection."""
+
+    id: str
+    title: str
+    text: str
+
+
+@dataclass(frozen=True)
+class RetrievalTask:
+    """Queries, the collection they search, and what is relevant.
+
+    Args:
+        name: of the task.
+        queries: what is asked.
+        passages: the collection; tasks over one collection share the object.
+        qrels: query id -> passage id -> relevance, for every query.
+        format: a query format that this task demands; None for the one that was configured.
+        siblings: topic -> all passages of the topic. Left out, those that any query of the topic finds relevant.
+    """
+
+    name: str
+    queries: tuple[Query, ...]
+    passages: tuple[Passage, ...]
+    qrels: Mapping[str, Mapping[str, int]]
+    format: str | None = None
+    siblings: Mapping[str, frozenset[str]] | None = None
+
+    def relevant(self) -> list[frozenset[str]]:
+        """The relevant passages of each query, in order."""
+        return [frozenset(p for p, value in self.qrels[q.id].items() if value > 0) for q in self.queries]
+
+    def candidates(self) -> list[frozenset[str]]:
+        """All passages of each query's topic: what a retriever can confuse that does not read the instruction."""
+        topics: dict[str, set[str]] = {q.topic: set() for q in self.queries}
+        for query, own in zip(self.queries, self.relevant(), strict=True):
+            topics[query.topic] |= own
+        for topic, passages in (self.siblings or {}).items():
+            if topic in topics:
+                topics[topic] |= passages
+        whole = {topic: frozenset(passages) for topic, passages in topics.items()}
+        return [whole[query.topic] for query in self.queries]
+
+
+@dataclass(frozen=True)
+class TextFormat:
+    """How queries and passages become texts.
+
+    Args:
+        query: name of a preset (sep, sep_swapped, mteb, e5, e5_instruct, instructor, repllama, query_only,
+            instruction_only), or a template with {instruction} and {query}.
+        passage: a template with {title} and {text}; what stands before the first of them is a prefix.
+    """
+
+    query: str = "sep"
+    passage: str = "{title} {text}"
+
+    def __post_init__(self) -> None:
+        """Check what the configuration gave."""
+        if self.query not in QUERY_FORMATS and "{" not in self.query:
+            hint = did_you_mean(self.query, QUERY_FORMATS)
+            raise UserError(f"format: 'query' {self.query!r} is neither a preset nor a template.{hint}")
+        _check_fields("query", self.query, {"instruction", "query"})
+        _check_fields("passage", self.passage, {"title", "text"})
+
+    def of_query(self, query: Query, format: str | None = None) -> Text:
+        """The text of a query; without an instruction a template of one's own yields the bare query."""
+        instructed, bare = QUERY_FORMATS.get(format or self.query, (self.query, "{query}"))
+        if not query.instruction:
+            return _fill(bare, "query", query=query.query)
+        return _fill(instructed, "query", query=query.query, instruction=query.instruction)
+
+    def of_passage(self, passage: Passage) -> Text:
+        """The text of a passage; an empty title leaves no space behind."""
+        template = self.passage if passage.title else self.passage.replace("{title} ", "").replace("{title}", "")
+        return _fill(template, "title" if "{title}" in template else "text", title=passage.title, text=passage.text)
+
+
+def _check_fields(name: str, template: str, known: set[str]) -> None:
+    try:
+        used = {field for _, field, _, _ in string.Formatter().parse(template) if field is not None}
+    except ValueError as error:
+        raise UserError(f"format: '{name}' {template!r}: {error}") from error
+    if unknown := used - known:
+        names = " and ".join(f"{{{field}}}" for field in sorted(known))
+        raise UserError(f"format: '{name}' {template!r} has the field {{{min(unknown)}}}; it may use {names}")
+
+
+def _fill(template: str, content: str, **values: str) -> Text:
+    before, field, _ = template.partition("{" + content + "}")
+    return Text(template.format(**values), len(before.format(**values)) if field else 0)
+
+
+def split_instruction(text: str) -> tuple[str | None, str]:
+    """Instruction and query of an official text ``instruction [SEP] query``; no instruction where there is no mark.
+
+    Raises:
+        ValueError: if the mark stands there more than once.
+    """
+    parts = text.split(SEPARATOR)
+    if len(parts) == 1:
+        return None, text
+    if len(parts) > 2:
+        raise ValueError(f"{len(parts) - 1} times {SEPARATOR}: where the instruction ends is ambiguous")
+    return parts[0].removesuffix(" "), parts[1].removeprefix(" ")
+
+
+def topic_of(id: str) -> str:
+    """The query that an id was made from: ``7_2`` and its paraphrase ``7_2.1`` belong to ``7``."""
+    stem, _, number = id.partition(".")[0].rpartition("_")
+    return stem if stem and number.isdigit() else id
+
+
+def group_of(id: str, by: GroupBy) -> str:
+    """The label over which Robustness takes the minimum: of ``7_2.1`` the query ``7``, or the instruction ``7_2``."""
+    return topic_of(id) if by == "query" else id.partition(".")[0]
