@@ -1,0 +1,108 @@
+"""What can change the outcome of a run, hashed: composed configs, the files they name, the code.
+
+This file knows files. It does not know studies; stages.py puts the hashes together.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from text.errors import UserError
+
+# What a stage can import. The doors and the study engine itself cannot change a run's outcome.
+PRODUCT = ("callbacks", "datamodules", "lm", "losses", "metrics", "modules", "text", "worlds", "cli.py", "main.py")
+
+
+def digest(value: Any) -> str:
+    """SHA-256 of a value of plain types; the order of a mapping does not count."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def compose(path: Path) -> Any:
+    """A config file with the files it includes in place of their names.
+
+    Raises:
+        UserError: it does not exist or is not YAML.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError:
+        raise UserError(f"{path}: no such config. 'configs' are relative to the folder of study.yaml.") from None
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: not readable as YAML. {error}") from None
+    return _include(content, path.parent)
+
+
+def _include(value: Any, folder: Path) -> Any:
+    if isinstance(value, dict):
+        return {key: _include(part, folder) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_include(part, folder) for part in value]
+    if isinstance(value, str) and value.endswith((".yaml", ".yml")) and (folder / value).is_file():
+        return compose(folder / value)
+    return value
+
+
+def input_hashes(settings: Any, root: Path) -> dict[str, str]:
+    """Content hashes of what settings name: files, folders (where the name has a slash) and globs.
+
+    Hub ids are not looked up: there the revision in the config says what is meant.
+    """
+    hashes = {}
+    for text in sorted(set(strings(settings))):
+        if files := _named_files(text, root):
+            hashes[text] = digest([[file.name, content_hash(file)] for file in files])
+    return hashes
+
+
+def _named_files(text: str, root: Path) -> list[Path]:
+    path = root / text
+    try:
+        if path.is_file() or ("/" in text and path.is_dir()):
+            return [path]
+        if "/" in text and any(sign in text for sign in "*?["):
+            return sorted(path.parent.glob(path.name))
+    except (OSError, ValueError, NotImplementedError):  # a text that cannot be a path: too long, say, or '**a'
+        pass
+    return []
+
+
+def strings(value: Any) -> Iterator[str]:
+    """Every text in a nested value."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for part in value.values():
+            yield from strings(part)
+    elif isinstance(value, list | tuple):
+        for part in value:
+            yield from strings(part)
+
+
+def content_hash(path: Path) -> str:
+    """Hash of a file, or of the files below a folder with their names. Hidden files do not count."""
+    if path.is_dir():
+        below = [(file.relative_to(path).as_posix(), file) for file in sorted(path.rglob("*")) if file.is_file()]
+        return digest([[name, content_hash(file)] for name, file in below if "/." not in f"/{name}"])
+    state = path.stat()
+    return _file_hash(path, state.st_mtime_ns, state.st_size)
+
+
+@cache
+def _file_hash(path: Path, mtime_ns: int, size: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def code_version(root: Path) -> str:
+    """Hash of the project's Python sources that a stage can import. Comments and layout do not count."""
+    files = [file for name in PRODUCT for file in [root / name, *sorted((root / name).rglob("*.py"))] if file.is_file()]
+    return digest([[file.relative_to(root).as_posix(), ast.dump(ast.parse(file.read_bytes()))] for file in files])

@@ -1,0 +1,137 @@
+"""From the numbers of the runs to a verdict: paired differences, their interval, and the criterion applied to it.
+
+    SHOWN          the criterion is met
+    NOT SHOWN      the estimate is not on the claimed side; reversed: its whole interval is on the other one
+    INCONCLUSIVE   the estimate is on the claimed side but its interval reaches over, or the runs cannot tell: a single
+                   seed, a missing value, a precondition that does not hold, other seeds than were committed
+
+This file knows values per arm and seed. It does not know where they were read (readings.py).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from metrics.intervals import Interval, bootstrap_interval, percentile_bounds, t_interval
+from studies.claims import Claim, Criterion, Statistic
+
+Verdict = Literal["SHOWN", "NOT SHOWN", "INCONCLUSIVE"]
+Rows = Mapping[str, float]  # what was measured in one run; a run that is paired by seed has the one row ""
+Values = Mapping[int, Rows]  # by seed
+RESAMPLES = 2000
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over seeds with its interval, and the value of every seed."""
+
+    interval: Interval
+    per_seed: dict[int, float]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a claim.
+
+    Attributes:
+        claim: as in study.yaml.
+        verdict: see the head of this file.
+        reversed: whether the whole interval lies on the wrong side.
+        notes: why it is inconclusive, and what else a reader must know.
+        arms: the estimate of each arm.
+        contrast: the estimate that the criterion judges.
+    """
+
+    claim: Claim
+    verdict: Verdict
+    reversed: bool
+    notes: tuple[str, ...]
+    arms: dict[str, Estimate]
+    contrast: Estimate
+
+
+def judge(claim: Claim, values: Mapping[str, Values], guards: list[float], obstacles: list[str]) -> Outcome:
+    """Apply a claim's criterion.
+
+    Args:
+        claim: statistic and criterion.
+        values: what was measured, by arm: those of the contrast, and others to be shown beside them.
+        guards: means of the criterion's preconditions, in order.
+        obstacles: reasons, known beforehand, why there can be no verdict.
+    """
+    statistic, criterion = claim.statistic, claim.criterion
+    contrast = [values[arm] for arm in statistic.arms]
+    difference, unpaired = (contrast[0], []) if len(contrast) == 1 else paired(*contrast)
+    found = estimate(difference, statistic, criterion.level)
+    arms = {arm: estimate(measured, statistic, criterion.level) for arm, measured in values.items()}
+
+    obstacles = obstacles + unpaired
+    if len(difference) < 2:
+        obstacles.append("one seed has no spread to judge by")
+    if any(math.isnan(value) for value in found.per_seed.values()):
+        obstacles.append("a value is missing or not a number")
+    for guard, value in zip(criterion.requires, guards, strict=True):
+        if not guard.point.holds(value):
+            obstacles.append(f"precondition not met: {guard}, but it is {value:.4g}")
+    verdict, is_reversed = decide(criterion, found.interval)
+    notes = list(obstacles)
+    if len(set(found.per_seed.values())) == 1 < len(found.per_seed):
+        notes.append("every seed gave exactly the same value")
+    if obstacles:
+        verdict, is_reversed = "INCONCLUSIVE", False
+    return Outcome(claim, verdict, is_reversed, tuple(notes), arms, found)
+
+
+def decide(criterion: Criterion, found: Interval) -> tuple[Verdict, bool]:
+    """The verdict by estimate and interval alone, and whether the claim is reversed."""
+    point_holds = criterion.point is None or criterion.point.holds(found.mean)
+    if criterion.direction is None:
+        return ("SHOWN" if point_holds else "NOT SHOWN"), False
+    sign = 1 if criterion.direction == "greater" else -1
+    low, high = sorted(sign * (bound - criterion.than) for bound in (found.low, found.high))
+    if not point_holds or sign * (found.mean - criterion.than) <= 0:
+        return "NOT SHOWN", high < 0
+    return ("SHOWN" if low > 0 else "INCONCLUSIVE"), False
+
+
+def paired(first: Values, second: Values) -> tuple[Values, list[str]]:
+    """Differences row by row, and what could not be paired."""
+    differences: dict[int, Rows] = {}
+    unpaired = []
+    for seed in first:
+        ours, theirs = first[seed], second[seed]
+        differences[seed] = {row: ours[row] - theirs[row] for row in ours if row in theirs}
+        if alone := len(ours.keys() ^ theirs.keys()):
+            unpaired.append(f"seed {seed}: {alone} rows are in one arm only")
+    return differences, unpaired
+
+
+def estimate(values: Values, statistic: Statistic, level: float) -> Estimate:
+    """Mean over seeds and its interval, by the statistic's test."""
+    rows = {seed: np.array([found[row] for row in sorted(found)], dtype=np.float64) for seed, found in values.items()}
+    per_seed = {seed: float(found.mean()) if len(found) else math.nan for seed, found in rows.items()}
+    means = list(per_seed.values())
+    if any(math.isnan(value) for value in means):  # a mean over the seeds that happen to be there would flatter
+        interval = Interval(math.nan, math.nan, math.nan, len(means))
+    elif statistic.test == "t":
+        interval = t_interval(means, level)
+    elif statistic.test == "bootstrap":
+        interval = bootstrap_interval(np.concatenate(list(rows.values())).tolist(), resamples=RESAMPLES, level=level)
+    else:
+        interval = _two_level(list(rows.values()), level)
+    return Estimate(interval, per_seed)
+
+
+def _two_level(rows: list[np.ndarray], level: float) -> Interval:
+    """Percentile bootstrap that draws seeds, then rows within each: a new seed would bring new rows, too."""
+    rng = np.random.default_rng(0)
+    shape = (RESAMPLES, len(rows))
+    draws = np.stack([found[rng.integers(0, len(found), (RESAMPLES, len(found)))].mean(axis=1) for found in rows])
+    seeds, of_them = rng.integers(0, len(rows), shape), rng.integers(0, RESAMPLES, shape)
+    low, high = percentile_bounds(draws[seeds, of_them].mean(axis=1), level)
+    return Interval(float(np.mean([found.mean() for found in rows])), float(low), float(high), len(rows))

@@ -1,0 +1,9 @@
+"""The toy project of these tests."""
+
+import pytest
+from toy_project import Toy
+
+
+@pytest.fixture
+def toy(tmp_path):
+    return Toy(tmp_path)

@@ -1,0 +1,193 @@
+"""The report: what it says of the runs, and what it says of itself."""
+
+import json
+import subprocess
+
+import pytest
+from rich.console import Console
+from toy_project import launch
+
+from studies.readings import Readings
+from studies.report import conclude, make_report, report_folder, write_report
+from studies.run import run
+
+
+def finish(toy, tmp_path, **options):
+    """Run a toy study in this process: only the workers' part is left out."""
+    work = toy.work(**options)
+    for stage in work.stages.values():
+        if not work.done(stage):
+            launch(stage.arguments())
+    return work
+
+
+@pytest.fixture(autouse=True)
+def _in_the_project(toy, monkeypatch):
+    monkeypatch.chdir(toy.root)
+
+
+def git(toy, *command):
+    options = ["-c", "user.name=x", "-c", "user.email=x@y", "-c", "commit.gpgsign=false"]
+    done = subprocess.run(["git", *options, *command], cwd=toy.root, check=True, capture_output=True, text=True)
+    return done.stdout.strip()
+
+
+def test_the_report_holds_every_number(toy, tmp_path):
+    work = finish(toy, tmp_path)
+    report = write_report(work)
+    # Scores are rate + noise (1 + rate): differences 0.4 (1 + noise) with noise 0, 0.02, 0.07.
+    (claim,) = report["claims"]
+    assert claim["estimate"]["per_seed"] == pytest.approx({"1": 0.4, "2": 0.408, "3": 0.428})
+    assert claim["estimate"]["mean"] == pytest.approx(0.412)
+    assert claim["verdict"] == report["verdict"] == "SHOWN"
+    assert list(claim["arms"]) == ["fast", "slow"]
+    assert claim["arms"]["fast"]["per_seed"] == pytest.approx({"1": 0.5, "2": 0.53, "3": 0.605})
+    assert report == json.loads((toy.root / "runs/toy/report.json").read_text())
+
+    text = (toy.root / "runs/toy/report.md").read_text()
+    for part in [
+        "# toy: SHOWN",
+        "> Fast beats slow",
+        "The paper: table 1, fast: 0.9; table 1, slow: not available.",
+        "score of fast - slow = 0.412",
+        "95 % interval wholly above 0",
+        "| slow | 0.133 | [0.03448, 0.2315] | 0.1 | 0.122 | 0.177 |",
+        "Seeds: 1, 2, 3 (reported)",
+        "never reported: 0",
+        "Settings tried in development: 4",
+        "| base | fast, slow | shared | 10 | 1,280 | n/a |",
+        "(13 runs without a record)",
+        next(iter(work.stages.values())).command,
+    ]:
+        assert part in text
+    assert (toy.root / "runs/toy/report.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_equal_runs_give_equal_bytes(toy, tmp_path):
+    folder = toy.root / "runs/toy"
+    work = finish(toy, tmp_path)
+    write_report(work)
+    before = {path.name: path.read_bytes() for path in folder.glob("report.*")}
+    for path in folder.glob("report.*"):
+        path.unlink()
+    write_report(toy.work())
+    assert {path.name: path.read_bytes() for path in folder.glob("report.*")} == before
+    assert set(before) == {"report.md", "report.json", "report.png"}
+
+
+@pytest.mark.parametrize(
+    ("options", "folder", "reason"),
+    [
+        ({"quick": True}, "quick", "a quick run gives no verdict"),
+        ({"calibrate": True}, "calibration", "a calibration run gives no verdict"),
+        ({"seeds": [1, 2, 8]}, ".", "committed seeds that were not run: 3"),
+    ],
+)
+def test_runs_on_other_seeds_give_no_verdict(toy, tmp_path, options, folder, reason):
+    work = finish(toy, tmp_path, **options)
+    report = write_report(work)
+    assert report["verdict"] == "INCONCLUSIVE"
+    assert reason in report["claims"][0]["notes"]
+    assert report_folder(work) == (toy.root / "runs/toy" / folder).resolve()
+    assert (report_folder(work) / "report.md").exists()
+    if folder != ".":
+        assert report["claims"][0]["words"] == f"no verdict ({folder})"
+        assert not (toy.root / "runs/toy/report.md").exists()
+
+
+def test_more_seeds_than_committed_may_give_one(toy, tmp_path):
+    assert make_report(finish(toy, tmp_path, seeds=[1, 2, 3, 4]))["verdict"] == "SHOWN"
+
+
+def test_ablations_are_shown_beside_the_arms(toy, tmp_path):
+    report = make_report(finish(toy, tmp_path, ablations=True))
+    assert list(report["claims"][0]["arms"]) == ["fast", "slow", "still"]
+    assert report["claims"][0]["arms"]["still"]["per_seed"]["3"] == pytest.approx(0.07)
+
+
+def test_a_missing_metric_is_said_and_not_guessed(toy, tmp_path):
+    toy.study["statistic"]["metric"] = "scores"
+    (claim,) = make_report(finish(toy, tmp_path))["claims"]
+    assert claim["verdict"] == "INCONCLUSIVE"
+    assert claim["estimate"]["mean"] is None
+    assert sum("'scores'" in note and "is missing. Did you mean: score?" in note for note in claim["notes"]) == 6
+
+
+def test_a_metric_that_is_null_is_not_a_number(toy, tmp_path):
+    toy.study["statistic"]["metric"] = "unsure"
+    (claim,) = make_report(finish(toy, tmp_path))["claims"]
+    assert any("'unsure'" in note and "is not a finite number" in note for note in claim["notes"])
+
+
+def test_metrics_of_other_stages_differences_and_means(toy, tmp_path):
+    toy.study["statistic"]["metric"] = ["score - train:rate", "train:rate"]
+    work = finish(toy, tmp_path)
+    values = Readings(work).values(work.study.statistic, "fast")
+    # ((rate + noise (1 + rate) - rate) + rate) / 2 with rate 0.5
+    assert {seed: rows[""] for seed, rows in values.items()} == pytest.approx({1: 0.25, 2: 0.265, 3: 0.3025})
+
+
+def test_rows_of_a_file_are_paired_by_their_column(toy, tmp_path):
+    toy.study["statistic"] |= {"metric": "rows.jsonl#right", "paired_by": ["seed", "id"], "test": "bootstrap"}
+    (claim,) = make_report(finish(toy, tmp_path))["claims"]
+    assert claim["estimate"]["mean"] == pytest.approx(0.4 * 3.5)
+    assert claim["estimate"]["units"] == 24
+    assert claim["verdict"] == "SHOWN"
+
+    toy.study["statistic"]["paired_by"] = ["seed", "idd"]
+    (claim,) = make_report(finish(toy, tmp_path))["claims"]
+    assert any("has no 'idd'. Did you mean: id?" in note for note in claim["notes"])
+
+
+def test_guards_are_means_over_seeds(toy, tmp_path):
+    guard = {"metric": "train:tokens", "contrast": "fast", "point": ">= 1281"}
+    toy.study["criterion"]["requires"] = [guard]
+    (claim,) = make_report(finish(toy, tmp_path))["claims"]
+    assert claim["notes"] == ["precondition not met: train:tokens of fast >= 1281, but it is 1280"]
+
+
+def test_the_report_says_whether_the_criterion_was_fixed_before(toy, tmp_path):
+    toy.study["seeds"] = [1, 2]
+    work = toy.work()
+    assert make_report(finish(toy, tmp_path))["warnings"][0].startswith("The criterion is UNCOMMITTED")
+
+    git(toy, "init", "-q")
+    git(toy, "add", "configs")
+    git(toy, "commit", "-q", "-m", "the criterion")
+    commit = git(toy, "rev-parse", "HEAD")
+    report = make_report(work)
+    assert report["criterion_commit"] == commit
+    (warning,) = report["warnings"]
+    assert warning.startswith("Run by hand")
+    assert warning.endswith(": train, measure (seeds 1, 2)."), "and not base, which no seed reaches"
+
+    toy.study["stages"]["base"]["set"] = {"model.rate": 0.2}
+    work = toy.work()
+    run(work, launch, console=Console(quiet=True))  # before the commit
+    git(toy, "commit", "-q", "-a", "-m", "too late")
+    (warning,) = make_report(work)["warnings"]
+    assert warning.startswith("The criterion was not committed when these ran: train, measure (seeds 1, 2)")
+
+    toy.study["stages"]["base"]["set"] = {"model.rate": 0.3}
+    toy.work()
+    git(toy, "commit", "-q", "-a", "-m", "in time")
+    work = toy.work()
+    run(work, launch, console=Console(quiet=True))
+    assert make_report(work)["warnings"] == []
+
+    toy.study["criterion"]["than"] = -1
+    work = toy.work()
+    first, second, third = make_report(work)["warnings"] + ["-"]
+    assert (first[:28], second[:42], third) == (
+        "The criterion is UNCOMMITTED",
+        "The criterion or the seeds were CHANGED af",
+        "-",
+    )
+
+
+def test_the_end_is_a_table_of_verdicts(toy, tmp_path, capsys):
+    toy.study["criterion"]["direction"] = "less"
+    conclude(finish(toy, tmp_path), Console(width=120))
+    shown = capsys.readouterr().out
+    for part in ["Fast beats slow", "fast - slow = 0.412", "NOT SHOWN (reversed)", "UNCOMMITTED", "runs/toy/report.md"]:
+        assert part in shown
