@@ -32,10 +32,21 @@ class Generates(Protocol):
 
 @runtime_checkable
 class HasFacts(Protocol):
-    """A datamodule that brings facts to inject and to probe."""
+    """A datamodule that brings facts to inject and to probe, beside `lm.batches.TokenRows`.
+
+    Attributes:
+        facts: the facts, or None where it was given none.
+        tokenizer: makes tokens of them.
+        batch_size: rows of an optimizer step, over all ranks and accumulated micro-batches.
+        seq_len: tokens of a row.
+        seed: decides the order of the rows.
+    """
 
     facts: Facts | None
     tokenizer: PreTrainedTokenizerBase
+    batch_size: int
+    seq_len: int
+    seed: int
 
 
 @runtime_checkable
