@@ -82,15 +82,15 @@ def trees_alone(model, trees):
     def walk(node, before):
         path = [*before, *node.tokens]
         if not node.children:
-            runs[tuple(path)] = alone(model, path) if len(path) > 1 else None
-        below = [leaf for child in node.children for leaf in walk(child, path)] or [tuple(path)]
-        return below
+            runs[tuple(path)] = alone(model, path)
+        for child in node.children:
+            walk(child, path)
 
     def collect(node, before):
         path = [*before, *node.tokens]
         if node.scored:
             run = next(values for leaf, values in runs.items() if leaf[: len(path)] == tuple(path))
-            pieces.append(run[len(before) - 1 : len(path) - 1] if node.tokens else run[:0])
+            pieces.append(run[len(before) - 1 :][: len(node.tokens)])
         for child in node.children:
             collect(child, path)
 
