@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import nn
@@ -101,3 +101,16 @@ class Quantization:
             bnb_4bit_use_double_quant=self.double,
             bnb_4bit_compute_dtype=compute_dtype,
         )
+
+    @staticmethod
+    def freeze(model: nn.Module) -> None:
+        """Fix the weights, also in their layout.
+
+        On some CPUs bitsandbytes repacks 4-bit weights at the first evaluation, for good, into a form that passes no
+        gradient on: training after a validation would go on without a word and learn nothing below the top layer.
+        """
+        model.requires_grad_(False)
+        module: Any
+        for module in model.modules():
+            if hasattr(module, "support_avx512bf16_for_cpu"):
+                module.support_avx512bf16_for_cpu = False

@@ -49,7 +49,7 @@ class Backbone(ABC):
     def skeleton(self, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
         """The bare model under ``torch.device("meta")``: the same parameters, without weights."""
 
-    def build(self, tokenizer: PreTrainedTokenizerBase) -> nn.Module:
+    def build(self, tokenizer: PreTrainedTokenizerBase) -> Any:
         """The model, ready to train: in train mode, without a cache, with adapters if asked for.
 
         Args:
@@ -62,16 +62,16 @@ class Backbone(ABC):
         """
         return self.finish(self.load(tokenizer))
 
-    def finish(self, model: PreTrainedModel) -> nn.Module:
+    def finish(self, model: PreTrainedModel) -> Any:
         """All that `build` does after loading."""
         model.config.use_cache = False  # with one, transformers lets packed documents see each other
         if self.quantization is not None:
-            model.requires_grad_(False)
+            self.quantization.freeze(model)
         finished = model if self.lora is None else self.lora.attach(model)
         if self.gradient_checkpointing:
             if not model.supports_gradient_checkpointing:
                 raise UserError(f"{type(model).__name__} cannot do gradient_checkpointing: set it to false")
-            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+            model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
         if self.compile:
             for block in decoder_blocks(model):
                 block.compile()  # in place: names in the state dict stay as they are
@@ -139,7 +139,7 @@ class PretrainedBackbone(Backbone):
             options["quantization_config"] = self.quantization.config(compute)
             options["device_map"] = {"": torch.get_default_device()}
         with asked_of(name, self.attn_implementation) as attention:
-            model, info = AutoModelForCausalLM.from_pretrained(
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
                 name,
                 revision=self.revision or "main",
                 dtype=self.dtype,
@@ -148,6 +148,7 @@ class PretrainedBackbone(Backbone):
                 output_loading_info=True,
                 **options,
             )
+        model, info = loaded
         if missing := sorted(info["missing_keys"]):  # transformers would fill them with random numbers
             raise UserError(f"'{name}' lacks {len(missing)} weights of {type(model).__name__}, such as {missing[0]}")
         check_vocabulary(model.get_input_embeddings().weight.shape[0], tokenizer, f"model '{name}'")

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from lm.adapters import LoRA, Quantization
@@ -109,7 +108,7 @@ def rebuild_backbone(plain: dict[str, Any]) -> Backbone:
     return kinds[plain["class_path"]](**given)
 
 
-def rebuild_model(checkpoint: dict[str, Any], tokenizer: PreTrainedTokenizerBase) -> nn.Module:
+def rebuild_model(checkpoint: dict[str, Any], tokenizer: PreTrainedTokenizerBase) -> Any:
     """The trained model on the CPU, in eval mode, with its adapters if it has some.
 
     A quantised base comes back in full precision: adapters are merged into that, not into its rounding.

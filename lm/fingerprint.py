@@ -11,7 +11,6 @@ import json
 from typing import Any
 
 import torch
-from torch import nn
 
 from text.errors import UserError
 
@@ -29,7 +28,7 @@ NOT_IDENTITY = {
 """Configuration keys that may differ between two copies of one model."""
 
 
-def fingerprint(model: nn.Module, name: str, pretrained: bool) -> dict[str, Any]:
+def fingerprint(model: Any, name: str, pretrained: bool) -> dict[str, Any]:
     """What tells a base model from others, in plain values.
 
     Args:
@@ -40,7 +39,7 @@ def fingerprint(model: nn.Module, name: str, pretrained: bool) -> dict[str, Any]
 
     Returns: ``name``, ``config_sha256``, ``n_parameters``, ``tensor`` (name of one weight) and its ``tensor_sha256``.
     """
-    base: Any = model.get_base_model() if hasattr(model, "peft_config") else model
+    base = model.get_base_model() if hasattr(model, "peft_config") else model
     described = {key: value for key, value in base.config.to_diff_dict().items() if key not in NOT_IDENTITY}
     adapters = sum(p.numel() for n, p in base.named_parameters() if ".lora_" in n)
     mark: dict[str, Any] = {

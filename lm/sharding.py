@@ -47,7 +47,7 @@ def build_sharded(
         fully_shard(block, mesh=mesh)
     fully_shard(model, mesh=mesh)
 
-    model.to_empty(device=torch.device(mesh.device_type, _local_index(mesh)))
+    model.to_empty(device=_device(mesh))
     _base(model).tie_weights()
     state = {} if whole is None else whole.state_dict()
     set_model_state_dict(model, state, options=StateDictOptions(full_state_dict=True, broadcast_from_rank0=True))
@@ -80,8 +80,10 @@ def require_finite(model: nn.Module) -> None:
             raise RuntimeError(f"{name} is not finite after the model was sharded")
 
 
-def _local_index(mesh: DeviceMesh) -> int | None:
-    return None if mesh.device_type == "cpu" else torch.accelerator.current_device_index()
+def _device(mesh: DeviceMesh) -> torch.device:
+    if mesh.device_type == "cpu":
+        return torch.device("cpu")
+    return torch.device(mesh.device_type, torch.accelerator.current_device_index())
 
 
 def _base(model: Any) -> Any:

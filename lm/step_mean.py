@@ -7,6 +7,7 @@ by the global count once, before they are clipped. Knows tensors and ranks, noth
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 import torch.distributed as dist
@@ -58,7 +59,7 @@ class StepMean:
         Returns: the mean and the number of tokens computed, over all micro-batches and ranks; not synchronised with
             the host.
         """
-        total, weight, tokens = self.total, self.weight, self.tokens
+        total, weight, tokens = self.total, self.weight, cast("Tensor | int", self.tokens)
         self.total, self.weight, self.tokens = 0.0, 0, 0
         if self.world_size > 1:
             mine = [torch.as_tensor(x, dtype=torch.float64, device=device) for x in (total, weight, tokens)]

@@ -9,12 +9,13 @@ Legend: B rows, S tokens per row, N scored predictions, P paths.
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributed.tensor import DTensor
 from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
@@ -63,13 +64,14 @@ class LanguageModule(LightningModule):
             self.save_hyperparameters(ignore=["optimizer", "lr_scheduler"])
             rebuild = {"backbone": backbone.plain(), "_instantiator": "lightning.pytorch.cli.instantiate_module"}
             self.save_hyperparameters(rebuild)
-        self.strict_loading = False  # checkpoints lack the frozen part; the fingerprint guards what strictness would
+        self.strict_loading = False  # checkpoints lack the frozen part; `load_state_dict` is strict about the rest
         self.backbone = backbone
         self.optimizer = optimizer
         self.lr_scheduler = lr_scheduler
         self.share_prefixes = share_prefixes
-        self.model: nn.Module | None = None
+        self.model: Any = None  # a PreTrainedModel, or a PeftModel around one, once it is configured
         self.tokenizer: PreTrainedTokenizerBase | None = None
+        self.tokenizer_sha256 = ""
         self._tokens_seen: Tensor | int = 0
 
     # ------------------------------------------------------------------------------------------------- the model
@@ -163,7 +165,7 @@ class LanguageModule(LightningModule):
         self._tokens_seen = self._tokens_seen + tokens
         bad = torch.where(torch.isfinite(mean), torch.inf, self.global_step)
         self._first_bad_step = torch.minimum(self._first_bad_step, bad)
-        due = (self.global_step + 1) % self.trainer.log_every_n_steps == 0
+        due = (self.global_step + 1) % self.trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
         if due or self.device.type == "cpu":  # elsewhere each look would stall the device
             self._refuse_nonfinite()
         if due:
@@ -201,7 +203,7 @@ class LanguageModule(LightningModule):
         trained = [p for p in self.parameters() if p.requires_grad]
         if not trained:
             raise UserError("no parameter can be trained: a quantized or frozen backbone needs 'lora'")
-        groups = [
+        groups: list[dict[str, Any]] = [
             {"params": [p for p in trained if p.ndim > 1]},
             {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
         ]
@@ -213,13 +215,29 @@ class LanguageModule(LightningModule):
 
     # ------------------------------------------------------------------------------------------- its checkpoints
 
-    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
         """What training changes: trainable parameters (tied ones once) and buffers."""
         changed = {name for name, p in self.named_parameters() if p.requires_grad}
         changed.update(name for name, _ in self.named_buffers())
         prefix = kwargs.get("prefix", "")
         state = super().state_dict(*args, **kwargs)
         return {name: value for name, value in state.items() if name.removeprefix(prefix) in changed}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """Load what `state_dict` gave: all of it and nothing else, whatever ``strict`` says.
+
+        Raises:
+            UserError: if something trained is missing, or something is not part of this model.
+        """
+        keys = super().load_state_dict(state_dict, strict=False, assign=assign)
+        keys.missing_keys[:] = sorted(self.state_dict().keys() & set(keys.missing_keys))
+        if keys.missing_keys:
+            lacking = f"{len(keys.missing_keys)} of the trained weights"
+            raise UserError(f"the checkpoint lacks {lacking}, such as {keys.missing_keys[0]}")
+        if keys.unexpected_keys:
+            further = f"{len(keys.unexpected_keys)} weights that this model does not have"
+            raise UserError(f"the checkpoint holds {further}, such as {keys.unexpected_keys[0]}")
+        return keys
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what is needed to rebuild the model, and to refuse another base or tokenizer; plain values only."""

@@ -1,0 +1,269 @@
+from dataclasses import asdict
+
+import pytest
+import torch
+from jsonargparse import ArgumentParser
+from transformers import AutoModelForCausalLM
+
+from lm.adapters import LoRA, Quantization
+from lm.backbone import Backbone, PretrainedBackbone, ScratchBackbone, decoder_blocks
+from lm.checkpoints import rebuild_backbone
+from lm.fingerprint import require_same_base
+from lm.tokenizer import BPETokenizer
+from tests.stand_ins import LLAMA, TEXT, published, scratch, tiny_tokenizer, token_rows
+from text.errors import UserError
+
+IDS = token_rows(2)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return str(published(tmp_path_factory.mktemp("published")))
+
+
+def logits(model):
+    return model.eval()(IDS).logits
+
+
+# ---- from scratch
+
+
+def test_vocabulary_and_special_ids_come_from_the_tokenizer():
+    model = scratch().build(tiny_tokenizer())
+    assert model.config.vocab_size == len(tiny_tokenizer())
+    assert model.config.eos_token_id == tiny_tokenizer().eos_token_id
+    assert model.config.bos_token_id is None
+    assert model.config.pad_token_id is None
+
+
+def test_a_pad_token_that_is_also_the_end_token_keeps_a_trainable_embedding():
+    tokenizer = BPETokenizer(vocab_size=300).build(TEXT)
+    tokenizer.pad_token = tokenizer.eos_token
+    model = scratch().build(tokenizer)
+    model(torch.full_like(IDS, tokenizer.eos_token_id)).logits.sum().backward()
+    assert model.get_input_embeddings().weight.grad[tokenizer.eos_token_id].abs().sum() > 0
+
+
+def test_room_beyond_the_tokenizer_may_be_asked_for_but_not_less():
+    assert scratch(vocab_size=512).build(tiny_tokenizer()).get_input_embeddings().num_embeddings == 512
+    with pytest.raises(UserError, match="100 embeddings, but the tokenizer has ids up to"):
+        scratch(vocab_size=100).build(tiny_tokenizer())
+
+
+@pytest.mark.parametrize("architecture", ["llama", "qwen3", "mistral", "olmo2", "gemma3_text"])
+def test_any_decoder_of_transformers_builds_ready_to_train(architecture):
+    model = ScratchBackbone(architecture, LLAMA | {"head_dim": 8} if architecture != "olmo2" else LLAMA).build(
+        tiny_tokenizer()
+    )
+    assert model.training
+    assert model.config.use_cache is False
+    assert len(list(decoder_blocks(model))) == 2
+
+
+def test_gpt2_takes_its_own_names_and_the_common_ones():
+    own = ScratchBackbone("gpt2", {"n_embd": 32, "n_layer": 2, "n_head": 4}).build(tiny_tokenizer())
+    common = ScratchBackbone("gpt2", {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4})
+    assert common.build(tiny_tokenizer()).num_parameters() == own.num_parameters()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"architecture": "lama"}, "'lama' is not a causal language model of transformers. Did you mean: .*llama"),
+        ({"architecture": None}, "None is not a causal language model"),
+        ({"config": {"hiden_size": 3}}, "no 'config' key 'hiden_size' in llama. Did you mean: hidden_size"),
+        ({"config": {"eos_token_id": 3}}, "must not set 'eos_token_id'"),
+        ({"config": None}, "give the sizes of the model"),
+        ({"dtype": "int8"}, "'dtype' is 'int8'"),
+        ({"dtype": None}, "'dtype' is None"),
+    ],
+)
+def test_what_is_no_model_is_refused_when_it_is_described(arguments, message):
+    with pytest.raises(UserError, match=message):
+        ScratchBackbone(**({"architecture": "llama", "config": LLAMA} | arguments))
+
+
+@pytest.mark.parametrize("config", [{"hidden_size": 33}, {"hidden_size": None}])
+def test_sizes_that_do_not_fit_are_told_in_one_line(config):
+    with pytest.raises(UserError, match="llama does not accept this 'config'") as error:
+        scratch(**config).build(tiny_tokenizer())
+    assert "\n" not in str(error.value)
+
+
+# ---- published
+
+
+def test_a_local_folder_gives_the_weights_it_holds_in_train_mode(folder):
+    model = PretrainedBackbone(folder).build(tiny_tokenizer())
+    assert model.training
+    assert model.config.use_cache is False
+    torch.testing.assert_close(logits(model), logits(AutoModelForCausalLM.from_pretrained(folder)))
+
+
+def test_the_dtype_is_ours_unless_auto(tmp_path):
+    folder = str(published(tmp_path, dtype="bfloat16"))
+    assert PretrainedBackbone(folder).build(tiny_tokenizer()).dtype == torch.float32
+    assert PretrainedBackbone(folder, dtype="auto").build(tiny_tokenizer()).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("./nowhere", "model folder './nowhere' does not exist"),
+        ("nobody/nothing", "no model could be loaded from 'nobody/nothing'"),
+        (None, "'name_or_path' is None"),
+    ],
+)
+def test_a_missing_model_is_missed_in_our_words(name, message):
+    with pytest.raises(UserError, match=message):
+        PretrainedBackbone(name).build(tiny_tokenizer())
+
+
+def test_a_folder_without_a_model_is_refused(tmp_path):
+    with pytest.raises(UserError, match="no model could be loaded"):
+        PretrainedBackbone(str(tmp_path)).build(tiny_tokenizer())
+
+
+def test_missing_weights_are_not_made_up(tmp_path):
+    published(tmp_path)
+    model = AutoModelForCausalLM.from_pretrained(tmp_path)
+    del model.model.norm.weight
+    model.save_pretrained(tmp_path)
+    with pytest.raises(UserError, match=r"lacks 1 weights of LlamaForCausalLM, such as model.norm.weight"):
+        PretrainedBackbone(str(tmp_path)).build(tiny_tokenizer())
+
+
+def test_a_tokenizer_with_more_ids_than_the_model_is_refused(folder):
+    tokenizer = BPETokenizer(vocab_size=300).build(TEXT)
+    tokenizer.add_tokens(["<one>", "<two>"])
+    with pytest.raises(UserError, match="embeddings, but the tokenizer has ids up to"):
+        PretrainedBackbone(folder).build(tokenizer)
+
+
+def test_an_attention_that_the_architecture_lacks_is_refused():
+    gemma2 = ScratchBackbone("gemma2", LLAMA | {"head_dim": 8}, attn_implementation="sdpa")
+    with pytest.raises(UserError, match="cannot use attn_implementation 'sdpa'"):
+        gemma2.build(tiny_tokenizer())
+    with pytest.raises(UserError, match="cannot use attn_implementation 'flash_attention_2'"):
+        ScratchBackbone("llama", LLAMA, attn_implementation="flash_attention_2").build(tiny_tokenizer())
+
+
+def test_gradient_checkpointing_changes_memory_not_gradients(folder):
+    gradients = []
+    for checkpointing in (False, True):
+        model = PretrainedBackbone(folder, gradient_checkpointing=checkpointing).build(tiny_tokenizer())
+        assert model.is_activation_checkpointing is checkpointing
+        model(IDS).logits.square().mean().backward()
+        gradients.append([p.grad for p in model.parameters()])
+    torch.testing.assert_close(gradients[0], gradients[1])
+
+
+def test_compiling_blocks_keeps_names(folder):
+    plain = PretrainedBackbone(folder).build(tiny_tokenizer())
+    compiled = PretrainedBackbone(folder, compile=True).build(tiny_tokenizer())
+    assert compiled.state_dict().keys() == plain.state_dict().keys()
+    assert all(block._compiled_call_impl is not None for block in decoder_blocks(compiled))
+
+
+# ---- adapters and few bits
+
+
+def test_lora_trains_adapters_only_and_starts_at_the_base(folder):
+    model = PretrainedBackbone(folder, lora=LoRA(r=4, dropout=0.1)).build(tiny_tokenizer())
+    trained = [name for name, p in model.named_parameters() if p.requires_grad]
+    assert len(trained) == 2 * 7 * 2  # A and B, seven linear layers, two blocks
+    assert all(".lora_" in name for name in trained)
+    torch.testing.assert_close(logits(model), logits(AutoModelForCausalLM.from_pretrained(folder)))
+
+
+def test_lora_on_layers_that_do_not_exist_names_those_that_do(folder):
+    with pytest.raises(UserError, match=r"its linear layers are .*q_proj"):
+        PretrainedBackbone(folder, lora=LoRA(target_modules=["query"])).build(tiny_tokenizer())
+
+
+@pytest.mark.parametrize("arguments", [{"r": 0}, {"r": None}, {"alpha": 0}, {"dropout": 1.0}, {"dropout": None}])
+def test_lora_checks_its_numbers(arguments):
+    with pytest.raises(UserError, match=f"lora: '{next(iter(arguments))}'"):
+        LoRA(**arguments)
+
+
+@pytest.mark.parametrize("quantization", [Quantization(4, double=True), Quantization(8)])
+def test_few_bits_train_on_cpu_through_adapters(folder, quantization):
+    backbone = PretrainedBackbone(folder, lora=LoRA(r=4), quantization=quantization)
+    model = backbone.build(tiny_tokenizer())
+    assert any(p.dtype in (torch.uint8, torch.int8) for p in model.parameters())
+    optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=0.02)
+    losses = []
+    for _ in range(12):
+        losses.append(model(IDS, labels=IDS).loss)
+        losses[-1].backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    assert losses[-1] < losses[0] - 0.1
+
+
+def test_evaluating_few_bits_does_not_stop_their_gradients(tmp_path):
+    wide = {"hidden_size": 128, "intermediate_size": 128}  # wide enough for the kernels that repack
+    backbone = PretrainedBackbone(str(published(tmp_path, **wide)), lora=LoRA(r=4), quantization=Quantization(4))
+    model = backbone.build(tiny_tokenizer())
+    for p in model.parameters():  # B is zero at the start, and so is the gradient of A
+        if p.requires_grad:
+            torch.nn.init.normal_(p)
+    gradients = []
+    for _ in range(2):
+        model.train()(IDS, labels=IDS).loss.backward()
+        gradients.append([p.grad.clone() for p in model.parameters() if p.requires_grad])
+        model.zero_grad()
+        with torch.no_grad():
+            logits(model)
+    torch.testing.assert_close(gradients[0], gradients[1], atol=0, rtol=0)
+
+
+def test_few_bits_must_be_four_or_eight():
+    with pytest.raises(UserError, match="'bits' is 3"):
+        Quantization(3)
+
+
+# ---- fingerprints and plain values
+
+
+def test_a_base_is_known_again_in_any_dtype_and_dress(folder):
+    dresses = [
+        {},
+        {"dtype": "bfloat16"},
+        {"lora": LoRA(r=4)},
+        {"quantization": Quantization(4)},
+        {"quantization": Quantization(8), "lora": LoRA(r=2)},
+    ]
+    marks = [(b := PretrainedBackbone(folder, **dress)).fingerprint(b.build(tiny_tokenizer())) for dress in dresses]
+    for mark in marks[1:]:
+        require_same_base(mark, marks[0])
+        assert mark["n_parameters"] == marks[0]["n_parameters"]
+
+
+def test_another_base_is_refused(folder, tmp_path):
+    known = PretrainedBackbone(folder)
+    mark = known.fingerprint(known.build(tiny_tokenizer()))
+    for name, change, what in (("a", {"seed": 1}, "weights"), ("b", {"intermediate_size": 32}, "configuration")):
+        other = PretrainedBackbone(str(published(tmp_path / name, **change)))
+        with pytest.raises(UserError, match=f"another base model.* their {what} differ"):
+            require_same_base(mark, other.fingerprint(other.build(tiny_tokenizer())))
+
+
+@pytest.mark.parametrize("seeds", [(1, 2)])
+def test_random_weights_are_not_compared(seeds):
+    marks = []
+    for seed in seeds:
+        torch.manual_seed(seed)
+        marks.append(scratch().fingerprint(scratch().build(tiny_tokenizer())))
+    require_same_base(*marks)
+    assert "tensor_sha256" not in marks[0]
+
+
+def test_a_description_survives_plain_values_and_the_command_line(folder):
+    backbone = PretrainedBackbone(folder, lora=LoRA(r=3, target_modules=["q_proj"]), quantization=Quantization(8))
+    assert rebuild_backbone(backbone.plain()) == backbone
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_subclass_arguments(Backbone, "backbone")
+    short = {"class_path": "PretrainedBackbone", "init_args": asdict(backbone)}
+    assert parser.instantiate(parser.parse_object({"backbone": short})).backbone == backbone
