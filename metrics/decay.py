@@ -115,6 +115,8 @@ def lines(elapsed_G: np.ndarray, curves_BG: np.ndarray) -> tuple[np.ndarray, np.
 
 def tau_steps(inverse_log10_tau: float) -> float:
     """10^(b / a) from a / b. Percentiles are taken of a / b, which passes through zero where tau is infinite."""
+    if np.isnan(inverse_log10_tau):
+        return np.nan
     return _power_of_ten(1 / inverse_log10_tau) if inverse_log10_tau > 0 else np.inf
 
 

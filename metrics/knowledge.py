@@ -118,6 +118,8 @@ def iqr_keep(values: np.ndarray, factor: float = 1.5, axis: int | None = None) -
         axis: filter along this axis, or all values together.
     """
     known = np.isfinite(values)
+    if not known.any():
+        return known
     few = known.sum(axis=axis, keepdims=True) < 4
     # All-NaN slices have no quartiles: they get one value and are masked out again by `known`.
     padded = np.where(known.any(axis=axis, keepdims=True), np.where(known, values, np.nan), 0.0)
@@ -134,22 +136,20 @@ def iqr_mean(values: np.ndarray, factor: float = 1.5, axis: int | None = None) -
         return np.where(keep, values, 0.0).sum(axis=axis) / np.float64(keep.sum(axis=axis))
 
 
-def elapsed_grid(steps_T: np.ndarray, last_Q: np.ndarray, window: int) -> np.ndarray:
-    """Times t since the maximum at which every probe of a group has a value, as measured; [G], starting with 0.
+def horizon(steps_T: np.ndarray, last_Q: np.ndarray, window: int) -> int:
+    """Largest t since the maximum at which every probe of a group was measured: T - (t_N + window), the latest t_N.
 
-    A maximum may lie anywhere in its window, so t reaches to T - (t_N + window) with the group's latest t_N. Empty when
-    the run ends before that.
-
-    Args:
-        steps_T: the measured t.
-        last_Q: t_N, the last scheduled exposure of each probe.
-        window: w of Definition 1.
+    A maximum may lie anywhere in its window. Negative when the run ends before that; -1 for a group without exposures.
     """
-    if not len(last_Q):
+    return int(steps_T[-1] - np.max(last_Q) - window) if len(last_Q) and np.isfinite(last_Q).all() else -1
+
+
+def log_spaced(end: int, per_decade: int = 12) -> np.ndarray:
+    """Whole steps from 1 to `end`, at most `per_decade` to a decade: decades weigh the same in a fit over log t."""
+    if end < 1:
         return np.zeros(0)
-    end = np.max(last_Q) + window
-    after = np.asarray(steps_T, np.float64)[steps_T > end] - end
-    return np.concatenate([np.zeros(int(steps_T[-1] >= end)), after])
+    points = np.rint(10 ** (np.arange(np.ceil(per_decade * np.log10(end)) + 1) / per_decade))
+    return np.unique(np.append(points[points < end], end))
 
 
 def log_time(elapsed: np.ndarray) -> np.ndarray:

@@ -148,10 +148,10 @@ class Retainability(_Curves):
         self.iqr_factor = iqr_factor
 
     def compute(self) -> tuple[Tensor, Tensor]:
-        """Elapsed steps t and R(t), float64 [G] each; t as far as every probe was measured."""
+        """Every t since the maximum up to which all probes were measured, and R(t), float64 [G] each."""
         scores_TQ, steps_T = self.curves()
         got = knowledge.acquired(scores_TQ, steps_T, self.injections_QN, self.window)
-        elapsed_G = knowledge.elapsed_grid(steps_T, got.last, self.window)
+        elapsed_G = np.arange(knowledge.horizon(steps_T, got.last, self.window) + 1.0)
         retained_QG = knowledge.retained_gain(scores_TQ, steps_T, got.peak, got.before, elapsed_G)
         if self.estimator == "ratio_of_means":
             curve_G = knowledge.ratio_of_means(retained_QG, got.gain, self.min_gain)

@@ -130,7 +130,7 @@ def test_a_run_that_stops_before_the_last_exposure_has_no_retainability():
     scores, steps = curve(-5, -4, -3, -3.5)
     got = k.acquired(scores, steps, k.schedule_array([[0, 3], [0, 9], []]), 3)
     assert np.isnan(got.gain).all()
-    assert len(k.elapsed_grid(steps, got.last[:2], 3)) == 0
+    assert k.horizon(steps, got.last[:2], 3) < 0
 
 
 # ---------------------------------------------------------------- filter and averages
@@ -180,11 +180,19 @@ def test_a16_probes_without_a_gain_are_dropped():
 # ---------------------------------------------------------------- time
 
 
-def test_elapsed_grid_starts_when_every_maximum_is_past():
+def test_retention_ends_where_the_last_maximum_might_lie():
     steps = np.array([0, 1, 2, 3, 4, 6, 9, 14])
-    assert k.elapsed_grid(steps, np.array([0, 1]), 3).tolist() == [0, 2, 5, 10]
-    assert k.elapsed_grid(steps, np.array([12]), 3).tolist() == []
-    assert k.elapsed_grid(steps, np.array([11]), 3).tolist() == [0]
+    assert k.horizon(steps, np.array([0, 1]), 3) == 10
+    assert k.horizon(steps, np.array([12]), 3) == -1
+    assert k.horizon(steps, np.array([]), 3) == k.horizon(steps, np.array([0, np.nan]), 3) == -1
+
+
+def test_log_spaced_steps():
+    assert k.log_spaced(30, per_decade=4).tolist() == [1, 2, 3, 6, 10, 18, 30]
+    assert k.log_spaced(1).tolist() == [1]
+    assert k.log_spaced(0).tolist() == []
+    points = k.log_spaced(10**6)
+    assert [((points >= low) & (points < 10 * low)).sum() for low in (10**3, 10**4, 10**5)] == [12, 12, 12]
 
 
 def test_between_measured_points_curves_are_lines_in_log_time():
@@ -304,11 +312,11 @@ def test_metrics_fed_step_by_step_equal_the_functions():
     expected = k.iqr_mean(k.effectivity(scores, steps, padded, 2), 1.0)
     assert gain.compute().item() == pytest.approx(expected)
     got = k.acquired(scores, steps, padded, 2)
-    grid = k.elapsed_grid(steps, got.last, 2)
+    grid = np.arange(16.0)
     left = k.retained_gain(scores, steps, got.peak, got.before, grid)
     for name, metric in kept.items():
         t, r = metric.compute()
-        assert t.tolist() == [0, 2, 5, 9, 15]
+        assert t.tolist() == grid.tolist()
         np.testing.assert_allclose(r, getattr(k, name)(left, got.gain))
 
 

@@ -1,0 +1,124 @@
+"""What is compared with what: the quantities behind the paper's claims, the forecast, the sweep and the seeds.
+
+This file knows which samples a claim is about. It does not decide whether the claim holds: a study does, over fresh
+seeds.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
+
+import numpy as np
+
+from metrics import knowledge_statistics as st
+from metrics.intervals import t_interval
+from metrics.knowledge_forecast import forecast, popularity
+from metrics.knowledge_sample import CONTROL, INJECTED, Run, Sample, draw_sample
+from metrics.knowledge_statistics import Settings, contrast, estimate, mean_of, point
+
+
+def compare(runs: Sequence[Run], samples: dict, settings: Settings) -> dict:
+    """Quantities behind the claims of the paper, each with its interval; what has no data is left out.
+
+    jump/{type}: effectivity of injected records minus the same windowed statistic of control records.
+    decline/{type}: change of the gain from the last maximum to the end, duplication minus control records (each with
+        its own maximum, since picking a maximum picks noise).
+    log_linear/{type}: R2 of the ratio of means over log10 t, duplication.
+    gain_dup_minus_para/{type}: gain after the last exposure.
+    decay_dup_minus_para/{type}, and /mem_gen with both types pooled: difference of decay constants.
+    gain_over_control_sd/{type}: gain of duplication in standard deviations of control probes; below 3 R is noise.
+    """
+    claims = {}
+
+    def add(name: str, statement: str, result: dict) -> None:
+        if np.isfinite(result["value"]):
+            claims[name] = {"statement": statement, **result}
+
+    duplication, paraphrase, control = (samples.get(name, {}) for name in ("duplication", "paraphrase", CONTROL))
+    for kind in control:
+        if injected := draw_sample(runs, INJECTED, [kind]):
+            result = contrast(st.mean_effectivity, injected, control[kind], settings)
+            add(f"jump/{kind}", "effectivity, injected minus control records (nats)", result)
+    for kind in [kind for kind in duplication if kind in control]:
+        result = contrast(st.mean_change, duplication[kind], control[kind], settings)
+        add(f"decline/{kind}", "change of the gain until the end, duplication minus control (nats)", result)
+        gain = point(mean_of("gain_P"), duplication[kind], settings)
+        spread = np.nanstd(control[kind].gain_P, ddof=1) if np.isfinite(control[kind].gain_P).sum() > 1 else math.nan
+        ratio = {"value": float(gain / spread), "low": math.nan, "high": math.nan}
+        add(f"gain_over_control_sd/{kind}", "gain of duplication over the control probes' standard deviation", ratio)
+    for kind, sample in duplication.items():
+        draws = estimate(st.decay_draws, sample, settings)
+        result = {name: values[2] for name, values in draws.items()}
+        add(f"log_linear/{kind}", "R2 of R over log10 t, duplication", result)
+    pairs = {kind: (duplication[kind], paraphrase[kind]) for kind in duplication if kind in paraphrase}
+    for kind, pair in pairs.items():
+        statement = "gain after the last exposure, duplication minus paraphrase (nats)"
+        add(f"gain_dup_minus_para/{kind}", statement, contrast(mean_of("gain_P"), *pair, settings))
+    if {"mem", "gen"} <= set(pairs):
+        pairs["mem_gen"] = tuple(draw_sample(runs, [scenario], ["mem", "gen"]) for scenario in INJECTED[:2])
+    for kind, pair in pairs.items():
+        statement = "decay constant, duplication minus paraphrase"
+        add(f"decay_dup_minus_para/{kind}", statement, contrast(st.decay_constant, *pair, settings))
+    return claims
+
+
+def mem_gen_gaps(cells: dict) -> dict:
+    """Memorization minus semantic gain over time, per scenario: it widens when text is repeated word by word."""
+    gaps = {}
+    for scenario, by_type in cells.items():
+        if {"mem", "gen"} <= set(by_type):
+            mem, gen = by_type["mem"]["curve"], by_type["gen"]["curve"]
+            gap = np.array(mem["value"]) - np.array(gen["value"])
+            gaps[scenario] = {"steps": mem["steps"], "gap": gap.tolist()}
+    return gaps
+
+
+def forecasts(samples: dict, cells: dict) -> dict:
+    """Sum of decayed gains against what was observed, with the decay of facts that were shown once."""
+    found = {}
+    for kind, once in cells.get("once", {}).items():
+        a, b = once["decay"]["a"]["value"], once["decay"]["b"]["value"]
+        if math.isfinite(a):
+            for scenario in [s for s in INJECTED if kind in samples.get(s, {})]:
+                found.setdefault(scenario, {})[kind] = forecast(samples[scenario][kind], a, b)
+    return found
+
+
+def popularity_sweeps(runs: Sequence[Run], types: Sequence[str], settings: Settings) -> dict:
+    """The sweep over intervals, where facts were shown at different ones."""
+    found = {}
+    for kind in types:
+        sample = draw_sample(runs, INJECTED, [kind])
+        if sample and (sweep := popularity(sample, settings)):
+            found[kind] = sweep
+    return found
+
+
+def across_seeds(runs: Sequence[Run], cells: dict, settings: Settings) -> dict:
+    """Mean and t-interval over seeds of the headline numbers; empty with a single seed."""
+    blocks: dict[str, list[Run]] = {}
+    for run in runs:
+        blocks.setdefault(run.seed, []).append(run)
+    if len(blocks) < 2:
+        return {}
+    found = {}
+    for scenario in [s for s in cells if s != CONTROL]:
+        for kind in cells[scenario]:
+            values = [_headline(draw_sample(block, [scenario], [kind]), settings) for block in blocks.values()]
+            values = [value for value in values if value]
+            names = ("effectivity", "gain", "decay_constant")
+            intervals = {n: asdict(t_interval([v[n] for v in values if math.isfinite(v[n])])) for n in names}
+            found.setdefault(scenario, {})[kind] = intervals
+    return found
+
+
+def _headline(sample: Sample | None, settings: Settings) -> dict[str, float]:
+    if sample is None:
+        return {}
+    return {
+        "effectivity": float(point(st.mean_effectivity, sample, settings)),
+        "gain": float(point(mean_of("gain_P"), sample, settings)),
+        "decay_constant": float(point(st.decay_constant, sample, settings)),
+    }
