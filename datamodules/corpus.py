@@ -21,7 +21,6 @@ from transformers import PreTrainedTokenizerBase
 from datamodules.loading import Position, ResumableLoader, shares, shuffled
 from datamodules.records import Documents, Source, content_hash, find_files, iter_texts, name_of, read_records
 from lm.batches import TokenRows
-from lm.forest import Forest
 from lm.probes import ProbeSet
 from lm.token_files import SUFFIXES as TOKENS
 from lm.token_files import kept_tokenizer, open_tokens, tokenised
@@ -236,13 +235,14 @@ class Corpus(LightningDataModule):
         parts = shares(len(self.val_rows), rank, world_size, most)
         return ResumableLoader(lambda position: self._batch(self.val_rows, parts[position.number]), len(parts))
 
-    def predict_dataloader(self) -> list[Forest]:
-        """This rank's forests of probes; ``probes`` tells what they ask."""
+    def predict_dataloader(self) -> ResumableLoader:
+        """This rank's forests of probes, as many on every rank; ``probes`` tells what they ask."""
         if self.facts is None:
             raise UserError("nothing to predict: probes come from facts, so give data.knowledge")
         _, rank, world_size = self._layout()
         self.probes = ProbeSet.build(self.facts, self.tokenizer, shards=world_size)
-        return self.probes.forests[rank::world_size]
+        forests = [self.probes.forests[number] for number in self.probes.share(rank, world_size)]
+        return ResumableLoader(lambda position: forests[position.number], len(forests))
 
     def _layout(self) -> tuple[int, int, int]:
         """Accumulated micro-batches, this rank, ranks that see different data."""

@@ -56,7 +56,7 @@ class ProbeSet:
         channels: the columns of a score, log-probabilities in nats: `target_mean` and `target_sum` over the target's
             tokens, `first` of them, `full` (mean over all tokens of the probe, with `contexts`) and `swapped_mean`
             (mean over a foreign target's tokens, with `swapped`).
-        forests: what a model has to see, one forward each; rank r of W takes forests r, r + W, ...
+        forests: what a model has to see, one forward each.
         clozes: what the paths of each forest stand for.
     """
 
@@ -116,9 +116,6 @@ class ProbeSet:
     ) -> np.ndarray:
         """Scores [Q, C] float32 in the order of `table`; NaN where a probe has no foreign target.
 
-        Every rank makes the same number of forwards, as sharded models need: it repeats the last forest where its
-        share is short.
-
         Args:
             logprobs: log p of a forest's predictions, [N].
             rank: this process.
@@ -126,10 +123,16 @@ class ProbeSet:
             gather: [Q, C] of each rank to [W, Q, C] on every rank; needed for more than one.
         """
         scores_QC = self.blank()
-        for first in range(0, len(self.forests), world_size):
-            number = min(first + rank, len(self.forests) - 1)
+        for number in self.share(rank, world_size):
             self.fill(scores_QC, number, logprobs(self.forests[number]))
         return scores_QC if gather is None else self.merge(gather(torch.from_numpy(scores_QC)))
+
+    def share(self, rank: int, world_size: int) -> list[int]:
+        """Which forests a rank scores: rank, rank + W, ... and the last one once more where its share is short.
+
+        Every rank makes the same number of forwards, as sharded models need.
+        """
+        return [min(first + rank, len(self.forests) - 1) for first in range(0, len(self.forests), world_size)]
 
     def blank(self) -> np.ndarray:
         """Scores [Q, C] before anything is known: NaN."""
