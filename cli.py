@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 
 import torch
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
-from lightning.pytorch.callbacks import LearningRateMonitor, ProgressBar
+from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
@@ -34,7 +34,7 @@ from callbacks.cost import Cost
 from callbacks.preview import Preview
 from callbacks.progress import ProgressLines
 from callbacks.rng import RNGState
-from callbacks.run_files import RunFiles, run_loggers
+from callbacks.run_files import LearningRate, RunFiles, run_loggers
 from callbacks.run_folders import check_checkpoint, claim_version, newest_resumable, remove_if_empty, rewind_logs
 from text.errors import UserError
 from text.parse_errors import explain
@@ -214,17 +214,13 @@ class SeedlingCLI(LightningCLI):
         own = as_list(config.get("callbacks"))
         if config.get("enable_checkpointing") is False:
             forced = []
-        always: list[Callback] = [RNGState(), Preview(), Cost()]
-        if not config.get("fast_dev_run"):
-            always.append(RunFiles())
-        if config.get("logger"):
-            always.append(LearningRateMonitor(logging_interval="step"))
+        always: list[Callback] = [Preview(), Cost(), LearningRate()]
+        first: list[Callback] = [RNGState()] if config.get("fast_dev_run") else [RNGState(), RunFiles()]
         if config.get("enable_progress_bar") is None and not sys.stdout.isatty():
             always.append(ProgressLines())
         kinds = {ProgressBar if isinstance(callback, ProgressBar) else type(callback) for callback in own}
         added = [callback for callback in always if not isinstance(callback, tuple(kinds))]
-        first, last = added[:1], added[1:]  # random numbers are restored before any callback draws one
-        config["callbacks"] = [*first, *own, *last]
+        config["callbacks"] = [*first, *own, *added]  # the first ones mend generators and log axis for all others
         return super()._instantiate_trainer(config, forced)
 
 
@@ -274,10 +270,10 @@ def quiet() -> None:
         ".*does not have many workers.*",
         ".*exists and is not empty.*",
         ".*srun. command is available.*",
-        ".*jsonargparse.*",
         ".*LightningCLI's args parameter is intended to run from within Python.*",
     ):
         warnings.filterwarnings("ignore", notice)
+    warnings.filterwarnings("ignore", category=DeprecationWarning, module="lightning.pytorch.cli")
 
 
 def default_root(config_files: Sequence[Path], model_class: str) -> Path:

@@ -1,16 +1,14 @@
 """Checkpoints that are whole or not there, at a point from which a run goes on exactly.
 
 Lightning writes a file through the system's temporary folder (another disk, often a small one) and a sharded checkpoint
-in place; here both are written beside their destination and renamed. A signal waits for the optimizer step to end:
-gradients of a half-accumulated step are in no checkpoint. This file does not know what a checkpoint holds.
+in place; here both are written beside their destination and renamed. And Lightning saves half-accumulated steps and
+half-run validations as they are; here they are saved as not begun. This file does not know what a model is.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
-import signal
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +16,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
+from torch.optim import Optimizer
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -45,50 +44,57 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 class Checkpoints(ModelCheckpoint):
-    """Lightning's ModelCheckpoint, atomic for directories of shards too and exact when a signal arrives.
+    """Lightning's ModelCheckpoint, atomic for directories of shards too, from which a run goes on exactly.
 
-    SIGTERM and the first Ctrl-C let the optimizer step end, then save and stop; a second Ctrl-C stops at once.
+    A checkpoint may be made while an optimizer step is half done (an exception, a signal, Ctrl-C) or with a validation
+    still to come. Gradients and half a validation's sums are in no checkpoint, so it is written as if neither had
+    begun. While weights are being changed nothing is saved: the checkpoint before is the one to go on from.
     """
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Takes Ctrl-C over while a fit lasts."""
-        super().setup(trainer, pl_module, stage)
-        self._stop_requested = False
-        in_main_thread = threading.current_thread() is threading.main_thread()
-        self._takes_interrupts = (
-            stage == "fit" and in_main_thread and signal.getsignal(signal.SIGINT) is signal.default_int_handler
-        )
-        if self._takes_interrupts:
-            signal.signal(signal.SIGINT, self._stop_after_step)
+    changing_weights = False
+    validated = True
 
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Gives Ctrl-C back."""
-        self._release_interrupts()
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """A batch begins: weights are those of the last optimizer step."""
+        self.changing_weights = False
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
+        """From here to the end of the batch, weights and counters do not belong together."""
+        self.changing_weights = True
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Straightens the counts that `expect_again` bent."""
+        self.validated = False
+        total = trainer.fit_loop.epoch_loop.val_loop.batch_progress.total
+        total.ready = total.started = total.processed = total.completed
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Validation is over and logged: what is saved from here on need not repeat it."""
+        self.validated = True
+        super().on_validation_end(trainer, pl_module)
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Forgets what is half done."""
+        loops = checkpoint["loops"]["fit_loop"]
+        batches, epochs = loops["epoch_loop.batch_progress"], loops["epoch_progress"]
+        now = batches["current"]
+        if (trainer.validating and not self.validated) or validation_is_due(trainer):
+            forget(batches, now["ready"])
+            expect_again(loops["epoch_loop.val_loop.batch_progress"])
+        elif step_is_half_done(trainer):
+            forget(batches, now["completed"] - now["completed"] % trainer.accumulate_grad_batches)
+            batches["is_last_batch"] = False
+        elif (
+            epochs["current"]["processed"] == epochs["current"]["ready"]
+        ):  # an epoch has ended: the next one is to begin
+            batches |= {"current": dict.fromkeys(now, 0), "is_last_batch": False}
+            forget(epochs, epochs["current"]["processed"])
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Saves, then gives Ctrl-C back."""
-        try:
+        """Saves, unless the weights are those of no step."""
+        batch = trainer.fit_loop.epoch_loop.batch_progress.current
+        if batch.completed == batch.ready or not self.changing_weights:
             super().on_exception(trainer, pl_module, exception)
-        finally:
-            self._release_interrupts()
-
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Saves when it is time, and hands a waiting signal to Lightning once no gradient is half accumulated."""
-        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
-        signals = trainer._signal_connector
-        self._stop_requested |= signals.received_sigterm
-        signals.received_sigterm = self._stop_requested and not trainer.fit_loop._should_accumulate()
-
-    def _stop_after_step(self, *_: object) -> None:
-        self._release_interrupts()
-        self._stop_requested = True
-
-    def _release_interrupts(self) -> None:
-        if getattr(self, "_takes_interrupts", False):
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-            self._takes_interrupts = False
 
     def _save_checkpoint(self, trainer: Trainer, filepath: str) -> None:
         path = Path(filepath)
@@ -105,6 +111,38 @@ class Checkpoints(ModelCheckpoint):
         if trainer.is_global_zero:
             for logger in trainer.loggers:
                 logger.after_save_checkpoint(self)
+
+
+def step_is_half_done(trainer: Trainer) -> bool:
+    """Whether a batch is on its way, or the gradients of an unfinished optimizer step are there."""
+    batch = trainer.fit_loop.epoch_loop.batch_progress.current
+    return batch.processed < batch.ready or trainer.fit_loop._should_accumulate()
+
+
+def validation_is_due(trainer: Trainer) -> bool:
+    """Whether a batch has just ended after which Lightning validates."""
+    batch = trainer.fit_loop.epoch_loop.batch_progress.current
+    if not trainer.training:
+        return False
+    just_ended = batch.completed < batch.processed == batch.ready
+    return just_ended and trainer.fit_loop.epoch_loop._should_check_val_fx(trainer.fit_loop._data_fetcher)
+
+
+def forget(progress: dict[str, Any], keep: int) -> None:
+    """Sets all counts of a checkpoint's progress to ``keep`` since it last began."""
+    before = progress["total"]["completed"] - progress["current"]["completed"]
+    progress["current"] = dict.fromkeys(progress["current"], keep)
+    progress["total"] = dict.fromkeys(progress["total"], before + keep)
+
+
+def expect_again(progress: dict[str, Any]) -> None:
+    """Makes Lightning, on resume, run the validation that is due from its first batch.
+
+    Lightning goes back to a validation whose last batch was started and not finished.
+    """
+    forget(progress, 0)
+    for counts in (progress["total"], progress["current"]):
+        counts["ready"] = counts["started"] = counts["completed"] + 1
 
 
 def put_in_place(partial: Path, path: Path) -> None:

@@ -15,6 +15,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from lightning.pytorch.loggers.logger import rank_zero_experiment
+from torch.optim import Optimizer
 
 from callbacks.run_folders import LOGS, METRICS, atomic_write
 
@@ -66,6 +67,11 @@ class RunFiles(Callback):
             logger.log_metrics(dict(self.pending["metrics"]), step=self.pending["step"])
         self.pending = {}
 
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Keeps the axis of the logs on optimizer steps; Lightning's count of its own is off by one after a resume."""
+        if pl_module.automatic_optimization:
+            trainer.fit_loop.epoch_loop._batches_that_stepped = trainer.global_step
+
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Writes the final scalars: this hook comes after every other one of a verb, and only if it completed."""
         if self.folder is None:
@@ -77,6 +83,17 @@ class RunFiles(Callback):
             json.dump(metrics, file, indent=2, sort_keys=True, allow_nan=False)
             file.write("\n")
         print(f"Run folder: {self.folder} (logs, {METRICS}; curves: tensorboard --logdir {self.folder})")
+
+
+class LearningRate(Callback):
+    """Logs the learning rate an optimizer step takes, in the row of that step (Lightning's monitor logs micro-batches)."""
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
+        """``lr-<optimizer>``; one value per parameter group where they differ."""
+        name = f"lr-{type(optimizer).__name__}"
+        rates = [group["lr"] for group in optimizer.param_groups]
+        names = [name] if len(set(rates)) == 1 else [f"{name}/pg{group}" for group in range(1, len(rates) + 1)]
+        self.log_dict({key: float(rate) for key, rate in zip(names, rates, strict=False)})
 
 
 def plain(metrics: dict[str, Any]) -> dict[str, float | None]:

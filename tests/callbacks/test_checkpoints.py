@@ -1,0 +1,133 @@
+"""A run that is broken off anywhere and goes on ends bit by bit where an uninterrupted one does."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from callbacks.checkpoints import AtomicCheckpointIO
+from callbacks.run_folders import resumable_checkpoint
+from cli import main
+from tests.tiny_runs import CONFIG, csv_rows, tensorboard_scalars, write_config
+
+
+VARIANTS: dict[str, dict[str, Any]] = {  # 2 batches a step, 14 batches an epoch, 12 steps
+    "often": {},  # validation after batches 6 and 12 of an epoch, checkpoints after every third step
+    "epochs": {"trainer": {"val_check_interval": 1.0}, "checkpoint": {"every_n_train_steps": None}},
+    "no validation": {"trainer": {"limit_val_batches": 0}, "checkpoint": {"every_n_train_steps": None}},
+    "epoch's last batch": {"trainer": {"limit_val_batches": 0}, "checkpoint": {"every_n_train_steps": 7}},
+    "both at once": {"trainer": {"val_check_interval": 1.0}, "checkpoint": {"every_n_train_steps": 7}},
+    "by epochs": {"trainer": {"max_steps": -1, "max_epochs": 3}, "checkpoint": {"every_n_train_steps": None}},
+}
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    @functools.cache
+    def run(variant: str) -> Path:
+        folder = tmp_path_factory.mktemp("uninterrupted")
+        fit(folder, variant)
+        return run_of(folder)
+
+    return run
+
+
+def run_of(folder: Path) -> Path:
+    return folder / "runs" / "version_0"
+
+
+def fit(folder: Path, variant: str, *options: str) -> None:
+    changes = {section: CONFIG[section] | values for section, values in VARIANTS[variant].items()}
+    config = write_config(folder, **changes)
+    main(["fit", "--config", str(config), "--trainer.default_root_dir", str(folder / "runs"), *options])
+
+
+def last(run: Path) -> dict[str, Any]:
+    return torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+
+
+def assert_same(one: Any, other: Any) -> None:
+    assert type(one) is type(other)
+    if isinstance(one, dict):
+        assert one.keys() == other.keys()
+        for key in one:
+            assert_same(one[key], other[key])
+    elif isinstance(one, list | tuple):
+        assert len(one) == len(other)
+        for part, counterpart in zip(one, other, strict=True):
+            assert_same(part, counterpart)
+    elif isinstance(one, torch.Tensor):
+        assert torch.equal(one, other)
+    else:
+        assert one == other
+
+
+def assert_same_run(run: Path, other: Path) -> None:
+    for part in ("state_dict", "optimizer_states", "lr_schedulers", "rng", "global_step"):
+        assert_same(last(run)[part], last(other)[part])
+    assert csv_rows(run) == csv_rows(other)
+    assert tensorboard_scalars(run) == tensorboard_scalars(other)
+    assert json.loads((run / "metrics.json").read_text()) == json.loads((other / "metrics.json").read_text())
+
+
+PLACES = [
+    ("on_train_batch_start", 9),
+    ("on_before_backward", 4),
+    ("on_before_backward", 6),
+    ("on_before_backward", 13),
+    ("on_before_backward", 14),
+    ("on_before_backward", 17),
+    ("on_after_backward", 21),
+    ("on_before_optimizer_step", 4),
+    ("on_before_zero_grad", 7),
+    ("on_train_batch_end", 6),
+    ("on_train_batch_end", 11),
+    ("on_validation_start", 0),
+    ("on_validation_batch_start", 4),
+    ("on_validation_epoch_end", 1),
+    ("on_train_epoch_end", 0),
+]
+
+
+@pytest.mark.parametrize(("hook", "call"), PLACES)
+def test_goes_on_exactly_after_an_exception(tmp_path: Path, uninterrupted: Any, hook: str, call: int) -> None:
+    with pytest.raises(RuntimeError, match="interrupted"):
+        fit(tmp_path, "often", *interrupt(hook, call, "error"))
+    assert not (run_of(tmp_path) / "metrics.json").exists()
+    fit(tmp_path, "often", "--ckpt_path", "last")
+    assert_same_run(run_of(tmp_path), uninterrupted("often"))
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_goes_on_exactly_from_a_planned_checkpoint(tmp_path: Path, uninterrupted: Any, variant: str) -> None:
+    with pytest.raises(RuntimeError, match="interrupted"):
+        fit(tmp_path, variant, *interrupt("on_before_backward", 19, "error"), "--checkpoint.save_on_exception=false")
+    fit(tmp_path, variant, "--ckpt_path", "last")
+    assert_same_run(run_of(tmp_path), uninterrupted(variant))
+
+
+@pytest.mark.parametrize(("hook", "call"), [("on_before_backward", 4), ("on_train_batch_end", 11)])
+@pytest.mark.parametrize("how", ["sigterm", "ctrl-c"])
+def test_goes_on_exactly_after_a_signal(tmp_path: Path, uninterrupted: Any, hook: str, call: int, how: str) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        fit(tmp_path, "often", *interrupt(hook, call, how))
+    assert stopped.value.code == (1 if how == "ctrl-c" else None)
+    fit(tmp_path, "often", "--ckpt_path", "last")
+    assert_same_run(run_of(tmp_path), uninterrupted("often"))
+
+
+def test_never_saves_weights_that_belong_to_no_step(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="interrupted"):
+        fit(tmp_path, "often", *interrupt("on_train_batch_end", 1, "error"))
+    assert resumable_checkpoint(run_of(tmp_path)) is None
+
+
+def interrupt(hook: str, call: int, how: str) -> list[str]:
+    name = "--trainer.callbacks"
+    return [f"{name}+=tests.tiny_runs.Interrupt", f"{name}.hook={hook}", f"{name}.call={call}", f"{name}.how={how}"]

@@ -1,0 +1,138 @@
+"""A run that takes a second: dropout, accumulation, a schedule, validation; and callbacks that interrupt it.
+
+What every test of the command line, of checkpoints and of run folders drives, in place of a language model.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from lightning.pytorch import Callback, LightningDataModule, LightningModule
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import nn
+
+from datamodules.loading import ResumableLoader
+
+ACCUMULATION = 2
+CONFIG: dict[str, Any] = {
+    "model": {"class_path": "tests.tiny_runs.Regression"},
+    "data": {"class_path": "tests.tiny_runs.Numbers"},
+    "trainer": {
+        "accelerator": "cpu",
+        "devices": 1,
+        "max_steps": 12,
+        "accumulate_grad_batches": ACCUMULATION,
+        "val_check_interval": 6,
+        "log_every_n_steps": 1,
+        "enable_progress_bar": False,
+    },
+    "checkpoint": {"every_n_train_steps": 3},
+}
+
+
+class Regression(LightningModule):
+    """Linear regression behind dropout.
+
+    Args:
+        width: number of inputs.
+        lr: step size of AdamW.
+    """
+
+    def __init__(self, width: int = 4, lr: float = 0.05):
+        super().__init__()
+        self.save_hyperparameters()
+        self.net = nn.Sequential(nn.Dropout(0.3), nn.Linear(width, 1))
+        self.lr = lr
+
+    def training_step(self, batch: torch.Tensor, batch_idx: int) -> torch.Tensor:
+        loss = (self.net(batch) - batch.sum(1, keepdim=True)).square().mean()
+        self.log("train/loss", loss)
+        return loss
+
+    def validation_step(self, batch: torch.Tensor, batch_idx: int) -> None:
+        self.log("val/loss", (self.net(batch) - batch.sum(1, keepdim=True)).square().mean())
+
+    def configure_optimizers(self) -> Any:
+        optimizer = torch.optim.AdamW(self.parameters(), lr=self.lr)
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 / (1 + step))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+
+class Numbers(LightningDataModule):
+    """Random rows, a pure function of the batch's number.
+
+    Args:
+        batches: micro-batches of an epoch.
+        width: numbers in a row.
+    """
+
+    def __init__(self, batches: int = 14, width: int = 4):
+        super().__init__()
+        self.batches = batches
+        self.width = width
+
+    def rows(self, number: int) -> torch.Tensor:
+        return torch.randn(8, self.width, generator=torch.Generator().manual_seed(number))
+
+    def train_dataloader(self) -> ResumableLoader:
+        return ResumableLoader(lambda position: self.rows(position.number), self.batches, self.trainer)
+
+    def val_dataloader(self) -> ResumableLoader:
+        return ResumableLoader(lambda position: self.rows(1000 + position.number), 3)
+
+
+class Interrupt(Callback):
+    """Breaks a run off in the given hook.
+
+    Args:
+        hook: name of a callback hook.
+        call: which call of that hook, counted from 0.
+        how: an exception of the program, Ctrl-C, or SIGTERM.
+    """
+
+    def __init__(self, hook: str, call: int, how: str = "error"):
+        self.how = how
+        self.left = call
+
+        def interrupt(trainer: Any, *args: Any) -> None:
+            if trainer.sanity_checking:
+                return
+            self.left -= 1
+            if self.left == -1 and how == "sigterm":
+                os.kill(os.getpid(), signal.SIGTERM)
+            elif self.left == -1:
+                raise KeyboardInterrupt if how == "ctrl-c" else RuntimeError("interrupted")
+
+        setattr(self, hook, interrupt)
+
+
+def write_config(folder: Path, name: str = "mini", **changes: dict[str, Any]) -> Path:
+    """``<folder>/configs/tiny/<name>.yaml`` with the values of `CONFIG`, sections updated by ``changes``."""
+    path = folder / "configs" / "tiny" / f"{name}.yaml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sections = CONFIG.keys() | changes.keys()
+    path.write_text(yaml.safe_dump({key: CONFIG.get(key, {}) | changes.get(key, {}) for key in sections}))
+    return path
+
+
+def csv_rows(run: Path) -> list[dict[str, str]]:
+    """The CSV log without empty cells."""
+    with (run / "metrics.csv").open(newline="") as file:
+        return [{name: value for name, value in row.items() if value} for row in csv.DictReader(file)]
+
+
+def tensorboard_scalars(run: Path, skip: tuple[str, ...] = ()) -> dict[str, list[tuple[int, float]]]:
+    """(step, value) of every scalar, by step (files written within one second have no order among them)."""
+    events = EventAccumulator(str(run), size_guidance={"scalars": 0})
+    events.Reload()
+    scalars = {}
+    for tag in events.Tags()["scalars"]:
+        if tag not in skip:
+            scalars[tag] = sorted((event.step, event.value) for event in events.Scalars(tag))
+    return scalars
