@@ -2,9 +2,21 @@
 
 from callbacks.checkpoints import AtomicCheckpointIO, Checkpoints
 from callbacks.cost import Cost
+from callbacks.knowledge_injection import KnowledgeInjection
+from callbacks.knowledge_probing import KnowledgeProbing
 from callbacks.preview import Preview
 from callbacks.progress import ProgressLines
 from callbacks.rng import RNGState
 from callbacks.run_files import RunFiles
 
-__all__ = ["AtomicCheckpointIO", "Checkpoints", "Cost", "Preview", "ProgressLines", "RNGState", "RunFiles"]
+__all__ = [
+    "AtomicCheckpointIO",
+    "Checkpoints",
+    "Cost",
+    "KnowledgeInjection",
+    "KnowledgeProbing",
+    "Preview",
+    "ProgressLines",
+    "RNGState",
+    "RunFiles",
+]
