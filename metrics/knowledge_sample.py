@@ -155,7 +155,7 @@ def draw_sample(runs: Sequence[Run], scenarios: Sequence[str], types: Sequence[s
 def _part(run: Run, columns: np.ndarray, elapsed_G: np.ndarray, steps_T: np.ndarray) -> dict:
     """One run's rows of a sample."""
     scores_TQ, injections_QN = run.scores_TQ[:, columns], run.injections_QN[columns]
-    injections_QN = injections_QN[:, np.isfinite(injections_QN).any(axis=0)]  # others may have more exposures
+    injections_QN = injections_QN[:, : max(1, np.isfinite(injections_QN).any(axis=0).sum())]  # others may have more
     lam_QN = knowledge.local_acquisition_maxima(scores_TQ, run.steps_T, injections_QN, run.window)
     got = knowledge.acquired(scores_TQ, run.steps_T, injections_QN, run.window)
     first_Q1, peak_Q1 = injections_QN[:, :1], got.peak[:, None]
@@ -201,7 +201,7 @@ def _stack(arrays: list[np.ndarray]) -> np.ndarray:
 
 def _elapsed(groups: list[tuple[Run, np.ndarray]]) -> np.ndarray:
     """The grid on which retention is evaluated: the schedule's own resolution and log-spaced points for the fit."""
-    lasts = [np.fmax.reduce(injections_QN, axis=1) for _, injections_QN in groups]
+    lasts = [np.fmax.reduce(injections_QN, axis=1, initial=np.nan) for _, injections_QN in groups]
     end = min(
         knowledge.horizon(run.steps_T, last_Q, run.window) for (run, _), last_Q in zip(groups, lasts, strict=True)
     )
