@@ -19,8 +19,8 @@ import numpy as np
 
 
 def schedule_array(schedules: Sequence[Sequence[int]]) -> np.ndarray:
-    """Ragged exposure times of Q probes as float64 [Q, N], padded with NaN."""
-    times_QN = np.full((len(schedules), max(map(len, schedules), default=0)), np.nan)
+    """Ragged exposure times of Q probes as float64 [Q, N], padded with NaN; N is at least 1."""
+    times_QN = np.full((len(schedules), max([1, *map(len, schedules)])), np.nan)
     for row, schedule in zip(times_QN, schedules, strict=True):
         row[: len(schedule)] = schedule
     return times_QN

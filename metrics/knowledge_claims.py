@@ -18,6 +18,15 @@ from metrics.knowledge_forecast import forecast, popularity
 from metrics.knowledge_sample import CONTROL, INJECTED, Run, Sample, draw_sample
 from metrics.knowledge_statistics import Settings, contrast, estimate, mean_of, point
 
+STATEMENTS = {
+    "jump": "effectivity, injected minus control records (nats)",
+    "decline": "change of the gain from its maximum to the end, duplication minus control (nats)",
+    "log_linear": "R2 of R over log10 t, duplication",
+    "gain_dup_minus_para": "gain after the last exposure, duplication minus paraphrase (nats)",
+    "decay_dup_minus_para": "decay constant, duplication minus paraphrase",
+    "gain_over_control_sd": "gain of duplication in standard deviations of control probes",
+}
+
 
 def compare(runs: Sequence[Run], samples: dict, settings: Settings) -> dict:
     """Quantities behind the claims of the paper, each with its interval; what has no data is left out.
@@ -30,38 +39,38 @@ def compare(runs: Sequence[Run], samples: dict, settings: Settings) -> dict:
     decay_dup_minus_para/{type}, and /mem_gen with both types pooled: difference of decay constants.
     gain_over_control_sd/{type}: gain of duplication in standard deviations of control probes; below 3 R is noise.
     """
-    claims = {}
-
-    def add(name: str, statement: str, result: dict) -> None:
-        if np.isfinite(result["value"]):
-            claims[name] = {"statement": statement, **result}
-
     duplication, paraphrase, control = (samples.get(name, {}) for name in ("duplication", "paraphrase", CONTROL))
-    for kind in control:
+    found = {}
+    for kind, never in control.items():
         if injected := draw_sample(runs, INJECTED, [kind]):
-            result = contrast(st.mean_effectivity, injected, control[kind], settings)
-            add(f"jump/{kind}", "effectivity, injected minus control records (nats)", result)
-    for kind in [kind for kind in duplication if kind in control]:
-        result = contrast(st.mean_change, duplication[kind], control[kind], settings)
-        add(f"decline/{kind}", "change of the gain until the end, duplication minus control (nats)", result)
-        gain = point(mean_of("gain_P"), duplication[kind], settings)
-        spread = np.nanstd(control[kind].gain_P, ddof=1) if np.isfinite(control[kind].gain_P).sum() > 1 else math.nan
-        ratio = {"value": float(gain / spread), "low": math.nan, "high": math.nan}
-        add(f"gain_over_control_sd/{kind}", "gain of duplication over the control probes' standard deviation", ratio)
+            found[f"jump/{kind}"] = contrast(st.mean_effectivity, injected, never, settings)
+        if kind in duplication:
+            found[f"decline/{kind}"] = contrast(st.mean_change, duplication[kind], never, settings)
+            found[f"gain_over_control_sd/{kind}"] = _gain_over_spread(duplication[kind], never)
     for kind, sample in duplication.items():
         draws = estimate(st.decay_draws, sample, settings)
-        result = {name: values[2] for name, values in draws.items()}
-        add(f"log_linear/{kind}", "R2 of R over log10 t, duplication", result)
+        found[f"log_linear/{kind}"] = {name: values[2] for name, values in draws.items()}
     pairs = {kind: (duplication[kind], paraphrase[kind]) for kind in duplication if kind in paraphrase}
     for kind, pair in pairs.items():
-        statement = "gain after the last exposure, duplication minus paraphrase (nats)"
-        add(f"gain_dup_minus_para/{kind}", statement, contrast(mean_of("gain_P"), *pair, settings))
+        found[f"gain_dup_minus_para/{kind}"] = contrast(mean_of("gain_P"), *pair, settings)
     if {"mem", "gen"} <= set(pairs):
         pairs["mem_gen"] = tuple(draw_sample(runs, [scenario], ["mem", "gen"]) for scenario in INJECTED[:2])
     for kind, pair in pairs.items():
-        statement = "decay constant, duplication minus paraphrase"
-        add(f"decay_dup_minus_para/{kind}", statement, contrast(st.decay_constant, *pair, settings))
-    return claims
+        found[f"decay_dup_minus_para/{kind}"] = contrast(st.decay_constant, *pair, settings)
+    return {
+        name: {"statement": STATEMENTS[name.split("/")[0]], **found[name]}
+        for name in sorted(found, key=lambda name: list(STATEMENTS).index(name.split("/")[0]))
+        if math.isfinite(found[name]["value"])
+    }
+
+
+def _gain_over_spread(sample: Sample, control: Sample) -> dict:
+    """Mean gain over the standard deviation of the control probes' gains; no interval."""
+    gains = control.gain_P[np.isfinite(control.gain_P)]
+    spread = gains.std(ddof=1) if len(gains) > 1 else 0.0
+    known = np.isfinite(sample.gain_P)
+    value = sample.gain_P[known].mean() / spread if spread > 0 and known.any() else math.nan
+    return {"value": float(value), "low": math.nan, "high": math.nan}
 
 
 def mem_gen_gaps(cells: dict) -> dict:
