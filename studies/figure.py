@@ -33,7 +33,7 @@ def draw(report: dict[str, Any], path: Path) -> None:
     top = total
     for claim, title, head, body in zip(claims, titles, heads, bodies, strict=True):
         colour = VERDICTS[claim["verdict"]] if report["mode"] == "reported" else FAINT
-        style = {"va": "top", "fontsize": 11, "fontweight": "bold"}
+        style: dict[str, Any] = {"va": "top", "fontsize": 11, "fontweight": "bold"}
         figure.text(0.02, (top - 0.15) / total, "\n".join(title), color=INK, linespacing=1.25, **style)
         figure.text(0.97, (top - 0.15) / total, claim["words"], ha="right", color=colour, **style)
         top -= head + body

@@ -24,7 +24,7 @@ from studies.stages import Stage, Work
 from studies.workers import GRACE, Launch, Worker
 from text.errors import UserError
 
-LAST_LINES = 15
+LAST_LINES = 25  # an error of data is up to 21
 
 
 def run(work: Work, launch: Launch, jobs: int = 1, console: Console | None = None) -> None:

@@ -80,11 +80,12 @@ def judge(claim: Claim, values: Mapping[str, Values], guards: list[float], obsta
             obstacles.append(f"precondition not met: {guard}, but it is {value:.4g}")
     verdict, is_reversed = decide(criterion, found.interval)
     notes = list(obstacles)
-    if len(set(found.per_seed.values())) == 1 < len(found.per_seed):
-        notes.append("every seed gave exactly the same value")
+    for name, seen in [(statistic.contrast, found), *((arm, arms[arm]) for arm in statistic.arms)]:
+        if len(set(seen.per_seed.values())) == 1 < len(seen.per_seed):
+            notes.append(f"every seed gave exactly the same value of {name}: does the seed reach it?")
     if obstacles:
         verdict, is_reversed = "INCONCLUSIVE", False
-    return Outcome(claim, verdict, is_reversed, tuple(notes), arms, found)
+    return Outcome(claim, verdict, is_reversed, tuple(dict.fromkeys(notes)), arms, found)
 
 
 def decide(criterion: Criterion, found: Interval) -> tuple[Verdict, bool]:

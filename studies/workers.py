@@ -6,6 +6,7 @@ It knows folders, locks and logs. It does not know studies or the order of stage
 from __future__ import annotations
 
 import fcntl
+import io
 import multiprocessing
 import os
 import shutil
@@ -163,12 +164,14 @@ def _print_to(log: Path, append: bool) -> None:
     with log.open("ab" if append else "wb") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
-    sys.stdout.reconfigure(line_buffering=True)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)
 
 
 def _follow_parent() -> None:
     """End with the parent, even if it was killed: nobody may go on writing into a stage that will be started again."""
-    wait([multiprocessing.parent_process().sentinel])
+    if parent := multiprocessing.parent_process():
+        wait([parent.sentinel])
     for process in _subprocesses:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)

@@ -102,9 +102,11 @@ def test_guards_and_obstacles_leave_no_verdict():
 
 
 def test_equal_values_are_pointed_out():
-    outcome = judged(GREATER, by_seed(2, 3, 4), by_seed(1, 2, 3))
+    outcome = judged(GREATER | {"level": 0.8}, by_seed(2, 3, 4), by_seed(1, 1, 1))
     assert outcome.verdict == "SHOWN"
-    assert outcome.notes == ("every seed gave exactly the same value",)
+    assert outcome.notes == ("every seed gave exactly the same value of b: does the seed reach it?",)
+    outcome = judged(GREATER, by_seed(2, 3, 4), by_seed(1, 2, 3))
+    assert outcome.notes == ("every seed gave exactly the same value of a - b: does the seed reach it?",)
 
 
 ROWS = {"metric": "rows.jsonl#right", "paired_by": ["seed", "id"]}
