@@ -160,7 +160,7 @@ def plan_exposures(
         raise UserError(
             f"{most} passages at one step but the batch has {rows} rows: batch_size {most}, or overflow waves | pack"
         )
-    return _in_waves(due, rows, schedule)
+    return _in_waves(due, rows)
 
 
 def _too_few(fact: Fact, needed: int, policy: str) -> str | None:
@@ -179,8 +179,9 @@ def _wording(fact: Fact, number: int) -> str:
     return fact.paraphrases[(number - 1) % len(fact.paraphrases)]
 
 
-def _in_waves(due: dict[int, list[Exposure]], rows: int, schedule: InjectionSchedule) -> dict[int, list[Exposure]]:
+def _in_waves(due: dict[int, list[Exposure]], rows: int) -> dict[int, list[Exposure]]:
     """First come, first served: what finds no row at its step goes to the head of the next step's queue."""
+    dates = {(exposure.fact, exposure.number): step for step, exposures in due.items() for exposure in exposures}
     plan: dict[int, list[Exposure]] = {}
     queue: list[Exposure] = []
     step, last = min(due, default=0), max(due, default=-1)
@@ -188,11 +189,11 @@ def _in_waves(due: dict[int, list[Exposure]], rows: int, schedule: InjectionSche
         queue += due.get(step, [])
         plan[step], queue = queue[:rows], queue[rows:]
         for exposure in plan[step]:
-            following = schedule.steps_of(exposure.fact)[exposure.number + 1 :][:1]
-            if following and step >= following[0]:
+            following = dates.get((exposure.fact, exposure.number + 1))
+            if following is not None and step >= following:
                 raise UserError(
                     f"{len(due[min(due)])} passages in batches of {rows} rows are not through when their next injection"
-                    f" is due (step {following[0]}): raise batch_size, or the interval between injections"
+                    f" is due (step {following}): raise batch_size, or the interval between injections"
                 )
         step += 1
     return {step: exposures for step, exposures in plan.items() if exposures}
