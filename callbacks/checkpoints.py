@@ -18,6 +18,8 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch.optim import Optimizer
 
+from lm.checkpoints import open_checkpoint
+
 
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes a checkpoint file straight to its disk under another name, then renames it."""
@@ -41,6 +43,10 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             raise
         finally:
             partial.unlink(missing_ok=True)
+
+    def load_checkpoint(self, path: str | Path, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Loads a file, or a directory of shards: what several ranks have saved goes on on one."""
+        return open_checkpoint(Path(path)) if Path(path).is_dir() else super().load_checkpoint(path, *args, **kwargs)
 
 
 class Checkpoints(ModelCheckpoint):
