@@ -44,7 +44,7 @@ class LoRA:
         if not isinstance(self.dropout, int | float) or not 0 <= self.dropout < 1:
             raise UserError(f"lora: 'dropout' is {self.dropout!r}; it must lie in [0, 1)")
 
-    def attach(self, model: PreTrainedModel) -> PeftModel:
+    def attach(self, model: PreTrainedModel, task: str = "CAUSAL_LM") -> PeftModel:
         """The model with adapters that change nothing yet; only they can be trained.
 
         Raises:
@@ -57,7 +57,7 @@ class LoRA:
             lora_alpha=self.alpha,  # type: ignore[arg-type]  # peft divides it, any number will do
             lora_dropout=self.dropout,
             target_modules=self.target_modules,
-            task_type="CAUSAL_LM",
+            task_type=task,
         )
         try:
             return get_peft_model(model, config)  # type: ignore[return-value]

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import nn
@@ -29,7 +29,17 @@ Attention = Literal["auto", "sdpa", "eager", "flash_attention_2", "flash_attenti
 
 
 class Backbone(ABC):
-    """A causal language model to be built; what every kind of backbone has in common."""
+    """A model to be built, by default a causal language model; what every kind of backbone has in common.
+
+    Attributes:
+        auto: the class of transformers that finds the architecture.
+        task: what peft calls its use.
+        replaceable: prefixes of weights that a file may lack, because nothing reads them.
+    """
+
+    auto: ClassVar[Any] = AutoModelForCausalLM
+    task: ClassVar[str] = "CAUSAL_LM"
+    replaceable: ClassVar[tuple[str, ...]] = ()
 
     lora: LoRA | None
     quantization: Quantization | None
@@ -67,7 +77,7 @@ class Backbone(ABC):
         model.config.use_cache = False  # with one, transformers lets packed documents see each other
         if self.quantization is not None:
             self.quantization.freeze(model)
-        finished = model if self.lora is None else self.lora.attach(model)
+        finished = model if self.lora is None else self.lora.attach(model, self.task)
         if self.gradient_checkpointing:
             if not model.supports_gradient_checkpointing:
                 raise UserError(f"{type(model).__name__} cannot do gradient_checkpointing: set it to false")
@@ -139,7 +149,7 @@ class PretrainedBackbone(Backbone):
             options["quantization_config"] = self.quantization.config(compute)
             options["device_map"] = {"": torch.get_default_device()}
         with asked_of(name, self.attn_implementation) as attention:
-            loaded: Any = AutoModelForCausalLM.from_pretrained(
+            loaded: Any = self.auto.from_pretrained(
                 name,
                 revision=self.revision or "main",
                 dtype=self.dtype,
@@ -149,7 +159,8 @@ class PretrainedBackbone(Backbone):
                 **options,
             )
         model, info = loaded
-        if missing := sorted(info["missing_keys"]):  # transformers would fill them with random numbers
+        # transformers would fill them with random numbers
+        if missing := sorted(key for key in info["missing_keys"] if not key.startswith(self.replaceable)):
             raise UserError(f"'{name}' lacks {len(missing)} weights of {type(model).__name__}, such as {missing[0]}")
         check_vocabulary(model.get_input_embeddings().weight.shape[0], tokenizer, f"model '{name}'")
         return model
@@ -163,9 +174,7 @@ class PretrainedBackbone(Backbone):
             revision, trust = self.revision or "main", self.trust_remote_code
             config = AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=trust)
             dtype = config.dtype if self.dtype == "auto" else getattr(torch, self.dtype)
-            return AutoModelForCausalLM.from_config(
-                config, dtype=dtype, attn_implementation=attention, trust_remote_code=trust
-            )
+            return self.auto.from_config(config, dtype=dtype, attn_implementation=attention, trust_remote_code=trust)
 
 
 @dataclass(frozen=True)
@@ -191,16 +200,18 @@ class ScratchBackbone(Backbone):
     compile: bool = False
     attn_implementation: Attention = "auto"
 
+    architectures: ClassVar[Any] = ARCHITECTURES
+    kind: ClassVar[str] = "a causal language model"
     lora = None
     quantization = None
 
     def __post_init__(self) -> None:
         """Check what the configuration gave."""
         check_dtype(self.dtype)
-        if self.architecture not in ARCHITECTURES:
+        if self.architecture not in self.architectures:
             raise UserError(
-                f"backbone: 'architecture' {self.architecture!r} is not a causal language model of transformers."
-                + did_you_mean(str(self.architecture), ARCHITECTURES)
+                f"backbone: 'architecture' {self.architecture!r} is not {self.kind} of transformers."
+                + did_you_mean(str(self.architecture), self.architectures)
             )
         if not isinstance(self.config, dict):
             raise UserError(f"backbone: 'config' is {self.config!r}; give the sizes of the model (hidden_size, ...)")
@@ -227,7 +238,7 @@ class ScratchBackbone(Backbone):
         model_config = self.model_config(tokenizer)
         with asked_of(self.architecture, self.attn_implementation) as attention:
             dtype = getattr(torch, self.dtype)
-            return AutoModelForCausalLM.from_config(model_config, dtype=dtype, attn_implementation=attention)
+            return self.auto.from_config(model_config, dtype=dtype, attn_implementation=attention)
 
     def skeleton(self, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
         """The same: on the meta device nothing is drawn."""

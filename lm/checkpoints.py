@@ -6,6 +6,7 @@ Knows the layout of a run folder and what `LanguageModule` adds to a checkpoint;
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -98,7 +99,7 @@ def find_tokenizer(path: Path, checkpoint: dict[str, Any]) -> PreTrainedTokenize
 
 def rebuild_backbone(plain: dict[str, Any]) -> Backbone:
     """The backbone that ``Backbone.plain`` described; only of classes that are already imported."""
-    kinds = {f"{kind.__module__}.{kind.__name__}": kind for kind in Backbone.__subclasses__()}
+    kinds = {f"{kind.__module__}.{kind.__name__}": kind for kind in _descendants(Backbone)}
     if plain["class_path"] not in kinds:
         raise UserError(
             f"the checkpoint's backbone {plain['class_path']} is not known; import the module that defines it"
@@ -106,6 +107,12 @@ def rebuild_backbone(plain: dict[str, Any]) -> Backbone:
     parts = {"lora": LoRA, "quantization": Quantization}
     given = {key: parts[key](**value) if key in parts and value else value for key, value in plain["init_args"].items()}
     return kinds[plain["class_path"]](**given)
+
+
+def _descendants(kind: type) -> Iterator[type]:
+    for child in kind.__subclasses__():
+        yield child
+        yield from _descendants(child)
 
 
 def rebuild_model(checkpoint: dict[str, Any], tokenizer: PreTrainedTokenizerBase) -> Any:

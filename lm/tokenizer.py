@@ -12,6 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
@@ -50,6 +51,8 @@ class PretrainedTokenizer(TokenizerSource):
     pad_token: str | None = None
     bos_token: str | None = None
 
+    ends_documents: ClassVar[bool] = True  # pretraining needs a token for that; encoders often have none
+
     def build(self, texts: Iterable[str] | None = None) -> PreTrainedTokenizerBase:
         """Load it; ``texts`` are not needed and not read."""
         tokenizer = self._load()
@@ -64,7 +67,7 @@ class PretrainedTokenizer(TokenizerSource):
                     + did_you_mean(token, tokenizer.added_tokens_encoder)
                 )
             setattr(tokenizer, role, token)
-        if tokenizer.eos_token_id is None:
+        if self.ends_documents and tokenizer.eos_token_id is None:
             raise UserError(
                 f"tokenizer '{self.name_or_path}' names no end-of-text token, and documents must end with one: "
                 "give 'eos_token'"

@@ -1,0 +1,137 @@
+"""Encoder backbones: which model turns a text into hidden states, as plain values, and how to build it.
+
+The same descriptions as lm/backbone.py, for models without an output layer: BERT-like encoders, the encoder half of T5,
+decoders read at their last token. This file does not know pooling, formats or what the vectors are for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from transformers import AutoConfig, AutoModel, AutoModelForTextEncoding, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES
+
+from lm.backbone import PretrainedBackbone, ScratchBackbone
+from lm.hub import resolve
+from lm.tokenizer import PretrainedTokenizer, TokenizerSource
+from text.errors import UserError
+
+
+class AutoEncoder:
+    """Finds the class of transformers that encodes text: of a two-part model the encoder alone."""
+
+    @staticmethod
+    def _find(config: Any) -> Any:
+        return AutoModelForTextEncoding if config.is_encoder_decoder else AutoModel
+
+    @classmethod
+    def from_pretrained(cls, name: str, **options: Any) -> Any:
+        """As transformers' own."""
+        about = {key: options[key] for key in ("revision", "trust_remote_code")}
+        return cls._find(AutoConfig.from_pretrained(name, **about)).from_pretrained(name, **options)
+
+    @classmethod
+    def from_config(cls, config: Any, **options: Any) -> Any:
+        """As transformers' own."""
+        return cls._find(config).from_config(config, **options)
+
+
+def _headless(model: PreTrainedModel) -> PreTrainedModel:
+    """Without BERT's pooler, which nothing here reads: unused weights are trouble for DDP."""
+    if getattr(model, "pooler", None) is not None:
+        model.pooler = None
+    return model
+
+
+@dataclass(frozen=True)
+class PretrainedEncoder(PretrainedBackbone):
+    """A published encoder, or a published decoder to be used as one.
+
+    Args:
+        name_or_path: hub id, local folder (also of sentence-transformers), or ``builtin:minilm``, the all-MiniLM-L6-v2
+            that comes with the extra `retrieval` and needs no network.
+        adapter: hub id or folder of a LoRA adapter that is merged into the weights before anything else happens
+            (RepLLaMA is published as one).
+    """
+
+    adapter: str | None = None
+
+    auto: ClassVar[Any] = AutoEncoder
+    task: ClassVar[str] = "FEATURE_EXTRACTION"
+    replaceable: ClassVar[tuple[str, ...]] = ("pooler.",)
+
+    def load(self, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
+        """The bare model with its weights."""
+        model = _headless(super().load(tokenizer))
+        if self.adapter is None:
+            return model
+        from peft import PeftModel
+
+        merged: Any = PeftModel.from_pretrained(model, resolve(self.adapter, "adapter")).merge_and_unload()
+        return merged.requires_grad_(True)
+
+    def skeleton(self, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
+        """The architecture, from its configuration alone."""
+        return _headless(super().skeleton(tokenizer))
+
+
+@dataclass(frozen=True)
+class ScratchEncoder(ScratchBackbone):
+    """An encoder with random weights, of any architecture that transformers knows.
+
+    Vocabulary size and special ids come from the tokenizer.
+
+    Args:
+        architecture: the ``model_type`` of a transformers model (bert, modernbert, llama, ...).
+        config: its configuration (hidden_size, num_hidden_layers, ...).
+    """
+
+    auto: ClassVar[Any] = AutoEncoder
+    task: ClassVar[str] = "FEATURE_EXTRACTION"
+    architectures: ClassVar[Any] = MODEL_MAPPING_NAMES
+    kind: ClassVar[str] = "a model"
+
+    def load(self, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
+        """The bare model; its weights are drawn from torch's random state."""
+        return _headless(super().load(tokenizer))
+
+
+@dataclass(frozen=True)
+class EncoderTokenizer(PretrainedTokenizer):
+    """A tokenizer as it was published, for an encoder: it need not know how a document ends."""
+
+    ends_documents: ClassVar[bool] = False
+
+
+@dataclass(frozen=True)
+class WordTokenizer(TokenizerSource):
+    """One token per word between spaces, learnt from the run's own text: for made-up languages.
+
+    Words that the text does not have become one unknown token. ``[SEP]`` is a token of its own, as in BERT.
+
+    Args:
+        max_words: the most frequent words that are kept.
+    """
+
+    max_words: int = 30_000
+
+    def build(self, texts: Iterable[str] | None = None) -> PreTrainedTokenizerBase:
+        """Learn the words of ``texts``."""
+        from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+        from transformers import PreTrainedTokenizerFast
+
+        if texts is None:
+            raise UserError("a WordTokenizer learns its words from text, and there is none: give an EncoderTokenizer")
+        core = Tokenizer(models.WordLevel(unk_token="[UNK]"))
+        core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+        special = ["[PAD]", "[UNK]", "[SEP]"]
+        core.train_from_iterator(texts, trainers.WordLevelTrainer(vocab_size=self.max_words, special_tokens=special))
+        return PreTrainedTokenizerFast(tokenizer_object=core, pad_token="[PAD]", unk_token="[UNK]", sep_token="[SEP]")
+
+
+def encoder_tokenizer(name_or_path: str, revision: str | None = None) -> PreTrainedTokenizerBase:
+    """The tokenizer that lies beside an encoder."""
+    return EncoderTokenizer(str(Path(resolve(name_or_path, "tokenizer"))), revision=revision).build()

@@ -1,0 +1,37 @@
+"""Rows of all ranks on every rank, differentiably: the negatives of one large batch, spread over devices.
+
+Knows ranks, not losses.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+def gather_rows(rows: Tensor) -> Tensor:
+    """The rows of all ranks in the order of ranks, [W n, ...]; every rank gives equally many.
+
+    Gradients flow back to the rank that a row came from, summed over all ranks that used it. With a loss that is the
+    mean over a rank's own rows, and gradients that DDP averages, W ranks train exactly like one with the whole batch.
+    """
+    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+        return rows
+    return _Gather.apply(rows)
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor) -> Tensor:
+        parts = [torch.empty_like(rows) for _ in range(dist.get_world_size())]
+        dist.all_gather(parts, rows.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+        total = gradient.contiguous().clone()
+        dist.all_reduce(total)
+        return total.chunk(dist.get_world_size())[dist.get_rank()]

@@ -1,0 +1,112 @@
+"""Exact nearest neighbours by inner product, block by block: any collection on any device.
+
+Products are summed in float64 and rounded to float32, so that ids and scores do not depend on the sizes of the blocks
+or on the device. Equal scores are ordered by document id, descending as strings, as trec_eval does. This file does not
+know what the vectors stand for.
+
+Shape suffixes: Q queries, C documents of a block, K neighbours, D width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from text.errors import UserError
+
+
+class Rows(Protocol):
+    """Vectors that are read when they are needed: an array, a memory map, a store of embeddings."""
+
+    def __len__(self) -> int:
+        """Number of vectors."""
+        ...
+
+    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+        """The vectors with these numbers, float32 [n, D]."""
+        ...
+
+
+def nearest(
+    queries: Rows,
+    documents: Rows,
+    ids: Sequence[str],
+    k: int,
+    *,
+    block: int = 4096,
+    device: torch.device | str = "cpu",
+    precision: Literal["float64", "float32"] = "float64",
+) -> tuple[np.ndarray, np.ndarray]:
+    """The k documents of largest inner product with each query, best first.
+
+    Args:
+        queries: Q vectors.
+        documents: the collection.
+        ids: of the documents; they order equal scores.
+        k: how many are wanted; a smaller collection gives all of it.
+        block: queries, and documents, that are multiplied at once: memory grows with its square.
+        device: where it is done.
+        precision: in which products are summed. float32 is faster on some GPUs, and its last bits depend on the block.
+
+    Returns: positions of the documents, int64 [Q, K], and scores, float32 [Q, K].
+    """
+    if len(ids) == 0:
+        raise UserError("there is no document to search")
+    # Ties go to the larger id: with documents in that order, the earlier of two equals is the right one.
+    order = np.asarray(sorted(range(len(ids)), key=ids.__getitem__, reverse=True))
+    k = min(k, len(ids))
+    dtype = getattr(torch, precision)
+    found = np.empty((len(queries), k), np.int64)
+    scores = np.empty((len(queries), k), np.float32)
+    for first in range(0, len(queries), block):
+        rows = np.arange(first, min(first + block, len(queries)))
+        query_QD = torch.from_numpy(queries[rows]).to(device, dtype)
+        score_QK = torch.empty(len(rows), 0, device=device)
+        place_QK = torch.empty(len(rows), 0, dtype=torch.int64, device=device)
+        for start in range(0, len(order), block):
+            part = torch.from_numpy(documents[order[start : start + block]]).to(device, dtype)
+            score_QC = (query_QD @ part.T).float()
+            place_QC = torch.arange(start, start + len(part), device=device).expand(len(rows), -1)
+            score_QK, place_QK = _best(torch.cat([score_QK, score_QC], 1), torch.cat([place_QK, place_QC], 1), k)
+        score_QK, by_score = score_QK.sort(dim=1, descending=True, stable=True)
+        found[rows] = order[place_QK.gather(1, by_score).cpu().numpy()]
+        scores[rows] = score_QK.cpu().numpy()
+    return found, scores
+
+
+def _best(score_QC: Tensor, place_QC: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The k best of each row, by place; of equals at the edge the earlier ones, which `topk` does not promise."""
+    if score_QC.shape[1] <= k:
+        return score_QC, place_QC
+    kept = score_QC.topk(k, dim=1).indices
+    edge_Q1 = score_QC.gather(1, kept).amin(dim=1, keepdim=True)
+    crowded = (score_QC >= edge_Q1).sum(dim=1) > k
+    if crowded.any():
+        kept[crowded] = score_QC[crowded].sort(dim=1, descending=True, stable=True).indices[:, :k]
+    kept = kept.sort(dim=1).values
+    return score_QC.gather(1, kept), place_QC.gather(1, kept)
+
+
+def nearest_faiss(queries: Rows, documents: Rows, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """The same by FAISS's exact index, in float32 and without an order among equals; needs the package `faiss-cpu`.
+
+    Args:
+        queries: Q vectors.
+        documents: the collection, read into memory.
+        k: how many are wanted.
+
+    Returns: positions, int64 [Q, K], and scores, float32 [Q, K].
+    """
+    try:
+        import faiss
+    except ImportError as error:
+        raise UserError("search: faiss needs a package: pip install faiss-cpu") from error
+    everything = np.ascontiguousarray(documents[np.arange(len(documents))])
+    index = faiss.IndexFlatIP(everything.shape[1])
+    index.add(everything)
+    scores, found = index.search(np.ascontiguousarray(queries[np.arange(len(queries))]), min(k, len(documents)))
+    return found, scores

@@ -1,0 +1,54 @@
+"""What was encoded is found again: by another process, after a kill, in any order."""
+
+import numpy as np
+
+from lm.embeddings import KEY, EmbeddingStore, StoredRows
+
+
+def some(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return rng.integers(0, 256, (n, KEY), dtype=np.uint8), rng.standard_normal((n, 3)).astype(np.float32)
+
+
+def test_vectors_come_back_by_key(tmp_path):
+    store = EmbeddingStore(tmp_path / "store", 3)
+    keys, vectors = some(10)
+    keys[3, -4:] = 0  # keys may end in zero bytes
+    assert (store.find(keys) == -1).all()
+    assert not (tmp_path / "store").exists()
+    store.append(keys[:4], vectors[:4])
+    store.append(keys[4:8], vectors[4:8])
+    store.reload()
+    places = store.find(keys)
+    assert (places[8:] == -1).all()
+    np.testing.assert_array_equal(store.take(places[:8]), vectors[:8])
+    rows = StoredRows(store, places[[5, 0, 7]])
+    assert len(rows) == 3
+    np.testing.assert_array_equal(rows[np.array([2, 0, 0])], vectors[[7, 5, 5]])
+
+
+def test_parts_of_several_processes_are_one_store(tmp_path):
+    keys, vectors = some(9)
+    for part in (slice(0, 4), slice(4, 9)):
+        EmbeddingStore(tmp_path, 3).append(keys[part], vectors[part])
+    store = EmbeddingStore(tmp_path, 3)
+    np.testing.assert_array_equal(store.take(store.find(keys[::-1])), vectors[::-1])
+    assert len(list(tmp_path.glob("*.keys"))) == 2
+
+
+def test_a_kill_at_any_byte_loses_only_what_was_being_written(tmp_path):
+    keys, vectors = some(5)
+    EmbeddingStore(tmp_path, 3).append(keys, vectors)
+    (key_file,), (vector_file,) = tmp_path.glob("*.keys"), tmp_path.glob("*.vectors")
+    whole = key_file.read_bytes(), vector_file.read_bytes()
+    for cut in range(len(whole[1]) + 1):  # vectors are written first
+        vector_file.write_bytes(whole[1][:cut])
+        key_file.write_bytes(b"" if cut < len(whole[1]) else whole[0])
+        kept = EmbeddingStore(tmp_path, 3).find(keys)
+        assert (kept >= 0).sum() == (5 if cut == len(whole[1]) else 0)
+    for cut in range(len(whole[0])):
+        key_file.write_bytes(whole[0][:cut])
+        store = EmbeddingStore(tmp_path, 3)
+        places = store.find(keys)
+        assert (places >= 0).tolist() == [row < cut // KEY for row in range(5)]
+        np.testing.assert_array_equal(store.take(places[places >= 0]), vectors[: cut // KEY])
