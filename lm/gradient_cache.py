@@ -51,7 +51,7 @@ class _Cached(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient_nD: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        total: list[Tensor | None] = [None] * len(ctx.parameters)
+        total = [torch.zeros_like(p) for p in ctx.parameters]
         enabled, dtype = ctx.autocast
         devices = [torch.cuda.current_device()] if ctx.device_type == "cuda" else []
         for chunk, state, part in zip(ctx.chunks, ctx.random, gradient_nD.split(ctx.rows), strict=True):
@@ -60,10 +60,9 @@ class _Cached(torch.autograd.Function):
                 embeddings = ctx.encode(chunk)
             # Not `backward`: the hooks of DDP must see each parameter once, with the gradient of all chunks.
             found = torch.autograd.grad(embeddings, ctx.parameters, part, allow_unused=True)
-            total = [
-                new if old is None else old if new is None else old.add_(new)
-                for old, new in zip(total, found, strict=True)
-            ]
+            for whole, new in zip(total, found, strict=True):
+                if new is not None:
+                    whole.add_(new)
         return None, None, *total
 
 

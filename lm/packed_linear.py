@@ -28,7 +28,7 @@ def packed_linears(model: nn.Module) -> Iterator[int]:
     """
     layers = [m for m in model.modules() if type(m) is nn.Linear and _packable(m)] if available() else []
     for layer in layers:
-        layer.forward = _Packed(layer)  # type: ignore[method-assign]
+        layer.forward = _Packed(layer)  # type: ignore[method-assign, assignment]
     try:
         yield len(layers)
     finally:

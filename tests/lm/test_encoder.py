@@ -60,7 +60,7 @@ def test_scratch_encoders():
     config = {k: v for k, v in SIZES.items() if k != "vocab_size"}
     model = ScratchEncoder("modernbert", config).build(TOKENIZER)
     assert model.get_input_embeddings().num_embeddings == len(TOKENIZER)
-    with pytest.raises(UserError, match="'brt' is not a model of transformers. Did you mean"):
+    with pytest.raises(UserError, match=r"'brt' is not a model of transformers\. Did you mean"):
         ScratchEncoder("brt", config)
 
 
