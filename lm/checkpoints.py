@@ -109,7 +109,7 @@ def rebuild_backbone(plain: dict[str, Any]) -> Backbone:
     return kinds[plain["class_path"]](**given)
 
 
-def _descendants(kind: type[Backbone]) -> Iterator[type[Backbone]]:
+def _descendants(kind: Any) -> Iterator[Any]:
     for child in kind.__subclasses__():
         yield child
         yield from _descendants(child)
