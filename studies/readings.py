@@ -17,7 +17,7 @@ import numpy as np
 from studies.claims import Contrast, Source, hint
 from studies.stages import Stage, Work
 
-FACTS = ("step", "tokens")  # what the runs of a report are described by, where their metrics.json has it
+FACTS = {"steps": "step", "tokens": "train/tokens"}  # what describes a run in a report: its name in metrics.json
 
 
 class Readings:
@@ -93,4 +93,4 @@ def _records(path: Path) -> list[dict[str, Any]]:
 def facts(work: Work, stage: Stage) -> dict[str, Any]:
     """What a run says of its size, on any machine the same."""
     found = read_metrics(work.root / stage.marker)
-    return {name: found[name] for name in FACTS if name in found}
+    return {name: found[logged] for name, logged in FACTS.items() if logged in found}

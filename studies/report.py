@@ -20,7 +20,7 @@ from rich.text import Text
 from studies.claims import Claim
 from studies.figure import draw
 from studies.provenance import criterion_commit, criterion_hash
-from studies.readings import Readings, facts
+from studies.readings import FACTS, Readings, facts
 from studies.run import read_record
 from studies.stages import Work
 from studies.verdict import Estimate, Outcome, judge
@@ -192,10 +192,10 @@ def _method_section(report: dict[str, Any]) -> Iterator[str]:
     yield f"- Wall-clock of all runs together: {clock(sum(s or 0 for s in seconds))}" + (
         f" ({seconds.count(None)} runs without a record)" if None in seconds else ""
     )
-    yield "\n| stage | arms | seed | steps | tokens | wall-clock |"
-    yield "|---|---|---|---|---|---|"
+    yield "\n" + _row("stage", "arms", "seed", *FACTS, "wall-clock")
+    yield "|---|---|---|" + "---|" * len(FACTS) + "---|"
     for run in report["runs"]:
-        counts = [f"{run[name]:,.0f}" if run.get(name) is not None else "" for name in ("step", "tokens")]
+        counts = [f"{run[name]:,.0f}" if run.get(name) is not None else "" for name in FACTS]
         seed = "shared" if run["seed"] is None else str(run["seed"])
         yield _row(run["stage"], ", ".join(run["arms"]), seed, *counts, clock(run["seconds"]))
     yield "\nThe commands, in order (`reproduce.py` runs them, and only those that have not finished):\n"

@@ -106,6 +106,8 @@ def run_stage(stage: Stage, launch: Launch) -> Result:
         start = time.monotonic()
         if stage.marker.is_file():  # another process ran it meanwhile
             return Result(0.0, None)
+        if others := sorted(stage.home.glob("version_*/metrics.json")):  # a command that was cut off and given again
+            return Result(0.0, f"{others[-1].parent} has finished, but is not {stage.run}: move it there")
         resume = stage.verb == "fit" and any(stage.run.glob("checkpoints/[!.]*.ckpt"))
         if not resume:
             for half_done in stage.home.glob("version_*"):

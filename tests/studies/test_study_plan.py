@@ -1,8 +1,12 @@
 """The schema: what study.yaml may say, and what is said when it says something else."""
 
-import pytest
+import re
+from pathlib import Path
 
-from studies.plan import read_study
+import pytest
+import yaml
+
+from studies.plan import Study, read_study
 from text.errors import UserError
 
 
@@ -114,3 +118,9 @@ def test_several_mistakes_come_together(toy):
     toy.study["stages"]["base"]["verb"] = "train"
     toy.study["development_settings_tried"] = -1
     assert len(refused(toy, "stages.base.verb", "development_settings_tried").splitlines()) == 2
+
+
+def test_the_example_of_the_docs_is_a_study():
+    text = (Path(__file__).resolve().parents[2] / "docs/studies.md").read_text()
+    study = Study.model_validate(yaml.safe_load(re.search(r"```yaml\n(.*?)```", text, re.DOTALL)[1]))
+    assert [str(claim.criterion) for claim in study.claims] == ["95 % interval wholly above 0", "mean >= 0.5"]

@@ -55,6 +55,7 @@ def test_the_report_holds_every_number(toy, tmp_path):
         "Seeds: 1, 2, 3 (reported)",
         "never reported: 0",
         "Settings tried in development: 4",
+        "| stage | arms | seed | steps | tokens | wall-clock |",
         "| base | fast, slow | shared | 10 | 1,280 | n/a |",
         "(13 runs without a record)",
         next(iter(work.stages.values())).command,
@@ -140,10 +141,10 @@ def test_rows_of_a_file_are_paired_by_their_column(toy, tmp_path):
 
 
 def test_guards_are_means_over_seeds(toy, tmp_path):
-    guard = {"metric": "train:tokens", "contrast": "fast", "point": ">= 1281"}
+    guard = {"metric": "train:train/tokens", "contrast": "fast", "point": ">= 1281"}
     toy.study["criterion"]["requires"] = [guard]
     (claim,) = make_report(finish(toy, tmp_path))["claims"]
-    assert claim["notes"] == ["precondition not met: train:tokens of fast >= 1281, but it is 1280"]
+    assert claim["notes"] == ["precondition not met: train:train/tokens of fast >= 1281, but it is 1280"]
 
 
 def test_the_report_says_whether_the_criterion_was_fixed_before(toy, tmp_path):

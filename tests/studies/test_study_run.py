@@ -127,6 +127,18 @@ def test_half_done_without_a_checkpoint_starts_anew(toy, console, left):
     assert work.done(stage)
 
 
+def test_a_run_that_finished_elsewhere_is_not_thrown_away(toy, console):
+    only_base(toy)
+    work = toy.work()
+    (stage,) = work.stages.values()
+    for version, file in (("version_0", "events.out"), ("version_1", "metrics.json")):
+        (toy.root / stage.home / version).mkdir(parents=True)
+        (toy.root / stage.home / version / file).write_text("{}")
+    with pytest.raises(UserError, match=r"version_1 has finished, but is not \S+/version_0: move it there"):
+        run(work, launch, console=console)
+    assert (toy.root / stage.home / "version_1/metrics.json").exists()
+
+
 def test_an_output_that_was_not_left_is_missed_by_name(toy, console):
     toy.study["stages"]["measure"]["set"]["model.seen"] = "{file:train/pairs.jsonl}"
     with pytest.raises(UserError, match=r"'measure' needs \S+/pairs\.jsonl, but 'train' did not.*metrics\.json"):

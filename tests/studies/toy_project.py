@@ -96,7 +96,7 @@ def launch(arguments: list[str]) -> None:
         misbehave(options.get("model.misbehave", ""))
         metrics = {
             "step": 10,
-            "tokens": 1280,
+            "train/tokens": 1280,
             "rate": float(options.get("model.rate", 0)),
             "seed": options.get("seed_everything"),
         }
