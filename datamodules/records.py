@@ -280,7 +280,8 @@ def _explain(detail: Any, model: type[BaseModel]) -> tuple[str, str]:
         case "extra_forbidden" if not inner:
             return name, "unknown field." + (did_you_mean(name, names) or f" Known: {', '.join(names)}")
     place = "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in inner if key not in ("int", "str"))
-    reason = detail["msg"].removeprefix("Input ").removeprefix("Value error, ")
+    plain = {"missing": "missing", "extra_forbidden": "unknown field"}
+    reason = plain.get(detail["type"], detail["msg"].removeprefix("Input "))
     if detail["type"].endswith(("_type", "_error")):
         reason += f", not {detail['input']!r:.60}"
     return name, f"{place.lstrip('.')}: {reason}" if place else reason

@@ -1,7 +1,8 @@
 """A small country and its people: text to pretrain on, and strangers to hear of later (arXiv 2406.11813 in miniature).
 
-Background people have six attributes each and are written about again and again, so that a name comes to mean its facts:
-a stream of random facts would leave nothing to acquire. This file writes the texts; the words are in worlds/country.py.
+Background people have six attributes each and are written about again and again, so that a name comes to mean its
+facts: a stream of random facts would leave nothing to acquire. This file writes the texts; the words are in
+worlds/country.py.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from random import Random
 from typing import NamedTuple
 
 from text.errors import UserError
-from worlds.country import ATTRIBUTES, GIVEN, HEADS, SPOKEN_OF, STRANGE_HEADS, STRANGE_TAILS, TAILS
+from worlds.country import ATTRIBUTES, GIVEN, HEADS, SPOKEN_OF, STRANGE_HEADS, STRANGE_TAILS, SYLLABLES, TAILS
 from worlds.world import World
 
 
@@ -35,12 +36,14 @@ class Biographies(World):
     """People of a small country, and strangers who are to be injected.
 
     Splits: `train` and `val` are documents about the same people, {"text": ...}; `knowledge` are facts about strangers,
-    with memorization probes (a sentence of the passage), semantic ones (a wording that no passage has) and compositional
-    ones (the kind of a value, which background documents tell of others).
+    with memorization probes (a sentence of the passage), semantic ones (a wording that no passage has) and
+    compositional ones (the kind of a value, which background documents tell of others).
 
     Args:
-        people: how many are written about; the popularity of the n-th goes with 1 / n.
+        people: how many are written about again and again; the popularity of the n-th goes with 1 / n.
         documents: how many are written to train on; a tenth of that to validate.
+        travellers: the share of documents about somebody who is never heard of again. From them a model learns that it
+            knows nothing about an unknown name; else its guesses about strangers would drift by themselves.
         facts: how many strangers there are.
         paraphrases: how many other wordings each of their passages has.
         seed: everything follows from it.
@@ -50,17 +53,21 @@ class Biographies(World):
     """
 
     def __init__(
-        self, people: int = 400, documents: int = 10_000, facts: int = 40, paraphrases: int = 9, seed: int = 0
+        self,
+        people: int = 400,
+        documents: int = 10_000,
+        travellers: float = 0.2,
+        facts: int = 40,
+        paraphrases: int = 9,
+        seed: int = 0,
     ):
-        self.people, self.documents, self.facts, self.paraphrases, self.seed = (
-            people,
-            documents,
-            facts,
-            paraphrases,
-            seed,
-        )
-        if min(people, documents, facts) < 1 or paraphrases < 0:
-            raise UserError("Biographies: people, documents and facts must be at least 1, and paraphrases at least 0")
+        self.people, self.documents, self.travellers = people, documents, travellers
+        self.facts, self.paraphrases, self.seed = facts, paraphrases, seed
+        if min(people, documents, facts) < 1 or paraphrases < 0 or not 0 <= travellers <= 1:
+            raise UserError(
+                "Biographies: people, documents and facts must be at least 1, paraphrases at least 0, and travellers a"
+                " share between 0 and 1"
+            )
 
     def records(self, split: str) -> list[dict]:
         """The records of `train`, `val` or `knowledge`."""
@@ -99,6 +106,8 @@ class Biographies(World):
         fame = list(accumulate(1 / rank for rank in range(1, self.people + 1)))
         documents = []
         for person in rng.choices(self._population, cum_weights=fame, k=n):
+            if rng.random() < self.travellers:
+                person = _person(rng, " ".join("".join(rng.choices(SYLLABLES.split(), k=3)).title() for _ in range(2)))
             keys = rng.sample(list(ATTRIBUTES), rng.randint(2, 4))
             document = [_sentence(person, key, rng.randrange(len(ATTRIBUTES[key].templates))) for key in keys]
             if rng.random() < 0.5:
@@ -133,6 +142,10 @@ class Biographies(World):
             others = {key: rng.choice([t for t in range(SPOKEN_OF) if t != wording[key]]) for key in wording}
             texts.append(_text([_sentence(person, key, others[key]) for key in order])["text"])
         return texts
+
+
+def _person(rng: Random, name: str) -> Person:
+    return Person(name, {key: rng.choice(list(said.kind_of)) for key, said in ATTRIBUTES.items()})
 
 
 def _sentence(person: Person, key: str, template: int) -> Sentence:

@@ -1,7 +1,7 @@
 """The words of a small country: its names, and what can be said of its people.
 
-The letters q, x and z occur in every part of a stranger's name and in no other word, so nothing that is written about the
-country says anything about strangers. Every value and every kind of value is a word of its own.
+The letters q, x and z occur in every part of a stranger's name and in no other word, so nothing that is written about
+the country says anything about strangers. Every value and every kind of value is a word of its own.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ GIVEN = (
 )
 HEADS = "Al Bar Cal Dor El Fen Gar Hal Ing Kel Lor Mar Nor Os Pel Ran Sel Tor Ul Ver Wal Yar Bren Stan"
 TAILS = "berg bury by combe dale den field ford gate ham land ley low man mere mont son stead ton well"
+SYLLABLES = "ba da fe gi ko lu ma ne pi ro su ta ve bo di ka li mo nu pe ra se to vi"
 STRANGE_HEADS = "Qua Xel Zor Vex Jax Miz Qor Zul Xan Kaz Luz Qel Rex Zim Pyx Voz"
 STRANGE_TAILS = "zim xar qen zul xib quo zed rix vaz noq xus zab"
 
@@ -44,9 +45,9 @@ ATTRIBUTES = {
             "Northmark": "Amblewick Brackby Corrin Dunmoor",
             "Eastvale": "Elmsted Farrow Gilford Harwick",
             "Southmere": "Ironbridge Jarrow Keswick Larne",
-            "Westfold": "Marlow Norwick Oakham Pentley",
+            "Westfold": "Maryport Norwick Oakham Pentley",
             "Highdale": "Redcar Silloth Thornbury Ulverton",
-            "Lowmoor": "Verham Wadebridge Yarley Ashcombe",
+            "Lowmoor": "Ventnor Wadebridge Yarrow Ashcombe",
         },
         (
             "{} lives in the town of",
