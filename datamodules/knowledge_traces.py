@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import glob
 from pathlib import Path
+from typing import Any
 
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
@@ -34,8 +35,9 @@ class KnowledgeTraces(LightningDataModule):
 
     def test_dataloader(self) -> DataLoader:
         """A single batch `(traces, controls)`, two lists of opened traces."""
-        found = [[KnowledgeTrace.open(folder) for folder in _folders(paths)] for paths in (self.traces, self.controls)]
-        return DataLoader([tuple(found)], batch_size=None)
+        traces, controls = ([KnowledgeTrace.open(f) for f in _folders(paths)] for paths in (self.traces, self.controls))
+        batches: Any = [(traces, controls)]
+        return DataLoader(batches, batch_size=None)
 
 
 def _folders(paths: list[str]) -> list[Path]:

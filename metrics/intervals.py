@@ -39,12 +39,12 @@ def t_interval(values: Sequence[float], level: float = 0.95) -> Interval:
         values: the sample, any length. With no value everything is NaN, with one the bounds are.
         level: coverage.
     """
-    values = np.asarray(values, dtype=np.float64)
-    n = len(values)
-    mean = float(values.mean()) if n else np.nan
+    sample = np.asarray(values, dtype=np.float64)
+    n = len(sample)
+    mean = float(sample.mean()) if n else np.nan
     if n < 2:
         return Interval(mean, np.nan, np.nan, n)
-    half = stats.sem(values) * stats.t.ppf((1 + level) / 2, n - 1)
+    half = stats.sem(sample) * stats.t.ppf((1 + level) / 2, n - 1)
     return Interval(mean, float(mean - half), float(mean + half), n)
 
 
@@ -65,12 +65,12 @@ def bootstrap_interval(
         level: coverage.
         seed: of the resampling.
     """
-    values = np.asarray(values, dtype=np.float64)
-    mean = float(statistic(values, axis=0)) if len(values) else np.nan
-    if len(values) < 2:
-        return Interval(mean, np.nan, np.nan, len(values))
+    sample = np.asarray(values, dtype=np.float64)
+    mean = float(statistic(sample, axis=0)) if len(sample) else np.nan
+    if len(sample) < 2:
+        return Interval(mean, np.nan, np.nan, len(sample))
     result = stats.bootstrap(
-        (values,),
+        (sample,),
         statistic,
         vectorized=True,
         n_resamples=resamples,
@@ -78,7 +78,8 @@ def bootstrap_interval(
         method="percentile",
         rng=np.random.default_rng(seed),
     )
-    return Interval(mean, float(result.confidence_interval.low), float(result.confidence_interval.high), len(values))
+    low, high = result.confidence_interval
+    return Interval(mean, float(low), float(high), len(sample))
 
 
 def weighted_mean(values_P: np.ndarray, weights_BP: np.ndarray) -> np.ndarray:

@@ -54,7 +54,8 @@ def compare(runs: Sequence[Run], samples: dict, settings: Settings) -> dict:
     for kind, pair in pairs.items():
         found[f"gain_dup_minus_para/{kind}"] = contrast(mean_of("gain_P"), *pair, settings)
     if {"mem", "gen"} <= set(pairs):
-        pairs["mem_gen"] = tuple(draw_sample(runs, [scenario], ["mem", "gen"]) for scenario in INJECTED[:2])
+        one, other = (draw_sample(runs, [scenario], ["mem", "gen"]) for scenario in ("duplication", "paraphrase"))
+        pairs["mem_gen"] = one, other
     for kind, pair in pairs.items():
         found[f"decay_dup_minus_para/{kind}"] = contrast(st.decay_constant, *pair, settings)
     return {
@@ -86,7 +87,7 @@ def mem_gen_gaps(cells: dict) -> dict:
 
 def forecasts(samples: dict, cells: dict) -> dict:
     """Sum of decayed gains against what was observed, with the decay of facts that were shown once."""
-    found = {}
+    found: dict[str, dict] = {}
     for kind, once in cells.get("once", {}).items():
         a, b = once["decay"]["a"]["value"], once["decay"]["b"]["value"]
         if math.isfinite(a):
@@ -112,7 +113,7 @@ def across_seeds(runs: Sequence[Run], cells: dict, settings: Settings) -> dict:
         blocks.setdefault(run.seed, []).append(run)
     if len(blocks) < 2:
         return {}
-    found = {}
+    found: dict[str, dict] = {}
     for scenario in [s for s in cells if s != CONTROL]:
         for kind in cells[scenario]:
             values = [_headline(draw_sample(block, [scenario], [kind]), settings) for block in blocks.values()]

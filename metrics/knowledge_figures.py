@@ -5,7 +5,7 @@ This file draws a finished report. It computes nothing but where ink goes.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 COLOURS = {"mem": "#0072B2", "gen": "#D55E00", "hard_gen": "#009E73"}
 OTHERS = ("#CC79A7", "#E69F00", "#56B4E9")
 INK = "#333333"
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.size": 9.5,
     "axes.edgecolor": "#999999",
     "axes.labelcolor": INK,

@@ -44,15 +44,21 @@ def popularity(sample: Sample, settings: Settings) -> dict | None:
     Returns: `intervals`, a list of {interval, slope: {value, low, high} in nats per exposure, n_probes}, and
     `threshold`, the shortest interval whose slope cannot be told from zero (None when all can).
     """
-    intervals = np.unique(sample.interval_P[np.isfinite(sample.interval_P)])
-    if len(intervals) < 2:
+    # Waves of a crowded step move exposures by a step or two: intervals within a factor of 1.5 are one.
+    lowest: list[float] = []
+    for interval in np.unique(sample.interval_P[np.isfinite(sample.interval_P)]):
+        if not lowest or interval > 1.5 * lowest[-1]:
+            lowest.append(interval)
+    if len(lowest) < 2:
         return None
-    found = []
-    for interval in intervals:
-        group = sample.rows(sample.interval_P == interval)
-        found.append({"interval": int(interval), "slope": estimate(_slope, group, settings), "n_probes": len(group)})
-    lost = [entry["interval"] for entry in found if entry["slope"]["low"] <= 0]
-    return {"intervals": found, "threshold": min(lost, default=None)}
+    bounds = zip(lowest, [*lowest[1:], np.inf], strict=True)
+    members = [sample.rows((sample.interval_P >= low) & (sample.interval_P < high)) for low, high in bounds]
+    groups = {int(np.median(group.interval_P)): group for group in members}
+    slopes = {interval: estimate(_slope, group, settings) for interval, group in groups.items()}
+    return {
+        "intervals": [{"interval": i, "slope": slopes[i], "n_probes": len(group)} for i, group in groups.items()],
+        "threshold": min((interval for interval, slope in slopes.items() if slope["low"] <= 0), default=None),
+    }
 
 
 def _slope(sample: Sample, weights_BP: np.ndarray, settings: Settings) -> np.ndarray:

@@ -29,6 +29,7 @@ class TargetSpanLogProb(Metric):
     """
 
     full_state_update = False
+    scores: list[Tensor]
 
     def __init__(self, reduction: Literal["mean", "sum", "first"] = "mean", **kwargs):
         super().__init__(**kwargs)
@@ -68,6 +69,8 @@ class _Curves(Metric):
     """State of every metric of curves: scores and the steps they were measured at."""
 
     full_state_update = False
+    scores: list[Tensor]
+    steps: list[Tensor]
 
     def __init__(self, injections: Sequence[Sequence[int]], window: int = 50, **kwargs):
         super().__init__(**kwargs)
@@ -170,6 +173,8 @@ class DecayConstant(Metric):
     """
 
     full_state_update = False
+    curve: list[Tensor]
+    elapsed: list[Tensor]
 
     def __init__(
         self,

@@ -218,7 +218,7 @@ def _load(trace: KnowledgeTrace, control: KnowledgeTrace | None, span_reduction:
     since = trace.steps >= 0
     steps_T = trace.steps[since]
     schedules = trace.header["injection_steps"]
-    longest = min(schedules.values(), key=lambda times: (-len(times), times), default=[])
+    longest: list[int] = min(schedules.values(), key=lambda times: (-len(times), times), default=[])
     swapped = span_reduction == "mean" and "swapped_mean" in trace.header["channels"]
     return Run(
         name=str(trace.folder),

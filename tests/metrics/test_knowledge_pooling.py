@@ -234,6 +234,8 @@ def test_popularity_sweep_finds_where_levels_stop_rising(tmp_path):
     rising = popularity(dataclasses.replace(sample, level_PN=levels + np.arange(4)), FEW)
     assert rising["threshold"] is None
     assert popularity(draw_sample(runs, ["once"], ["mem"]), FEW) is None
+    crowded = np.where(np.arange(len(sample)) % 3, 16, 17)  # waves: some came a step later
+    assert popularity(dataclasses.replace(sample, interval_P=crowded), FEW) is None
 
 
 # ---------------------------------------------------------------- claims
