@@ -22,6 +22,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from lm.adapters import LoRA, Quantization
 from lm.fingerprint import fingerprint
 from lm.hub import not_loaded, resolve
+from lm.tokenizer import PretrainedTokenizer
 from text.errors import UserError
 from text.suggestions import did_you_mean
 
@@ -50,6 +51,10 @@ class Backbone(ABC):
     @abstractmethod
     def tokenizer_name(self) -> str | None:
         """Where the model's own tokenizer lies; None if it has none."""
+
+    def tokenizer_at(self, name: str) -> PretrainedTokenizer:
+        """What reads the tokenizer in a folder or repository, as models of this kind need it."""
+        return PretrainedTokenizer(name)
 
     @abstractmethod
     def load(self, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:

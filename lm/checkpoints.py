@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerBase
 from lm.adapters import LoRA, Quantization
 from lm.backbone import Backbone
 from lm.fingerprint import require_same_base, require_same_tokenizer
-from lm.tokenizer import PretrainedTokenizer, tokenizer_sha256
+from lm.tokenizer import tokenizer_sha256
 from text.errors import UserError
 
 SHARDED_REST = "meta.pt"
@@ -89,10 +89,11 @@ def find_tokenizer(path: Path, checkpoint: dict[str, Any]) -> PreTrainedTokenize
     """
     saved = checkpoint["language_model"]
     folder = path.parent.parent / "tokenizer"
-    name = str(folder) if folder.is_dir() else rebuild_backbone(saved["backbone"]).tokenizer_name
+    backbone = rebuild_backbone(saved["backbone"])
+    name = str(folder) if folder.is_dir() else backbone.tokenizer_name
     if name is None:
         raise UserError(f"'{folder}' does not exist, and the model was trained from scratch: its tokenizer is needed")
-    tokenizer = PretrainedTokenizer(name).build()
+    tokenizer = backbone.tokenizer_at(name).build()
     require_same_tokenizer(saved["tokenizer_sha256"], tokenizer_sha256(tokenizer))
     return tokenizer
 

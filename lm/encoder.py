@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar
 
 from transformers import AutoConfig, AutoModel, AutoModelForTextEncoding, PreTrainedModel, PreTrainedTokenizerBase
@@ -63,6 +62,10 @@ class PretrainedEncoder(PretrainedBackbone):
     task: ClassVar[str] = "FEATURE_EXTRACTION"
     replaceable: ClassVar[tuple[str, ...]] = ("pooler.",)
 
+    def tokenizer_at(self, name: str) -> PretrainedTokenizer:
+        """What reads the tokenizer in a folder or repository."""
+        return EncoderTokenizer(name)
+
     def load(self, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
         """The bare model with its weights."""
         model = _headless(super().load(tokenizer))
@@ -93,6 +96,10 @@ class ScratchEncoder(ScratchBackbone):
     task: ClassVar[str] = "FEATURE_EXTRACTION"
     architectures: ClassVar[Any] = MODEL_MAPPING_NAMES
     kind: ClassVar[str] = "a model"
+
+    def tokenizer_at(self, name: str) -> PretrainedTokenizer:
+        """What reads the tokenizer in a folder or repository."""
+        return EncoderTokenizer(name)
 
     def load(self, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
         """The bare model; its weights are drawn from torch's random state."""
@@ -130,8 +137,3 @@ class WordTokenizer(TokenizerSource):
         special = ["[PAD]", "[UNK]", "[SEP]"]
         core.train_from_iterator(texts, trainers.WordLevelTrainer(vocab_size=self.max_words, special_tokens=special))
         return PreTrainedTokenizerFast(tokenizer_object=core, pad_token="[PAD]", unk_token="[UNK]", sep_token="[SEP]")
-
-
-def encoder_tokenizer(name_or_path: str, revision: str | None = None) -> PreTrainedTokenizerBase:
-    """The tokenizer that lies beside an encoder."""
-    return EncoderTokenizer(str(Path(resolve(name_or_path, "tokenizer"))), revision=revision).build()

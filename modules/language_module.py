@@ -1,45 +1,29 @@
-"""The base of every method that trains a language model: exact losses, honest logs, small checkpoints.
+"""The base of every method that trains a language model: how tokens are scored.
 
 A method inherits from `LanguageModule`, scores tokens with `forest_logprobs`, `path_logprobs` or `row_logprobs`, and
-returns `global_mean(losses)`. This file knows no method, and nothing of how text became tokens.
+returns ``global_mean(losses)``. This file knows no method, and nothing of how text became tokens; training, logs and
+checkpoints are in modules/backbone_module.py.
 
 Legend: B rows, S tokens per row, N scored predictions, P paths.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
 import torch
-from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor
-from torch.distributed.tensor import DTensor
-from torch.nn.utils import get_total_norm
-from torch.optim import Optimizer
-from transformers import PreTrainedTokenizerBase
 
 from lm.backbone import Backbone
 from lm.batches import TokenRows
-from lm.fingerprint import require_same_base, require_same_tokenizer
 from lm.forest import Forest
 from lm.logprobs import forest_logprobs, path_sums, row_logprobs
-from lm.schedules import keep_configured, settings
-from lm.step_mean import StepMean
-from lm.tokenizer import PretrainedTokenizer, tokenizer_sha256
-from text.errors import UserError
+from modules.backbone_module import BackboneModule
 
 
-class LanguageModule(LightningModule):
+class LanguageModule(BackboneModule):
     """A causal language model and its training, without an objective.
-
-    The loss of an optimizer step is the mean over all its scored tokens (or pairs), however many micro-batches and
-    ranks they were spread over. Logged per step: ``train/loss`` (that mean), ``train/grad_norm`` (before clipping),
-    ``train/tokens`` (computed so far, on all ranks) and ``train/tokens_per_s`` (validation left out).
-
-    Checkpoints hold what training changes, in plain values, and the fingerprint of the base it was trained on.
 
     Args:
         backbone: the model to train.
@@ -56,65 +40,12 @@ class LanguageModule(LightningModule):
         lr_scheduler: LRSchedulerCallable | None = None,
         share_prefixes: Literal["auto"] | bool = "auto",
     ):
-        super().__init__()
-        if not isinstance(backbone, Backbone):
-            raise UserError(f"model: 'backbone' is {backbone!r}; give a PretrainedBackbone or a ScratchBackbone")
-        self.save_hyperparameters()
-        if "_instantiator" not in self.hparams:  # built in Python, not by the CLI: keep what a checkpoint can hold
-            self.save_hyperparameters(ignore=["optimizer", "lr_scheduler"])
-            rebuild = {"backbone": backbone.plain(), "_instantiator": "lightning.pytorch.cli.instantiate_module"}
-            self.save_hyperparameters(rebuild)
-        self.strict_loading = False  # checkpoints lack the frozen part; `load_state_dict` is strict about the rest
-        self.backbone = backbone
-        self.optimizer = optimizer
-        self.lr_scheduler = lr_scheduler
+        super().__init__(backbone, optimizer, lr_scheduler)
         self.share_prefixes = share_prefixes
-        self.model: Any = None  # a PreTrainedModel, or a PeftModel around one, once it is configured
-        self.tokenizer: PreTrainedTokenizerBase | None = None
-        self.tokenizer_sha256 = ""
-        self._tokens_seen: Tensor | int = 0
-
-    # ------------------------------------------------------------------------------------------------- the model
-
-    def configure_model(self) -> None:
-        """Build the backbone for the tokenizer of the data; sharded if the strategy brought a device mesh."""
-        tokenizer = self._find_tokenizer()
-        if self.model is not None:
-            if tokenizer is not self.tokenizer:
-                require_same_tokenizer(self.tokenizer_sha256, tokenizer_sha256(tokenizer))
-            return
-        self.tokenizer, self.tokenizer_sha256 = tokenizer, tokenizer_sha256(tokenizer)
-        if self.device_mesh is None:
-            self.model = self.backbone.build(tokenizer)
-            self.fingerprint = self.backbone.fingerprint(self.model)
-        else:
-            from lm.sharding import build_sharded
-
-            self.model, self.fingerprint = build_sharded(self.backbone, tokenizer, self.device_mesh)
-
-    def _find_tokenizer(self) -> PreTrainedTokenizerBase:
-        data = None if self._trainer is None else getattr(self._trainer, "datamodule", None)
-        tokenizer = getattr(data, "tokenizer", None) or self.tokenizer
-        if tokenizer is not None:
-            return tokenizer
-        if self.backbone.tokenizer_name is not None:
-            return PretrainedTokenizer(self.backbone.tokenizer_name).build()
-        raise UserError("no tokenizer: use a datamodule that has one, or set `module.tokenizer` first")
-
-    def train(self, mode: bool = True) -> LanguageModule:
-        """Train mode for what is trained; parts that are wholly frozen (reference models) stay in eval mode."""
-        super().train(mode)
-        for child in self.children():
-            frozen = [not p.requires_grad for p in child.parameters()]
-            if frozen and all(frozen):
-                child.eval()
-        return self
-
-    # ------------------------------------------------------------------------------------------------ its scores
 
     def forest_logprobs(self, forest: Forest) -> Tensor:
         """Log-probs log p(target | path to its source) of all predictions of a forest, nats, shape [N]."""
-        self._count(forest.input_ids)
+        self.count_tokens(forest.input_ids.numel())
         return forest_logprobs(self.model, forest, share_prefixes=self.share_prefixes)
 
     def path_logprobs(self, forest: Forest) -> Tensor:
@@ -123,139 +54,5 @@ class LanguageModule(LightningModule):
 
     def row_logprobs(self, rows: TokenRows) -> Tensor:
         """Log-probs log p(x[b, s+1] | x[b, <=s]) of dense rows, nats, shape [B, S-1]."""
-        self._count(rows.input_ids)
+        self.count_tokens(rows.input_ids.numel())
         return row_logprobs(self.model, rows.input_ids)
-
-    def _count(self, input_ids: Tensor) -> None:
-        if self.training and torch.is_grad_enabled():
-            self.step_mean.tokens += input_ids.numel()
-
-    # ------------------------------------------------------------------------------------------------ its losses
-
-    def global_mean(self, losses: Tensor, weights: Tensor | None = None) -> Tensor:
-        """What `training_step` returns to minimise the mean loss over the whole global batch.
-
-        Args:
-            losses: one per token or pair, any shape.
-            weights: of the same shape; None counts each loss once.
-        """
-        return self.step_mean.add(losses, weights)
-
-    def log_mean(self, name: str, losses: Tensor) -> None:
-        """Log the mean over a whole validation or test epoch, exact over batches and ranks."""
-        count = losses.numel()
-        self.log(name, losses.mean() if count else losses.sum(), batch_size=count, on_epoch=True, sync_dist=True)
-
-    def on_fit_start(self) -> None:
-        """Start counting."""
-        self.step_mean = StepMean(self.trainer.accumulate_grad_batches, self.trainer.world_size)
-        self._first_bad_step = torch.tensor(torch.inf, device=self.device)
-
-    def on_train_start(self) -> None:
-        """Take the optimizer's settings from the configuration, also after a resume; start the clock."""
-        for optimizer, configured in zip(self.trainer.optimizers, self._configured, strict=True):
-            schedulers = [c.scheduler for c in self.trainer.lr_scheduler_configs]
-            keep_configured(optimizer, schedulers[0] if schedulers else None, configured)
-        self._clock, self._tokens_at_clock = time.perf_counter(), self._tokens_seen
-
-    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        """Make the gradients those of the global mean, before they are clipped; log the step."""
-        gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-        mean, tokens = self.step_mean.finish(gradients, self.device)
-        self._tokens_seen = self._tokens_seen + tokens
-        bad = torch.where(torch.isfinite(mean), torch.inf, self.global_step)
-        self._first_bad_step = torch.minimum(self._first_bad_step, bad)
-        due = (self.global_step + 1) % self.trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
-        if due or self.device.type == "cpu":  # elsewhere each look would stall the device
-            self._refuse_nonfinite()
-        if due:
-            self._log_step(mean, gradients)
-
-    def _log_step(self, mean: Tensor, gradients: list[Tensor]) -> None:
-        norm = get_total_norm(gradients)
-        self.log("train/loss", mean, prog_bar=True)
-        self.log("train/grad_norm", norm.full_tensor() if isinstance(norm, DTensor) else norm)
-        self.log("train/tokens", float(self._tokens_seen))
-        now = time.perf_counter()
-        self.log("train/tokens_per_s", float(self._tokens_seen - self._tokens_at_clock) / (now - self._clock))
-        self._clock, self._tokens_at_clock = now, self._tokens_seen
-
-    def _refuse_nonfinite(self) -> None:
-        if (step := float(self._first_bad_step)) != torch.inf:
-            raise UserError(
-                f"the training loss of step {int(step)} is not finite; nothing is saved from there on. Lower the "
-                "learning rate, clip gradients (--trainer.gradient_clip_val 1.0), warm up longer, or leave 16 bits"
-            )
-
-    def on_validation_start(self) -> None:
-        """Stop the clock of the training throughput."""
-        self._paused = time.perf_counter()
-
-    def on_validation_end(self) -> None:
-        """Let the clock run again."""
-        if self.trainer.training:
-            self._clock += time.perf_counter() - self._paused
-
-    # --------------------------------------------------------------------------------------------- its optimizer
-
-    def configure_optimizers(self) -> Any:
-        """The injected optimizer over trainable parameters, without decay of norms and biases (1-D)."""
-        trained = [p for p in self.parameters() if p.requires_grad]
-        if not trained:
-            raise UserError("no parameter can be trained: a quantized or frozen backbone needs 'lora'")
-        groups: list[dict[str, Any]] = [
-            {"params": [p for p in trained if p.ndim > 1]},
-            {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
-        ]
-        optimizer = self.optimizer([group for group in groups if group["params"]])
-        self._configured = [settings(optimizer)]
-        if self.lr_scheduler is None:
-            return optimizer
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": self.lr_scheduler(optimizer), "interval": "step"}}
-
-    # ------------------------------------------------------------------------------------------- its checkpoints
-
-    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
-        """What training changes: trainable parameters (tied ones once) and buffers."""
-        changed = {name for name, p in self.named_parameters() if p.requires_grad}
-        changed.update(name for name, _ in self.named_buffers())
-        prefix = kwargs.get("prefix", "")
-        state = super().state_dict(*args, **kwargs)
-        return {name: value for name, value in state.items() if name.removeprefix(prefix) in changed}
-
-    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        """Load what `state_dict` gave: all of it and nothing else, whatever ``strict`` says.
-
-        Raises:
-            UserError: if something trained is missing, or something is not part of this model.
-        """
-        keys = super().load_state_dict(state_dict, strict=False, assign=assign)
-        keys.missing_keys[:] = sorted(self.state_dict().keys() & set(keys.missing_keys))
-        if keys.missing_keys:
-            lacking = f"{len(keys.missing_keys)} of the trained weights"
-            raise UserError(f"the checkpoint lacks {lacking}, such as {keys.missing_keys[0]}")
-        if keys.unexpected_keys:
-            further = f"{len(keys.unexpected_keys)} weights that this model does not have"
-            raise UserError(f"the checkpoint holds {further}, such as {keys.unexpected_keys[0]}")
-        return keys
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what is needed to rebuild the model, and to refuse another base or tokenizer; plain values only."""
-        if self.trainer.training:
-            self._refuse_nonfinite()
-        checkpoint["language_model"] = {
-            "method": type(self).__name__,
-            "backbone": self.backbone.plain(),
-            "fingerprint": self.fingerprint,
-            "tokenizer_sha256": self.tokenizer_sha256,
-            "tokens": int(self._tokens_seen),
-        }
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse a checkpoint of another base model or tokenizer."""
-        saved = checkpoint.get("language_model")
-        if saved is None:
-            raise UserError("this is not a checkpoint of a language model trained here")
-        require_same_base(saved["fingerprint"], self.fingerprint)
-        require_same_tokenizer(saved["tokenizer_sha256"], self.tokenizer_sha256)
-        self._tokens_seen = saved["tokens"]
