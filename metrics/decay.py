@@ -113,11 +113,18 @@ def lines(elapsed_G: np.ndarray, curves_BG: np.ndarray) -> tuple[np.ndarray, np.
     return -slope_B, mean_B - slope_B * x_G.mean(), r2_B
 
 
-def tau_steps(inverse_log10_tau: float) -> float:
-    """10^(b / a) from a / b. Percentiles are taken of a / b, which passes through zero where tau is infinite."""
-    if np.isnan(inverse_log10_tau):
-        return np.nan
-    return _power_of_ten(1 / inverse_log10_tau) if inverse_log10_tau > 0 else np.inf
+def tau_angles(a_B: np.ndarray, b_B: np.ndarray) -> np.ndarray:
+    """A stand-in for tau of which percentiles can be taken, where some lines never meet zero, [B].
+
+    The angle of (b, a): log10 tau = b / a is its cotangent. It is bounded and falls as tau rises, to 0 where tau is
+    infinite.
+    """
+    return np.where(a_B <= 0, 0 * a_B, np.arctan2(a_B, b_B))
+
+
+def tau_of_angle(angle: float) -> float:
+    """Tau in steps, from the angle of `tau_angles`."""
+    return np.inf if angle == 0 else _power_of_ten(1 / np.tan(angle))
 
 
 def _exponential(t: np.ndarray, curve: np.ndarray) -> tuple[float, float]:

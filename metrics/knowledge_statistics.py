@@ -158,12 +158,12 @@ def _ratio(kept_PG: np.ndarray, gain_P: np.ndarray, keep_P: np.ndarray, weights_
 
 
 def decay_draws(sample: Sample, weights_BP: np.ndarray, settings: Settings) -> np.ndarray:
-    """a, b, R2 and a / b of the line through the ratio of means at log-spaced t, [B, 4]."""
+    """a, b, R2 and tau (as an angle) of the line through the ratio of means at log-spaced t, [B, 4]."""
     fit_G = fit_points(sample)
     if fit_G.sum() < 2:
         return np.full((len(weights_BP), 4), np.nan)
     a_B, b_B, r2_B = decay.lines(sample.elapsed_G[fit_G], retained_share(sample, weights_BP, settings)[:, fit_G])
-    return np.stack([a_B, b_B, r2_B, a_B / b_B], axis=1)
+    return np.stack([a_B, b_B, r2_B, decay.tau_angles(a_B, b_B)], axis=1)
 
 
 def decay_constant(sample: Sample, weights_BP: np.ndarray, settings: Settings) -> np.ndarray:

@@ -8,7 +8,7 @@ import torch
 from scipy import stats
 
 from metrics import knowledge as k
-from metrics.decay import every_step, fit_decay, lines, tau_steps
+from metrics.decay import every_step, fit_decay, lines, tau_angles, tau_of_angle
 from metrics.knowledge_metrics import (
     DecayConstant,
     Effectivity,
@@ -238,8 +238,15 @@ def test_a17_rising_curve():
     fit = fit_decay(np.array([1, 10, 100]), np.array([0.5, 0.6, 0.7]))
     assert fit.tau_steps == fit.tau_tokens == math.inf
     assert fit.no_decay
-    assert tau_steps(-0.1) == math.inf
-    assert tau_steps(0.25) == pytest.approx(1e4)
+
+
+def test_percentiles_of_tau_go_through_angles():
+    """Lines that rise never meet zero; those that begin below zero are past it: tau orders them all."""
+    a, b = np.array([-0.7, 0.0, 1e-9, 0.1, 0.25, 0.5, 0.5]), np.array([-0.1, 1, 1, 1, 1, 0, -0.5])
+    angles = tau_angles(a, b)
+    assert [tau_of_angle(angle) for angle in angles] == pytest.approx([math.inf] * 3 + [1e10, 1e4, 1, 0.1])
+    assert (np.diff(angles) >= 0).all()
+    assert math.isnan(tau_of_angle(tau_angles(np.array([np.nan]), np.array([1.0]))[0]))
 
 
 def test_a19_steps_to_tokens():

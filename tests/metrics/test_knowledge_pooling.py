@@ -289,3 +289,15 @@ def test_across_seeds(tmp_path):
     assert seeds["decay_constant"]["mean"] == pytest.approx(np.mean([cell["decay"]["a"]["value"] for cell in single]))
     assert seeds["gain"]["mean"] == pytest.approx(np.mean([cell["gain"]["value"] for cell in single]))
     assert json.dumps(knowledge_report(traces[:1], settings=FEW)["across_seeds"]) == "{}"
+
+
+def test_settings_of_the_analysis_are_heard(tmp_path):
+    trace = imagine(tmp_path, noise=0.1)
+    plain, strict, wide, seeded = (
+        knowledge_report([trace], settings=Settings(resamples=20, **change))["cells"]["duplication"]["mem"]
+        for change in ({}, {"min_gain": 99.0}, {"iqr_factor": 0.0}, {"seed": 1})
+    )
+    assert (plain["n_dropped"], strict["n_dropped"]) == (0, plain["n_probes"])
+    assert math.isnan(strict["decay"]["a"]["value"])
+    assert wide["effectivity"]["value"] != plain["effectivity"]["value"] == seeded["effectivity"]["value"]
+    assert seeded["effectivity"]["low"] != plain["effectivity"]["low"]
