@@ -1,0 +1,101 @@
+"""Token files: golden contents, a cache that is whole or not there, and foreign files that are checked."""
+
+import numpy as np
+import pytest
+
+from lm.token_files import cache_folder, kept_tokenizer, open_tokens, tokenised
+from tests.stand_ins import tiny_tokenizer
+from text.errors import UserError
+
+TOKENIZER = tiny_tokenizer()
+TEXTS = ["the cat", "", "hello world " * 3]
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("SEEDLING_CACHE", str(tmp_path / "cache"))
+
+
+def test_documents_are_joined_with_eos():
+    tokens = tokenised("k", lambda: TEXTS, TOKENIZER)
+    expected = [token for text in TEXTS for token in [*TOKENIZER(text)["input_ids"], TOKENIZER.eos_token_id]]
+    assert tokens.tolist() == expected
+    assert tokens.dtype == np.uint16
+    assert TOKENIZER.decode(tokens) == "<|endoftext|>".join([*TEXTS, ""])
+
+
+def test_they_are_made_once():
+    def never():
+        raise AssertionError("made twice")
+
+    first = tokenised("k", lambda: TEXTS, TOKENIZER).tolist()
+    assert tokenised("k", never, TOKENIZER).tolist() == first
+    with pytest.raises(AssertionError, match="made twice"):
+        tokenised("other", never, TOKENIZER)
+
+
+def test_a_run_that_breaks_off_leaves_nothing_behind():
+    def broken():
+        yield from TEXTS * 1000
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        tokenised("k", broken, TOKENIZER)
+    assert list((cache_folder() / "tokens").iterdir()) == []
+
+
+def test_a_limit_bounds_what_is_read():
+    read = []
+
+    def endless():
+        while True:
+            read.append(1)
+            yield "the cat sat"
+
+    tokens = tokenised("k", endless, TOKENIZER, max_tokens=2500)
+    assert len(tokens) == 2500
+    assert len(read) < 2500
+    assert tokens.tolist() == tokenised("whole", lambda: ["the cat sat"] * 1000, TOKENIZER)[:2500].tolist()
+
+
+def test_nothing_gives_no_tokens():
+    assert tokenised("k", lambda: [], TOKENIZER).tolist() == []
+
+
+def test_foreign_files_are_opened_with_and_without_header(tmp_path):
+    ids = np.arange(200, dtype=np.uint16)
+    np.save(tmp_path / "a.npy", ids)
+    np.save(tmp_path / "b.npy", ids.astype(np.uint32))
+    ids.tofile(tmp_path / "c.bin")
+    ids.tofile(tmp_path / "d.npy")  # as OLMo writes them
+    for name in ("a.npy", "b.npy", "c.bin", "d.npy"):
+        assert open_tokens(tmp_path / name, TOKENIZER).tolist() == ids.tolist()
+
+
+def test_foreign_files_are_checked(tmp_path):
+    np.save(tmp_path / "large.npy", np.array([1, len(TOKENIZER)], dtype=np.uint16))
+    np.save(tmp_path / "real.npy", np.ones(3))
+    np.save(tmp_path / "table.npy", np.ones((3, 3), dtype=np.uint16))
+    (tmp_path / "odd.bin").write_bytes(b"abc")
+    for name, message in [
+        ("large.npy", f"token {len(TOKENIZER)}, but the tokenizer has {len(TOKENIZER)}"),
+        ("real.npy", r"float64 \[3\], but a token file is flat and uint16 or uint32"),
+        ("table.npy", r"uint16 \[3, 3\], but a token file is flat"),
+        ("odd.bin", "not a whole number of uint16 tokens"),
+    ]:
+        with pytest.raises(UserError, match=message):
+            open_tokens(tmp_path / name, TOKENIZER)
+
+
+def test_a_trained_tokenizer_is_kept():
+    built = []
+
+    def build():
+        built.append(1)
+        return TOKENIZER
+
+    kept = [kept_tokenizer("k", build) for _ in range(2)]
+    assert len(built) == 1
+    for tokenizer in kept:
+        assert tokenizer(TEXTS)["input_ids"] == TOKENIZER(TEXTS)["input_ids"]
+        assert tokenizer.eos_token_id == TOKENIZER.eos_token_id
