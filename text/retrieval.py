@@ -116,16 +116,25 @@ class TextFormat:
         query: name of a preset (sep, sep_swapped, mteb, e5, e5_instruct, instructor, repllama, query_only,
             instruction_only), or a template with {instruction} and {query}.
         passage: a template with {title} and {text}; what stands before the first of them is a prefix.
+        query_max_length: tokens that are kept of a query's text.
+        passage_max_length: tokens that are kept of a passage's text.
+        append_eos: close every text with the end-of-text token, as models want that are read at their last token.
     """
 
     query: str = "sep"
     passage: str = "{title} {text}"
+    query_max_length: int = 256
+    passage_max_length: int = 256
+    append_eos: bool = False
 
     def __post_init__(self) -> None:
         """Check what the configuration gave."""
         if self.query not in QUERY_FORMATS and "{" not in self.query:
             hint = did_you_mean(self.query, QUERY_FORMATS)
             raise UserError(f"format: 'query' {self.query!r} is neither a preset nor a template.{hint}")
+        for name in ("query_max_length", "passage_max_length"):
+            if not isinstance(length := getattr(self, name), int) or length < 1:
+                raise UserError(f"format: '{name}' is {length!r}; it must be a number of tokens, 1 or more")
         _check_fields("query", self.query, {"instruction", "query"})
         _check_fields("passage", self.passage, {"title", "text"})
 

@@ -1,0 +1,110 @@
+"""How instruction and query become one text, and how they come apart again."""
+
+import pytest
+
+from text.errors import UserError
+from text.retrieval import (
+    Passage,
+    Query,
+    RetrievalTask,
+    Text,
+    TextFormat,
+    group_of,
+    split_instruction,
+    topic_of,
+)
+
+ASKED = Query("7_1", "wine cabinets", "I am a designer.", "7", "7")
+BARE = Query("8", "spoofing", None, "8", "8")
+
+
+@pytest.mark.parametrize(
+    ("format", "text", "content"),
+    [
+        ("sep", "I am a designer. [SEP] wine cabinets", "wine cabinets"),
+        ("sep_swapped", "wine cabinets [SEP] I am a designer.", "wine cabinets [SEP] I am a designer."),
+        ("mteb", "wine cabinets I am a designer.", "wine cabinets I am a designer."),
+        ("e5", "query: I am a designer. [SEP] wine cabinets", "wine cabinets"),
+        ("e5_instruct", "Instruct: I am a designer.\nQuery: wine cabinets", "wine cabinets"),
+        ("instructor", "I am a designer. wine cabinets", "wine cabinets"),
+        ("repllama", "query: I am a designer. [SEP] wine cabinets", "wine cabinets"),
+        ("query_only", "wine cabinets", "wine cabinets"),
+        ("instruction_only", "I am a designer.", "I am a designer."),
+        ("for {query}: {instruction}", "for wine cabinets: I am a designer.", "wine cabinets: I am a designer."),
+    ],
+)
+def test_texts_of_queries(format, text, content):
+    made = TextFormat(query=format).of_query(ASKED)
+    assert made.string == text
+    assert made.string[made.content_from :] == content
+    bare = TextFormat(query=format).of_query(BARE)
+    prefix = "query: " if format in ("e5", "repllama") else ""
+    assert bare == Text(prefix + "spoofing", len(prefix))
+
+
+def test_a_task_can_demand_a_format():
+    assert TextFormat(query="e5").of_query(ASKED, "query_only").string == "wine cabinets"
+
+
+@pytest.mark.parametrize(
+    ("template", "title", "text"),
+    [
+        ("{title} {text}", "Wine", "Wine It is red."),
+        ("{title} {text}", "", "It is red."),
+        ("passage: {title} {text}", "", "passage: It is red."),
+        ("{text}", "Wine", "It is red."),
+        ("Represent the document for retrieval: {text}", "Wine", "Represent the document for retrieval: It is red."),
+    ],
+)
+def test_texts_of_passages(template, title, text):
+    made = TextFormat(passage=template).of_passage(Passage("p", title, "It is red."))
+    assert made.string == text
+    prefix = template.partition("{")[0]
+    assert made.content_from == len(prefix)
+
+
+def test_braces_in_a_text_are_text():
+    query = Query("q", "what is {instruction}?", "I write {code}.", "q", "q")
+    assert TextFormat().of_query(query).string == "I write {code}. [SEP] what is {instruction}?"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"query": "sepp"}, "'sepp' is neither a preset nor a template. Did you mean: sep"),
+        ({"query": "{instruction} {text}"}, "has the field {text}; it may use {instruction} and {query}"),
+        ({"passage": "{titel} {text}"}, "has the field {titel}; it may use {text} and {title}"),
+        ({"query": "{query"}, "'query' '{query'"),
+        ({"query_max_length": 0}, "'query_max_length' is 0"),
+    ],
+)
+def test_bad_formats_are_refused(arguments, message):
+    with pytest.raises(UserError) as refused:
+        TextFormat(**arguments)
+    assert message in str(refused.value)
+
+
+def test_official_texts_come_apart():
+    assert split_instruction("I am. [SEP]  what") == (
+        "I am.",
+        " what",
+    )  # one query of the benchmark begins with a space
+    assert split_instruction("what") == (None, "what")
+    with pytest.raises(ValueError, match=r"2 times \[SEP\]"):
+        split_instruction("a [SEP] b [SEP] c")
+
+
+def test_ids_tell_topic_and_group():
+    assert [topic_of(i) for i in ("7_2", "7_2.1", "7", "a_b", "p_q_3")] == ["7", "7", "7", "a_b", "p_q"]
+    assert group_of("7_2.1", "query") == "7"
+    assert group_of("7_2.1", "instruction") == "7_2"
+
+
+def test_candidates_are_all_passages_of_the_topic():
+    queries = (ASKED, Query("7_2", "wine cabinets", "I rent.", "7", "7"), BARE)
+    qrels = {"7_1": {"a": 1, "x": 0}, "7_2": {"b": 1}, "8": {"c": 2}}
+    task = RetrievalTask("t", queries, (), qrels)
+    assert task.relevant() == [{"a"}, {"b"}, {"c"}]
+    assert task.candidates() == [{"a", "b"}, {"a", "b"}, {"c"}]
+    wider = RetrievalTask("t", queries, (), qrels, siblings={"8": frozenset("cd"), "9": frozenset("e")})
+    assert wider.candidates() == [{"a", "b"}, {"a", "b"}, {"c", "d"}]
