@@ -8,10 +8,13 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
+from torch.optim import Optimizer
 from transformers import PreTrainedTokenizerBase
 
 from lm.adapters import LoRA, Quantization
@@ -79,6 +82,24 @@ def _numbered(optimizer: dict[str, Any]) -> dict[str, Any]:
     number = {name: i for i, name in enumerate(n for group in optimizer["param_groups"] for n in group["params"])}
     groups = [{**group, "params": [number[n] for n in group["params"]]} for group in optimizer["param_groups"]]
     return {"state": {number[n]: s for n, s in optimizer["state"].items()}, "param_groups": groups}
+
+
+def number_as_module(state: dict[str, Any], optimizer: Optimizer, module: nn.Module) -> dict[str, Any]:
+    """Optimizer state whose parameters are numbered in the order of the module, not of the optimizer's groups.
+
+    On one rank any numbers do; a sharded strategy that reads the file takes them for places in ``module.parameters()``
+    and would give parameters one another's moments.
+
+    Args:
+        state: of ``optimizer.state_dict()``.
+        optimizer: over parameters of the module.
+        module: the module that is saved.
+    """
+    place = {id(p): i for i, p in enumerate(module.parameters())}
+    places = [[place[id(p)] for p in group["params"]] for group in optimizer.param_groups]
+    number = dict(zip(chain(*(g["params"] for g in state["param_groups"])), chain(*places), strict=True))
+    groups = [{**group, "params": own} for group, own in zip(state["param_groups"], places, strict=True)]
+    return {"state": {number[n]: moments for n, moments in state["state"].items()}, "param_groups": groups}
 
 
 def find_tokenizer(path: Path, checkpoint: dict[str, Any]) -> PreTrainedTokenizerBase:

@@ -20,6 +20,7 @@ from torch.optim import Optimizer
 from transformers import PreTrainedTokenizerBase
 
 from lm.backbone import Backbone
+from lm.checkpoints import number_as_module
 from lm.fingerprint import require_same_base, require_same_tokenizer
 from lm.schedules import keep_configured, settings
 from lm.step_mean import StepMean
@@ -64,6 +65,7 @@ class BackboneModule(LightningModule):
         self.tokenizer: PreTrainedTokenizerBase | None = None
         self.tokenizer_sha256 = ""
         self._tokens_seen: Tensor | int = 0
+        self._first_bad_step: Tensor | float = torch.inf
 
     # ------------------------------------------------------------------------------------------------- the model
 
@@ -217,8 +219,10 @@ class BackboneModule(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what is needed to rebuild the model, and to refuse another base or tokenizer; plain values only."""
-        if self.trainer.training:
-            self._refuse_nonfinite()
+        self._refuse_nonfinite()
+        if self.device_mesh is None and "optimizer_states" in checkpoint:
+            states = zip(checkpoint["optimizer_states"], self.trainer.optimizers, strict=True)
+            checkpoint["optimizer_states"] = [number_as_module(state, optimizer, self) for state, optimizer in states]
         checkpoint["language_model"] = {
             "method": type(self).__name__,
             "backbone": self.backbone.plain(),

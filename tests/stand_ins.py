@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 from lm.backbone import ScratchBackbone
 from lm.batches import TokenRows
 from lm.tokenizer import BPETokenizer
+from modules.language_module import LanguageModule
 
 LLAMA = {
     "hidden_size": 32,
@@ -50,6 +51,13 @@ def published(folder: Path, seed: int = 0, dtype: str = "float32", **config: obj
 def token_rows(n: int, length: int = 12, seed: int = 0, vocabulary: int = 256) -> Tensor:
     """Rows of random ids [n, length]."""
     return torch.randint(vocabulary, (n, length), generator=torch.Generator().manual_seed(seed))
+
+
+class Answers(LanguageModule):
+    """Scores the tokens below 100 only, so that every row counts a different number."""
+
+    def training_step(self, batch: TokenRows, batch_idx: int) -> Tensor:
+        return self.global_mean(-self.row_logprobs(batch), weights=(batch.input_ids[:, 1:] < 100).float())
 
 
 class Rows(LightningDataModule):

@@ -18,18 +18,10 @@ from lm.backbone import PretrainedBackbone
 from lm.schedules import Warmup
 from lm.tokenizer import BPETokenizer
 from modules.language_module import LanguageModule
-from tests.stand_ins import TEXT, Rows, published, scratch, tiny_tokenizer, token_rows, trainer
+from tests.stand_ins import TEXT, Answers, Rows, published, scratch, tiny_tokenizer, token_rows, trainer
 from text.errors import UserError
 
 SGD = partial(torch.optim.SGD, lr=0.5)
-
-
-class Answers(LanguageModule):
-    """Scores the tokens below 100 only: every row counts a different number."""
-
-    def training_step(self, batch, batch_idx: int) -> Tensor:
-        self.batches = [*getattr(self, "batches", []), batch_idx]
-        return self.global_mean(-self.row_logprobs(batch), weights=(batch.input_ids[:, 1:] < 100).float())
 
 
 class Pretraining(LanguageModule):
@@ -125,7 +117,6 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_is_not_saved(tmp_path, accu
         run(tmp_path, Pretraining, token_rows(8), 1, accumulate_grad_batches=accumulate, callbacks=[Breaks()])
     module, _, fit = run(tmp_path, Pretraining, token_rows(2), 1)
     module._first_bad_step = torch.tensor(1.0)
-    fit.training = True
     with pytest.raises(UserError, match="loss of step 1"):
         fit.save_checkpoint(tmp_path / "bad.ckpt")
     assert not (tmp_path / "bad.ckpt").exists()
@@ -276,6 +267,20 @@ def test_settings_changed_for_a_resume_take_effect(tmp_path, folder):
     fit.fit(module, datamodule=Rows(token_rows(6), 1), ckpt_path=half, weights_only=True)
     assert fit.optimizers[0].param_groups[0]["lr"] == 0.5
     assert fit.optimizers[0].state_dict()["state"][0]["step"] == 4
+
+
+def test_optimizer_state_is_numbered_as_the_module_is_and_still_loads(tmp_path):
+    """Sharded strategies take the numbers for places in module.parameters()."""
+    arguments = {"optimizer": partial(torch.optim.AdamW, lr=0.1), "max_steps": 2}
+    module, _, fit = run(tmp_path, Pretraining, token_rows(4), 1, **arguments)
+    fit.save_checkpoint(path := tmp_path / "run.ckpt")
+    [state] = torch.load(path, weights_only=True)["optimizer_states"]
+    for place, p in enumerate(module.parameters()):
+        assert state["state"][place]["exp_avg"].shape == p.shape
+        torch.testing.assert_close(state["state"][place]["exp_avg"], fit.optimizers[0].state[p]["exp_avg"])
+    _, _, again = run(tmp_path, Pretraining, token_rows(4), 1, ckpt_path=path, **arguments)
+    moments = [a.optimizers[0].state_dict()["state"] for a in (again, fit)]
+    torch.testing.assert_close(*moments, atol=0, rtol=0)
 
 
 def test_another_base_or_tokenizer_is_refused_on_load(tmp_path, folder):
