@@ -14,7 +14,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -193,12 +193,11 @@ def forest_attention(
     Returns: [B, T, heads, head dim], and no weights.
     """
     one = functools.partial(_attend, scaling=scaling, dropout=dropout, softcap=softcap)
-    if span_plan is not None or isinstance(attention_mask, BlockMask):
-        _check_layer(module, attention_mask, span_plan, kwargs)
-    if isinstance(attention_mask, BlockMask):
+    if span_plan is not None:
+        output = _attend_spans(module, one, query, key, value, attention_mask, span_plan, kwargs)
+    elif isinstance(attention_mask, BlockMask):
+        _check_scores(module, kwargs)
         output = _flex(query, key, value, attention_mask, scaling, dropout, softcap)
-    elif span_plan is not None:
-        output = _attend_spans(one, query, key, value, attention_mask, span_plan)
     elif softcap is not None:
         output = one(query, key, value, attention_mask, causal=attention_mask is None and query.shape[2] > 1)
     else:
@@ -208,21 +207,22 @@ def forest_attention(
     return output.transpose(1, 2).contiguous(), None
 
 
-def _check_layer(module, mask, plan, kwargs) -> None:
-    """Refuses a layer that would silently compute something else than the tree rule."""
-    name = type(module).__name__
-    if plan is not None:
-        if not isinstance(mask, Tensor) or mask.dtype != torch.bool or mask.shape != (1, 1, 1, plan.mask_size()):
-            raise UserError(f"{name} does not see the mask of the forest, but one that its model made")
-        if (window := kwargs.get("sliding_window")) not in (None, *plan.windows):
-            raise UserError(f"{name} looks back {window} tokens, but its mask was made for {plan.windows}")
+def _check_scores(module: nn.Module, kwargs: dict) -> None:
+    """Refuses a layer whose scores are more than products of queries and keys: the rest would be dropped silently."""
     for extra in ("s_aux", "position_bias"):
         if kwargs.get(extra) is not None:
-            raise UserError(f"{name} adds {extra} to its scores, which forests do not know")
+            raise UserError(f"{type(module).__name__} adds {extra} to its scores, which forests do not know")
 
 
-def _attend_spans(one: Callable, query, key, value, masks: Tensor, plan: SpanPlan) -> Tensor:
+@torch.compiler.disable  # every forest has another plan: a compiled layer would be compiled anew for each
+def _attend_spans(module, one: Callable, query, key, value, masks: Tensor | None, plan: SpanPlan, kwargs) -> Tensor:
     """Span by span. `split` rather than slices: its gradient is one concatenation."""
+    name = type(module).__name__
+    if not isinstance(masks, Tensor) or masks.dtype != torch.bool or masks.shape != (1, 1, 1, plan.mask_size()):
+        raise UserError(f"{name} does not see the mask of the forest, but one that its model made")
+    if (window := kwargs.get("sliding_window")) not in (None, *plan.windows):
+        raise UserError(f"{name} looks back {window} tokens, but its mask was made for {plan.windows}")
+    _check_scores(module, kwargs)
     lengths = [span.stop - span.start for span in plan.spans]
     queries, keys, values = (tensor.split(lengths, dim=2) for tensor in (query, key, value))
     output, taken = [], 0
@@ -261,19 +261,18 @@ def _flex(query, key, value, mask: BlockMask, scaling, dropout, softcap) -> Tens
             f"attention dropout of {dropout} cannot run on forests on a GPU: FlexAttention has none. "
             "Set the dropout of the attention to 0 in the backbone's config."
         )
-    score_mod = None
-    if softcap is not None:
 
-        def score_mod(score, batch, head, q, k):
-            return softcap * torch.tanh(score / softcap)
+    def capped(score: Tensor, batch: Tensor, head: Tensor, q: Tensor, k: Tensor) -> Tensor:
+        return softcap * torch.tanh(score / softcap)
 
+    flex: Any = flex_attention if torch.compiler.is_compiling() else _compiled_flex()
     gqa = query.shape[1] != key.shape[1]
-    return _compiled_flex()(query, key, value, score_mod, mask, scaling, gqa)
+    return flex(query, key, value, None if softcap is None else capped, mask, scaling, gqa)
 
 
 @functools.cache
 def _compiled_flex() -> Callable:
-    """Compiled once per process: eager FlexAttention would hold all scores."""
+    """Compiled once per process; uncompiled, FlexAttention would hold all scores."""
     return torch.compile(flex_attention)
 
 

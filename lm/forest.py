@@ -12,6 +12,8 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field, fields, replace
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -154,9 +156,7 @@ class Forest:
             trie.insert(tokens)
         trees = [tree for trie in tries.values() for tree in trie.children.values()]
         layout = Layout.of(Trie(np.zeros(0, np.int64), dict(enumerate(trees))).number())
-        rows = [
-            trie.rows(tokens)[path.scored_from :] for path, trie, tokens in zip(paths, owners, ids, strict=True)
-        ]
+        rows = [trie.rows(tokens)[path.scored_from :] for path, trie, tokens in zip(paths, owners, ids, strict=True)]
         entries_K = np.concatenate([np.zeros(0, np.int64), *rows])
         scored_M = np.zeros(len(layout.tokens_M), bool)
         scored_M[entries_K] = True
@@ -172,8 +172,10 @@ class Forest:
 
     def to(self, device: torch.device | str) -> Forest:
         """A copy on `device`; `tree_starts` and `host` stay where they are."""
-        tensors = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "tree_starts"}
-        moved = {k: t.to(device, non_blocking=True) for k, t in tensors.items() if isinstance(t, Tensor)}
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "tree_starts"}
+        moved: dict[str, Any] = {
+            name: value.to(device, non_blocking=True) for name, value in values.items() if isinstance(value, Tensor)
+        }
         return replace(self, **moved, _host=self.host)
 
     def padded(self, multiple: int) -> Forest:
@@ -193,7 +195,9 @@ class Forest:
         """One padded row per leaf, for models that cannot take a tree mask, and to check those that can."""
         host = self.host
         ids, depths, ends = (t.tolist() for t in (host.input_ids, host.position_ids, host.subtree_end))
-        rows, leaves, path = [], [], []
+        rows: list[Tensor] = []
+        leaves: list[int] = []
+        path: list[int] = []
         for row, (token, depth, end) in enumerate(zip(ids, depths, ends, strict=True)):
             del path[depth:]
             path.append(token)
@@ -258,17 +262,16 @@ def _assemble(
     kept = scored_before[layout.ends_M] > scored_before[rows + 1]
     renumber = np.concatenate([[0], np.cumsum(kept)])
     depths_T = layout.depths_M[kept]
-    arrays = (
-        layout.tokens_M[kept],
-        depths_T,
-        renumber[layout.ends_M[kept]],
-        renumber[layout.parents_M[scored_M]],
-        layout.tokens_M[scored_M],
-        branch_N,
+    tensor = partial(torch.as_tensor, dtype=torch.int64)
+    return Forest(
+        input_ids=tensor(layout.tokens_M[kept]),
+        position_ids=tensor(depths_T),
+        subtree_end=tensor(renumber[layout.ends_M[kept]]),
+        sources=tensor(renumber[layout.parents_M[scored_M]]),
+        targets=tensor(layout.tokens_M[scored_M]),
+        branch_ids=tensor(branch_N),
+        num_branches=num_branches,
+        path_offsets=tensor(offsets_P),
+        path_targets=tensor(targets_K),
+        tree_starts=tensor(np.flatnonzero(depths_T == 0)),
     )
-    tensors = [torch.from_numpy(np.ascontiguousarray(array, np.int64)) for array in arrays]
-    offsets, targets, starts = (
-        torch.from_numpy(np.ascontiguousarray(array, np.int64))
-        for array in (offsets_P, targets_K, np.flatnonzero(depths_T == 0))
-    )
-    return Forest(*tensors, num_branches, offsets, targets, starts)

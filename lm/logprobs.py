@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
+from peft import PeftModel
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from transformers import PreTrainedModel
@@ -114,6 +115,5 @@ def _pays(forest: Forest) -> bool:
 
 def _causal_lm(model: nn.Module) -> PreTrainedModel:
     """The model that owns the head, inside its wrappers."""
-    if isinstance(model, DistributedDataParallel):
-        model = model.module
-    return model.get_base_model() if hasattr(model, "peft_config") else model
+    inner = model.module if isinstance(model, DistributedDataParallel) else model
+    return inner.get_base_model() if isinstance(inner, PeftModel) else inner

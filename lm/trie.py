@@ -37,26 +37,26 @@ class Layout:
     def of(cls, runs: Sequence[Run]) -> Layout:
         """Lays out `runs`, given parents first."""
         lengths = np.array([len(run.tokens) for run in runs], np.int64)
-        stops = np.cumsum(lengths)
-        last, depth, end = [0] * len(runs), [0] * len(runs), stops.tolist()
-        above = []
-        for r, (run, stop) in enumerate(zip(runs, stops.tolist(), strict=True)):
-            before, deep = (last[run.parent], depth[run.parent]) if run.parent >= 0 else (-1, 0)
-            above.append((before, deep))
-            last[r], depth[r] = (stop - 1 if len(run.tokens) else before), deep + len(run.tokens)
+        starts = np.cumsum(lengths) - lengths
+        before, depth = np.full(len(runs), -1), np.zeros(len(runs), np.int64)  # of each run's first token
+        stops = starts + lengths
+        for r, run in enumerate(runs):
+            if run.parent >= 0:
+                depth[r] = depth[run.parent] + lengths[run.parent]
+                # A parent without tokens hands on what comes before itself.
+                before[r] = stops[run.parent] - 1 if lengths[run.parent] else before[run.parent]
+        ends = stops.copy()
         for r in range(len(runs) - 1, -1, -1):
             if (parent := runs[r].parent) >= 0:
-                end[parent] = max(end[parent], end[r])
-        before, deep = np.array(above, np.int64).reshape(-1, 2).T
-        starts = stops - lengths
+                ends[parent] = max(ends[parent], ends[r])
         rows = np.arange(lengths.sum())
         first = np.repeat(starts, lengths) == rows
         return cls(
             lengths=lengths,
             tokens_M=np.concatenate([np.zeros(0, np.int64), *(run.tokens for run in runs)]),
-            depths_M=rows - np.repeat(starts - deep, lengths),
+            depths_M=rows - np.repeat(starts - depth, lengths),
             parents_M=np.where(first, np.repeat(before, lengths), rows - 1),
-            ends_M=np.repeat(np.array(end, np.int64), lengths),
+            ends_M=np.repeat(ends, lengths),
         )
 
     def continues(self) -> np.ndarray:

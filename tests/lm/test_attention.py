@@ -25,6 +25,7 @@ from lm.attention import (
 )
 from lm.forest import Forest, Node
 from lm.heads import Predictions, logprobs_in_head
+from lm.logprobs import forest_logprobs
 from text.errors import UserError
 
 TREES = random_trees(np.random.default_rng(5), trees=3, branches=3, levels=3, longest=9)
@@ -242,3 +243,20 @@ def test_attention_that_cannot_be_exchanged():
     )
     with pytest.raises(UserError, match="GPTNeoForCausalLM does not let its attention be exchanged"):
         use_forest_attention(model)
+
+
+@pytest.mark.slow
+def test_compiled_blocks_are_not_compiled_for_every_forest():
+    model = build("llama")
+    plain = plain_copy(model)
+    for block in model.model.layers:
+        block.compile(backend="eager")  # what is traced, without the code generator
+    counts = []
+    for seed in range(6):
+        trees = random_trees(np.random.default_rng(seed), trees=4 + 2 * seed, longest=30)
+        with torch.no_grad():
+            ours, theirs = forest_logprobs(model, Forest.pack(trees), True), trees_alone(plain, trees)
+        torch.testing.assert_close(ours, theirs, atol=1e-10, rtol=0)
+        counts.append(torch._dynamo.utils.counters["stats"]["unique_graphs"])
+    assert counts[0] > 0
+    assert counts[-1] == counts[1]

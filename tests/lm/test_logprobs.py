@@ -165,6 +165,11 @@ def test_logits_exist_only_at_sources_and_in_chunks(monkeypatch):
     with Seen(wide) as seen:
         gradients(row_logprobs(model, torch.randint(0, wide, (4, 60))).flatten(), model)
     assert seen.rows == 35
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.shape[-1:] == (wide,)) or t, lambda t: t):
+        forest_logprobs(model, forest, True)
+    assert kept
+    assert not any(kept)  # logits do not wait for backward: they are computed again
 
 
 def test_shared_prefixes_are_computed_once(llama):
@@ -312,6 +317,8 @@ def test_the_first_use_leaves_no_trace():
     found = []
     for _ in range(2):
         model = from_config(config)
+        # A router with noise draws random numbers in evaluation too.
+        model.register_forward_hook(lambda *_: torch.rand(1).fill_(0).item() or None)
         model.transformer.h[0].eval()
         if found:  # the second model has been tried before
             forest_logprobs(model, FOREST)
