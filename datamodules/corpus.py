@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import torch
@@ -95,7 +95,8 @@ class Corpus(LightningDataModule):
         if seq_len < 2 or batch_size < 1:
             raise UserError(f"seq_len {seq_len} must be at least 2, and batch_size {batch_size} at least 1")
         shared = train if isinstance(train, World) else None
-        self.sources = {"train": train, "val": val or shared, "knowledge": knowledge or shared}
+        given = {"train": train, "val": val or shared, "knowledge": knowledge or shared}
+        self.sources = {split: source for split, source in given.items() if source is not None}
         self.tokenizer_source = tokenizer
         self.seq_len, self.batch_size, self.seed, self.offset_steps = seq_len, batch_size, seed, offset_steps
         self.documents, self.text_column, self.max_tokens = documents, text_column, max_tokens
@@ -118,26 +119,25 @@ class Corpus(LightningDataModule):
     def prepare_data(self) -> None:
         """Trains the tokenizer and writes the token files, on one process; the others then find them in the cache."""
         self._build_tokenizer()
-        for split in ("train", "val"):
-            if self.sources[split] is not None:
-                self._tokens(split)
+        for split in self.sources.keys() - {"knowledge"}:
+            self._tokens(split)
 
     def setup(self, stage: str) -> None:
         """Opens what ``stage`` needs."""
         self._build_tokenizer()
-        if self.sources["knowledge"] is not None:
+        if "knowledge" in self.sources:
             self.facts = self._read_facts(self.sources["knowledge"])
         if stage == "fit":
             self.train_rows = self._rows("train", self.batch_size)
             self._tell()
-        if stage in ("fit", "validate") and self.sources["val"] is not None:
+        if stage in ("fit", "validate") and "val" in self.sources:
             self.val_rows = self._rows("val", 1)
 
     def _build_tokenizer(self) -> None:
         source = self.tokenizer_source or self._of_the_backbone()
         if isinstance(source, PretrainedTokenizer):
             self.tokenizer = source.build()
-        elif self._is_tokens("train"):
+        elif _is_tokens(self.sources["train"]):
             raise UserError(f"'{self.sources['train']}' holds token ids: give the PretrainedTokenizer that made them")
         else:
             key = _digest(repr(source), self._content("train"), self.max_tokens)
@@ -157,7 +157,7 @@ class Corpus(LightningDataModule):
 
     def _tokens(self, split: str) -> np.ndarray:
         source = self.sources[split]
-        if self._is_tokens(split):
+        if _is_tokens(source):
             paths = find_files(source)
             if len(paths) > 1:
                 raise UserError(f"'{source}' is {len(paths)} files: give one token file")
@@ -171,10 +171,6 @@ class Corpus(LightningDataModule):
 
     def _content(self, split: str) -> str:
         return _digest(content_hash(self.sources[split], split), self.documents, self.text_column)
-
-    def _is_tokens(self, split: str) -> bool:
-        source = self.sources[split]
-        return isinstance(source, str) and Path(source).suffix in TOKENS
 
     def _rows(self, split: str, at_least: int) -> np.ndarray:
         """The corpus as rows [n, seq_len]; what does not fill the last row is dropped."""
@@ -220,7 +216,7 @@ class Corpus(LightningDataModule):
 
         def batch_at(position: Position) -> TokenRows:
             rows = row_numbers(self.seed, len(self.train_rows), self.batch_size, position.step + self.offset_steps)
-            first = (position.index % accumulation * world_size + rank) * micro
+            first = (position.in_epoch % accumulation * world_size + rank) * micro
             return self._batch(self.train_rows, rows[first : first + micro])
 
         steps = len(self.train_rows) // self.batch_size
@@ -228,7 +224,7 @@ class Corpus(LightningDataModule):
 
     def val_dataloader(self) -> ResumableLoader | list:
         """Every row once over all ranks, as many batches on each."""
-        if self.sources["val"] is None:
+        if "val" not in self.sources:
             return []
         accumulation, rank, world_size = self._layout()
         most = self.batch_size // (accumulation * world_size)
@@ -270,6 +266,10 @@ def row_numbers(seed: int, n_rows: int, batch_size: int, step: int) -> np.ndarra
         here = places // n_rows == epoch
         rows[here] = shuffled(n_rows, seed, epoch)[places[here] % n_rows]
     return rows
+
+
+def _is_tokens(source: Source) -> TypeGuard[str]:
+    return isinstance(source, str) and Path(source).suffix in TOKENS
 
 
 def _first(texts: Iterable[str], characters: int | None) -> Iterator[str]:

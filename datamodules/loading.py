@@ -23,12 +23,12 @@ class Position(NamedTuple):
     Args:
         number: micro-batches that this rank has finished since training began. Lightning's own epoch would not do: a
             run that `max_steps` ends within an epoch counts it as a whole one.
-        index: those of this epoch, where gradient accumulation starts anew.
+        in_epoch: those of this epoch, where gradient accumulation starts anew.
         step: optimizer steps finished.
     """
 
     number: int
-    index: int
+    in_epoch: int
     step: int
 
 

@@ -126,7 +126,7 @@ def content_hash(source: Source, split: str = "train") -> str:
     """Changes whenever the content of a source does; for a hub data set, only when it is named anew."""
     digest = hashlib.sha256()
     if isinstance(source, World):
-        digest.update(json.dumps(source.records(split), sort_keys=True).encode())
+        digest.update(json.dumps(_made_up(source, split), sort_keys=True).encode())
     elif source.startswith("hub:"):
         digest.update(f"{source} {split}".encode())
     else:
@@ -165,13 +165,20 @@ def find_files(source: str) -> list[str]:
 
 def _raw(source: Source, split: str) -> Iterator[Raw]:
     if isinstance(source, World):
-        for number, record in enumerate(source.records(split), 1):
+        for number, record in enumerate(_made_up(source, split), 1):
             yield f"{name_of(source)}:{number}", record
     elif source.startswith("hub:"):
         yield from _hub(source, split)
     else:
         for path in find_files(source):
             yield from _file(path)
+
+
+def _made_up(world: World, split: str) -> list[dict[str, Any]]:
+    try:
+        return world.records(split)
+    except ValueError as error:
+        raise UserError(f"{name_of(world)}: {error}") from error
 
 
 def _file(path: str) -> Iterator[Raw]:

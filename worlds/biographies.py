@@ -13,7 +13,6 @@ from itertools import accumulate, product
 from random import Random
 from typing import NamedTuple
 
-from text.errors import UserError
 from worlds.country import ATTRIBUTES, GIVEN, HEADS, SPOKEN_OF, STRANGE_HEADS, STRANGE_TAILS, SYLLABLES, TAILS
 from worlds.world import World
 
@@ -47,9 +46,6 @@ class Biographies(World):
         facts: how many strangers there are.
         paraphrases: how many other wordings each of their passages has.
         seed: everything follows from it.
-
-    Raises:
-        UserError: for more people or strangers than there are names.
     """
 
     def __init__(
@@ -63,14 +59,13 @@ class Biographies(World):
     ):
         self.people, self.documents, self.travellers = people, documents, travellers
         self.facts, self.paraphrases, self.seed = facts, paraphrases, seed
-        if min(people, documents, facts) < 1 or paraphrases < 0 or not 0 <= travellers <= 1:
-            raise UserError(
-                "Biographies: people, documents and facts must be at least 1, paraphrases at least 0, and travellers a"
-                " share between 0 and 1"
-            )
 
     def records(self, split: str) -> list[dict]:
         """The records of `train`, `val` or `knowledge`."""
+        if min(self.people, self.documents, self.facts) < 1 or self.paraphrases < 0 or not 0 <= self.travellers <= 1:
+            raise ValueError(
+                "people, documents and facts must be at least 1, paraphrases at least 0, travellers between 0 and 1"
+            )
         match split:
             case "train":
                 return [_text(document) for document in self._train]
@@ -81,7 +76,7 @@ class Biographies(World):
                     Random(f"{self.seed} strangers"), self.facts, STRANGE_HEADS, STRANGE_HEADS, STRANGE_TAILS
                 )
                 return [self._stranger(number, name) for number, name in enumerate(names)]
-        raise UserError(f"Biographies has the splits train, val and knowledge, not '{split}'")
+        raise ValueError(f"there are the splits train, val and knowledge, not '{split}'")
 
     @cached_property
     def _population(self) -> list[Person]:
@@ -165,11 +160,11 @@ def _names(rng: Random, n: int, givens: str, heads: str, tails: str) -> list[str
     """Different names; a family name comes back only when all have been given away.
 
     Raises:
-        UserError: for more than there are.
+        ValueError: for more than there are.
     """
     first, families = givens.split(), ["".join(parts) for parts in product(heads.split(), tails.split())]
     if n > (most := len(first) * len(families)):
-        raise UserError(f"Biographies: there are {most} names, not {n}")
+        raise ValueError(f"there are {most} names, not {n}")
     rng.shuffle(families)
     shift = rng.randrange(len(first))
     turns = [divmod(number, len(families)) for number in range(n)]

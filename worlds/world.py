@@ -11,5 +11,5 @@ class World(ABC):
         """The records of one split, the same at every call.
 
         Raises:
-            UserError: for a split that this world does not have.
+            ValueError: for a split that this world does not have, or a world that cannot be: the reader tells the user.
         """

@@ -28,7 +28,7 @@ class Line(LightningModule):
     def batch_at(self, position: Position) -> torch.Tensor:
         self.seen.append(position)
         if self.by_step:  # a corpus: rows by optimizer step
-            number = position.step * self.accumulation + position.index % self.accumulation
+            number = position.step * self.accumulation + position.in_epoch % self.accumulation
         else:  # packed batches: shuffled per epoch
             number = int(shuffled(N, SEED, position.number // N)[position.number % N])
         return torch.full((2, 1), float(number))

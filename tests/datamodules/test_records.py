@@ -18,6 +18,8 @@ GOOD = {"train_context": "Ann lives in Rome.", "mem_input": ["Ann lives in"], "m
 
 class Two(World):
     def records(self, split):
+        if split == "test":
+            raise ValueError("no tests here")
         return [{"text": f"{split} {i}"} for i in range(2)]
 
 
@@ -80,6 +82,9 @@ def test_worlds_are_sources_too():
     assert [located.record.text for located in read_records(Two(), TextRecord, "val")] == ["val 0", "val 1"]
     with pytest.raises(DataFormatError, match="Two:1: field 'train_context': missing"):
         read_records(Two(), KnowledgeRecord)
+    for read in (lambda: read_records(Two(), TextRecord, "test"), lambda: content_hash(Two(), "test")):
+        with pytest.raises(UserError, match=r"^Two: no tests here$"):
+            read()
 
 
 FIVE = {**GOOD, "gen_input": ["x"] * 5, "gen_target": ["y"] * 4}

@@ -6,7 +6,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from text.errors import UserError
 from text.records import KnowledgeRecord, TextRecord
 from worlds import Biographies
 from worlds.country import ATTRIBUTES, SPOKEN_OF, STRANGE_HEADS, STRANGE_TAILS
@@ -106,10 +105,16 @@ def test_names_are_never_shared():
         names = [person.name for person in Biographies(people=people)._population]
         assert len(set(names)) == people
     assert not {name.split()[1] for name in names} & set(KIND_OF)
-    with pytest.raises(UserError, match="there are 9600 names, not 9601"):
+
+
+def test_worlds_that_cannot_be_are_refused():
+    with pytest.raises(ValueError, match="there are 9600 names, not 9601"):
         Biographies(people=9601, documents=1).records("train")
-    with pytest.raises(UserError, match="at least 1"):
-        Biographies(people=0)
+    for bad in ({"people": 0}, {"documents": 0}, {"facts": 0}, {"paraphrases": -1}, {"travellers": 1.5}):
+        with pytest.raises(ValueError, match="at least 1"):
+            Biographies(**bad).records("val")
+    with pytest.raises(ValueError, match="train, val and knowledge, not 'test'"):
+        Biographies().records("test")
 
 
 def test_popularity_falls_with_rank():
@@ -120,8 +125,3 @@ def test_popularity_falls_with_rank():
     ]
     assert mentions[0] > 3 * mentions[9] > 3 * mentions[99]
     assert 0.7 < mentions[0] / mentions[1] / 2 < 1.4
-
-
-def test_unknown_splits_are_refused():
-    with pytest.raises(UserError, match="train, val and knowledge, not 'test'"):
-        Biographies().records("test")
