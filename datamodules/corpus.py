@@ -18,7 +18,7 @@ from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from transformers import PreTrainedTokenizerBase
 
-from datamodules.loading import Position, ResumableLoader, shares, shuffled
+from datamodules.loading import Position, ResumableLoader, layout, shares, shuffled
 from datamodules.records import Documents, Source, content_hash, find_files, iter_texts, name_of, read_records
 from lm.batches import TokenRows
 from lm.probes import ProbeSet
@@ -211,7 +211,7 @@ class Corpus(LightningDataModule):
 
     def train_dataloader(self) -> ResumableLoader:
         """This rank's micro-batches; an epoch is as many whole global batches as the corpus has."""
-        accumulation, rank, world_size = self._layout()
+        accumulation, rank, world_size = layout(self.trainer, self.batch_size)
         micro = self.batch_size // (accumulation * world_size)
 
         def batch_at(position: Position) -> TokenRows:
@@ -226,7 +226,7 @@ class Corpus(LightningDataModule):
         """Every row once over all ranks, as many batches on each."""
         if "val" not in self.sources:
             return []
-        accumulation, rank, world_size = self._layout()
+        accumulation, rank, world_size = layout(self.trainer, self.batch_size)
         most = self.batch_size // (accumulation * world_size)
         parts = shares(len(self.val_rows), rank, world_size, most)
         return ResumableLoader(lambda position: self._batch(self.val_rows, parts[position.number]), len(parts))
@@ -235,24 +235,10 @@ class Corpus(LightningDataModule):
         """This rank's forests of probes, as many on every rank; ``probes`` tells what they ask."""
         if self.facts is None:
             raise UserError("nothing to predict: probes come from facts, so give data.knowledge")
-        _, rank, world_size = self._layout()
+        _, rank, world_size = layout(self.trainer, self.batch_size)
         self.probes = ProbeSet.build(self.facts, self.tokenizer, shards=world_size)
         forests = [self.probes.forests[number] for number in self.probes.share(rank, world_size)]
         return ResumableLoader(lambda position: forests[position.number], len(forests))
-
-    def _layout(self) -> tuple[int, int, int]:
-        """Accumulated micro-batches, this rank, ranks that see different data."""
-        if self.trainer is None:
-            return 1, 0, 1
-        ranks = self.trainer.distributed_sampler_kwargs or {}
-        accumulation, world_size = self.trainer.accumulate_grad_batches, ranks.get("num_replicas", 1)
-        if self.batch_size % (accumulation * world_size):
-            near = max(self.batch_size // (accumulation * world_size), 1) * accumulation * world_size
-            raise UserError(
-                f"batch_size {self.batch_size} is the rows of an optimizer step over all devices: it must be a multiple"
-                f" of {world_size} ranks x {accumulation} accumulated batches, such as {near}"
-            )
-        return accumulation, ranks.get("rank", 0), world_size
 
     def _batch(self, rows: np.ndarray, which: Iterable[int]) -> TokenRows:
         return TokenRows(torch.from_numpy(rows[np.asarray(which)].astype(np.int64)))

@@ -108,3 +108,26 @@ def shares(n: int, rank: int, world_size: int, most: int) -> list[range]:
     batches = max(1, min(-(-n // (world_size * most)), n // world_size))
     edges = [n * part // (batches * world_size) for part in range(batches * world_size + 1)]
     return [range(edges[part], edges[part + 1]) for part in range(rank, batches * world_size, world_size)]
+
+
+def layout(trainer: Trainer | None, batch_size: int | None = None) -> tuple[int, int, int]:
+    """Accumulated micro-batches, this rank, ranks that see different data.
+
+    Args:
+        trainer: whose layout it is; None is one rank without accumulation.
+        batch_size: what an optimizer step takes over all of them, if it has to be divided.
+
+    Raises:
+        UserError: if it cannot be divided evenly.
+    """
+    if trainer is None:
+        return 1, 0, 1
+    ranks = trainer.distributed_sampler_kwargs or {}
+    accumulation, world_size = trainer.accumulate_grad_batches, ranks.get("num_replicas", 1)
+    if batch_size is not None and batch_size % (accumulation * world_size):
+        near = max(batch_size // (accumulation * world_size), 1) * accumulation * world_size
+        raise UserError(
+            f"batch_size {batch_size} is that of an optimizer step over all devices: it must be a multiple"
+            f" of {world_size} ranks x {accumulation} accumulated batches, such as {near}"
+        )
+    return accumulation, ranks.get("rank", 0), world_size

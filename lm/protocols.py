@@ -9,7 +9,9 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from lm.forest import Forest
+from lm.texts import TokenTable
 from text.knowledge import Facts
+from text.retrieval import RetrievalTask, TextPool
 
 
 @runtime_checkable
@@ -47,6 +49,32 @@ class HasFacts(Protocol):
     batch_size: int
     seq_len: int
     seed: int
+
+
+@runtime_checkable
+class HasRetrievalTasks(Protocol):
+    """A datamodule that brings collections to search, beside `lm.batches.TextBatch`.
+
+    Attributes:
+        tasks: what is searched for; the first is the headline.
+        pool: every distinct text of the tasks once.
+        tokens: of the texts of the pool, in their order; None for a retriever that reads strings.
+    """
+
+    tasks: Sequence[RetrievalTask]
+    pool: TextPool
+    tokens: TokenTable | None
+
+
+@runtime_checkable
+class HasResults(Protocol):
+    """A module whose verdict is more than scalars.
+
+    Attributes:
+        results: plain JSON that goes into metrics.json beside the logged scalars.
+    """
+
+    results: dict[str, Any]
 
 
 @runtime_checkable

@@ -7,7 +7,7 @@ know tokens, nor how anything is searched.
 from __future__ import annotations
 
 import string
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -149,6 +149,39 @@ class TextFormat:
         """The text of a passage; an empty title leaves no space behind."""
         template = self.passage if passage.title else self.passage.replace("{title} ", "").replace("{title}", "")
         return _fill(template, "title" if "{title}" in template else "text", title=passage.title, text=passage.text)
+
+
+@dataclass(frozen=True)
+class TextPool:
+    """Every distinct text of some tasks once, and which of them each task reads.
+
+    Args:
+        texts: all of them.
+        limits: how many tokens of each are kept.
+        queries: task -> number of each query's text.
+        passages: task -> number of each passage's text.
+    """
+
+    texts: list[Text]
+    limits: list[int]
+    queries: dict[str, list[int]]
+    passages: dict[str, list[int]]
+
+    @classmethod
+    def of(cls, tasks: Sequence[RetrievalTask], format: TextFormat) -> TextPool:
+        """Collect the texts of tasks."""
+        known: dict[tuple[Text, int], int] = {}
+
+        def number(text: Text, limit: int) -> int:
+            return known.setdefault((text, limit), len(known))
+
+        queries, passages = {}, {}
+        for task in tasks:
+            asked = [format.of_query(query, task.format) for query in task.queries]
+            queries[task.name] = [number(text, format.query_max_length) for text in asked]
+            shown = [format.of_passage(passage) for passage in task.passages]
+            passages[task.name] = [number(text, format.passage_max_length) for text in shown]
+        return cls([text for text, _ in known], [limit for _, limit in known], queries, passages)
 
 
 def _check_fields(name: str, template: str, known: set[str]) -> None:

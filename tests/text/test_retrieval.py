@@ -85,10 +85,11 @@ def test_bad_formats_are_refused(arguments, message):
 
 
 def test_official_texts_come_apart():
+    # one query of the benchmark begins with a space
     assert split_instruction("I am. [SEP]  what") == (
         "I am.",
         " what",
-    )  # one query of the benchmark begins with a space
+    )
     assert split_instruction("what") == (None, "what")
     with pytest.raises(ValueError, match=r"2 times \[SEP\]"):
         split_instruction("a [SEP] b [SEP] c")
