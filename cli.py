@@ -14,7 +14,7 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -88,7 +88,7 @@ class Parser(LightningArgumentParser):
     """Lightning's parser with help on one screen, and errors that say what would have been right."""
 
     overview = ""
-    config_files: Sequence[Path] = ()
+    config_files: Mapping[str, Path] = {}
 
     def format_help(self) -> str:
         """The overview of a door or verb; the full list of options for anything else."""
@@ -157,7 +157,7 @@ class SeedlingCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Remembers which files were given: errors name them, and the run is called after one."""
         given = sys.argv[1:] if args is None else args
-        files = config_files(given) if isinstance(given, list) else []
+        files = config_files(given) if isinstance(given, list) else {}
         for each in (parser, *getattr(self, "_subcommand_parsers", {}).values()):
             each.config_files = files
         self.config_files = files
@@ -276,9 +276,9 @@ def quiet() -> None:
     warnings.filterwarnings("ignore", category=DeprecationWarning, module="lightning.pytorch.cli")
 
 
-def default_root(config_files: Sequence[Path], model_class: str) -> Path:
+def default_root(config_files: Iterable[str], model_class: str) -> Path:
     """``runs/<method>/<config>``, named after the first config that is no overlay; a saved config keeps its root."""
-    recipes = [file for file in config_files if file.parent.name not in OVERLAYS]
+    recipes = [file for file in map(Path, config_files) if file.parent.name not in OVERLAYS]
     if recipes and recipes[0].parent.name.startswith("version_"):
         return recipes[0].parent.parent
     folder = recipes[0].resolve().parent if recipes else Path()
@@ -300,10 +300,11 @@ def as_list(value: Any) -> list[Any]:
     return [] if value is None else list(value) if isinstance(value, list | tuple) else [value]
 
 
-def config_files(args: Sequence[str]) -> list[Path]:
-    """The files given with --config."""
+def config_files(args: Sequence[str]) -> dict[str, Path]:
+    """The files given with --config, as they were written and where they are."""
     files = [after for flag, after in itertools.pairwise(args) if flag in ("-c", "--config")]
-    return [Path(file) for file in [*files, *(arg[9:] for arg in args if arg.startswith("--config="))]]
+    files += [arg.removeprefix("--config=") for arg in args if arg.startswith("--config=")]
+    return {file: Path(file).absolute() for file in files}
 
 
 class HelpAll(argparse.Action):

@@ -86,15 +86,27 @@ class Checkpoints(ModelCheckpoint):
         now = batches["current"]
         if (trainer.validating and not self.validated) or validation_is_due(trainer):
             forget(batches, now["ready"])
-            expect_again(loops["epoch_loop.val_loop.batch_progress"])
+            expect_again(loops["epoch_loop.val_loop.batch_progress"], 0)
         elif step_is_half_done(trainer):
             forget(batches, now["completed"] - now["completed"] % trainer.accumulate_grad_batches)
             batches["is_last_batch"] = False
-        elif (
-            epochs["current"]["processed"] == epochs["current"]["ready"]
-        ):  # an epoch has ended: the next one is to begin
-            batches |= {"current": dict.fromkeys(now, 0), "is_last_batch": False}
-            forget(epochs, epochs["current"]["processed"])
+        elif epochs["current"]["processed"] == epochs["current"]["ready"] and now["completed"]:
+            self._end_epoch(trainer, batches, epochs)
+
+    @staticmethod
+    def _end_epoch(trainer: Trainer, batches: dict[str, Any], epochs: dict[str, Any]) -> None:
+        """Tells an epoch that has ended from one that max_steps cut short, with which a longer run goes on."""
+        ended = epochs["current"]["processed"]
+        forget(epochs, ended)
+        if batches["current"]["completed"] >= trainer.num_training_batches:
+            batches |= {"current": dict.fromkeys(batches["current"], 0), "is_last_batch": False}
+        else:
+            expect_again(epochs, ended - 1)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """The last step is saved, whatever the schedule of checkpoints."""
+        if self.save_last and self._last_global_step_saved != trainer.global_step and not trainer.fast_dev_run:
+            self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Saves, unless the weights are those of no step."""
@@ -141,12 +153,9 @@ def forget(progress: dict[str, Any], keep: int) -> None:
     progress["total"] = dict.fromkeys(progress["total"], before + keep)
 
 
-def expect_again(progress: dict[str, Any]) -> None:
-    """Makes Lightning, on resume, run the validation that is due from its first batch.
-
-    Lightning goes back to a validation whose last batch was started and not finished.
-    """
-    forget(progress, 0)
+def expect_again(progress: dict[str, Any], keep: int) -> None:
+    """Makes Lightning, on resume, go back to what comes after ``keep``: its mark of a thing begun and not finished."""
+    forget(progress, keep)
     for counts in (progress["total"], progress["current"]):
         counts["ready"] = counts["started"] = counts["completed"] + 1
 

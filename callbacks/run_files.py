@@ -86,7 +86,7 @@ class RunFiles(Callback):
 
 
 class LearningRate(Callback):
-    """Logs the learning rate an optimizer step takes, in the row of that step (Lightning's monitor logs micro-batches)."""
+    """Logs the learning rate of an optimizer step in the row of that step; Lightning's monitor logs micro-batches."""
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         """``lr-<optimizer>``; one value per parameter group where they differ."""

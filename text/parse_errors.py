@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import os
 import re
 import typing
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -62,7 +63,7 @@ def read_complaint(message: str) -> Complaint:
             return Complaint("option" if kind == "unknown" else kind, "", "", **found.groupdict())
     branches: list[tuple[int, str, str]] = []  # (indentation, key, owner) of what leads to the line at hand
     best, depth = Complaint("other", "", "", message), -1
-    for line in message.splitlines():
+    for line in filter(str.strip, message.splitlines()):
         indent = len(line) - len(line.lstrip(" -"))
         text = line.strip(" -")
         branches = [branch for branch in branches if branch[0] < indent]
@@ -96,29 +97,31 @@ def readable_type(text: str) -> str:
     return f"one of {found[1]}" if found else text
 
 
-def explain(message: str, options: Iterable[str], types: Mapping[str, Any], files: Sequence[Path]) -> str:
+def explain(message: str, options: Iterable[str], types: Mapping[str, Any], files: Mapping[str, Path]) -> str:
     """One screen on what is wrong.
 
     Args:
         message: what the parser said.
         options: names of all its options.
         types: type of the value of each top-level argument.
-        files: the config files it was given.
+        files: the config files it was given, as they were written and where they are: a parser changes folders.
     """
     complaint = read_complaint(message)
     word, key = complaint.word, complaint.key
-    owner = import_class(complaint.owner)
-    place = mention(files, word.rpartition(".")[2])
+    owner = import_class(complaint.owner) if complaint.kind != "module" else None
+    place = mention(files, unknown_part(word, options) if complaint.kind == "option" else word)
     if complaint.kind == "option":
         names = parameters(owner) if owner else options
         what = f"{key} ({owner.__name__})" if owner else "the command line" if not place else "the file"
         listed = f"\n  {owner.__name__} takes: {', '.join(names)}" if owner else ""
         return f"{place}{what} has no option '{word}'.{did_you_mean(word, names)}{listed}"
-    if complaint.kind in ("class", "module", "file"):
+    if complaint.kind == "module":
+        return f"{place}{key}: no class '{complaint.owner}', for there is no module '{word}'"
+    if complaint.kind in ("class", "file"):
         if (complaint.kind == "file" and key == "config") or "/" in word or word.endswith((".yaml", ".yml")):
-            folders = [Path(), *(file.parent for file in files)]
-            near = [folder / word for folder in folders if (folder / word).parent.is_dir()]
-            return place + missing_file((near or [Path(word)])[-1])
+            places = [Path(word), *(Path(os.path.normpath(file.parent / word)) for file in files.values())]
+            near = [path for path in places if path.parent.is_dir()]
+            return place + missing_file((near or places)[-1])
         hint = parameters(owner).get(key.rpartition(".")[2]) if owner else types.get(key)
         names = subclasses(hint)
         listed = "" if did_you_mean(word, names) else f" Known: {', '.join(sorted(names))}."
@@ -133,13 +136,21 @@ def explain(message: str, options: Iterable[str], types: Mapping[str, Any], file
     return word
 
 
-def mention(files: Sequence[Path], name: str) -> str:
+def unknown_part(word: str, options: Iterable[str]) -> str:
+    """The first part of a dotted key that leads to no option; the last one of a word that is no key."""
+    parts = word.split(".")
+    prefixes = {option[:end] for option in options for end in range(len(option) + 1)}
+    unknown = (part for end, part in enumerate(parts, 1) if ".".join(parts[:end]) not in prefixes)
+    return next(unknown, parts[-1]) if len(parts) > 1 else word
+
+
+def mention(files: Mapping[str, Path], name: str) -> str:
     """``file:line: `` of the first line of the given files that has ``name`` as a key or value, else nothing."""
-    pattern = re.compile(rf"(?<![\w.]){re.escape(name)}(?![\w])")
-    for file in files:
+    pattern = re.compile(rf"(?<![\w.]){re.escape(name)}(?!\w)")
+    for shown, file in files.items():
         for number, line in enumerate(file.read_text().splitlines() if file.is_file() else [], 1):
             if name and pattern.search(line.partition("#")[0]):
-                return f"{file}:{number}: "
+                return f"{shown}:{number}: "
     return ""
 
 

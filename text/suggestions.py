@@ -6,6 +6,7 @@ It knows strings and folders. It does not know what the names are names of.
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -21,13 +22,13 @@ def did_you_mean(word: str, candidates: Iterable[str]) -> str:
 
 def missing_file(path: str | Path) -> str:
     """Says that ``path`` does not exist, how far it does exist, and which names there are near."""
-    path = Path(path)
+    path = Path(os.path.relpath(path)) if Path(path).is_relative_to(Path.cwd()) else Path(path)
     folder = path.parent
     if not folder.is_dir():
         known = next((parent for parent in folder.parents if parent.is_dir()), Path("."))
         missing = folder.relative_to(known).parts[0]
         names = [entry.name for entry in known.iterdir() if entry.is_dir()]
-        return f"{path}: no such file. There is no folder '{missing}' in {known}/." + did_you_mean(missing, names)
+        return f"{path}: no such file. There is no folder '{missing}' in {known}." + did_you_mean(missing, names)
     names = [entry.name for entry in folder.iterdir()]
     stems = {name.split(".")[0]: name for name in names}
     hint = did_you_mean(path.name, names) or did_you_mean(path.stem, stems)

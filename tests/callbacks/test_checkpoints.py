@@ -11,11 +11,9 @@ from typing import Any
 import pytest
 import torch
 
-from callbacks.checkpoints import AtomicCheckpointIO
 from callbacks.run_folders import resumable_checkpoint
 from cli import main
 from tests.tiny_runs import CONFIG, csv_rows, tensorboard_scalars, write_config
-
 
 VARIANTS: dict[str, dict[str, Any]] = {  # 2 batches a step, 14 batches an epoch, 12 steps
     "often": {},  # validation after batches 6 and 12 of an epoch, checkpoints after every third step
@@ -120,6 +118,18 @@ def test_goes_on_exactly_after_a_signal(tmp_path: Path, uninterrupted: Any, hook
     assert stopped.value.code == (1 if how == "ctrl-c" else None)
     fit(tmp_path, "often", "--ckpt_path", "last")
     assert_same_run(run_of(tmp_path), uninterrupted("often"))
+
+
+@pytest.mark.parametrize("variant", ["often", "epochs", "no validation"])
+def test_a_finished_run_may_be_made_longer(tmp_path: Path, uninterrupted: Any, variant: str) -> None:
+    fit(tmp_path, variant, "--trainer.max_steps", "5")
+    fit(tmp_path, variant, "--ckpt_path", "last")
+    assert_same_run(run_of(tmp_path), uninterrupted(variant))
+
+
+def test_the_last_step_is_saved_whatever_the_schedule(tmp_path: Path) -> None:
+    fit(tmp_path, "often", "--trainer.max_steps", "5", "--checkpoint.every_n_train_steps", "4")
+    assert last(run_of(tmp_path))["global_step"] == 5
 
 
 def test_never_saves_weights_that_belong_to_no_step(tmp_path: Path) -> None:
