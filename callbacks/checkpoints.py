@@ -161,9 +161,9 @@ def expect_again(progress: dict[str, Any], keep: int) -> None:
 
 
 def put_in_place(partial: Path, path: Path) -> None:
-    """Renames a complete file or directory; a directory of shards that was there before goes last."""
+    """Renames a complete file or directory; what was there before goes last, if one of them is a directory."""
     old = path.with_name(f".{path.name}.old")
-    if path.is_dir():
+    if path.is_dir() or (partial.is_dir() and path.exists()):
         remove(old)
         os.replace(path, old)
     os.replace(partial, path)
