@@ -92,8 +92,15 @@ class Corpus(LightningDataModule):
     ):
         super().__init__()
         self.save_hyperparameters(logger=False, ignore=["train", "val", "knowledge", "tokenizer"])
-        if seq_len < 2 or batch_size < 1:
-            raise UserError(f"seq_len {seq_len} must be at least 2, and batch_size {batch_size} at least 1")
+        numbers = {
+            "seq_len": (seq_len, 2),
+            "batch_size": (batch_size, 1),
+            "seed": (seed, 0),
+            "offset_steps": (offset_steps, 0),
+        }
+        for name, (number, least) in numbers.items():  # the parser lets null pass
+            if not isinstance(number, int) or number < least:
+                raise UserError(f"data.{name} is {number}: it must be a whole number of at least {least}")
         shared = train if isinstance(train, World) else None
         given = {"train": train, "val": val or shared, "knowledge": knowledge or shared}
         self.sources = {split: source for split, source in given.items() if source is not None}

@@ -245,8 +245,9 @@ def test_impossible_sizes_are_refused_with_a_remedy(tmp_path, published):
         corpus(str(tmp_path / "a.txt"), tokenizer=published, seq_len=4, batch_size=99)
     with pytest.raises(UserError, match="make 0 rows of 400, but 1 are needed"):
         corpus(val=str(tmp_path / "a.txt"), seq_len=400, batch_size=1)
-    with pytest.raises(UserError, match="seq_len 1 must be at least 2"):
-        Corpus(COUNTRY, seq_len=1)
+    for bad in ({"seq_len": 1}, {"batch_size": None}, {"seed": -1}, {"offset_steps": 0.5}):
+        with pytest.raises(UserError, match=r"data\.\w+ is \S+: it must be a whole number of at least \d"):
+            Corpus(COUNTRY, **bad)
 
 
 def test_probes_are_what_there_is_to_predict(tmp_path, published):
