@@ -19,6 +19,16 @@ if TYPE_CHECKING:
     from transformers import BitsAndBytesConfig, PreTrainedModel
 
 
+def is_adapted(model: nn.Module) -> bool:
+    """Whether a model is a `PeftModel`, without the seconds that importing peft takes."""
+    return hasattr(model, "get_base_model")
+
+
+def base_of(model: Any) -> Any:
+    """The model that adapters were attached to; a bare model is its own."""
+    return model.get_base_model() if is_adapted(model) else model
+
+
 @dataclass(frozen=True)
 class LoRA:
     """Low-rank adapters instead of full fine-tuning (arXiv 2106.09685): the base stays frozen.

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from lm.adapters import base_of
 from text.errors import UserError
 
 NOT_IDENTITY = {
@@ -39,7 +40,7 @@ def fingerprint(model: Any, name: str, pretrained: bool) -> dict[str, Any]:
 
     Returns: ``name``, ``config_sha256``, ``n_parameters``, ``tensor`` (name of one weight) and its ``tensor_sha256``.
     """
-    base = model.get_base_model() if hasattr(model, "peft_config") else model
+    base = base_of(model)
     described = {key: value for key, value in base.config.to_diff_dict().items() if key not in NOT_IDENTITY}
     adapters = sum(p.numel() for n, p in base.named_parameters() if ".lora_" in n)
     mark: dict[str, Any] = {

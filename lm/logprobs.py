@@ -11,12 +11,12 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-from peft import PeftModel
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from transformers import PreTrainedModel
 
 from lm.abilities import head_of, takes_trees
+from lm.adapters import base_of
 from lm.attention import plan_spans, tree_inputs
 from lm.forest import Forest, Node
 from lm.heads import Predictions
@@ -115,5 +115,4 @@ def _pays(forest: Forest) -> bool:
 
 def _causal_lm(model: nn.Module) -> PreTrainedModel:
     """The model that owns the head, inside its wrappers."""
-    inner = model.module if isinstance(model, DistributedDataParallel) else model
-    return inner.get_base_model() if isinstance(inner, PeftModel) else inner
+    return base_of(model.module if isinstance(model, DistributedDataParallel) else model)

@@ -16,6 +16,7 @@ from typing import Any
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
+from lm.adapters import base_of, is_adapted
 from text.errors import UserError
 
 
@@ -65,12 +66,10 @@ def save_model(model: nn.Module, tokenizer: PreTrainedTokenizerBase, folder: Pat
     Raises:
         UserError: if ``adapter`` is asked of a model that has none.
     """
-    is_peft = hasattr(model, "peft_config")
-    if adapter and not is_peft:
+    if adapter and not is_adapted(model):
         raise UserError("this model was trained without LoRA: there is no adapter to export, only the full model")
-    whole: Any = model.merge_and_unload() if is_peft and not adapter else model  # type: ignore[operator]
-    base = whole.get_base_model() if adapter else whole
-    base.config.use_cache = True  # off for training only
+    whole: Any = model.merge_and_unload() if is_adapted(model) and not adapter else model  # type: ignore[operator]
+    base_of(whole).config.use_cache = True  # off for training only
     whole.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 

@@ -15,6 +15,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import fully_shard
 from transformers import PreTrainedTokenizerBase
 
+from lm.adapters import base_of
 from lm.backbone import Backbone, decoder_blocks
 from text.errors import UserError
 
@@ -48,7 +49,7 @@ def build_sharded(
     fully_shard(model, mesh=mesh)
 
     model.to_empty(device=_device(mesh))
-    _base(model).tie_weights()
+    base_of(model).tie_weights()
     state = {} if whole is None else whole.state_dict()
     set_model_state_dict(model, state, options=StateDictOptions(full_state_dict=True, broadcast_from_rank0=True))
     _send_buffers(whole, model)
@@ -84,7 +85,3 @@ def _device(mesh: DeviceMesh) -> torch.device:
     if mesh.device_type == "cpu":
         return torch.device("cpu")
     return torch.device(mesh.device_type, torch.accelerator.current_device_index())
-
-
-def _base(model: Any) -> Any:
-    return model.get_base_model() if hasattr(model, "peft_config") else model
