@@ -21,6 +21,9 @@ from transformers import PreTrainedModel
 
 LOGITS_AT_ONCE = 2**25  # elements of one chunk of logits
 MIN_CHUNK = 256  # states; with smaller chunks adding up the head's weight gradient dominates
+# Without gradients smaller chunks cost nothing, and a softmax in slices needs no second chunk (benchmarks/probing.py).
+LOGITS_WITHOUT_GRAD = 2**23
+SOFTMAX_STATES = 32
 
 
 @dataclass(frozen=True)
@@ -65,9 +68,11 @@ def logprobs_in_head(
         causal: the causal language model that holds the head.
         inputs: keyword arguments of the call.
         predictions: states are counted over the rows of `inputs`.
-        chunk: states whose logits are held at once; by default so many that they fill LOGITS_AT_ONCE.
+        chunk: states whose logits are held at once; by default so many that they fill LOGITS_AT_ONCE, or without
+            gradients LOGITS_WITHOUT_GRAD.
     """
-    chunk = chunk or max(MIN_CHUNK, LOGITS_AT_ONCE // causal.config.get_text_config().vocab_size)
+    least, most = (MIN_CHUNK, LOGITS_AT_ONCE) if torch.is_grad_enabled() else (MIN_CHUNK // 2, LOGITS_WITHOUT_GRAD)
+    chunk = chunk or max(least, most // causal.config.get_text_config().vocab_size)
     offsets, head = predictions.offsets, causal.get_output_embeddings()
     plain = head.forward
 
@@ -109,7 +114,10 @@ def logprobs_of_logits(model: nn.Module, causal: PreTrainedModel, inputs: dict, 
 def _picked(logits_UV: Tensor, state_of_N: Tensor, targets_N: Tensor) -> Tensor:
     """The normalised log-probs of some tokens. The softmax is float32 or wider, whatever the model runs in."""
     wide = torch.promote_types(logits_UV.dtype, torch.float32)
-    return logits_UV.log_softmax(-1, dtype=wide)[state_of_N, targets_N]
+    if torch.is_grad_enabled():
+        return logits_UV.log_softmax(-1, dtype=wide)[state_of_N, targets_N]
+    norms_U = torch.cat([logits.to(wide).logsumexp(-1) for logits in logits_UV.split(SOFTMAX_STATES)])
+    return logits_UV[state_of_N, targets_N].to(wide) - norms_U[state_of_N]
 
 
 def _capped(logits: Tensor, cap: float) -> Tensor:
