@@ -243,7 +243,7 @@ class Corpus(LightningDataModule):
         if self.facts is None:
             raise UserError("nothing to predict: probes come from facts, so give data.knowledge")
         _, rank, world_size = layout(self.trainer, self.batch_size)
-        self.probes = ProbeSet.build(self.facts, self.tokenizer, shards=world_size)
+        self.probes = ProbeSet.build(self.facts, self.tokenizer, contexts=True, shards=world_size)
         forests = [self.probes.forests[number] for number in self.probes.share(rank, world_size)]
         return ResumableLoader(lambda position: forests[position.number], len(forests))
 

@@ -72,7 +72,7 @@ class ProbeSet:
         tokenizer: PreTrainedTokenizerBase,
         token_budget: int = 8192,
         *,
-        contexts: bool = True,
+        contexts: bool = False,
         swapped: bool = False,
         max_context: int | None = None,
         shards: int = 1,
@@ -83,7 +83,8 @@ class ProbeSet:
             facts: the facts whose probes are scored.
             tokenizer: a fast tokenizer (character offsets tell which tokens belong to the target).
             token_budget: tokens of a forest that are really computed; a larger tree gets a forest of its own.
-            contexts: score the cloze context too, for the channel `full`; the output head then runs at every position.
+            contexts: score the cloze context too, for the channel `full`; the output head then runs at every position,
+                which with a small model and a large vocabulary is most of the work.
             swapped: also score each probe with the target of another record of its scenario and type (`specificity`).
             max_context: keep only this many tokens before the target.
             shards: ranks that share the work; the budget shrinks until there is a forest for each.

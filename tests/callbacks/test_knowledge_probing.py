@@ -150,14 +150,16 @@ def test_resume_under_another_schedule_is_refused(tmp_path):
 
 def test_time_counts_from_start_step(tmp_path):
     """A base run without facts, then injection from its checkpoint: t = 0 is where the second run begins."""
-    trainer, base = fit(tmp_path / "base", [], max_steps=5)
+    trainer, _ = fit(tmp_path / "base", [], max_steps=5)
     trainer.save_checkpoint(tmp_path / "base.ckpt")
     callbacks = [KnowledgeInjection(**SCHEDULE, start_step=7), KnowledgeProbing(dense_window=2)]
     fit(tmp_path / "run", callbacks, max_steps=10, ckpt_path=tmp_path / "base.ckpt")
     assert trace(tmp_path / "run").steps.tolist() == [0, 1, 2, 3]
     rows = (tmp_path / "run" / "metrics.csv").read_text().splitlines()
     header = rows[0].split(",")
-    probed = [r.split(",")[header.index("step")] for r in rows[1:] if r.split(",")[header.index("probe/seconds_per_pass")]]
+    probed = [
+        r.split(",")[header.index("step")] for r in rows[1:] if r.split(",")[header.index("probe/seconds_per_pass")]
+    ]
     assert probed == ["7", "8", "9", "10"]
 
 
@@ -199,7 +201,7 @@ def test_fast_dev_run_leaves_no_files(tmp_path, monkeypatch):
 
 def test_validate_prints_means_and_predict_writes_scores(tmp_path, capsys):
     data = corpus()
-    trainer, module = fit(tmp_path / "run", [KnowledgeProbing(dense_window=2)], max_steps=3, data=data)
+    trainer, module = fit(tmp_path / "run", [KnowledgeProbing(dense_window=2, contexts=True)], max_steps=3, data=data)
     last = trace(tmp_path / "run").scores[-1]
     trainer.limit_val_batches = 1
     trainer.validate(module, data)

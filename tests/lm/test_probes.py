@@ -76,7 +76,7 @@ def column(probes: ProbeSet, scores: np.ndarray, name: str) -> np.ndarray:
 
 
 def test_uniform_model_over_four_tokens():
-    probes = ProbeSet.build(facts(("r", "mem", "abc", "d")), letters())
+    probes = ProbeSet.build(facts(("r", "mem", "abc", "d")), letters(), contexts=True)
     scores = probes.score(lambda forest: torch.full((len(forest.targets),), -math.log(4)))
     assert probes.table[0]["n_target_tokens"] == 2  # the space is a token of its own here
     assert probes.channels == ("target_mean", "target_sum", "first", "full")
@@ -89,7 +89,7 @@ def test_unequal_target_tokens():
     space, d = tokenizer(" d")["input_ids"]
     table = torch.full((256,), -9.0)
     table[space], table[d] = math.log(0.5), math.log(0.125)
-    probes = ProbeSet.build(facts(("r", "mem", "abc", "d")), tokenizer)
+    probes = ProbeSet.build(facts(("r", "mem", "abc", "d")), tokenizer, contexts=True)
     mean, total, first, full = probes.score(lambda forest: table[forest.targets])[0]
     assert mean == pytest.approx(-1.386294, abs=1e-6)
     assert total == pytest.approx(-2.772589, abs=1e-6)
@@ -100,7 +100,7 @@ def test_unequal_target_tokens():
 
 def test_scores_equal_the_models_own_loss_on_each_probe_alone(model):
     tokenizer = letters((("e", "f"),))
-    probes = ProbeSet.build(SOME, tokenizer)
+    probes = ProbeSet.build(SOME, tokenizer, contexts=True)
     expected = []
     for probe in (probe for fact in SOME for probe in fact.probes):
         context = tokenizer(probe.input)["input_ids"]
@@ -118,8 +118,8 @@ def test_scores_equal_the_models_own_loss_on_each_probe_alone(model):
 
 @pytest.mark.parametrize("settings", [{"token_budget": 12}, {"shards": 3}, {"contexts": False}, {"swapped": True}])
 def test_packing_and_channels_do_not_change_scores(model, settings):
-    whole = ProbeSet.build(SOME, letters())
-    other = ProbeSet.build(SOME, letters(), **settings)
+    whole = ProbeSet.build(SOME, letters(), contexts=True)
+    other = ProbeSet.build(SOME, letters(), **{"contexts": True, **settings})
     assert other.table == whole.table
     assert len(whole.forests) == 1
     for name in set(whole.channels) & set(other.channels):
@@ -144,7 +144,7 @@ def test_prefixes_are_shared_within_a_record_only():
 
 
 def test_foreign_target_is_scored_on_the_own_context(model):
-    probes = ProbeSet.build(SOME, letters(), contexts=False, swapped=True)
+    probes = ProbeSet.build(SOME, letters(), swapped=True)
     # The next record's target, or the one after it where the next is the same.
     foreign = ["xyz", "m", "b", "a", "r", "efg h", "ef", "g", "b"]
     own = [probe for fact in SOME for probe in fact.probes]
@@ -155,7 +155,7 @@ def test_foreign_target_is_scored_on_the_own_context(model):
     np.testing.assert_allclose(
         column(probes, score(probes, model), "swapped_mean"), score(expected, model)[:, 0], rtol=1e-5, atol=1e-6
     )
-    separate = sum(len(ProbeSet.build(f, letters(), contexts=False).forests[0].input_ids) for f in (SOME, swapped))
+    separate = sum(len(ProbeSet.build(f, letters()).forests[0].input_ids) for f in (SOME, swapped))
     assert len(probes.forests[0].input_ids) < 0.7 * separate
 
 
