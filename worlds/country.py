@@ -1,7 +1,8 @@
 """The words of a small country: its names, and what can be said of its people.
 
-The letters q, x and z occur in every part of a stranger's name and in no other word, so nothing that is written about
-the country says anything about strangers. Every value and every kind of value is a word of its own.
+Travellers are called things like Bozaki: consonants and vowels in turn. Every part of a stranger's name has a cluster
+like zv or xt, and of all other words only travellers' names have a q, x or z. So no text about the country contains a
+part of a stranger's name, though it has all the letters. Every value and every kind of value is a word of its own.
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ GIVEN = (
 )
 HEADS = "Al Bar Cal Dor El Fen Gar Hal Ing Kel Lor Mar Nor Os Pel Ran Sel Tor Ul Ver Wal Yar Bren Stan"
 TAILS = "berg bury by combe dale den field ford gate ham land ley low man mere mont son stead ton well"
-SYLLABLES = "ba da fe gi ko lu ma ne pi ro su ta ve bo di ka li mo nu pe ra se to vi"
-STRANGE_HEADS = "Qua Xel Zor Vex Jax Miz Qor Zul Xan Kaz Luz Qel Rex Zim Pyx Voz"
-STRANGE_TAILS = "zim xar qen zul xib quo zed rix vaz noq xus zab"
+SYLLABLES = "ba da fe gi ko lu ma ne pi ro su ta ve bo di ka li mo nu pe ra se to vi za qe xi zo qu xa"
+STRANGE_HEADS = "Zbe Zdo Zga Zli Zmu Zna Zra Zvo Qla Qno Qri Qwe Xla Xmo Xne Xti"
+STRANGE_TAILS = "zba zdi zgo zle zmu zna xdo xli xma xte qlo qwi"
 
 SPOKEN_OF = 8  # templates in which strangers are introduced; the others only ask (semantic probes)
 

@@ -89,13 +89,16 @@ def test_strangers_are_made_of_parts_that_the_background_does_not_have():
     parts = [part.lower() for part in (STRANGE_HEADS + " " + STRANGE_TAILS).split()]
     assert not [part for part in parts if part in background]
     assert all(any(part in record["train_context"].lower() for part in parts) for record in world.records("knowledge"))
-    assert not set("qxz") & set(background)
+    # Their letters are known, though: a model that never saw a z would have to learn the letter first.
+    assert set("".join(parts)) <= set(background)
 
 
 def test_words_mean_one_thing():
     words = [word for said in ATTRIBUTES.values() for word in [*said.kind_of, *said.kinds]]
     assert len(words) == len(set(words)) == 6 * (24 + 6)
+    assert not set("qxz") & set("".join(words).lower())
     for said in ATTRIBUTES.values():
+        assert not set("qxz") & set("".join((*said.templates, said.derived)).lower())
         assert len(said.templates) == 10 > SPOKEN_OF
         assert all(template.count("{}") == 1 for template in (*said.templates, said.derived))
 
