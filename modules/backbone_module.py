@@ -143,7 +143,8 @@ class BackboneModule(LightningModule):
         self._tokens_seen = self._tokens_seen + tokens
         bad = torch.where(torch.isfinite(mean), torch.inf, self.global_step)
         self._first_bad_step = torch.minimum(self._first_bad_step, bad)
-        due = (self.global_step + 1) % self.trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
+        every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # 0 logs nothing
+        due = every > 0 and (self.global_step + 1) % every == 0
         if due or self.device.type == "cpu":  # elsewhere each look would stall the device
             self._refuse_nonfinite()
         if due:

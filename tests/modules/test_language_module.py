@@ -141,10 +141,12 @@ def test_logged_values_are_exact_for_the_global_batch(tmp_path, cut):
         assert row["train/tokens_per_s"] > 0
 
 
-def test_nothing_is_logged_between_the_steps_that_are_asked_for(tmp_path):
+def test_nothing_is_logged_but_the_steps_that_are_asked_for(tmp_path):
     logger = CSVLogger(tmp_path)
     run(tmp_path, Pretraining, token_rows(7), 1, logger=logger, log_every_n_steps=3)
     assert [row["step"] for row in logged(logger)] == [2, 5]
+    _, _, fit = run(tmp_path, Pretraining, token_rows(2), 1, log_every_n_steps=0)
+    assert "train/loss" not in fit.callback_metrics
 
 
 # ---- optimizer
