@@ -18,6 +18,7 @@ from lightning.pytorch.loggers.logger import rank_zero_experiment
 from torch.optim import Optimizer
 
 from callbacks.run_folders import LOGS, METRICS, atomic_write
+from lm.protocols import HasResults
 
 
 class RunFiles(Callback):
@@ -76,7 +77,9 @@ class RunFiles(Callback):
         """Writes the final scalars: this hook comes after every other one of a verb, and only if it completed."""
         if self.folder is None:
             return
-        metrics = self.metrics | plain(trainer.callback_metrics)
+        metrics: dict[str, Any] = self.metrics | plain(trainer.callback_metrics)
+        if isinstance(pl_module, HasResults):
+            metrics |= pl_module.results
         if stage == "fit":
             metrics |= {"step": trainer.global_step, "epoch": trainer.current_epoch}
         with atomic_write(self.folder / METRICS) as file:
@@ -90,6 +93,9 @@ class LearningRate(Callback):
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         """``lr-<optimizer>``; one value per parameter group where they differ."""
+        every = trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if every == 0 or (trainer.global_step + 1) % every:
+            return  # a value that nobody writes down costs as much as one that is
         name = f"lr-{type(optimizer).__name__}"
         rates = [group["lr"] for group in optimizer.param_groups]
         names = [name] if len(set(rates)) == 1 else [f"{name}/pg{group}" for group in range(1, len(rates) + 1)]

@@ -94,7 +94,7 @@ class BEIR(LightningDataModule):
 
     def setup(self, stage: str) -> None:
         """Reads what ``stage`` needs."""
-        pairs = read_records(self.train_source, PairRecord, "train") if self._trains(stage) else []
+        pairs = self._read_pairs(stage)
         self._build_tokenizer(pairs)
         if stage == "fit":
             if not pairs or self.tokenizer is None:
@@ -107,9 +107,12 @@ class BEIR(LightningDataModule):
         if split is not None:
             self._take(self.read_tasks(split))
 
-    def _trains(self, stage: str) -> bool:
-        """Pairs are needed to train on, and to train a tokenizer."""
-        return self.train_source is not None and (stage == "fit" or self.tokenizer_source is not None)
+    def _read_pairs(self, stage: str) -> list[Located[PairRecord]]:
+        """The pairs, if they are needed: to train on, or to learn a tokenizer from."""
+        needed = stage == "fit" or self.tokenizer_source is not None
+        if self.train_source is None or not needed:
+            return []
+        return read_records(self.train_source, PairRecord, "train")
 
     def _build_tokenizer(self, pairs: Sequence[Located[PairRecord]]) -> None:
         module = self.trainer and self.trainer.lightning_module
@@ -197,7 +200,7 @@ class BEIR(LightningDataModule):
     def test_dataloader(self) -> TextLoader | DataLoader:
         """This rank's share of all texts in batches; for a retriever that reads strings, the numbers of the tasks."""
         if self.tokens is None:
-            return DataLoader(range(len(self.tasks)), batch_size=None)
+            return DataLoader(range(len(self.tasks)), batch_size=None)  # type: ignore[arg-type]
         _, rank, world_size = layout(self.trainer)
         return TextLoader(self.tokens, length_batches(self.tokens.lengths, self.max_tokens)[rank::world_size])
 

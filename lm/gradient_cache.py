@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
+from lm.batches import TextBatch
+from lm.texts import length_batches
 from text.errors import UserError
 
 
@@ -34,6 +36,31 @@ def encode_cached(encode: Callable[[Any], Tensor], chunks: Sequence[Any], module
     if not torch.is_grad_enabled() or not parameters:
         return torch.cat([encode(chunk) for chunk in chunks])
     return _Cached.apply(encode, chunks, *parameters)
+
+
+def encode_texts(
+    embed: Callable[[TextBatch], Tensor], batches: Sequence[TextBatch], module: nn.Module, max_tokens: int | None
+) -> list[Tensor]:
+    """The vectors of several batches of texts.
+
+    Args:
+        embed: a batch to vectors [B, D].
+        batches: of texts.
+        module: whose trainable parameters ``embed`` uses.
+        max_tokens: of a chunk, padding included; texts of like length share one. None encodes each batch at once.
+    """
+    if max_tokens is None:
+        return [embed(batch) for batch in batches]
+    chunks, places, first = [], [], 0
+    for batch in batches:
+        lengths = batch.attention_mask.sum(dim=1).cpu().numpy()
+        for rows in length_batches(lengths, max_tokens):
+            chunks.append(batch[torch.tensor(rows, device=batch.input_ids.device)])
+            places += [first + row for row in rows]
+        first += len(batch)
+    vectors = encode_cached(embed, chunks, module)
+    back = torch.tensor(places, device=vectors.device).argsort()
+    return list(vectors[back].split([len(batch) for batch in batches]))
 
 
 class _Cached(torch.autograd.Function):

@@ -51,7 +51,9 @@ class PairTable:
         for pair, text, own in zip(pairs, texts, self._positive, strict=True):
             answers = known.setdefault(text.string, [])
             answers += [own, *map(self._key, pair.record.further_positives)]
-        self._known = [list(dict.fromkeys(known[text.string])) for text in texts]
+        distinct = [list(dict.fromkeys(known[text.string])) for text in texts]
+        most = max(map(len, distinct))  # as wide on every rank: rows are gathered
+        self._known = [keys + [NO_DOCUMENT] * (most - len(keys)) for keys in distinct]
         self._teacher = _teacher(pairs)
         for pair, special, mined in zip(pairs, self._instruction_negatives, self._mined, strict=True):
             if len(special) + len(mined) < num_negatives:
@@ -90,8 +92,6 @@ class PairTable:
         """
         chosen = [self._negatives(number, seed) for number in numbers]
         keys = [self._positive[n] for n in numbers] + [key for of_pair, _ in chosen for key in of_pair]
-        most = max(len(self._known[n]) for n in numbers)
-        known = [self._known[n] + [NO_DOCUMENT] * (most - len(self._known[n])) for n in numbers]
         teacher = None
         if self._teacher is not None:
             scores = [
@@ -103,7 +103,7 @@ class PairTable:
             self.queries.batch(list(numbers)),
             self.passages.batch([self._row[key] for key in keys]),
             torch.tensor(keys),
-            torch.tensor(known),
+            torch.tensor([self._known[n] for n in numbers]),
             teacher,
         )
 

@@ -41,8 +41,8 @@ class SiblingBatches:
         self._length = sum(len(self._epoch(groups, np.random.default_rng(0))) for groups in self._tasks)
         if not self._length:
             raise UserError(
-                f"no batch of {batch_size} pairs can be filled: it takes {siblings} of each of {self.bundles} groups of "
-                "one task; give more data, a smaller batch_size, or other siblings"
+                f"no batch of {batch_size} pairs can be filled: it takes {siblings} of each of {self.bundles} groups "
+                "of one task; give more data, a smaller batch_size, or other siblings"
             )
 
     def __len__(self) -> int:

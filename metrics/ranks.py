@@ -103,7 +103,9 @@ def find_ranks(run: Run, qrels: Qrels, missing: Literal["zero", "skip"] = "zero"
         UserError: if a score is not a number.
     """
     queries = tuple(query for query in qrels if missing == "zero" or query in run)
-    query_J, relevance_J, rank_J = [], [], []
+    query_J: list[int] = []
+    relevance_J: list[int] = []
+    rank_J: list[int] = []
     for number, query in enumerate(queries):
         ranks = _ranks(query, run.get(query, {}), qrels[query])
         query_J += [number] * len(ranks)
