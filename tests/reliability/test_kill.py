@@ -1,0 +1,137 @@
+"""The main job, killed outright again and again, ends bit by bit where an uninterrupted one does."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from callbacks.run_folders import METRICS, read_header, resumable_checkpoint
+from tests.tiny_runs import csv_rows, tensorboard_scalars
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).parent.parent.parent
+TIMED = "train/tokens_per_s"  # the one value that no two runs share
+SMALL = {  # so small that what remains is mostly the start of a process; checkpoints are made often
+    "trainer.accelerator": "cpu",
+    "trainer.max_steps": 36,
+    "trainer.accumulate_grad_batches": 2,
+    "trainer.val_check_interval": 16,
+    "trainer.limit_val_batches": 2,
+    "trainer.log_every_n_steps": 1,
+    "checkpoint.every_n_train_steps": 3,
+    "data.init_args.batch_size": 4,
+    "data.init_args.train.init_args.facts": 8,
+    "model.init_args.backbone.init_args.config.hidden_size": 32,
+    "model.init_args.backbone.init_args.config.intermediate_size": 64,
+}
+INJECTION = {"start_step": 6, "n_injections": 3, "interval": 6}
+SEED = 20240617
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    values = yaml.safe_load((ROOT / "configs/knowledge_probe/mini.yaml").read_text())
+    for key, value in SMALL.items():
+        *path, last = key.split(".")
+        section = values
+        for part in path:
+            section = section.setdefault(part, {})
+        section[last] = value
+    for callback in values["trainer"]["callbacks"]:
+        if callback["class_path"].endswith("KnowledgeInjection"):
+            callback["init_args"] = INJECTION
+    path = tmp_path_factory.mktemp("configs") / "small.yaml"
+    path.write_text(yaml.safe_dump(values))
+    return path
+
+
+def start(config: Path, root: Path, *options: str) -> subprocess.Popen[str]:
+    door = [sys.executable, str(ROOT / "main.py"), "fit", "--config", str(config)]
+    return subprocess.Popen(
+        [*door, "--trainer.default_root_dir", str(root), *options],
+        env=os.environ | {"SEEDLING_CACHE": str(config.parent), "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def break_off(process: subprocess.Popen[str], number: int, delay: float) -> None:
+    """Sends a signal some time after the run has reported a step."""
+    assert process.stdout is not None
+    said = ""
+    while not (line := process.stdout.readline()).startswith("step "):
+        said += line
+        assert line, said
+    time.sleep(delay)
+    process.send_signal(number)
+
+
+def callback(name: str, **arguments: Any) -> list[str]:
+    key = "--trainer.callbacks"
+    return [f"{key}+=tests.tiny_runs.{name}", *(f"{key}.{argument}={value}" for argument, value in arguments.items())]
+
+
+def checked(run: Path) -> int:
+    """The step from which a broken-off run can go on; nothing claims that it has finished."""
+    assert not (run / METRICS).exists()
+    header = read_header(resumable_checkpoint(run) or Path())
+    return 0 if header is None else header["global_step"]
+
+
+def assert_same_run(run: Path, other: Path) -> None:
+    one, two = (torch.load(folder / "checkpoints/last.ckpt", weights_only=True) for folder in (run, other))
+    for part in ("state_dict", "optimizer_states", "lr_schedulers", "rng", "global_step"):
+        torch.testing.assert_close(one[part], two[part], rtol=0, atol=0)
+    assert [row | {TIMED: ""} for row in csv_rows(run)] == [row | {TIMED: ""} for row in csv_rows(other)]
+    scalars, expected = tensorboard_scalars(run), tensorboard_scalars(other)
+    assert [step for step, _ in scalars.pop(TIMED)] == [step for step, _ in expected.pop(TIMED)]
+    assert scalars == expected
+    for file in ("trace/scores.bin", "trace/probes.jsonl", "trace/header.json", "report.json", "report.md"):
+        assert (run / "knowledge" / file).read_bytes() == (other / "knowledge" / file).read_bytes()
+    metrics, expected_metrics = (json.loads((folder / METRICS).read_text()) for folder in (run, other))
+    assert metrics | {TIMED: 0} == expected_metrics | {TIMED: 0}
+
+
+def test_killed_six_times_and_stopped_once(config: Path, tmp_path: Path) -> None:
+    rng = random.Random(SEED)
+    uninterrupted = start(config, tmp_path / "whole")
+    run = tmp_path / "broken" / "version_0"
+    kills = [
+        callback("Interrupt", hook="on_before_backward", call=rng.randrange(7, 14) | 1, how="kill"),  # mid-accumulation
+        callback("KillWhileWriting", call=rng.randrange(1, 3)),
+        callback("Interrupt", hook="on_train_batch_end", call=rng.randrange(2, 9), how="kill"),
+        callback("Interrupt", hook="on_validation_batch_start", call=1, how="kill"),
+    ]
+    steps = []
+    for options in kills:
+        process = start(config, tmp_path / "broken", *(["--ckpt_path", "last"] if steps else []), *options)
+        said, _ = process.communicate(timeout=600)
+        assert process.returncode == -signal.SIGKILL, said
+        steps.append(checked(run))
+    for number in (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM):
+        process = start(config, tmp_path / "broken", "--ckpt_path", "last")
+        break_off(process, number, rng.uniform(0, 0.05))
+        said, _ = process.communicate(timeout=600)
+        assert process.returncode == (0 if number == signal.SIGTERM else -number), said
+        steps.append(checked(run))
+    assert "the last step is saved" in said
+    assert steps == sorted(steps)
+    assert steps[0] > 0
+    assert steps[-2] < steps[-1] < SMALL["trainer.max_steps"]  # SIGTERM saved what it found
+    last, _ = start(config, tmp_path / "broken", "--ckpt_path", "last").communicate(timeout=600)
+    whole, _ = uninterrupted.communicate(timeout=600)
+    assert (run / METRICS).exists(), last
+    assert_same_run(run, tmp_path / "whole" / "version_0")
