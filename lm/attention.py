@@ -3,17 +3,12 @@
 Registered with transformers under one name that serves three kinds of call: spans of a forest through SDPA (CPU), a
 FlexAttention block mask (CUDA), and everything else (plain rows, padding masks, generation), where it is SDPA as
 transformers runs it. So a model may keep it for good. This file does not know what is scored (lm/logprobs.py).
-
-A span is a run of neighbouring rows whose queries are answered in one call: several small trees or branches together,
-or the trunk of a large one. Its keys are its own rows and the spans above it, so that a long prompt with many answers
-never costs the square of its tree.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -25,96 +20,10 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from lm.forest import FLEX_BLOCK, Forest
+from lm.spans import SpanPlan, plan_spans, span_masks
 from text.errors import UserError
 
-SPAN_TOKENS = 256  # neighbours are merged up to here: larger spans waste pairs, smaller ones calls (platform C.3)
 WINDOWED = {"full_attention": False, "sliding_attention": True}
-
-
-class Span(NamedTuple):
-    """Rows ``start:stop`` of a forest; they see the spans numbered `above` whole, and each other by the tree rule."""
-
-    start: int
-    stop: int
-    above: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class SpanPlan:
-    """How one forest is attended to: reaches every layer as the keyword `span_plan` of the model's forward.
-
-    Attributes:
-        spans: in row order, without gaps.
-        causal: spans that are a single branch and see nothing above: the causal kernel serves them without a mask.
-        windows: what the masks of this forward were built for; None is full attention.
-    """
-
-    spans: tuple[Span, ...]
-    causal: tuple[bool, ...]
-    windows: tuple[int | None, ...]
-
-    def keys(self, index: int) -> list[int]:
-        """The spans that span `index` sees, itself last."""
-        return [*self.spans[index].above, index]
-
-    def shapes(self) -> list[tuple[int, int]]:
-        """Queries and keys of each span."""
-        lengths = [span.stop - span.start for span in self.spans]
-        return [(length, sum(lengths[j] for j in self.keys(i))) for i, length in enumerate(lengths)]
-
-    def pairs(self) -> int:
-        """Query-key pairs that are computed, masked ones included."""
-        return sum(q * k // 2 if causal else q * k for (q, k), causal in zip(self.shapes(), self.causal, strict=True))
-
-    def mask_size(self) -> int:
-        """Elements of the masks of all spans that need one."""
-        return sum(q * k for (q, k), causal in zip(self.shapes(), self.causal, strict=True) if not causal)
-
-
-def plan_spans(forest: Forest, windows: Iterable[int | None] = (None,)) -> SpanPlan:
-    """Cuts a forest into spans: merges small neighbours, opens trees and branches above SPAN_TOKENS at their forks."""
-    ends = forest.host.subtree_end.tolist()
-    windows = tuple(windows)
-    shortest = min((w for w in windows if w is not None), default=len(ends))
-    spans: list[Span] = []
-    causal: list[bool] = []
-    stack: list[tuple[int, int, tuple[int, ...]]] = [(0, len(ends), ())]  # siblings that fill these rows, spans above
-    while stack:
-        row, stop, above = stack.pop()
-        if row == stop:
-            continue
-        merged = row
-        while merged < stop and ends[merged] - row <= SPAN_TOKENS:
-            merged = ends[merged]
-        if merged == row:  # the first sibling alone is too large: its trunk is a span, and its branches see it
-            merged = row + 1
-            while merged < ends[row] and ends[merged] == ends[row]:
-                merged += 1
-            stack += [(ends[row], stop, above), (merged, ends[row], (*above, len(spans)))]
-        else:
-            stack.append((merged, stop, above))
-        spans.append(Span(row, merged, above))
-        alone = all(end >= merged for end in ends[row:merged])
-        causal.append(alone and not above and merged - row <= shortest)
-    return SpanPlan(tuple(spans), tuple(causal), windows)
-
-
-def span_masks(forest: Forest, plan: SpanPlan, window: int | None) -> Tensor:
-    """The masks of all spans that need one, [1, 1, 1, sum of queries * keys] bool, one after the other.
-
-    Four dimensions make transformers hand it to the layers untouched; flat, it holds no pair of two trees.
-    """
-    masks = [torch.zeros(0, dtype=torch.bool, device=forest.subtree_end.device)]
-    rows = torch.arange(len(forest.subtree_end), device=forest.subtree_end.device)
-    for index, span in enumerate(plan.spans):
-        if not plan.causal[index]:
-            q = rows[span.start : span.stop, None]
-            k = torch.cat([rows[plan.spans[j].start : plan.spans[j].stop] for j in plan.keys(index)])[None, :]
-            seen = (k <= q) & (q < forest.subtree_end[k])
-            if window is not None:  # in positions: a row further down the tree may be nearer on its path
-                seen &= forest.position_ids[q] - forest.position_ids[k] < window
-            masks.append(seen.flatten())
-    return torch.cat(masks)[None, None, None, :]
 
 
 def windows_of(config: PreTrainedConfig) -> dict[str, int | None]:
@@ -130,7 +39,7 @@ def windows_of(config: PreTrainedConfig) -> dict[str, int | None]:
     return {kind: window if WINDOWED[kind] else None for kind in kinds}
 
 
-def tree_inputs(model: PreTrainedModel, forest: Forest) -> dict:
+def tree_inputs(model: PreTrainedModel, forest: Forest) -> dict[str, Any]:
     """Keyword arguments of `model` for one row that holds the whole forest.
 
     Args:
@@ -145,7 +54,7 @@ def tree_inputs(model: PreTrainedModel, forest: Forest) -> dict:
     masks: dict[str, Tensor | BlockMask]
     if forest.input_ids.is_cuda and model.dtype != torch.float64:
         forest = forest.padded(FLEX_BLOCK)  # few distinct lengths, so few compiled kernels
-        extra = {}
+        extra: dict[str, SpanPlan] = {}
         masks = {kind: forest.block_mask(window) for kind, window in windows.items()}
     else:
         plan = plan_spans(forest, windows.values())
@@ -182,7 +91,7 @@ def forest_attention(
     dropout: float = 0.0,
     softcap: float | None = None,
     span_plan: SpanPlan | None = None,
-    **kwargs: object,
+    **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """An attention function in the sense of transformers' AttentionInterface.
 
@@ -192,14 +101,15 @@ def forest_attention(
 
     Returns: [B, T, heads, head dim], and no weights.
     """
-    one = functools.partial(_attend, scaling=scaling, dropout=dropout, softcap=softcap)
+    scores = _Scores(scaling or query.shape[-1] ** -0.5, dropout, softcap)
     if span_plan is not None:
-        output = _attend_spans(module, one, query, key, value, attention_mask, span_plan, kwargs)
+        output = _attend_spans(module, scores, query, key, value, attention_mask, span_plan, kwargs)
     elif isinstance(attention_mask, BlockMask):
         _check_scores(module, kwargs)
-        output = _flex(query, key, value, attention_mask, scaling, dropout, softcap)
+        output = _flex(scores, query, key, value, attention_mask)
     elif softcap is not None:
-        output = one(query, key, value, attention_mask, causal=attention_mask is None and query.shape[2] > 1)
+        causal = attention_mask is None and query.shape[2] > 1
+        output = _attend(scores, query, key, value, attention_mask, causal)
     else:
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **kwargs
@@ -207,7 +117,15 @@ def forest_attention(
     return output.transpose(1, 2).contiguous(), None
 
 
-def _check_scores(module: nn.Module, kwargs: dict) -> None:
+class _Scores(NamedTuple):
+    """What becomes of the products of queries and keys."""
+
+    scaling: float
+    dropout: float
+    softcap: float | None
+
+
+def _check_scores(module: nn.Module, kwargs: dict[str, Any]) -> None:
     """Refuses a layer whose scores are more than products of queries and keys: the rest would be dropped silently."""
     for extra in ("s_aux", "position_bias"):
         if kwargs.get(extra) is not None:
@@ -215,7 +133,16 @@ def _check_scores(module: nn.Module, kwargs: dict) -> None:
 
 
 @torch.compiler.disable  # every forest has another plan: a compiled layer would be compiled anew for each
-def _attend_spans(module, one: Callable, query, key, value, masks: Tensor | None, plan: SpanPlan, kwargs) -> Tensor:
+def _attend_spans(
+    module: nn.Module,
+    scores: _Scores,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    masks: Tensor | BlockMask | None,
+    plan: SpanPlan,
+    kwargs: dict[str, Any],
+) -> Tensor:
     """Span by span. `split` rather than slices: its gradient is one concatenation."""
     name = type(module).__name__
     if not isinstance(masks, Tensor) or masks.dtype != torch.bool or masks.shape != (1, 1, 1, plan.mask_size()):
@@ -232,42 +159,46 @@ def _attend_spans(module, one: Callable, query, key, value, masks: Tensor | None
         if not plan.causal[index]:
             mask = masks[..., taken : taken + q_len * k_len].view(1, 1, q_len, k_len)
             taken += q_len * k_len
-        output.append(one(queries[index], k, v, mask, causal=plan.causal[index]))
+        output.append(_attend(scores, queries[index], k, v, mask, plan.causal[index]))
     return torch.cat(output, dim=2)
 
 
-def _attend(query, key, value, mask, *, causal, scaling, dropout, softcap) -> Tensor:
+def _attend(scores: _Scores, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
     """Attention of all queries to all keys that the mask (True: see) or causality allows."""
+    scaling, dropout, softcap = scores
     if softcap is None:
+        shared = query.shape[1] != key.shape[1]
         return F.scaled_dot_product_attention(
-            query, key, value, mask, dropout, is_causal=causal, scale=scaling, enable_gqa=query.shape[1] != key.shape[1]
+            query, key, value, mask, dropout, causal, scale=scaling, enable_gqa=shared
         )
     if causal:  # keys beyond the queries are the empty slots of a static cache
         key, value = key[:, :, : query.shape[2]], value[:, :, : query.shape[2]]
         mask = torch.ones(query.shape[2], query.shape[2], dtype=torch.bool, device=query.device).tril()
     groups = query.shape[1] // key.shape[1]
     key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
-    scores = softcap * torch.tanh(query @ key.transpose(2, 3) * scaling / softcap)
+    products = softcap * torch.tanh(query @ key.transpose(2, 3) * scaling / softcap)
     if mask is not None:
-        scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
-    weights = scores.softmax(-1, dtype=torch.promote_types(scores.dtype, torch.float32)).to(query.dtype)
+        products = products.masked_fill(~mask, torch.finfo(products.dtype).min)
+    weights = products.softmax(-1, dtype=torch.promote_types(products.dtype, torch.float32)).to(query.dtype)
     return F.dropout(weights, dropout) @ value
 
 
-def _flex(query, key, value, mask: BlockMask, scaling, dropout, softcap) -> Tensor:
+def _flex(scores: _Scores, query: Tensor, key: Tensor, value: Tensor, mask: BlockMask) -> Tensor:
     """FlexAttention over one long row; blocks that no query of the tree sees are never touched."""
+    scaling, dropout, softcap = scores
     if dropout:
         raise UserError(
             f"attention dropout of {dropout} cannot run on forests on a GPU: FlexAttention has none. "
             "Set the dropout of the attention to 0 in the backbone's config."
         )
+    capped = None
+    if softcap is not None:
 
-    def capped(score: Tensor, batch: Tensor, head: Tensor, q: Tensor, k: Tensor) -> Tensor:
-        return softcap * torch.tanh(score / softcap)
+        def capped(score: Tensor, batch: Tensor, head: Tensor, q: Tensor, k: Tensor) -> Tensor:
+            return softcap * torch.tanh(score / softcap)
 
     flex: Any = flex_attention if torch.compiler.is_compiling() else _compiled_flex()
-    gqa = query.shape[1] != key.shape[1]
-    return flex(query, key, value, None if softcap is None else capped, mask, scaling, gqa)
+    return flex(query, key, value, capped, mask, scaling, query.shape[1] != key.shape[1])
 
 
 @functools.cache

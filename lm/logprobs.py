@@ -17,14 +17,15 @@ from transformers import PreTrainedModel
 
 from lm.abilities import head_of, takes_trees
 from lm.adapters import base_of
-from lm.attention import plan_spans, tree_inputs
+from lm.attention import tree_inputs
 from lm.forest import Forest, Node
 from lm.heads import Predictions
+from lm.spans import plan_spans
 from text.errors import UserError
 
 SharePrefixes = Literal["auto"] | bool
 
-PAIRS_PER_TOKEN = 2000  # query-key pairs that cost as much as all else about a token (benchmarks/forest.py)
+PAIRS_PER_TOKEN = 5  # times the hidden size: query-key pairs that cost as much as all else about a token
 
 
 def forest_logprobs(model: nn.Module, forest: Forest, share_prefixes: SharePrefixes = "auto") -> Tensor:
@@ -57,7 +58,8 @@ def forest_logprobs(model: nn.Module, forest: Forest, share_prefixes: SharePrefi
         raise UserError(f"token id {largest} is outside the model's vocabulary of {size}: is this its tokenizer?")
     logprobs = head_of(model, causal, device).logprobs
     # Every rank asks what the model can do, also one whose own forest is better off as rows.
-    if share_prefixes is not False and takes_trees(model, causal, device) and (share_prefixes is True or _pays(host)):
+    may_share = share_prefixes is not False and takes_trees(model, causal, device)
+    if may_share and (share_prefixes is True or _sharing_pays(host, causal)):
         return logprobs(model, causal, tree_inputs(causal, forest), Predictions.of(host.sources, host.targets, device))
     rows = host.unroll()
     return logprobs(
@@ -96,21 +98,22 @@ def path_lengths(forest: Forest) -> Tensor:
     return forest.path_offsets.diff()
 
 
-def cost_of_tree(forest: Forest) -> float:
+def cost_of_tree(forest: Forest, hidden_size: int) -> float:
     """Predicted cost of computing the forest as it is, in tokens of the model's body; the head costs the same."""
-    return len(forest.input_ids) + plan_spans(forest).pairs() / PAIRS_PER_TOKEN
+    return len(forest.input_ids) + plan_spans(forest).pairs() / (PAIRS_PER_TOKEN * hidden_size)
 
 
-def cost_of_rows(forest: Forest) -> float:
+def cost_of_rows(forest: Forest, hidden_size: int) -> float:
     """Predicted cost of computing it as padded rows, in tokens of the model's body."""
     ends = forest.host.subtree_end
     leaves = int((ends == torch.arange(1, len(ends) + 1)).sum())
     width = int(forest.host.position_ids.max()) + 1
-    return leaves * width * (1 + width / 2 / PAIRS_PER_TOKEN)
+    return leaves * width * (1 + width / 2 / (PAIRS_PER_TOKEN * hidden_size))
 
 
-def _pays(forest: Forest) -> bool:
-    return cost_of_tree(forest) <= cost_of_rows(forest)
+def _sharing_pays(forest: Forest, causal: PreTrainedModel) -> bool:
+    hidden_size = causal.config.get_text_config().hidden_size
+    return cost_of_tree(forest, hidden_size) <= cost_of_rows(forest, hidden_size)
 
 
 def _causal_lm(model: nn.Module) -> PreTrainedModel:

@@ -12,20 +12,12 @@ from hypothesis import strategies as st
 from test_forest import sight
 from torch.nn.attention.flex_attention import flex_attention
 
-from lm import attention
-from lm.attention import (
-    Span,
-    SpanPlan,
-    forest_attention,
-    plan_spans,
-    span_masks,
-    tree_inputs,
-    use_forest_attention,
-    windows_of,
-)
+from lm import attention, spans
+from lm.attention import forest_attention, tree_inputs, use_forest_attention, windows_of
 from lm.forest import Forest, Node
 from lm.heads import Predictions, logprobs_in_head
 from lm.logprobs import forest_logprobs
+from lm.spans import Span, SpanPlan, plan_spans, span_masks
 from text.errors import UserError
 
 TREES = random_trees(np.random.default_rng(5), trees=3, branches=3, levels=3, longest=9)
@@ -39,7 +31,7 @@ def tree_logprobs(model, forest, **changes):
 
 
 def test_spans_by_hand(monkeypatch):
-    monkeypatch.setattr(attention, "SPAN_TOKENS", 4)
+    monkeypatch.setattr(spans, "SPAN_TOKENS", 4)
     answers = [Node([1, 2, 3], scored=True), Node([1, 2, 3], scored=True), Node([1, 2, 3], scored=True)]
     small, large = Node([5], [Node([6, 7], scored=True)]), Node([5, 6, 7], answers)
     # Two tokens each, the last target not among them: rows 0-1, 2-3; then a trunk of three and three branches of two.
@@ -68,11 +60,11 @@ def test_a_comb_of_forks_is_planned_without_recursion():
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.integers(0, 2**32 - 1), st.sampled_from([1, 5, 20, 256]), st.sampled_from([None, 1, 4]))
+@given(st.integers(0, 2**32 - 1), st.sampled_from([1, 5, 20, 128]), st.sampled_from([None, 1, 4]))
 def test_spans_and_masks_are_the_rule(seed, limit, window):
     forest = Forest.pack(random_trees(np.random.default_rng(seed)))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(attention, "SPAN_TOKENS", limit)
+        patch.setattr(spans, "SPAN_TOKENS", limit)
         plan = plan_spans(forest, [window])
     assert [row for span in plan.spans for row in range(span.start, span.stop)] == [*range(len(forest.input_ids))]
     masks, seen = span_masks(forest, plan, window).flatten(), torch.zeros(len(forest.input_ids), len(forest.input_ids))
