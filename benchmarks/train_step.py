@@ -1,11 +1,11 @@
-"""A step of training: what a run of `main.py` adds to a bare torch loop.
+"""A step of training: what a run of `main.py` adds to a bare torch loop, and tokens a second beside a peer.
 
     python benchmarks/train_step.py [--quick]
 
-The same model, rows (2048 tokens a step) and optimizer, logging every 10 steps: a run as the command line makes it, with
-its data, callbacks, loggers and checkpoints, against a dozen lines of torch that find their batches in a list. The two
-take turns within one process, ten steps each, so that a busy moment hits both alike. Losses must agree before a ratio
-is printed.
+First the same model, rows (2048 tokens a step) and optimizer, logging every 10 steps: a run as the command line makes
+it, with its data, callbacks, loggers and checkpoints, against a dozen lines of torch that find their batches in a list.
+The two take turns within one process, ten steps each, so that a busy moment hits both alike. Losses must agree before a
+ratio is printed. Then sequences of unequal length, against the Hugging Face Trainer (benchmarks/unequal_lengths.py).
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from torch.nn.utils import get_total_norm
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import cli
+from benchmarks.unequal_lengths import compare
 from lm.batches import TokenRows
 from lm.tokenizer import BPETokenizer
 
@@ -47,6 +48,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a tiny model, two turns: only to see that it runs")
     parser.add_argument("--turns", type=int, default=12, help="turns that are measured; default 12")
     options = parser.parse_args()
+    cli.quiet()
     table = Table("model", "bare loop, s a step", "fit, s a step", "overhead", "target")
     for name, (width, layers, target) in {"tiny": (32, 2, 1.0)}.items() if options.quick else SIZES.items():
         turns, parameters = take_turns(width, layers, 2 if options.quick else options.turns)
@@ -59,6 +61,9 @@ def main() -> None:
     )
     print(f"{TURN} steps. Losses of both agree.")
     Console(width=120).print(table)
+    peers = compare(32, 2, 200, 1) if options.quick else compare(160, 6, 600, 5)
+    print("Sequences of unequal length, 2 M parameters; medians of epochs. Losses of all ways agree.")
+    Console(width=120).print(peers)
 
 
 def spread(turns: list[float]) -> str:
@@ -91,12 +96,15 @@ def take_turns(width: int, layers: int, turns: int) -> tuple[TakeTurns, int]:
             },
         }
         run = cli.main({"subcommand": "fit", "fit": config})
-        found = next(c for c in run.trainer.callbacks if isinstance(c, TakeTurns))  # noqa: B005  it is there
+        [found] = (c for c in run.trainer.callbacks if isinstance(c, TakeTurns))  # type: ignore[attr-defined]
         return found, sum(p.numel() for p in run.model.parameters())
 
 
 class TakeTurns(Callback):
     """After every turn of the run, the same steps once more as a bare loop; the first turn of both warms up."""
+
+    model: Any
+    began: float
 
     def __init__(self) -> None:
         self.ours: list[float] = []

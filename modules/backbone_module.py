@@ -65,7 +65,7 @@ class BackboneModule(LightningModule):
         self.tokenizer: PreTrainedTokenizerBase | None = None
         self.tokenizer_sha256 = ""
         self._tokens_seen: Tensor | int = 0
-        self._first_bad_step: Tensor | float = torch.inf
+        self._first_bad_step = torch.tensor(torch.inf)
 
     # ------------------------------------------------------------------------------------------------- the model
 

@@ -1,4 +1,5 @@
 from dataclasses import asdict
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from lm.tokenizer import BPETokenizer
 from tests.stand_ins import LLAMA, TEXT, published, scratch, tiny_tokenizer, token_rows
 from text.errors import UserError
 
+CONFIGS = Path(__file__).parents[2] / "configs" / "backbone"
 IDS = token_rows(2)
 
 
@@ -88,6 +90,23 @@ def test_sizes_that_do_not_fit_are_told_in_one_line(config):
     with pytest.raises(UserError, match="llama does not accept this 'config'") as error:
         scratch(**config).build(tiny_tokenizer())
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "vocabulary"),
+    [("llama_tiny", 0.3e6, 2000), ("llama_2m", 2e6, 2000), ("llama_125m", 125e6, 50_000)],
+)
+def test_the_fragments_have_the_sizes_they_are_named_after(name, size, vocabulary):
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_subclass_arguments(Backbone, "backbone")
+    backbone = parser.instantiate(parser.parse_args([f"--backbone={CONFIGS / name}.yaml"])).backbone
+    roomy = ScratchBackbone(**(asdict(backbone) | {"config": backbone.config | {"vocab_size": vocabulary}}))
+    with torch.device("meta"):
+        assert roomy.skeleton(tiny_tokenizer()).num_parameters() == pytest.approx(size, rel=0.15)
+
+
+def test_every_fragment_is_tested_above():
+    assert {path.stem for path in CONFIGS.glob("*.yaml")} == {"llama_tiny", "llama_2m", "llama_125m"}
 
 
 # ---- published
