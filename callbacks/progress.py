@@ -35,7 +35,8 @@ class ProgressLines(ProgressBar):
         """A line every 1/lines of the run, and one at its last step."""
         step, total = trainer.global_step, trainer.estimated_stepping_batches
         every = max(1, round(total / self.lines)) if total != float("inf") else 100
-        if self.enabled and step != self.printed and (step % every == 0 or step == total):
+        due = step % every == 0 or step == total
+        if self.enabled and due and step != self.printed and not trainer.fit_loop._should_accumulate():
             self.printed = step
             self.print_line(trainer, pl_module, f"step {step}/{total:g}")
 

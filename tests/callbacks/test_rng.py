@@ -1,4 +1,4 @@
-"""Random numbers after a resume are those of an uninterrupted run (a whole run: tests/callbacks/test_checkpoints.py)."""
+"""Random numbers after a resume are those of an uninterrupted run (whole runs: test_checkpoints.py)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from callbacks.rng import RNGState, as_plain, rng_state, set_rng_state
 
 
 def draw() -> list[float]:
-    return [torch.rand(1).item(), float(np.random.rand()), random.random(), random.gauss(0, 1)]
+    return [torch.rand(1).item(), float(np.random.rand()), random.random(), random.gauss(0, 1)]  # noqa: NPY002
 
 
 def trainer(world_size: int = 1, rank: int = 0, step: int = 0) -> Any:

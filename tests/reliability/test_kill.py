@@ -132,6 +132,6 @@ def test_killed_six_times_and_stopped_once(config: Path, tmp_path: Path) -> None
     assert steps[0] > 0
     assert steps[-2] < steps[-1] < SMALL["trainer.max_steps"]  # SIGTERM saved what it found
     last, _ = start(config, tmp_path / "broken", "--ckpt_path", "last").communicate(timeout=600)
-    whole, _ = uninterrupted.communicate(timeout=600)
+    uninterrupted.communicate(timeout=600)
     assert (run / METRICS).exists(), last
     assert_same_run(run, tmp_path / "whole" / "version_0")
