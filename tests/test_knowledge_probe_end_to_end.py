@@ -5,58 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 
 from cli import main
-from metrics.knowledge_trace import KnowledgeTrace
-
-STEPS = 40
-TINY = {
-    "seed_everything": 3,
-    "model": {
-        "class_path": "KnowledgeProbe",
-        "init_args": {
-            "backbone": {
-                "class_path": "ScratchBackbone",
-                "init_args": {
-                    "architecture": "llama",
-                    "config": {
-                        "hidden_size": 32,
-                        "intermediate_size": 64,
-                        "num_hidden_layers": 2,
-                        "num_attention_heads": 2,
-                        "attention_dropout": 0.1,
-                    },
-                },
-            },
-            "optimizer": {"class_path": "torch.optim.AdamW", "init_args": {"lr": 0.003}},
-        },
-    },
-    "data": {
-        "class_path": "Corpus",
-        "init_args": {
-            "train": {
-                "class_path": "worlds.Biographies",
-                "init_args": {"people": 20, "documents": 150, "facts": 8, "paraphrases": 2},
-            },
-            "tokenizer": {"class_path": "BPETokenizer", "init_args": {"vocab_size": 500}},
-            "seq_len": 192,
-            "batch_size": 4,
-            "scenario_assignment": "round_robin",
-            "control_fraction": 0.25,
-        },
-    },
-    "trainer": {
-        "max_steps": STEPS,
-        "limit_val_batches": 1,
-        "log_every_n_steps": 5,
-        "enable_progress_bar": False,
-        "callbacks": [
-            {"class_path": "KnowledgeInjection", "init_args": {"n_injections": 3, "interval": 6, "start_step": 4}},
-            {"class_path": "KnowledgeProbing", "init_args": {"dense_window": 3, "swapped_targets": True}},
-        ],
-    },
-}
+from tests.knowledge_runs import STEPS, trace, write_config
 
 
 @pytest.fixture(autouse=True)
@@ -66,15 +17,9 @@ def cache(tmp_path_factory, monkeypatch):
 
 def run(folder: Path, verb: str = "fit", *options: str) -> Path:
     """One verb in-process; the newest run folder."""
-    config = folder / "tiny.yaml"
-    config.parent.mkdir(exist_ok=True)
-    config.write_text(yaml.safe_dump(TINY))
+    config = write_config(folder)
     main([verb, "--config", str(config), "--trainer.default_root_dir", str(folder / "runs"), *options])
     return max((folder / "runs").iterdir(), key=lambda path: path.stat().st_mtime)
-
-
-def trace(run: Path) -> KnowledgeTrace:
-    return KnowledgeTrace.open(run / "knowledge" / "trace")
 
 
 @pytest.fixture(scope="module")
