@@ -14,6 +14,7 @@ import argparse
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -53,7 +54,7 @@ def main() -> None:
     targets = ProbeSet.build(facts, tokenizer, options.token_budget)
     full = ProbeSet.build(facts, tokenizer, options.token_budget, contexts=True)
     clozes = sorted((cloze for group in full.clozes for cloze in group), key=lambda cloze: cloze.probe)
-    tried = {size: timed(lambda size=size: usual(model, clozes, size)) for size in options.batch_sizes}
+    tried = {size: timed(partial(usual, model, clozes, size)) for size in options.batch_sizes}
     size = min(tried, key=tried.__getitem__)
     ways: dict[str, Callable[[], np.ndarray]] = {
         "usual, 3 forwards": lambda: usual(model, clozes, size),
@@ -113,7 +114,7 @@ def synthetic_facts(n: int, vocabulary: int) -> tuple[Facts, PreTrainedTokenizer
 def real_facts(options: argparse.Namespace) -> tuple[Facts, PreTrainedTokenizerBase]:
     """The probes of a file."""
     records = read_records(options.facts, KnowledgeRecord, "knowledge")
-    facts = assemble_facts(options.facts, records, ["once"] * len(records))
+    facts = assemble_facts(options.facts, records)
     return facts, PretrainedTokenizer(options.tokenizer, eos_token="<|endoftext|>").build()
 
 

@@ -15,8 +15,9 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -77,7 +78,7 @@ class KnowledgeProbing(Callback):
         self.every = every
         self.log_points_per_decade = log_points_per_decade
         self.span_reduction = span_reduction
-        self.build = {
+        self.build: dict[str, Any] = {
             "token_budget": token_budget,
             "contexts": contexts,
             "swapped": swapped_targets,
@@ -100,7 +101,7 @@ class KnowledgeProbing(Callback):
         if trainer.is_global_zero:
             # fast_dev_run leaves nothing behind, but walks the whole way.
             self._scratch = None if log_dir else tempfile.TemporaryDirectory(prefix="knowledge_")
-            self._folder = Path(log_dir or self._scratch.name) / "knowledge"
+            self._folder = Path(self._scratch.name if self._scratch else str(log_dir)) / "knowledge"
             self._trace = self._open_trace(trainer, self._header(trainer, injection, exposures))
             first = self._trace.scores[0] if 0 in self._trace.steps[:1] else None
             self._at_start = {} if first is None else self._means(first)
@@ -163,7 +164,7 @@ class KnowledgeProbing(Callback):
 
     def _header(self, trainer: Trainer, injection: KnowledgeInjection | None, exposures: dict[str, list[int]]) -> dict:
         """What the run was; see `metrics.knowledge_trace.HEADER`."""
-        data: HasFacts = trainer.datamodule
+        data, facts = trainer.datamodule, trainer.datamodule.facts
         enabled = injection is not None and injection.enabled
         return {
             "batch_size": data.batch_size,
@@ -172,12 +173,12 @@ class KnowledgeProbing(Callback):
             "world_size": trainer.world_size,
             "window": self.dense_window,
             "start_step": self._start_step,
-            "injection_steps": {fact.id: exposures.get(fact.id, []) for fact in data.facts},
+            "injection_steps": {fact.id: exposures.get(fact.id, []) for fact in facts},
             "enabled": enabled,
             "n_injected": sum(map(len, exposures.values())) if enabled else 0,
             "channels": list(self._probes.channels),
             "seeds": {"data": data.seed, "model": int(os.environ.get("PL_GLOBAL_SEED", 0))},
-            "knowledge_sha256": data.facts.sha256,
+            "knowledge_sha256": facts.sha256,
             "tokenizer_sha256": tokenizer_sha256(data.tokenizer),
         }
 
@@ -223,8 +224,7 @@ class KnowledgeProbing(Callback):
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write one line per probe: its row in the table, its words, its scores."""
         data, probes, log_dir = trainer.datamodule, trainer.datamodule.probes, trainer.log_dir
-        scores_QC = torch.from_numpy(self._scores_QC).to(pl_module.device)
-        scores_QC = probes.merge(pl_module.all_gather(scores_QC).reshape(trainer.world_size, *scores_QC.shape))
+        scores_QC = probes.merge(_gather(pl_module, torch.from_numpy(self._scores_QC)))
         if not trainer.is_global_zero or log_dir is None:
             return
         folder = Path(log_dir) / "knowledge"
@@ -249,16 +249,16 @@ class KnowledgeProbing(Callback):
     @torch.no_grad()
     def _score(self, trainer: Trainer, pl_module: LightningModule, probes: ProbeSet) -> np.ndarray:
         """Scores [Q, C] of every probe, on every rank; training cannot tell that it happened."""
-        device = pl_module.device
+        model = cast(ScoresForests, pl_module)
         modes = [(module, module.training) for module in pl_module.modules()]
         pl_module.eval()
         try:
             with isolate_rng(), trainer.precision_plugin.forward_context():
                 return probes.score(
-                    lambda forest: pl_module.forest_logprobs(forest.to(device)),
+                    lambda forest: model.forest_logprobs(forest.to(pl_module.device)),
                     trainer.global_rank,
                     trainer.world_size,
-                    (lambda scores: pl_module.all_gather(scores.to(device))) if trainer.world_size > 1 else None,
+                    partial(_gather, pl_module),
                 )
         finally:
             for module, training in modes:
@@ -271,6 +271,12 @@ class KnowledgeProbing(Callback):
         for row, score in zip(self._probes.table, scores_QC[:, column].tolist(), strict=True):
             cells.setdefault(f"{row['scenario']}/{row['type']}", []).append(score)
         return {cell: float(np.mean(scores)) for cell, scores in sorted(cells.items())}
+
+
+def _gather(pl_module: LightningModule, scores_QC: Tensor) -> Tensor:
+    """The scores of every rank, [W, Q, C], on every rank."""
+    gathered = cast(Tensor, pl_module.all_gather(scores_QC.to(pl_module.device)))
+    return gathered.reshape(-1, *scores_QC.shape)  # a single rank gets its own back without the first dimension
 
 
 def measured_steps(exposures: Iterable[int], dense_window: int, log_points_per_decade: int) -> frozenset[int]:
