@@ -10,7 +10,8 @@ from text.errors import UserError
 
 DESCRIPTION = """\
 Turn a checkpoint into a Hugging Face folder: weights (safetensors), tokenizer with chat template, model card.
-The folder appears when it is complete. Adapters (LoRA) are merged into the full model, unless --adapter is given.
+An encoder becomes a folder that sentence-transformers opens. The folder appears when it is complete. Adapters (LoRA)
+are merged into the full model, unless --adapter is given.
 
   python export.py runs/knowledge_probe/mini/version_0 my_model
 """
@@ -21,8 +22,10 @@ def export(checkpoint: str, folder: str, adapter: bool, overwrite: bool, dtype: 
     import torch
     from transformers.utils import logging
 
+    import lm.encoder  # noqa: F401  its backbones become known
     from lm.checkpoints import find_checkpoint, find_tokenizer, open_checkpoint, rebuild_model
     from lm.saving import model_card, save_model, whole_folder
+    from lm.sentence_folder import encoder_card, head_of, save_sentence_folder
 
     logging.disable_progress_bar()
     found = find_checkpoint(checkpoint)
@@ -30,8 +33,14 @@ def export(checkpoint: str, folder: str, adapter: bool, overwrite: bool, dtype: 
     tokenizer = find_tokenizer(found, opened)
     with whole_folder(Path(folder), overwrite) as filling:
         model = rebuild_model(opened, tokenizer)
-        save_model(model if dtype is None else model.to(getattr(torch, dtype)), tokenizer, filling, adapter)
-        card = model_card(opened["language_model"], opened["global_step"], adapter)
+        model = model if dtype is None else model.to(getattr(torch, dtype))
+        saved, step = opened["language_model"], opened["global_step"]
+        if "encoder" in saved and not adapter:
+            save_sentence_folder(filling, model, tokenizer, *head_of(opened))
+            card = encoder_card(saved, step)
+        else:
+            save_model(model, tokenizer, filling, adapter)
+            card = model_card(saved, step, adapter)
         (filling / "README.md").write_text(card, encoding="utf-8")
     print(f"{found} -> {folder}")
 

@@ -8,6 +8,7 @@ from callbacks.preview import Preview
 from callbacks.progress import ProgressLines
 from callbacks.rng import RNGState
 from callbacks.run_files import RunFiles
+from callbacks.sentence_folder import SentenceFolder
 
 __all__ = [
     "AtomicCheckpointIO",
@@ -19,4 +20,5 @@ __all__ = [
     "ProgressLines",
     "RNGState",
     "RunFiles",
+    "SentenceFolder",
 ]

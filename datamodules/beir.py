@@ -137,7 +137,8 @@ class BEIR(LightningDataModule):
 
     def _take(self, tasks: Sequence[RetrievalTask]) -> None:
         self.tasks = tasks
-        self.pool = TextPool.of(tasks, self.format)
+        module = self.trainer and self.trainer.lightning_module
+        self.pool = TextPool.of(tasks, self.format, mark_content=not getattr(module, "pool_prefix", True))
         if self.tokenizer is not None:
             self.tokens = tokenise(self.pool.texts, self.tokenizer, self.pool.limits, self.format.append_eos)
         sizes = "; ".join(f"{t.name}: {len(t.queries):,} queries in {len(t.passages):,} passages" for t in tasks)

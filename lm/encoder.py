@@ -135,5 +135,6 @@ class WordTokenizer(TokenizerSource):
         core = Tokenizer(models.WordLevel(unk_token="[UNK]"))
         core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
         special = ["[PAD]", "[UNK]", "[SEP]"]
-        core.train_from_iterator(texts, trainers.WordLevelTrainer(vocab_size=self.max_words, special_tokens=special))
+        trainer = trainers.WordLevelTrainer(vocab_size=self.max_words, special_tokens=special, show_progress=False)
+        core.train_from_iterator((text.replace("[SEP]", " ") for text in texts), trainer)  # it has its id already
         return PreTrainedTokenizerFast(tokenizer_object=core, pad_token="[PAD]", unk_token="[UNK]", sep_token="[SEP]")

@@ -47,11 +47,9 @@ class PairTable:
         self._positive = [self._key(p.record.positive) for p in pairs]
         self._instruction_negatives = [[self._key(n) for n in p.record.instruction_negatives] for p in pairs]
         self._mined = [[self._key(n) for n in p.record.negatives] for p in pairs]
-        known: dict[str, list[int]] = {}
-        for pair, text, own in zip(pairs, texts, self._positive, strict=True):
-            answers = known.setdefault(text.string, [])
-            answers += [own, *map(self._key, pair.record.further_positives)]
-        distinct = [list(dict.fromkeys(known[text.string])) for text in texts]
+        # A shared query text excludes nothing: siblings' passages are the negatives that teach instructions.
+        answers = [[p.record.positive, *p.record.further_positives] for p in pairs]
+        distinct = [list(dict.fromkeys(map(self._key, passages))) for passages in answers]
         most = max(map(len, distinct))  # as wide on every rank: rows are gathered
         self._known = [keys + [NO_DOCUMENT] * (most - len(keys)) for keys in distinct]
         self._teacher = _teacher(pairs)

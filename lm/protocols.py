@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
@@ -64,6 +65,15 @@ class HasRetrievalTasks(Protocol):
     tasks: Sequence[RetrievalTask]
     pool: TextPool
     tokens: TokenTable | None
+
+
+@runtime_checkable
+class SavesPretrained(Protocol):
+    """A module that becomes a folder other tools open."""
+
+    def save_pretrained(self, folder: Path) -> None:
+        """Write into an existing folder."""
+        ...
 
 
 @runtime_checkable

@@ -94,6 +94,40 @@ def save_sentence_folder(
     _json(folder / "config_sentence_transformers.json", about)
 
 
+def head_of(checkpoint: dict[str, Any]) -> tuple[Head, TextFormat]:
+    """What stands after the encoder of a checkpoint, and the format of its texts."""
+    saved = dict(checkpoint["language_model"]["encoder"])
+    format = TextFormat(**saved.pop("format"))
+    return Head(projection=checkpoint["state_dict"].get("projection.weight"), **saved), format
+
+
+def encoder_card(saved: dict[str, Any], step: int) -> str:
+    """The README of an exported encoder: what it is, and how texts are to be written for it.
+
+    Args:
+        saved: what a `BiEncoder` adds to a checkpoint.
+        step: optimizer steps done.
+    """
+    name, encoder = saved["fingerprint"]["name"], saved["encoder"]
+    rows = {
+        "Method": saved["method"],
+        "Base": name,
+        "Optimizer steps": f"{step:,}",
+        "Tokens seen": f"{saved['tokens']:,}",
+        "Pooling": encoder["pooling"] + ("" if encoder["pool_prefix"] else ", without the prefix"),
+        "Query text": f"`{encoder['format']['query']}`",
+        "Passage text": f"`{encoder['format']['passage']}`",
+    }
+    head = ["---", "library_name: sentence-transformers", "pipeline_tag: sentence-similarity", "---"]
+    table = "\n".join(f"| {key} | {value} |" for key, value in rows.items())
+    code = "from sentence_transformers import SentenceTransformer\n\nmodel = SentenceTransformer(folder)"
+    return (
+        "\n".join(head)
+        + f"\n\n# {name}, after {saved['method']}\n\nTrained with Seedling.\n\n| | |\n|---|---|\n{table}\n\n"
+        + f"```python\n{code}\n```\n"
+    )
+
+
 def closing(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
     """A copy that closes every text with the end-of-text token by itself, also one that is cut."""
     from tokenizers import processors

@@ -91,6 +91,8 @@ def tokenise(
     """
     if append_eos and tokenizer.eos_token_id is None:
         raise UserError("append_eos: the tokenizer has no end-of-text token; name it with 'eos_token'")
+    # some tokenizers close texts by themselves, and keep the token when they cut
+    missing = append_eos and tokenizer("a")["input_ids"][-1:] != [tokenizer.eos_token_id]
     limits = [max_length] * len(texts) if isinstance(max_length, int) else max_length
     rows: list[np.ndarray] = []
     content: list[int] = []
@@ -99,9 +101,9 @@ def tokenise(
         found = tokenizer([text.string for text in part], verbose=False)
         for place, (text, ids) in enumerate(zip(part, found["input_ids"], strict=True)):
             limit = limits[first + place]
-            if len(ids) > limit - append_eos:  # again, and alone: the closing token must survive the cut
-                ids = tokenizer(text.string, truncation=True, max_length=limit - append_eos)["input_ids"]
-            if append_eos and (not ids or ids[-1] != tokenizer.eos_token_id):
+            if len(ids) > limit - missing:
+                ids = tokenizer(text.string, truncation=True, max_length=limit - missing)["input_ids"]
+            if missing:
                 ids = [*ids, tokenizer.eos_token_id]
             if not ids:
                 raise UserError(f"a text has no token: {text.string!r}")

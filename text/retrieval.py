@@ -168,12 +168,18 @@ class TextPool:
     passages: dict[str, list[int]]
 
     @classmethod
-    def of(cls, tasks: Sequence[RetrievalTask], format: TextFormat) -> TextPool:
-        """Collect the texts of tasks."""
+    def of(cls, tasks: Sequence[RetrievalTask], format: TextFormat, mark_content: bool = False) -> TextPool:
+        """Collect the texts of tasks.
+
+        Args:
+            tasks: whose texts.
+            format: how they are made.
+            mark_content: remember where their content begins; two texts that differ in that alone are then two.
+        """
         known: dict[tuple[Text, int], int] = {}
 
         def number(text: Text, limit: int) -> int:
-            return known.setdefault((text, limit), len(known))
+            return known.setdefault((text if mark_content else Text(text.string, 0), limit), len(known))
 
         queries, passages = {}, {}
         for task in tasks:

@@ -7,11 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lm.encoder import WordTokenizer
+from lm.sentence_folder import closing
 from lm.texts import TextLoader, length_batches, tokenise
 from text.errors import UserError
 from text.retrieval import Text
 
-WORDS = WordTokenizer().build(["a b c d e [SEP]"])
+WORDS = WordTokenizer().build(["a b c d e"])
 
 
 def ids(*words: str) -> list[int]:
@@ -39,12 +40,11 @@ def test_content_begins_after_the_instruction():
 
 
 def test_truncation_keeps_the_closing_token():
-    WORDS.eos_token = "e"
-    try:
-        table = tokenise([Text("a b c d", 0), Text("a b", 0), Text("a e", 0)], WORDS, [3, 9, 9], append_eos=True)
-    finally:
-        WORDS.eos_token = None
-    assert [table.row(i).tolist() for i in range(3)] == [ids("a", "b", "e"), ids("a", "b", "e"), ids("a", "e")]
+    plain = WordTokenizer().build(["a b c d e"])
+    plain.eos_token = "e"
+    for tokenizer in (plain, closing(plain)):
+        table = tokenise([Text("a b c d", 0), Text("a b", 0)], tokenizer, [3, 9], append_eos=True)
+        assert [table.row(i).tolist() for i in range(2)] == [ids("a", "b", "e")] * 2
     with pytest.raises(UserError, match="append_eos: the tokenizer has no end-of-text token"):
         tokenise([Text("a", 0)], WORDS, 4, append_eos=True)
 

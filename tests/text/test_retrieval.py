@@ -9,6 +9,7 @@ from text.retrieval import (
     RetrievalTask,
     Text,
     TextFormat,
+    TextPool,
     group_of,
     split_instruction,
     topic_of,
@@ -109,3 +110,18 @@ def test_candidates_are_all_passages_of_the_topic():
     assert task.candidates() == [{"a", "b"}, {"a", "b"}, {"c"}]
     wider = RetrievalTask("t", queries, (), qrels, siblings={"8": frozenset("cd"), "9": frozenset("e")})
     assert wider.candidates() == [{"a", "b"}, {"a", "b"}, {"c", "d"}]
+
+
+def test_equal_texts_are_one_whatever_stands_for_them():
+    format = TextFormat()
+    text = format.of_query(ASKED).string
+    passages = (Passage("a", "", text), Passage("b", "", "else"), Passage("c", "", text))
+    task = RetrievalTask("t", (ASKED,), passages, {"7_1": {"a": 1}})
+    pool = TextPool.of([task, RetrievalTask("blind", (ASKED,), passages, task.qrels, "query_only")], format)
+    assert [t.string for t in pool.texts] == [text, "else", "wine cabinets"]
+    assert pool.queries == {"t": [0], "blind": [2]}
+    assert pool.passages == {"t": [0, 1, 0], "blind": [0, 1, 0]}
+    apart = TextPool.of([task], format, mark_content=True)
+    assert [t.content_from for t in apart.texts] == [len("I am a designer. [SEP] "), 0, 0]
+    cut = TextPool.of([task], TextFormat(query_max_length=8))
+    assert (cut.limits, cut.passages["t"]) == ([8, 256, 256], [1, 2, 1])
