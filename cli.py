@@ -10,15 +10,18 @@ import argparse
 import errno
 import importlib
 import itertools
+import json
 import logging
 import os
 import sys
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
+from unittest import mock
 
 import torch
+from jsonargparse import _completions_jsonschema
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -26,7 +29,7 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-import callbacks  # noqa: F401  these three imports make the short class names known
+import callbacks
 import datamodules
 import modules
 from callbacks.checkpoints import AtomicCheckpointIO, Checkpoints
@@ -36,52 +39,13 @@ from callbacks.progress import ProgressLines
 from callbacks.rng import RNGState
 from callbacks.run_files import LearningRate, RunFiles, run_loggers
 from callbacks.run_folders import check_checkpoint, claim_version, newest_resumable, remove_if_empty, rewind_logs
+from text.config_schema import compact
 from text.errors import UserError
+from text.help_pages import HELP, verb_help
 from text.parse_errors import explain
 
 OVERLAYS = ("trainer", "backbone")  # folders of configs/ that change how a run runs, not which run it is
 RUN = "SEEDLING_RUN"  # environment variable: tells the processes that a launcher starts which folder rank 0 has claimed
-PROG = "python main.py"
-
-VERBS = {
-    "fit": "Train a model.",
-    "validate": "Measure a model on the validation data.",
-    "test": "Measure a model on the test data or a benchmark.",
-    "predict": "Let a model make data: scores, samples, judgements.",
-}
-
-HELP = f"""usage: {PROG} {{fit,validate,test,predict}} --config FILE [--config OVERLAY ...] [--KEY VALUE ...]
-
-  {PROG} fit --config configs/knowledge_probe/mini.yaml      train; a minute or so on a laptop, no network
-  {PROG} fit --config ... --trainer.max_steps 10             any value of a config can be given here too
-  {PROG} fit --config ... --config configs/trainer/gpu.yaml  overlays compose from left to right
-  {PROG} fit --config ... --ckpt_path last                   go on where the newest run of that config stopped
-  {PROG} test --config ... --ckpt_path FILE                  measure a checkpoint; also: validate, predict
-
-Next: {PROG} fit --help
-"""
-
-VERB_HELP = """usage: {prog} {verb} --config FILE [--config OVERLAY ...] [--KEY VALUE ...]
-
-{what}
-
-  --config FILE            YAML; several compose from left to right, --KEY VALUE after them wins. A value may be the
-                           name of another file, relative to the file that names it
-  --model NAME             {models}
-                           its options: {prog} {verb} --model.help NAME
-  --data NAME              {data}
-                           its options: {prog} {verb} --data.help NAME
-  --trainer.KEY VALUE      Lightning's Trainer: max_steps, devices, precision, strategy, accumulate_grad_batches,
-                           val_check_interval, callbacks, fast_dev_run, ...
-  --checkpoint.KEY VALUE   when to save: every_n_train_steps, monitor, save_top_k, ...
-  --ckpt_path FILE | last  start from a checkpoint; 'last': the newest one of this config{last}
-  --seed_everything N      default 1
-  --print_config           print the resolved config, do nothing (also: --print_config=skip_default)
-  --help_all               every option with its type and default (long)
-
-A run's files go to runs/<method>/<config>/version_N; change the part before version_N with --trainer.default_root_dir.
-Append to a list with '+': --trainer.callbacks+=EarlyStopping --trainer.callbacks.monitor=val/loss
-"""
 
 
 class Parser(LightningArgumentParser):
@@ -151,8 +115,9 @@ class SeedlingCLI(LightningCLI):
         super().setup_parser(add_subcommands, main_kwargs, subparser_kwargs)
         self.parser.overview = HELP if add_subcommands else ""
         for verb, parser in getattr(self, "_subcommand_parsers", {}).items():
-            parser.overview = verb_help(verb)
-            parser.add_argument("--help_all", action=HelpAll, help="show every option with its type and default")
+            parser.overview = verb_help(verb, modules.__all__, datamodules.__all__)
+            for option, text in (("--help_all", Parser.format_all), ("--print_schema", config_schema)):
+                parser.add_argument(option, action=PrintAndExit, text=text, help="print and exit")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Remembers which files were given: errors name them, and the run is called after one."""
@@ -265,6 +230,7 @@ def quiet() -> None:
     """Silences advertisements and known notices of the stack; what this repository says stays."""
     logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
     logging.getLogger("lightning.fabric.utilities.seed").setLevel(logging.WARNING)
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # advertises kernels of its own
     for notice in (
         ".*LeafSpec.*",
         ".*does not have many workers.*",
@@ -307,25 +273,29 @@ def config_files(args: Sequence[str]) -> dict[str, Path]:
     return {file: Path(file).absolute() for file in files}
 
 
-class HelpAll(argparse.Action):
-    """``--help_all``: the generated list of options, some hundred lines."""
+class PrintAndExit(argparse.Action):
+    """An option that prints something about its parser: ``--help_all``, ``--print_schema``."""
 
-    def __init__(self, option_strings: Sequence[str], dest: str, help: str):
+    def __init__(self, option_strings: Sequence[str], dest: str, text: Callable[[Parser], str], help: str):
         super().__init__(option_strings, argparse.SUPPRESS, nargs=0, default=argparse.SUPPRESS, help=help)
+        self.text = text
 
     def __call__(self, parser: Any, *_: Any) -> None:
         """Prints and exits."""
-        print(parser.format_all())
+        print(self.text(parser))
         parser.exit(0)
 
 
-def verb_help(verb: str) -> str:
-    """One screen: what the verb takes and where to look next."""
-    return VERB_HELP.format(
-        prog=PROG,
-        verb=verb,
-        what=VERBS[verb],
-        models=", ".join(modules.__all__),
-        data=", ".join(datamodules.__all__),
-        last=" (fit goes on in its folder)" if verb == "fit" else "",
-    )
+def config_schema(parser: Parser) -> str:
+    """The JSON schema of configs: editors complete and check by it."""
+    packages = ("callbacks", "datamodules", "lm", "modules", "worlds", "lightning", "torch.optim")
+    all_paths = _completions_jsonschema.get_all_subclass_paths
+
+    def known(cls: type, **options: Any) -> list[str]:
+        paths = [] if issubclass(cls, type) else all_paths(cls, **options)
+        return sorted(path for path in paths if path.startswith(tuple(f"{package}." for package in packages)))
+
+    with mock.patch.object(_completions_jsonschema, "get_all_subclass_paths", known):  # else every class in memory
+        schema = json.loads(parser.get_completion_script("jsonschema"))
+    exported = {f"{room.__name__}.{name}": name for room in (callbacks, datamodules, modules) for name in room.__all__}
+    return json.dumps(compact(schema, exported), indent=1, sort_keys=True)

@@ -160,3 +160,20 @@ def tensorboard_scalars(run: Path, skip: tuple[str, ...] = ()) -> dict[str, list
         if tag not in skip:
             scalars[tag] = sorted((event.step, event.value) for event in events.Scalars(tag))
     return scalars
+
+
+def assert_same(one: Any, other: Any) -> None:
+    """Equal bit by bit, however deep the tensors are."""
+    assert type(one) is type(other)
+    if isinstance(one, dict):
+        assert one.keys() == other.keys()
+        for key in one:
+            assert_same(one[key], other[key])
+    elif isinstance(one, list | tuple):
+        assert len(one) == len(other)
+        for part, counterpart in zip(one, other, strict=True):
+            assert_same(part, counterpart)
+    elif isinstance(one, torch.Tensor):
+        assert torch.equal(one, other)
+    else:
+        assert one == other

@@ -28,7 +28,8 @@ def missing_file(path: str | Path) -> str:
         known = next((parent for parent in folder.parents if parent.is_dir()), Path("."))
         missing = folder.relative_to(known).parts[0]
         names = [entry.name for entry in known.iterdir() if entry.is_dir()]
-        return f"{path}: no such file. There is no folder '{missing}' in {known}." + did_you_mean(missing, names)
+        place = "here" if known == Path() else f"in {known}"
+        return f"{path}: no such file. There is no folder '{missing}' {place}." + did_you_mean(missing, names)
     names = [entry.name for entry in folder.iterdir()]
     stems = {name.split(".")[0]: name for name in names}
     hint = did_you_mean(path.name, names) or did_you_mean(path.stem, stems)

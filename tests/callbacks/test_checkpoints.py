@@ -13,7 +13,7 @@ import torch
 
 from callbacks.run_folders import resumable_checkpoint
 from cli import main
-from tests.tiny_runs import CONFIG, csv_rows, tensorboard_scalars, write_config
+from tests.tiny_runs import CONFIG, assert_same, csv_rows, tensorboard_scalars, write_config
 
 VARIANTS: dict[str, dict[str, Any]] = {  # 2 batches a step, 14 batches an epoch, 12 steps
     "often": {},  # validation after batches 6 and 12 of an epoch, checkpoints after every third step
@@ -48,22 +48,6 @@ def fit(folder: Path, variant: str, *options: str) -> None:
 
 def last(run: Path) -> dict[str, Any]:
     return torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
-
-
-def assert_same(one: Any, other: Any) -> None:
-    assert type(one) is type(other)
-    if isinstance(one, dict):
-        assert one.keys() == other.keys()
-        for key in one:
-            assert_same(one[key], other[key])
-    elif isinstance(one, list | tuple):
-        assert len(one) == len(other)
-        for part, counterpart in zip(one, other, strict=True):
-            assert_same(part, counterpart)
-    elif isinstance(one, torch.Tensor):
-        assert torch.equal(one, other)
-    else:
-        assert one == other
 
 
 def assert_same_run(run: Path, other: Path) -> None:

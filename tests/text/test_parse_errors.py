@@ -1,0 +1,98 @@
+"""Reading a parser's complaint (whole command lines: tests/test_cli.py)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+from text.parse_errors import mention, parameters, read_complaint, readable_type, subclasses, unknown_part
+from text.suggestions import did_you_mean, missing_file
+
+NESTED = """Parser key "model":
+  Does not validate against any of the Union subtypes
+  Errors:
+    - Problem with given class_path 'modules.Probe':
+        Parser key "backbone":
+
+          Problem with given class_path 'lm.Scratch':
+            Option 'hiden' is not accepted
+    - Expected a <class 'NoneType'>
+  Given value type: <class 'dict'>"""
+
+
+class Base:
+    def __init__(self, width: int, mode: Literal["a", "b"] = "a") -> None: ...
+
+
+class Child(Base):
+    def __init__(self, depth: int, part: Base | None = None, **kwargs: int) -> None: ...
+
+
+class Closed(Base):
+    def __init__(self, own: int) -> None: ...
+
+
+def test_the_deepest_leaf_is_the_mistake() -> None:
+    complaint = read_complaint(NESTED)
+    assert (complaint.kind, complaint.key, complaint.owner, complaint.word) == (
+        "option",
+        "model.backbone",
+        "lm.Scratch",
+        "hiden",
+    )
+
+
+def test_alternatives_of_one_value_are_joined() -> None:
+    text = "Parser key \"x\":\n  - Expected a <class 'int'>. Got value: z\n  - Expected a <class 'float'>. Got value: z"
+    assert read_complaint(text).wanted == "an integer or a number"
+
+
+def test_what_cannot_be_read_is_passed_on() -> None:
+    assert read_complaint("something new").word == "something new"
+
+
+@pytest.mark.parametrize(
+    ("text", "readable"),
+    [
+        ("a <class 'int'>", "an integer"),
+        ("a <class 'a.b.Thing'>", "Thing"),
+        ("a typing.Literal['a','b']", "one of 'a','b'"),
+    ],
+)
+def test_types_have_names_people_use(text: str, readable: str) -> None:
+    assert readable_type(text) == readable
+
+
+def test_arguments_follow_kwargs_to_the_parent_and_no_further() -> None:
+    assert list(parameters(Child)) == ["depth", "part", "width", "mode"]
+    assert list(parameters(Closed)) == ["own"]
+    assert subclasses(parameters(Child)["part"]) == {"Child", "Closed"}
+
+
+@pytest.mark.parametrize(
+    ("word", "part"), [("trainerr.max_steps", "trainerr"), ("trainer.max_step", "max_step"), ("modle", "modle")]
+)
+def test_the_part_of_a_key_that_is_wrong(word: str, part: str) -> None:
+    assert unknown_part(word, ["trainer.max_epochs", "model"]) == part
+
+
+def test_mentions_are_whole_words_outside_comments(tmp_path: Path) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text("# bad\nworse_bad: 1\nbad: 2\n")
+    assert mention({"c.yaml": file}, "bad") == "c.yaml:3: "
+    assert mention({"c.yaml": file}, "absent") == ""
+
+
+def test_near_names_ignore_case_and_far_ones_stay_silent() -> None:
+    assert did_you_mean("knowledgeprobe", ["KnowledgeProbe", "Corpus"]) == " Did you mean: KnowledgeProbe?"
+    assert did_you_mean("zebra", ["KnowledgeProbe", "Corpus"]) == ""
+
+
+def test_missing_files_name_what_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "facts.jsonl").touch()
+    assert missing_file("data/fact.jsonl") == "data/fact.jsonl: no such file. Did you mean: facts.jsonl?"
+    assert missing_file("dta/facts.jsonl").endswith("There is no folder 'dta' here. Did you mean: data?")
