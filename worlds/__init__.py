@@ -1,6 +1,7 @@
 """Procedural generators behind the miniatures and the tests: a seed in, record dicts out. No torch, no tokenizer."""
 
 from worlds.biographies import Biographies
+from worlds.instructed_search import InstructedSearch
 from worlds.world import World
 
-__all__ = ["Biographies", "World"]
+__all__ = ["Biographies", "InstructedSearch", "World"]
