@@ -1,7 +1,43 @@
-"""What every test stands on: one thread, no network."""
+"""What every test stands on: one thread, no network; with ``--status``, a record of what was tested."""
 
 import os
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests import status
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--status", action="store_true", help="rewrite docs/status.md from what the tests did")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "oracle(*names): the test compares these options with an independent truth")
+    if config.getoption("--status"):
+        config.stash[RECORDER] = status.Recorder()
+        config.stash[RECORDER].watch()
+
+
+RECORDER = pytest.StashKey[status.Recorder]()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo) -> Iterator[None]:
+    report = yield
+    recorder = item.config.stash.get(RECORDER, None)
+    if recorder is not None and report.when == "call":
+        names = [name for marker in item.iter_markers("oracle") for name in marker.args]
+        recorder.finish(report.passed, names)
+    return report
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    recorder = session.config.stash.get(RECORDER, None)
+    if recorder is not None:
+        status.PAGE.write_text(status.page(recorder.run, recorder.oracle))
