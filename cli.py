@@ -72,7 +72,7 @@ class Parser(LightningArgumentParser):
             options = {action.dest for parser in parsers for action in parser._actions}
             types = {action.dest: getattr(action, "_typehint", None) for action in self._actions}
             sys.stderr.write(f"error: {explain(message, options, types, self.config_files)}\n")
-        self.exit(2)
+        raise SystemExit(2)
 
 
 class SeedlingCLI(LightningCLI):

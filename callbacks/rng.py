@@ -40,8 +40,8 @@ class RNGState(Callback):
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Saves the states from which the next step of a resumed run starts."""
-        half = self.before_step is not None and trainer.training and step_is_half_done(trainer)
-        checkpoint["rng"] = as_plain(self.before_step if half else rng_state())
+        half = trainer.training and step_is_half_done(trainer)
+        checkpoint["rng"] = as_plain(self.before_step if half and self.before_step is not None else rng_state())
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Keeps the states until training starts."""

@@ -141,6 +141,8 @@ def run_loggers(folder: Path) -> list[Logger]:
 class TableLogger(CSVLogger):
     """Lightning's CSVLogger, except that it continues the table it finds (Lightning's deletes it)."""
 
+    _experiment: ExperimentWriter | None
+
     @property
     @rank_zero_experiment
     def experiment(self) -> ExperimentWriter:

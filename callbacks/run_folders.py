@@ -102,10 +102,10 @@ def rewind_logs(run: Path, checkpoint: Path) -> None:
             file.unlink()
     table = run / "metrics.csv"
     if table.exists():
-        with table.open(newline="") as file:
-            rows = list(csv.reader(file))[: 1 + lengths.get(table.name, 0)]
-        with atomic_write(table) as file:
-            csv.writer(file).writerows(rows)
+        with table.open(newline="") as before:
+            rows = list(csv.reader(before))[: 1 + lengths.get(table.name, 0)]
+        with atomic_write(table) as after:
+            csv.writer(after).writerows(rows)
 
 
 @contextmanager

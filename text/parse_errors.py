@@ -131,8 +131,8 @@ def explain(message: str, options: Iterable[str], types: Mapping[str, Any], file
     if complaint.kind == "required":
         return f"nothing says what {word} is: give a file with --config, for example configs/knowledge_probe/mini.yaml"
     if complaint.kind == "verb":
-        near = did_you_mean(word, re.findall("[a-z]+", complaint.wanted))
-        return f"there is no '{word}'.{near} Choose from: {complaint.wanted}"
+        hint = did_you_mean(word, re.findall("[a-z]+", complaint.wanted))
+        return f"there is no '{word}'.{hint} Choose from: {complaint.wanted}"
     return word
 
 
@@ -182,7 +182,8 @@ def subclasses(hint: Any) -> set[str]:
     """Short names of the public classes that a value of this type could be."""
     names: set[str] = set()
     for part in leaf_types(hint):
-        for child in part.__subclasses__():
+        children: list[type] = part.__subclasses__()
+        for child in children:
             names |= {child.__name__} | subclasses(child)
     return {name for name in names if not name.startswith("_")}
 
