@@ -57,12 +57,13 @@ def beir_folder(path: Path) -> Path:
     return path
 
 
-def encoder_folder(path: Path, seed: int = 0, **config) -> str:
+def encoder_folder(path: Path, seed: int = 0, closing_token: str | None = None, **config) -> str:
     """A two-layer BERT with a word tokenizer of the words above."""
     words = " ".join([*TOPICS.values(), *(user for users in USERS.values() for user in users)])
     tokenizer = WordTokenizer().build(
         [f"{words} i am a the operating cost of parks all about for as being [SEP] common"]
     )
+    tokenizer.eos_token = closing_token
     tokenizer.save_pretrained(path)
     sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
     torch.manual_seed(seed)

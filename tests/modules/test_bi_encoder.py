@@ -285,8 +285,7 @@ def test_a_real_decoder_goes_through_lora_bf16_resume_and_export(tmp_path, pairs
     )
     torch.manual_seed(0)
     AutoModel.from_config(config, dtype=torch.bfloat16).save_pretrained(tmp_path / "qwen")
-    tokenizer = EncoderTokenizer(encoder_folder(tmp_path / "words")).build()
-    tokenizer.eos_token = "[SEP]"
+    tokenizer = EncoderTokenizer(encoder_folder(tmp_path / "words", closing_token="[SEP]")).build()
     tokenizer.save_pretrained(tmp_path / "qwen")
     format = TextFormat(query="e5_instruct", append_eos=True, query_max_length=16, passage_max_length=16)
 
