@@ -33,8 +33,8 @@ contracts:  ## a room imports only from floors below its own
 schema:  ## rewrite configs/schema.json, by which editors complete and check configs
 	$(PYTHON) main.py fit --print_schema > configs/schema.json
 
-status:  ## rewrite docs/status.md from what the fast and the slow tests did
-	$(PYTHON) -m pytest -m 'slow or not slow' --status
+status:  ## rewrite docs/status.md from what the fast tests did
+	$(PYTHON) -m pytest --status
 
 constraints:  ## rewrite constraints.txt from this environment, after the tests passed in it
 	head -n 1 constraints.txt > constraints.new
