@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from cli import main
+from lm.adapters import LoRA
+from lm.encoder import EncoderTokenizer, PretrainedEncoder
 from tests.retrieval_folders import encoder_folder, instructir_folder
 
 CONFIGS = Path(__file__).parents[1] / "configs/instructir"
@@ -40,7 +42,9 @@ def test_published_formats_run_on_a_small_encoder(tmp_path, name):
     folder = encoder_folder(tmp_path / "encoder", closing_token="[SEP]")
     options = [f"--model.backbone.name_or_path={folder}", "--model.backbone.dtype=float32", *CPU]
     if name == "repllama.yaml":
-        options.append("--model.backbone.adapter=null")
+        adapted = PretrainedEncoder(folder, lora=LoRA(r=2)).build(EncoderTokenizer(folder).build())
+        adapted.save_pretrained(tmp_path / "adapter")
+        options.append(f"--model.backbone.adapter={tmp_path / 'adapter'}")
     limits = ["--data.format.query_max_length=32", "--data.format.passage_max_length=32"]
     data = f"--data.init_args.path={instructir_folder(tmp_path / 'data')}"
     root = f"--trainer.default_root_dir={tmp_path / 'runs'}"
