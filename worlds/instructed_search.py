@@ -137,7 +137,8 @@ class InstructedSearch(World):
     def _documents(self) -> tuple[list[Document], list[Document]]:
         """Those that are trained, of all types, and those that are tested, of one type each."""
         random = self._random("documents")
-        trained, tested = [], []
+        trained: list[Document] = []
+        tested: list[Document] = []
         for topic in range(TOPICS):
             facets = random.sample(range(self.facets), EVALUATED + TRAINED)
             for place, facet in enumerate(facets):
