@@ -13,8 +13,7 @@ HERE = Path(__file__).resolve().parent
 
 @pytest.fixture
 def toy(tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(HERE / "studies")
-    from toy_project import Toy, launch
+    from tests.studies.toy_project import Toy, launch
 
     monkeypatch.setattr(reproduce, "ROOT", tmp_path)
     monkeypatch.setattr(reproduce, "launch", launch)

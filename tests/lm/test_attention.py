@@ -6,10 +6,8 @@ import numpy as np
 import pytest
 import torch
 import transformers as tf
-from forest_oracle import build, from_config, plain_copy, random_trees, trees_alone
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_forest import sight
 from torch.nn.attention.flex_attention import flex_attention
 
 from lm import attention, spans
@@ -18,6 +16,8 @@ from lm.forest import Forest, Node
 from lm.heads import Predictions, logprobs_in_head
 from lm.logprobs import forest_logprobs
 from lm.spans import Span, SpanPlan, plan_spans, span_masks
+from tests.lm.forest_oracle import build, from_config, plain_copy, random_trees, trees_alone
+from tests.lm.test_forest import sight
 from text.errors import UserError
 
 TREES = random_trees(np.random.default_rng(5), trees=3, branches=3, levels=3, longest=9)

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 import torch
-from forest_oracle import random_trees
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.attention.flex_attention import create_block_mask, create_mask
 
 from lm.forest import FLEX_BLOCK, Forest, Node, Path
+from tests.lm.forest_oracle import random_trees
 from text.errors import UserError
 
 

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 import transformers as tf
-from forest_oracle import FAMILIES, VOCAB, alone, build, from_config, plain_copy, random_trees, trees_alone
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from peft import LoraConfig, get_peft_model
@@ -17,6 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from lm import abilities, heads, spans
 from lm.forest import Forest, Node, Path
 from lm.logprobs import cost_of_rows, cost_of_tree, forest_logprobs, path_lengths, path_sums, row_logprobs
+from tests.lm.forest_oracle import FAMILIES, VOCAB, alone, build, from_config, plain_copy, random_trees, trees_alone
 from text.errors import UserError
 
 PROPERTY_FAMILIES = ("llama", "qwen3", "mistral", "olmo2", "gemma3", "gpt2")

@@ -5,7 +5,6 @@ import functools
 import pytest
 import torch
 import torch.distributed as dist
-from forest_oracle import build
 from peft import LoraConfig, get_peft_model
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
@@ -15,6 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 from lm import heads
 from lm.forest import Forest, Node
 from lm.logprobs import forest_logprobs, row_logprobs
+from tests.lm.forest_oracle import build
 
 pytestmark = pytest.mark.slow
 

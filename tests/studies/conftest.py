@@ -1,7 +1,8 @@
 """The toy project of these tests."""
 
 import pytest
-from toy_project import Toy
+
+from tests.studies.toy_project import Toy
 
 
 @pytest.fixture

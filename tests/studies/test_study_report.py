@@ -5,11 +5,11 @@ import subprocess
 
 import pytest
 from rich.console import Console
-from toy_project import launch
 
 from studies.readings import Readings
 from studies.report import conclude, make_report, report_folder, write_report
 from studies.run import run
+from tests.studies.toy_project import launch
 
 
 def finish(toy, tmp_path, **options):

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
-from toy_project import launch
 
 from studies.run import command_list, read_record, run
+from tests.studies.toy_project import launch
 from text.errors import UserError
 
 
