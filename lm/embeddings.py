@@ -59,9 +59,9 @@ class EmbeddingStore:
         """Write vectors float32 [n, dim] under keys uint8 [n, 16]; `find` knows them after `reload`."""
         if self._own is None:
             self.folder.mkdir(parents=True, exist_ok=True)
-            handle, name = tempfile.mkstemp(suffix=".keys", dir=self.folder)
-            os.close(handle)
-            self._own = Path(name), Path(name).with_suffix(".vectors")
+            handle, name = tempfile.mkstemp(suffix=".vectors", dir=self.folder)
+            os.close(handle)  # keys come later: whoever finds a file of keys finds vectors beside it
+            self._own = Path(name).with_suffix(".keys"), Path(name)
         for path, rows in ((self._own[1], vectors.astype(np.float32, copy=False)), (self._own[0], keys)):
             with path.open("ab") as file:
                 file.write(np.ascontiguousarray(rows).tobytes())

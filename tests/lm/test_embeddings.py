@@ -52,3 +52,16 @@ def test_a_kill_at_any_byte_loses_only_what_was_being_written(tmp_path):
         places = store.find(keys)
         assert (places >= 0).tolist() == [row < cut // KEY for row in range(5)]
         np.testing.assert_array_equal(store.take(places[places >= 0]), vectors[: cut // KEY])
+
+
+def test_vectors_whose_keys_are_still_to_come_are_passed_over(tmp_path):
+    """As another process finds the store while this one writes to it for the first time."""
+    keys, vectors = some(5)
+    EmbeddingStore(tmp_path, 3).append(keys[:2], vectors[:2])
+    (key_file,) = tmp_path.glob("*.keys")
+    key_file.unlink()
+    store = EmbeddingStore(tmp_path, 3)
+    assert (store.find(keys) == -1).all()
+    store.append(keys[2:], vectors[2:])
+    store.reload()
+    assert (store.find(keys) >= 0).tolist() == [False, False, True, True, True]

@@ -1,0 +1,92 @@
+"""Retrieval on one process and on two: the same steps, the same scores; real processes, the command line as it is."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from lm.checkpoints import find_checkpoint, open_checkpoint
+from tests.retrieval_folders import encoder_folder, instructir_folder, jsonl
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).parents[2]
+DDP = ["--trainer.devices=2", "--trainer.strategy=ddp"]
+QUERIES = ("wine cabinets", "spider legs", "zoo keeper", "oak parks")
+PAIRS = [
+    {
+        "query": query,
+        "instruction": f"i am a {user}",
+        "positive": {"_id": f"{query} {n % 2}", "text": f"{query} {user}"},  # two needs of a query have one answer
+        "negatives": ["cost of oak", "brewer at home"],
+        "group_id": query,
+    }
+    for query in QUERIES
+    for n, user in enumerate(("designer", "brewer", "seller"))
+]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("ranks")
+    encoder_folder(folder / "encoder", hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+    instructir_folder(folder / "data")
+    jsonl(folder / "pairs.jsonl", PAIRS)
+    return folder
+
+
+def run(folder: Path, verb: str, root: str, data: dict, *options: str, **model) -> Path:
+    """Run main.py; returns the run folder."""
+    backbone = {"class_path": "PretrainedEncoder", "init_args": {"name_or_path": str(folder / "encoder")}}
+    sgd = {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.1}}
+    config = {
+        "model": {"class_path": "BiEncoder", "init_args": {"backbone": backbone, "optimizer": sgd} | model},
+        "data": data,
+        "trainer": {"accelerator": "cpu", "devices": 1, "max_steps": 3, "precision": "64-true", "log_every_n_steps": 1},
+    }
+    (folder / "run.yaml").write_text(yaml.safe_dump(config))
+    call = [sys.executable, str(ROOT / "main.py"), verb, "--config", "run.yaml", *options]
+    call.append(f"--trainer.default_root_dir={folder / root}")
+    environment = os.environ | {"SEEDLING_CACHE": str(folder / root / "cache"), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(call, cwd=folder, env=environment, capture_output=True, text=True, timeout=400, check=False)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-8000:]
+    return folder / root / "version_0"
+
+
+@pytest.mark.parametrize("model", [{"bidirectional": True, "learn_temperature": True}, {"grad_cache_tokens": 24}])
+def test_two_ranks_take_the_steps_of_one(folder, model):
+    """Negatives of both ranks, copies among them, gradients through the gather: as if it were one batch."""
+    name = "-".join(model)
+    pairs = {"train": str(folder / "pairs.jsonl"), "batch_size": 4, "num_negatives": 1}
+    data = {"class_path": "BEIR", "init_args": pairs}
+    weights = []
+    for ranks, options in (("one", []), ("two", DDP)):
+        found = run(folder, "fit", f"{name}-{ranks}", data, *options, **model)
+        weights.append(open_checkpoint(find_checkpoint(found))["state_dict"])
+    published = load_file(folder / "encoder/model.safetensors")
+    moved = 0.0
+    for key, one in weights[0].items():
+        torch.testing.assert_close(weights[1][key], one, rtol=0, atol=1e-10)
+        if (start := published.get(key.removeprefix("model."))) is not None:
+            moved = max(moved, (one - start).abs().max().item())
+    assert moved > 1e-3
+
+
+def test_two_ranks_find_what_one_finds(folder):
+    data = {"class_path": "InstructIR", "init_args": {"path": str(folder / "data"), "max_tokens": 16}}
+    scores = []
+    for ranks, options in (("alone", []), ("together", DDP)):
+        found = run(folder, "test", ranks, data, *options)
+        scores.append(json.loads((found / "metrics.json").read_text()))
+    for one, two in (scores, [found["paraphrase"] for found in scores]):
+        for name in ("ndcg@10", "robustness@10", "mrr@10"):
+            assert two[name] == pytest.approx(one[name])
+    assert len(list((folder / "together").glob("cache/embeddings/*/*.keys"))) == 2  # each rank encoded its share
