@@ -2,6 +2,7 @@
 
 from worlds.biographies import Biographies
 from worlds.instructed_search import InstructedSearch
+from worlds.user_scenarios import UserScenarios
 from worlds.world import World
 
-__all__ = ["Biographies", "InstructedSearch", "World"]
+__all__ = ["Biographies", "InstructedSearch", "UserScenarios", "World"]
