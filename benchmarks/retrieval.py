@@ -18,6 +18,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stdout
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -120,7 +121,7 @@ def encoding(tasks: Sequence[RetrievalTask], repeats: int, quick: bool) -> None:
         return peer.encode(some, batch_size=size, show_progress_bar=False)
 
     sample = strings[:: max(len(strings) // 256, 1)]
-    sizes, _ = fastest({str(size): lambda size=size: theirs(size, sample) for size in SIZES}, repeats)
+    sizes, _ = fastest({str(size): partial(theirs, size, sample) for size in SIZES}, repeats)
     best = int(min(sizes, key=sizes.__getitem__))
 
     @torch.inference_mode()
@@ -298,12 +299,14 @@ def mteb_task(task: RetrievalTask) -> Any:
         )
 
         def load_data(self, *_: Any, **__: Any) -> None:
-            split = {"corpus": Dataset.from_list(corpus), "queries": Dataset.from_list(queries)}
+            split: Any = {"corpus": Dataset.from_list(corpus), "queries": Dataset.from_list(queries)}
             split |= {"relevant_docs": {q: dict(judged) for q, judged in task.qrels.items()}, "top_ranked": None}
             self.dataset = {"default": {"test": split}}
             self.data_loaded = True
 
-        def task_specific_scores(self, scores: Any, qrels: Any, results: Any, **_: Any) -> dict[str, float]:
+        def task_specific_scores(
+            self, scores: Any, qrels: Any, results: Any, hf_split: str, hf_subset: str
+        ) -> dict[str, float]:
             return {"robustness_at_10": robustness_at_10(qrels, results, scores)}
 
     return Ours()
