@@ -15,6 +15,8 @@ from callbacks.run_folders import resumable_checkpoint
 from cli import main
 from tests.tiny_runs import CONFIG, assert_same, csv_rows, tensorboard_scalars, write_config
 
+pytestmark = pytest.mark.oracle("Checkpoints", "RNGState", "RunFiles")  # the truth: a run that nothing interrupts
+
 VARIANTS: dict[str, dict[str, Any]] = {  # 2 batches a step, 14 batches an epoch, 12 steps
     "often": {},  # validation after batches 6 and 12 of an epoch, checkpoints after every third step
     "epochs": {"trainer": {"val_check_interval": 1.0}, "checkpoint": {"every_n_train_steps": None}},
