@@ -39,6 +39,7 @@ from callbacks.progress import ProgressLines
 from callbacks.rng import RNGState
 from callbacks.run_files import LearningRate, RunFiles, run_loggers
 from callbacks.run_folders import check_checkpoint, claim_version, newest_resumable, remove_if_empty, rewind_logs
+from text.config_files import include_yaml_alone
 from text.config_schema import compact
 from text.errors import UserError
 from text.help_pages import HELP, verb_help
@@ -46,6 +47,8 @@ from text.parse_errors import explain
 
 OVERLAYS = ("trainer", "backbone")  # folders of configs/ that change how a run runs, not which run it is
 RUN = "SEEDLING_RUN"  # environment variable: tells the processes that a launcher starts which folder rank 0 has claimed
+
+include_yaml_alone()
 
 
 class Parser(LightningArgumentParser):

@@ -10,8 +10,7 @@ from text.errors import UserError
 
 DESCRIPTION = """\
 Turn a checkpoint into a Hugging Face folder: weights (safetensors), tokenizer with chat template, model card.
-An encoder becomes a folder that sentence-transformers opens. The folder appears when it is complete. Adapters (LoRA)
-are merged into the full model, unless --adapter is given.
+An encoder's is opened by sentence-transformers. LoRA adapters are merged into the model, unless --adapter is given.
 
   python export.py runs/knowledge_probe/mini/version_0 my_model
 """
@@ -28,32 +27,28 @@ def export(checkpoint: str, folder: str, adapter: bool, overwrite: bool, dtype: 
     from lm.sentence_folder import encoder_card, head_of, save_sentence_folder
 
     logging.disable_progress_bar()
-    found = find_checkpoint(checkpoint)
-    opened = open_checkpoint(found)
-    tokenizer = find_tokenizer(found, opened)
+    tokenizer = find_tokenizer(found := find_checkpoint(checkpoint), opened := open_checkpoint(found))
     with whole_folder(Path(folder), overwrite) as filling:
         model = rebuild_model(opened, tokenizer)
         model = model if dtype is None else model.to(getattr(torch, dtype))
-        saved, step = opened["language_model"], opened["global_step"]
-        if "encoder" in saved and not adapter:
+        about = opened["language_model"], opened["global_step"]
+        if "encoder" in about[0] and not adapter:
             save_sentence_folder(filling, model, tokenizer, *head_of(opened))
-            card = encoder_card(saved, step)
+            card = encoder_card(*about)
         else:
             save_model(model, tokenizer, filling, adapter)
-            card = model_card(saved, step, adapter)
+            card = model_card(*about, adapter)
         (filling / "README.md").write_text(card, encoding="utf-8")
     print(f"{found} -> {folder}")
 
 
 def main(args: list[str] | None = None) -> None:
     """Read the command line; what its user can mend is said without a traceback."""
-    parser = ArgumentParser(
-        "export.py", description=DESCRIPTION, formatter_class=RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = ArgumentParser("export.py", None, DESCRIPTION, formatter_class=RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint", help="checkpoint file, sharded checkpoint folder, or run folder (its newest one)")
     parser.add_argument("folder", help="where to write: a new or an empty folder")
     parser.add_argument("--adapter", action="store_true", help="write the LoRA adapter alone")
-    parser.add_argument("--overwrite", action="store_true", help="replace the folder if it has files in it")
+    parser.add_argument("--overwrite", action="store_true", help="replace a folder that has files in it")
     parser.add_argument("--dtype", choices=["float32", "bfloat16", "float16"], help="convert the weights")
     try:
         export(**vars(parser.parse_args(args)))
