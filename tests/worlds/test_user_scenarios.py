@@ -10,7 +10,9 @@ from worlds.user_scenarios import TASKS
 
 @pytest.fixture
 def folder(tmp_path):
-    rows = {"corpus.jsonl": [{"_id": "p1", "title": "", "text": "Red."}, {"_id": "p2", "title": "", "text": "Blue.\x85"}]}
+    rows = {
+        "corpus.jsonl": [{"_id": "p1", "title": "", "text": "Red."}, {"_id": "p2", "title": "", "text": "Blue.\x85"}]
+    }
     rows["seed_train_queries.jsonl"] = [{"_id": "q1", "text": "wine"}, {"_id": "q2", "text": "sky"}]
     for name, lines in rows.items():
         (tmp_path / name).write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
