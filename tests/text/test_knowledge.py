@@ -108,7 +108,7 @@ def test_waves_lose_nothing_and_keep_their_order(scenarios, n, interval, rows, i
         numbers = [exposure.number for exposure in met if exposure.fact == index]
         assert numbers == list(range({"control": 0, "once": 1}.get(scenario, n)))
     for index, steps in enumerate(exposure_steps(plan, len(scenarios))):
-        due = schedule.steps_of(index)
+        due = schedule.steps_of(index)[: len(steps)]  # what is shown once may wait longer
         assert all(d <= step for d, step in zip(due, steps, strict=False))
         assert all(step < d for d, step in zip(due[1:], steps, strict=False))
 
