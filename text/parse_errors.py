@@ -20,7 +20,8 @@ from typing import Any
 from text.suggestions import did_you_mean, missing_file
 
 LEAVES = {
-    "option": r"Option '(?P<word>[^']+)' is not accepted",
+    # The second form is a dotted option within a class: its first part is what the class does not have.
+    "option": r"(?:Option '(?=[^']+' is not accepted)|unrecognized arguments: --)(?P<word>[^'.=\s]+)",
     "class": r"(?:Expected a dot import path string|Unexpected import path format): (?P<word>.+)",
     "module": r"No module named '(?P<word>[^']+)'",
     "value": r"Expected (?P<wanted>.+?)\.? Got value: (?P<word>.*)",
@@ -59,7 +60,7 @@ class Complaint:
 def read_complaint(message: str) -> Complaint:
     """The mistake behind a parser's message; kind "other", with the message as word, where there is no telling."""
     for kind, pattern in WHOLE.items():
-        if found := re.search(pattern, message):
+        if found := re.match(pattern, message):
             return Complaint("option" if kind == "unknown" else kind, "", "", **found.groupdict())
     branches: list[tuple[int, str, str]] = []  # (indentation, key, owner) of what leads to the line at hand
     best, depth = Complaint("other", "", "", message), -1

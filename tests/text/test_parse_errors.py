@@ -7,7 +7,7 @@ from typing import Literal
 
 import pytest
 
-from text.parse_errors import mention, parameters, read_complaint, readable_type, subclasses, unknown_part
+from text.parse_errors import explain, mention, parameters, read_complaint, readable_type, subclasses, unknown_part
 from text.suggestions import did_you_mean, missing_file
 
 NESTED = """Parser key "model":
@@ -96,3 +96,14 @@ def test_missing_files_name_what_is_there(tmp_path: Path, monkeypatch: pytest.Mo
     (tmp_path / "data" / "facts.jsonl").touch()
     assert missing_file("data/fact.jsonl") == "data/fact.jsonl: no such file. Did you mean: facts.jsonl?"
     assert missing_file("dta/facts.jsonl").endswith("There is no folder 'dta' here. Did you mean: data?")
+
+
+def test_a_dotted_option_is_blamed_on_the_class_that_lacks_it():
+    message = (
+        'Parser key "model":\n  Does not validate against any of the Union subtypes\n  Errors:\n'
+        "    - Problem with given class_path 'modules.KnowledgeProbe':\n"
+        "        unrecognized arguments: --optimiser.lr=3\n"
+        "    - Expected a <class 'NoneType'>\n"
+    )
+    said = explain(message, [], {}, {})
+    assert said.startswith("model (KnowledgeProbe) has no option 'optimiser'. Did you mean: optimizer?")
