@@ -2,7 +2,7 @@
 
 Probes are scored between two updates and leave no mark on training: no dropout, no gradients, no random numbers, modes
 put back. This file knows when to measure and where the numbers go. It does not know how probes are scored
-(lm/probes.py), how a trace is stored (metrics/knowledge_trace.py) or what it means (metrics/knowledge_report.py).
+(lm/probes.py), how a trace is stored (metrics/knowledge/trace.py) or what it means (metrics/knowledge/report.py).
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ from lm.forest import Forest
 from lm.probes import ProbeSet
 from lm.protocols import HasFacts, ScoresForests
 from lm.tokenizer import tokenizer_sha256
-from metrics.knowledge_figures import curves_figure, retention_figure
-from metrics.knowledge_report import final_scalars, knowledge_report, write_report
-from metrics.knowledge_trace import KnowledgeTrace
+from metrics.knowledge.figures import curves_figure, retention_figure
+from metrics.knowledge.report import final_scalars, knowledge_report, write_report
+from metrics.knowledge.trace import KnowledgeTrace
 from text.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -98,14 +98,16 @@ class KnowledgeProbing(Callback):
         self._schedule = measured_steps(times, self.dense_window, self.log_points_per_decade)
         self._last = -1
         log_dir = None if trainer.fast_dev_run else trainer.log_dir  # agreed between ranks: every rank has to ask
+        logged = False
         if trainer.is_global_zero:
             # fast_dev_run leaves nothing behind, but walks the whole way.
             self._scratch = None if log_dir else tempfile.TemporaryDirectory(prefix="knowledge_")
             self._folder = Path(self._scratch.name if self._scratch else str(log_dir)) / "knowledge"
+            logged = self._measured_here(trainer)
             self._trace = self._open_trace(trainer, self._header(trainer, injection, exposures))
             first = self._trace.scores[0] if 0 in self._trace.steps[:1] else None
             self._at_start = {} if first is None else self._means(first)
-        self._measure(trainer, pl_module, resumed=trainer.global_step > self._start_step)
+        self._measure(trainer, pl_module, logged=logged)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         """Measure after the last micro-batch of an optimizer step."""
@@ -134,10 +136,8 @@ class KnowledgeProbing(Callback):
             return
         print(f"Knowledge report: {path}\nIts pictures: {path.parent}/curves.png, {path.parent}/retention.png")
 
-    def _measure(
-        self, trainer: Trainer, pl_module: LightningModule, final: bool = False, resumed: bool = False
-    ) -> None:
-        """Score and store, if t is due and not measured yet."""
+    def _measure(self, trainer: Trainer, pl_module: LightningModule, final: bool = False, logged: bool = False) -> None:
+        """Score and store, if t is due and not measured yet; log it, unless this run's log has it already."""
         t = trainer.global_step - self._start_step
         due = final or t in self._schedule or (self.every is not None and t % self.every == 0)
         if t <= self._last or not due:
@@ -148,10 +148,10 @@ class KnowledgeProbing(Callback):
         if self._trace is None:
             return
         self._trace.append(t, scores_QC)
-        if resumed:  # the log has this step already
-            return
         if t == 0:
             self._at_start = self._means(scores_QC)
+        if logged:
+            return
         scalars = {"probe/seconds_per_pass": time.perf_counter() - began}
         for cell, value in self._means(scores_QC).items():
             scalars[f"probe/{cell}/logprob"] = value
@@ -163,7 +163,7 @@ class KnowledgeProbing(Callback):
     # --- the trace ------------------------------------------------------------------------------------------------
 
     def _header(self, trainer: Trainer, injection: KnowledgeInjection | None, exposures: dict[str, list[int]]) -> dict:
-        """What the run was; see `metrics.knowledge_trace.HEADER`."""
+        """What the run was; see `metrics.knowledge.trace.HEADER`."""
         data, facts = trainer.datamodule, trainer.datamodule.facts
         enabled = injection is not None and injection.enabled
         return {
@@ -181,6 +181,12 @@ class KnowledgeProbing(Callback):
             "knowledge_sha256": facts.sha256,
             "tokenizer_sha256": tokenizer_sha256(data.tokenizer),
         }
+
+    def _measured_here(self, trainer: Trainer) -> bool:
+        """Whether the run that goes on has measured, in this folder, the step it goes on from."""
+        folder, t = self._folder / "trace", trainer.global_step - self._start_step
+        goes_on = trainer.ckpt_path is not None and (folder / "header.json").is_file()
+        return goes_on and t in KnowledgeTrace.open(folder).steps
 
     def _open_trace(self, trainer: Trainer, header: dict) -> KnowledgeTrace:
         """A new trace, or that of the run that goes on, without what was measured from here on."""

@@ -1,6 +1,6 @@
 """The traces that runs left behind, as data: folders in, opened traces out.
 
-This file knows where a run keeps its trace. It does not know what is in one (metrics/knowledge_trace.py).
+This file knows where a run keeps its trace. It does not know what is in one (metrics/knowledge/trace.py).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 
-from metrics.knowledge_trace import KnowledgeTrace
+from metrics.knowledge.trace import KnowledgeTrace
 from text.errors import UserError
 
 TRACE = Path("knowledge") / "trace"  # in a run folder

@@ -2,7 +2,7 @@
 
 Probes of one record that begin alike share a tree, and a foreign target rides as a sibling branch on the same cloze
 context, so everything a trace stores comes from one forward per forest. This file knows facts, tokens and forests. It
-does not know when probes are measured (callbacks/knowledge_probing.py) or what scores mean (metrics/knowledge.py).
+does not know when probes are measured (callbacks/knowledge_probing.py) or what scores mean (metrics/knowledge/).
 
 Legend: N predictions of a forest, P its paths, Q probes, C channels, W ranks.
 """

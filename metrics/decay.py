@@ -2,7 +2,7 @@
 
 R(t) = b - a log10 t is the form of arXiv 2406.11813, equation 4: the decay constant a is the fraction lost per
 tenfold time, and tau = 10^(b/a) is when nothing is left. This file knows curves; how they come about is in
-metrics/knowledge.py.
+metrics/knowledge/definitions.py.
 
 Shape suffixes: G points in time, B curves fitted together.
 """

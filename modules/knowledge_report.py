@@ -2,7 +2,7 @@
 
 A method without weights: `python main.py test --config configs/knowledge_probe/report.yaml`. This file knows when a
 report is made and where it goes. It does not know where traces come from (datamodules/knowledge_traces.py) or what
-they say (metrics/knowledge_report.py).
+they say (metrics/knowledge/report.py).
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from typing import Literal
 
 from lightning.pytorch import LightningModule
 
-from metrics.knowledge_report import final_scalars, knowledge_report, write_report
-from metrics.knowledge_statistics import Settings
-from metrics.knowledge_trace import KnowledgeTrace
+from metrics.knowledge.report import final_scalars, knowledge_report, write_report
+from metrics.knowledge.statistics import Settings
+from metrics.knowledge.trace import KnowledgeTrace
 
 
 class KnowledgeReport(LightningModule):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from metrics.knowledge_trace import KnowledgeTrace
+from metrics.knowledge.trace import KnowledgeTrace
 
 TYPES = {"mem": 1.0, "gen": 0.8, "hard_gen": 0.35}  # gain of an exposure, relative
 DECAY = {"duplication": 0.25, "paraphrase": 0.15, "once": 0.2, "control": 0.0}

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from metrics.knowledge_trace import KnowledgeTrace
+from metrics.knowledge.trace import KnowledgeTrace
 
 STEPS = 40
 TINY: dict[str, Any] = {

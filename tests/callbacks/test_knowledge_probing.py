@@ -14,7 +14,7 @@ from callbacks.rng import RNGState
 from datamodules.corpus import Corpus
 from lm.backbone import ScratchBackbone
 from lm.tokenizer import BPETokenizer
-from metrics.knowledge_trace import KnowledgeTrace
+from metrics.knowledge.trace import KnowledgeTrace
 from modules.knowledge_probe import KnowledgeProbe
 from text.errors import UserError
 from worlds import Biographies
@@ -72,10 +72,20 @@ def trace(folder: Path) -> KnowledgeTrace:
     return KnowledgeTrace.open(folder / "knowledge" / "trace")
 
 
+def column(folder: Path, name: str, where: str | None = None) -> list[str]:
+    """What metrics.csv has under a name, in the rows that have something under `where` (the same name by default)."""
+    header, *rows = [line.split(",") for line in (folder / "metrics.csv").read_text().splitlines()]
+    at, needed = header.index(name), header.index(where or name)
+    return [cells[at] for cells in rows if cells[needed]]
+
+
 def losses(folder: Path) -> list[str]:
-    lines = (folder / "metrics.csv").read_text().splitlines()
-    column = lines[0].split(",").index("train/loss")
-    return [cells[column] for cells in (line.split(",") for line in lines[1:]) if cells[column]]
+    return column(folder, "train/loss")
+
+
+def probed(folder: Path) -> list[str]:
+    """The steps at which probes were logged."""
+    return column(folder, "step", where="probe/seconds_per_pass")
 
 
 def test_schedule_is_dense_in_windows_and_log_spaced_after():
@@ -161,12 +171,29 @@ def test_time_counts_from_start_step(tmp_path):
     callbacks = [KnowledgeInjection(**SCHEDULE, start_step=7), Unreported(dense_window=2)]
     fit(tmp_path / "run", callbacks, max_steps=10, ckpt_path=tmp_path / "base.ckpt")
     assert trace(tmp_path / "run").steps.tolist() == [0, 1, 2, 3]
-    rows = (tmp_path / "run" / "metrics.csv").read_text().splitlines()
-    header = rows[0].split(",")
-    probed = [
-        r.split(",")[header.index("step")] for r in rows[1:] if r.split(",")[header.index("probe/seconds_per_pass")]
-    ]
-    assert probed == ["7", "8", "9", "10"]
+    assert probed(tmp_path / "run") == ["7", "8", "9", "10"]
+
+
+@pytest.mark.parametrize("step", [7, 8])
+def test_a_resumed_run_does_not_log_its_first_step_again(tmp_path, step):
+    """At t = 0 (step 7) as at any other; what comes after is still told against t = 0."""
+
+    def go_on(folder, max_steps, checkpoint=None):
+        callbacks = [KnowledgeInjection(**SCHEDULE, start_step=7), Unreported(dense_window=2)]
+        return fit(folder, callbacks, max_steps=max_steps, ckpt_path=checkpoint)
+
+    trainer, _ = go_on(tmp_path / "run", step)
+    (tmp_path / "run" / "checkpoints").mkdir()
+    trainer.save_checkpoint(checkpoint := tmp_path / "run" / "checkpoints" / "a.ckpt")
+    assert probed(tmp_path / "run")[-1] == str(step)
+    go_on(tmp_path / "whole", 10)
+    go_on(tmp_path / "branch", 10, checkpoint)
+    go_on(tmp_path / "run", 10, checkpoint)  # CSVLogger begins its file anew
+    assert probed(tmp_path / "run") == [str(s) for s in range(step + 1, 11)]
+    assert probed(tmp_path / "branch") == [str(s) for s in range(step, 11)]
+    assert trace(tmp_path / "run").steps.tolist() == [0, 1, 2, 3]
+    delta = "probe/once/gen/delta"
+    assert column(tmp_path / "run", delta) == column(tmp_path / "whole", delta)[step - 6 :]
 
 
 def test_report_files_and_final_scalars(tmp_path, capsys):

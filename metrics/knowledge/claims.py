@@ -12,11 +12,11 @@ from dataclasses import asdict
 
 import numpy as np
 
-from metrics import knowledge_statistics as st
 from metrics.intervals import t_interval
-from metrics.knowledge_forecast import forecast, popularity
-from metrics.knowledge_sample import CONTROL, INJECTED, Run, Sample, draw_sample
-from metrics.knowledge_statistics import Settings, contrast, estimate, mean_of, point
+from metrics.knowledge import statistics as st
+from metrics.knowledge.forecast import forecast, popularity
+from metrics.knowledge.sample import CONTROL, INJECTED, Run, Sample, draw_sample
+from metrics.knowledge.statistics import Settings, contrast, estimate, mean_of, point
 
 STATEMENTS = {
     "jump": "effectivity, injected minus control records (nats)",

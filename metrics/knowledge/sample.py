@@ -1,7 +1,7 @@
 """From traces to samples: the probes of one scenario and type, pooled over runs, ready for statistics.
 
 Pooling is what a crossed design and several seeds need: every row keeps the passage it belongs to, so that resampling
-can move whole passages (metrics/knowledge_statistics.py). This file knows which probe of which run goes where. It does
+can move whole passages (metrics/knowledge/statistics.py). This file knows which probe of which run goes where. It does
 not average anything.
 
 Shape suffixes: T measured steps, Q probes of a run, P probes of a sample, N exposures, G points of elapsed time.
@@ -15,8 +15,8 @@ from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
-from metrics import knowledge
-from metrics.knowledge_trace import KnowledgeTrace
+from metrics.knowledge import definitions
+from metrics.knowledge.trace import KnowledgeTrace
 from text.errors import UserError
 
 INJECTED = ("duplication", "paraphrase", "once")
@@ -156,19 +156,19 @@ def _part(run: Run, columns: np.ndarray, elapsed_G: np.ndarray, steps_T: np.ndar
     """One run's rows of a sample."""
     scores_TQ, injections_QN = run.scores_TQ[:, columns], run.injections_QN[columns]
     injections_QN = injections_QN[:, : max(1, np.isfinite(injections_QN).any(axis=0).sum())]  # others may have more
-    lam_QN = knowledge.local_acquisition_maxima(scores_TQ, run.steps_T, injections_QN, run.window)
-    got = knowledge.acquired(scores_TQ, run.steps_T, injections_QN, run.window)
+    lam_QN = definitions.local_acquisition_maxima(scores_TQ, run.steps_T, injections_QN, run.window)
+    got = definitions.acquired(scores_TQ, run.steps_T, injections_QN, run.window)
     first_Q1, peak_Q1 = injections_QN[:, :1], got.peak[:, None]
     unknown_Q, unknown_QG = np.full(len(columns), np.nan), np.full((len(columns), len(elapsed_G)), np.nan)
     part = {
         "clusters": [f"{run.seed} {run.table[column]['record']}" for column in columns],
         "interval_P": injections_QN[:, 1] - injections_QN[:, 0] if injections_QN.shape[1] > 1 else unknown_Q,
-        "level_PN": knowledge.values_at(scores_TQ, run.steps_T, injections_QN) - got.before[:, None],
+        "level_PN": definitions.values_at(scores_TQ, run.steps_T, injections_QN) - got.before[:, None],
         "age_PN": run.steps_T[-1] - lam_QN,
-        "effectivity_PN": knowledge.effectivity(scores_TQ, run.steps_T, injections_QN, run.window),
+        "effectivity_PN": definitions.effectivity(scores_TQ, run.steps_T, injections_QN, run.window),
         "gain_P": got.gain,
         "end_P": np.where(np.isfinite(got.gain), scores_TQ[-1] - got.before, np.nan),
-        "retained_PG": knowledge.retained_gain(scores_TQ, run.steps_T, got.peak, got.before, elapsed_G),
+        "retained_PG": definitions.retained_gain(scores_TQ, run.steps_T, got.peak, got.before, elapsed_G),
         "net_gain_P": unknown_Q,
         "net_end_P": unknown_Q,
         "net_retained_PG": unknown_QG,
@@ -178,13 +178,13 @@ def _part(run: Run, columns: np.ndarray, elapsed_G: np.ndarray, steps_T: np.ndar
     }
     if run.control_TQ is not None:
         net_TQ = scores_TQ - run.control_TQ[:, columns]
-        part["net_gain_P"] = knowledge.values_at(net_TQ, run.steps_T, peak_Q1)[:, 0]
+        part["net_gain_P"] = definitions.values_at(net_TQ, run.steps_T, peak_Q1)[:, 0]
         part["net_end_P"] = np.where(np.isfinite(got.gain), net_TQ[-1], np.nan)
-        part["net_retained_PG"] = knowledge.retained_gain(net_TQ, run.steps_T, got.peak, 0 * got.before, elapsed_G)
+        part["net_retained_PG"] = definitions.retained_gain(net_TQ, run.steps_T, got.peak, 0 * got.before, elapsed_G)
     if run.swapped_TQ is not None:
         swapped_TQ = run.swapped_TQ[:, columns]
-        before_Q = knowledge.values_at(swapped_TQ, run.steps_T, first_Q1)[:, 0]
-        part["swapped_gain_P"] = knowledge.values_at(swapped_TQ, run.steps_T, peak_Q1)[:, 0] - before_Q
+        before_Q = definitions.values_at(swapped_TQ, run.steps_T, first_Q1)[:, 0]
+        part["swapped_gain_P"] = definitions.values_at(swapped_TQ, run.steps_T, peak_Q1)[:, 0] - before_Q
         part["swapped_end_P"] = np.where(np.isfinite(got.gain), swapped_TQ[-1] - before_Q, np.nan)
     return part
 
@@ -203,12 +203,12 @@ def _elapsed(groups: list[tuple[Run, np.ndarray]]) -> np.ndarray:
     """The grid on which retention is evaluated: the schedule's own resolution and log-spaced points for the fit."""
     lasts = [np.fmax.reduce(injections_QN, axis=1, initial=np.nan) for _, injections_QN in groups]
     end = min(
-        knowledge.horizon(run.steps_T, last_Q, run.window) for (run, _), last_Q in zip(groups, lasts, strict=True)
+        definitions.horizon(run.steps_T, last_Q, run.window) for (run, _), last_Q in zip(groups, lasts, strict=True)
     )
     if end < 0:
         return np.zeros(0)
     measured = [run.steps_T - last_Q.max() for (run, _), last_Q in zip(groups, lasts, strict=True)]
-    points = np.unique(np.concatenate([[0], *measured, knowledge.log_spaced(end)]))
+    points = np.unique(np.concatenate([[0], *measured, definitions.log_spaced(end)]))
     return points[(points >= 0) & (points <= end)].astype(np.float64)
 
 
@@ -228,7 +228,7 @@ def _load(trace: KnowledgeTrace, control: KnowledgeTrace | None, span_reduction:
         scores_TQ=trace.channel(channel)[since],
         swapped_TQ=trace.channel("swapped_mean")[since] if swapped else None,
         control_TQ=None if control is None else _control_scores(trace, control, channel, steps_T),
-        injections_QN=knowledge.schedule_array([schedules.get(row["record"]) or longest for row in trace.table]),
+        injections_QN=definitions.schedule_array([schedules.get(row["record"]) or longest for row in trace.table]),
         window=trace.header["window"],
         tokens_per_step=trace.header["tokens_per_step"],
     )

@@ -12,8 +12,8 @@ from __future__ import annotations
 import numpy as np
 from scipy import stats
 
-from metrics.knowledge_sample import Sample
-from metrics.knowledge_statistics import Settings, estimate
+from metrics.knowledge.sample import Sample
+from metrics.knowledge.statistics import Settings, estimate
 
 
 def forecast(sample: Sample, a: float, b: float) -> dict:

@@ -6,10 +6,10 @@ import math
 import numpy as np
 import pytest
 
-from metrics.knowledge_figures import curves_figure, retention_figure
-from metrics.knowledge_report import final_scalars, knowledge_report, write_report
-from metrics.knowledge_statistics import Settings
-from metrics.knowledge_tables import markdown
+from metrics.knowledge.figures import curves_figure, retention_figure
+from metrics.knowledge.report import final_scalars, knowledge_report, write_report
+from metrics.knowledge.statistics import Settings
+from metrics.knowledge.tables import markdown
 from metrics.tables import interval, magnitude, number, section
 from tests.imagined_traces import imagine
 

@@ -2,7 +2,7 @@
 
 `knowledge_report` turns traces into one plain dictionary, `write_report` that into files, `final_scalars` into names
 and numbers for a logger. The same traces give a byte-equal report.json. This file puts the parts together: statistics
-are in metrics/knowledge_cells.py and metrics/knowledge_claims.py, tables and figures in the files of those names.
+are in metrics/knowledge/cells.py and metrics/knowledge/claims.py, tables and figures in the files of those names.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from typing import Literal
 
 import numpy as np
 
-from metrics import knowledge_claims as claims
-from metrics.knowledge_cells import describe
-from metrics.knowledge_figures import curves_figure, retention_figure
-from metrics.knowledge_paper import TYPES
-from metrics.knowledge_sample import CONTROL, INJECTED, draw_sample, load_runs
-from metrics.knowledge_statistics import Settings
-from metrics.knowledge_tables import markdown
-from metrics.knowledge_trace import KnowledgeTrace
+from metrics.knowledge import claims
+from metrics.knowledge.cells import describe
+from metrics.knowledge.figures import curves_figure, retention_figure
+from metrics.knowledge.paper import TYPES
+from metrics.knowledge.sample import CONTROL, INJECTED, draw_sample, load_runs
+from metrics.knowledge.statistics import Settings
+from metrics.knowledge.tables import markdown
+from metrics.knowledge.trace import KnowledgeTrace
 
 DEFAULT = Settings()
 
@@ -44,8 +44,8 @@ def knowledge_report(
         settings: choices of the analysis.
 
     Returns: a dictionary of plain values (numbers, NaN, inf, lists):
-        cells: {scenario: {type: statistics}}, see `knowledge_cells.describe`.
-        claims: {name: {statement, value, low, high}}, see `knowledge_claims.compare`.
+        cells: {scenario: {type: statistics}}, see `cells.describe`.
+        claims: {name: {statement, value, low, high}}, see `claims.compare`.
         setting, runs, mem_gen_gap, forecast, popularity, across_seeds: what their tables in report.md show.
 
     Raises:
@@ -110,7 +110,7 @@ def final_scalars(report: dict) -> dict[str, float]:
     probe/{scenario}/{type}/: effectivity, effectivity_first, gain, gain_end; for what was injected also
     retainability_end, decay_constant, r2, tau_steps, tau_tokens, retainability_at_steps/{t} and
     retainability_at_tokens/{t} at powers of two, net_* against a paired control run.
-    claims/{name}: see `knowledge_claims.compare`.
+    claims/{name}: see `claims.compare`.
     """
     scalars = {f"claims/{name}": claim["value"] for name, claim in report["claims"].items()}
     for scenario, by_type in report["cells"].items():

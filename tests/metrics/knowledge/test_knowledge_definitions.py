@@ -7,9 +7,9 @@ import pytest
 import torch
 from scipy import stats
 
-from metrics import knowledge as k
 from metrics.decay import every_step, fit_decay, lines, tau_angles, tau_of_angle
-from metrics.knowledge_metrics import (
+from metrics.knowledge import definitions as k
+from metrics.knowledge.metrics import (
     DecayConstant,
     Effectivity,
     LocalAcquisitionMaximum,

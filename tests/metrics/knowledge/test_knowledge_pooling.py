@@ -7,13 +7,13 @@ import math
 import numpy as np
 import pytest
 
-from metrics import knowledge_statistics as st
-from metrics.knowledge_claims import compare
-from metrics.knowledge_forecast import forecast, popularity
-from metrics.knowledge_report import knowledge_report
-from metrics.knowledge_sample import draw_sample, load_runs
-from metrics.knowledge_statistics import Settings, contrast, estimate, mean_of
-from metrics.knowledge_trace import HEADER, KnowledgeTrace
+from metrics.knowledge import statistics as st
+from metrics.knowledge.claims import compare
+from metrics.knowledge.forecast import forecast, popularity
+from metrics.knowledge.report import knowledge_report
+from metrics.knowledge.sample import draw_sample, load_runs
+from metrics.knowledge.statistics import Settings, contrast, estimate, mean_of
+from metrics.knowledge.trace import HEADER, KnowledgeTrace
 from tests.imagined_traces import imagine
 from text.errors import UserError
 
@@ -133,14 +133,14 @@ def test_a_crossed_contrast_cancels_the_passages(tmp_path):
 
 
 def test_statistics_of_weights_equal_the_plain_definitions(tmp_path):
-    from metrics import knowledge
+    from metrics.knowledge import definitions
 
     sample = draw_sample(load_runs([imagine(tmp_path, noise=0.1)]), ["duplication"], ["mem", "gen"])
     plain = {
-        st.mean_effectivity: knowledge.iqr_mean(sample.effectivity_PN),
-        st.effectivity_by_exposure: knowledge.iqr_mean(sample.effectivity_PN, axis=0),
-        st.retained_share: knowledge.ratio_of_means(sample.retained_PG, sample.gain_P),
-        st.mean_retainability: knowledge.mean_of_ratios(sample.retained_PG, sample.gain_P),
+        st.mean_effectivity: definitions.iqr_mean(sample.effectivity_PN),
+        st.effectivity_by_exposure: definitions.iqr_mean(sample.effectivity_PN, axis=0),
+        st.retained_share: definitions.ratio_of_means(sample.retained_PG, sample.gain_P),
+        st.mean_retainability: definitions.mean_of_ratios(sample.retained_PG, sample.gain_P),
         mean_of("gain_P"): sample.gain_P.mean(),
         st.mean_change: (sample.end_P - sample.gain_P).mean(),
         st.mean_curve: sample.curve_PT.mean(axis=0),

@@ -1,6 +1,6 @@
 """The statistics of one scenario and type: what was gained, what was kept, how fast it is lost.
 
-This file knows one sample. It does not know the others it is compared with (metrics/knowledge_claims.py).
+This file knows one sample. It does not know the others it is compared with (metrics/knowledge/claims.py).
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from dataclasses import asdict
 import numpy as np
 
 from metrics import decay
-from metrics import knowledge_statistics as st
-from metrics.knowledge import kept_probes
-from metrics.knowledge_sample import Sample
-from metrics.knowledge_statistics import Settings, estimate, mean_of
+from metrics.knowledge import statistics as st
+from metrics.knowledge.definitions import kept_probes
+from metrics.knowledge.sample import Sample
+from metrics.knowledge.statistics import Settings, estimate, mean_of
 
 
 def describe(sample: Sample, injected: bool, settings: Settings) -> dict:

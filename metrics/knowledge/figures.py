@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from metrics.knowledge_paper import TYPES
-from metrics.knowledge_tables import label
+from metrics.knowledge.paper import TYPES
+from metrics.knowledge.tables import label
 from metrics.tables import number
 
 if TYPE_CHECKING:

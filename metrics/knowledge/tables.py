@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from metrics import knowledge_paper as paper
+from metrics.knowledge import paper
 from metrics.tables import UNREACHED, interval, magnitude, number, section
 
 NOT_PUBLISHED = "not available"

@@ -12,7 +12,7 @@ with every step, and two files could disagree. From a notebook, without this cla
 `np.fromfile("scores.bin", [("step", "<i8"), ("scores", "<f4", (n_probes, n_channels))])`.
 
 This file knows bytes. It does not know how probes are scored (lm/probes.py) nor what the numbers mean
-(metrics/knowledge.py).
+(metrics/knowledge/definitions.py).
 """
 
 from __future__ import annotations

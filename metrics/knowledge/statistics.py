@@ -4,7 +4,7 @@ Every statistic is a function of weighted sums: a bootstrap draw is a row of wei
 drawn, whole passages at a time (metrics/intervals.py), so a thousand draws are one matrix product. The first row of
 weights is all ones: the estimate itself. Outliers and probes without a gain are singled out once, in the whole sample.
 
-This file knows samples and numbers. It does not know which comparisons the paper makes (metrics/knowledge_report.py).
+This file knows samples and numbers. It does not know which comparisons the paper makes (metrics/knowledge/report.py).
 
 Shape suffixes: B draws, P probes, N exposures, G points of elapsed time, T points of a curve.
 """
@@ -16,9 +16,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from metrics import decay, knowledge
+from metrics import decay
 from metrics.intervals import cluster_weights, percentile_bounds
-from metrics.knowledge_sample import Sample
+from metrics.knowledge import definitions
+from metrics.knowledge.sample import Sample
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ def weighted_mean(values_PX: np.ndarray, keep_PX: np.ndarray, weights_BP: np.nda
 
 def mean_effectivity(sample: Sample, weights_BP: np.ndarray, settings: Settings) -> np.ndarray:
     """Definition 2 over all probes and exposures, outliers left out; nats, [B]."""
-    keep_PN = knowledge.iqr_keep(sample.effectivity_PN, settings.iqr_factor)
+    keep_PN = definitions.iqr_keep(sample.effectivity_PN, settings.iqr_factor)
     sums_P1 = np.where(keep_PN, sample.effectivity_PN, 0.0).sum(axis=1, keepdims=True)
     with np.errstate(invalid="ignore"):
         return (weights_BP @ sums_P1 / (weights_BP @ keep_PN.sum(axis=1, keepdims=True).astype(np.float64)))[:, 0]
@@ -102,7 +103,7 @@ def mean_effectivity(sample: Sample, weights_BP: np.ndarray, settings: Settings)
 
 def effectivity_by_exposure(sample: Sample, weights_BP: np.ndarray, settings: Settings) -> np.ndarray:
     """The same for each exposure by itself, [B, N]."""
-    keep_PN = knowledge.iqr_keep(sample.effectivity_PN, settings.iqr_factor, axis=0)
+    keep_PN = definitions.iqr_keep(sample.effectivity_PN, settings.iqr_factor, axis=0)
     return weighted_mean(sample.effectivity_PN, keep_PN, weights_BP)
 
 
@@ -132,20 +133,20 @@ def mean_curve(sample: Sample, weights_BP: np.ndarray, settings: Settings) -> np
 
 def retained_share(sample: Sample, weights_BP: np.ndarray, settings: Settings) -> np.ndarray:
     """Ratio of means: what the probes kept over what they had gained, [B, G]."""
-    keep_P = knowledge.kept_probes(sample.gain_P, settings.min_gain)
+    keep_P = definitions.kept_probes(sample.gain_P, settings.min_gain)
     return _ratio(sample.retained_PG, sample.gain_P, keep_P, weights_BP)
 
 
 def net_retained_share(sample: Sample, weights_BP: np.ndarray, settings: Settings) -> np.ndarray:
     """Counterfactual: the same of l minus the paired control run's l, [B, G]."""
-    keep_P = knowledge.kept_probes(sample.net_gain_P, settings.min_gain)
+    keep_P = definitions.kept_probes(sample.net_gain_P, settings.min_gain)
     return _ratio(sample.net_retained_PG, sample.net_gain_P, keep_P, weights_BP)
 
 
 def mean_retainability(sample: Sample, weights_BP: np.ndarray, settings: Settings) -> np.ndarray:
     """Mean of ratios, the paper's average: at each t over the probes, outliers of that t left out, [B, G]."""
-    ratios_PG = knowledge.retainability(sample.retained_PG, sample.gain_P, settings.min_gain)
-    return weighted_mean(ratios_PG, knowledge.iqr_keep(ratios_PG, settings.iqr_factor, axis=0), weights_BP)
+    ratios_PG = definitions.retainability(sample.retained_PG, sample.gain_P, settings.min_gain)
+    return weighted_mean(ratios_PG, definitions.iqr_keep(ratios_PG, settings.iqr_factor, axis=0), weights_BP)
 
 
 def _ratio(kept_PG: np.ndarray, gain_P: np.ndarray, keep_P: np.ndarray, weights_BP: np.ndarray) -> np.ndarray:
@@ -174,4 +175,4 @@ def decay_constant(sample: Sample, weights_BP: np.ndarray, settings: Settings) -
 def fit_points(sample: Sample) -> np.ndarray:
     """Which points of the elapsed grid are fitted: log-spaced ones, bool [G]."""
     end = int(sample.elapsed_G[-1]) if len(sample.elapsed_G) else 0
-    return np.isin(sample.elapsed_G, knowledge.log_spaced(end))
+    return np.isin(sample.elapsed_G, definitions.log_spaced(end))

@@ -1,7 +1,7 @@
-"""The definitions of metrics/knowledge.py as torchmetrics, for loops that have no trace.
+"""The definitions of metrics/knowledge/definitions.py as torchmetrics, for loops that have no trace.
 
 Feed `scores` step by step (or many steps at once) and `compute` at the end. This file only keeps state; what is
-computed is defined in metrics/knowledge.py and metrics/decay.py.
+computed is defined in metrics/knowledge/definitions.py and metrics/decay.py.
 
 Shape suffixes: B rows, S positions, V vocabulary, T measured steps, Q probes, G points of elapsed time.
 """
@@ -18,7 +18,8 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
-from metrics import decay, knowledge
+from metrics import decay
+from metrics.knowledge import definitions
 
 
 class TargetSpanLogProb(Metric):
@@ -74,7 +75,7 @@ class _Curves(Metric):
 
     def __init__(self, injections: Sequence[Sequence[int]], window: int = 50, **kwargs):
         super().__init__(**kwargs)
-        self.injections_QN = knowledge.schedule_array(injections)
+        self.injections_QN = definitions.schedule_array(injections)
         self.window = window
         self.add_state("scores", default=[], dist_reduce_fx="cat")
         self.add_state("steps", default=[], dist_reduce_fx="cat")
@@ -101,7 +102,7 @@ class LocalAcquisitionMaximum(_Curves):
 
     def compute(self) -> Tensor:
         """t_LAM, float64 [Q, N], NaN where nothing was measured."""
-        return torch.from_numpy(knowledge.local_acquisition_maxima(*self.curves(), self.injections_QN, self.window))
+        return torch.from_numpy(definitions.local_acquisition_maxima(*self.curves(), self.injections_QN, self.window))
 
 
 class Effectivity(_Curves):
@@ -121,8 +122,8 @@ class Effectivity(_Curves):
 
     def compute(self) -> Tensor:
         """Nats, a float64 scalar."""
-        gains_QN = knowledge.effectivity(*self.curves(), self.injections_QN, self.window, self.drop_failures)
-        return torch.tensor(float(knowledge.iqr_mean(gains_QN, self.iqr_factor)), dtype=torch.float64)
+        gains_QN = definitions.effectivity(*self.curves(), self.injections_QN, self.window, self.drop_failures)
+        return torch.tensor(float(definitions.iqr_mean(gains_QN, self.iqr_factor)), dtype=torch.float64)
 
 
 class Retainability(_Curves):
@@ -153,13 +154,13 @@ class Retainability(_Curves):
     def compute(self) -> tuple[Tensor, Tensor]:
         """Every t since the maximum up to which all probes were measured, and R(t), float64 [G] each."""
         scores_TQ, steps_T = self.curves()
-        got = knowledge.acquired(scores_TQ, steps_T, self.injections_QN, self.window)
-        elapsed_G = np.arange(knowledge.horizon(steps_T, got.last, self.window) + 1.0)
-        retained_QG = knowledge.retained_gain(scores_TQ, steps_T, got.peak, got.before, elapsed_G)
+        got = definitions.acquired(scores_TQ, steps_T, self.injections_QN, self.window)
+        elapsed_G = np.arange(definitions.horizon(steps_T, got.last, self.window) + 1.0)
+        retained_QG = definitions.retained_gain(scores_TQ, steps_T, got.peak, got.before, elapsed_G)
         if self.estimator == "ratio_of_means":
-            curve_G = knowledge.ratio_of_means(retained_QG, got.gain, self.min_gain)
+            curve_G = definitions.ratio_of_means(retained_QG, got.gain, self.min_gain)
         else:
-            curve_G = knowledge.mean_of_ratios(retained_QG, got.gain, self.min_gain, self.iqr_factor)
+            curve_G = definitions.mean_of_ratios(retained_QG, got.gain, self.min_gain, self.iqr_factor)
         return torch.from_numpy(elapsed_G), torch.from_numpy(curve_G)
 
 

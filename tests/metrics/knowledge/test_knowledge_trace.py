@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from metrics.knowledge_trace import HEADER, KnowledgeTrace
+from metrics.knowledge.trace import HEADER, KnowledgeTrace
 from text.errors import UserError
 
 TABLE = [
@@ -71,7 +71,7 @@ def test_a_kill_while_the_trace_is_made_leaves_none(tmp_path, monkeypatch):
     def killed(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("metrics.knowledge_trace.os.replace", killed)
+    monkeypatch.setattr("metrics.knowledge.trace.os.replace", killed)
     with pytest.raises(KeyboardInterrupt):
         KnowledgeTrace.create(tmp_path, header(), TABLE)
     with pytest.raises(UserError, match="no knowledge trace here"):
