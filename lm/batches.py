@@ -1,6 +1,6 @@
-"""Batches that are not forests: dense rows of token ids for pretraining, padded texts for encoders.
+"""Batches: dense rows of token ids, padded texts for encoders, and forests with what a loss wants to know of their paths.
 
-A batch is plain tensors and says nothing of where its text came from.
+A batch is plain tensors and says nothing of where its text came from. Forests themselves are in lm/forest.py.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from lm.forest import Forest
 
 
 @dataclass
@@ -88,3 +90,92 @@ class ContrastiveBatch:
         """The same batch on another device."""
         parts = (self.queries, self.documents, self.document_keys, self.positive_keys, self.teacher_scores)
         return ContrastiveBatch(*(p if p is None else p.to(device, non_blocking=non_blocking) for p in parts))  # type: ignore[arg-type]
+
+
+@dataclass
+class PairBatch:
+    """Preference pairs as paths of one forest: the chosen and the rejected side of pair i are paths 2 i and 2 i + 1.
+
+    Args:
+        forest: at least 2 B paths; what stands beyond them is up to the layout that was asked for (lm/pair_forests.py).
+        rows: number of each pair in its split [B], int64: the key of precomputed references.
+        weights: of each pair's loss [B], float32.
+        margins: by which the chosen side should win [B], float32; 0 where the data says nothing.
+        ids: of the pairs, for messages.
+        references: sums of reference log-probs that came with the data, nats [2 B], float32, in the order of the paths.
+    """
+
+    forest: Forest
+    rows: Tensor
+    weights: Tensor
+    margins: Tensor
+    ids: list[str]
+    references: Tensor | None = None
+
+    def __len__(self) -> int:
+        """Number of pairs B."""
+        return len(self.ids)
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> PairBatch:
+        """The same pairs on another device."""
+        rows, weights, margins = (
+            part.to(device, non_blocking=non_blocking) for part in (self.rows, self.weights, self.margins)
+        )
+        references = None if self.references is None else self.references.to(device, non_blocking=non_blocking)
+        return PairBatch(self.forest.to(device), rows, weights, margins, self.ids, references)
+
+
+@dataclass
+class LabelledBatch:
+    """Completions that are good or bad by themselves: completion i after its own prompt is path i < R.
+
+    Args:
+        forest: from path R on, completions after the prompt of another record: what they score tells how far a policy
+            has moved in general (KTO, arXiv 2402.01306). A completion whose mismatched prompt is its own has none.
+        labels: whether a completion is desirable [R], bool.
+        rows: number of each completion in its split [R], int64.
+        weights: of each completion's loss [R], float32.
+        ids: of the completions, for messages.
+    """
+
+    forest: Forest
+    labels: Tensor
+    rows: Tensor
+    weights: Tensor
+    ids: list[str]
+
+    def __len__(self) -> int:
+        """Number of completions R."""
+        return len(self.ids)
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> LabelledBatch:
+        """The same completions on another device."""
+        labels, rows, weights = (
+            part.to(device, non_blocking=non_blocking) for part in (self.labels, self.rows, self.weights)
+        )
+        return LabelledBatch(self.forest.to(device), labels, rows, weights, self.ids)
+
+
+@dataclass
+class PromptBatch:
+    """Prompts to generate from; they stay on the host, where engines sort and pad them.
+
+    Args:
+        prompts: token ids of each.
+        rows: number of each prompt in its source.
+        ids: of the prompts.
+        records: what is handed through to the output beside the answers.
+    """
+
+    prompts: list[list[int]]
+    rows: list[int]
+    ids: list[str]
+    records: list[dict]
+
+    def __len__(self) -> int:
+        """Number of prompts."""
+        return len(self.prompts)
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> PromptBatch:
+        """The same prompts: nothing of them is on a device."""
+        return self

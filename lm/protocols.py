@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
@@ -30,6 +30,38 @@ class Generates(Protocol):
 
     def generate(self, prefixes: Sequence[Sequence[int]], k: int, decoding: Any, seeds: Sequence[int]) -> list[Any]:
         """``k`` samples per prefix, in input order; sample i of a prefix depends on its seed alone."""
+        ...
+
+
+PairLayout = Literal["answers", "answers_and_rows", "ends"]
+
+
+@runtime_checkable
+class ReadsPairs(Protocol):
+    """A module that reads `lm.batches.PairBatch` in a layout of its own; one that does not say gets "answers".
+
+    Attributes:
+        pair_layout: what the paths of its forests are; see lm/pair_forests.py.
+    """
+
+    pair_layout: PairLayout
+
+
+@runtime_checkable
+class HasPairTables(Protocol):
+    """A datamodule that can give its pairs by number, beside `lm.batches.PairBatch`."""
+
+    def table(self, split: str) -> Any | None:
+        """All pairs of ``train``, ``val`` or ``test`` (`lm.reference_sums.PairTable`); None without such a split."""
+        ...
+
+
+@runtime_checkable
+class ForeseesSteps(Protocol):
+    """A training loader that knows more of an optimizer step than the micro-batch it has just given."""
+
+    def rest_of_step(self) -> list[Any]:
+        """The micro-batches of this rank that follow within the step."""
         ...
 
 
