@@ -1,0 +1,253 @@
+"""Preference losses: of pairs, with or without a reference policy; of labelled answers (KTO); of reward models.
+
+Pure functions of summed log-probs. They do not know where these come from, nor how a batch is spread over devices: a
+loss comes per pair, and what is minimised is its weighted mean over all pairs of an optimizer step.
+
+Shape suffixes: B pairs, R labelled answers. Margins say by how much the policy prefers the chosen answer.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from text.errors import UserError
+
+NLLReduction = Literal["token", "sequence", "prompt+completion"]
+
+ALMOST_CERTAIN = -1e-7  # a mean log-prob above this is taken for this: the odds of a certain answer are infinite
+
+
+class PreferenceOutput(NamedTuple):
+    """Losses of pairs, and detached rewards: beta times the log-ratio to the reference, or (simpo, orpo) the mean."""
+
+    losses: Tensor  # [B]
+    chosen_rewards: Tensor  # [B]
+    rejected_rewards: Tensor  # [B]
+
+
+def sigmoid(margins_B: Tensor, beta: float) -> Tensor:
+    """DPO: -log sigma(beta * margin) (arXiv 2305.18290 eq. 7)."""
+    return -F.logsigmoid(beta * margins_B)
+
+
+def cdpo(margins_B: Tensor, beta: float, label_smoothing: float) -> Tensor:
+    """Conservative DPO: labels are wrong with probability e (Mitchell 2023); least at beta * margin = logit(1 - e)."""
+    return (1 - label_smoothing) * sigmoid(margins_B, beta) + label_smoothing * sigmoid(-margins_B, beta)
+
+
+def robust(margins_B: Tensor, beta: float, label_smoothing: float) -> Tensor:
+    """Robust DPO: unbiased if labels are flipped with probability e; unbounded below (arXiv 2403.00409)."""
+    right_B, flipped_B = sigmoid(margins_B, beta), sigmoid(-margins_B, beta)
+    return ((1 - label_smoothing) * right_B - label_smoothing * flipped_B) / (1 - 2 * label_smoothing)
+
+
+def hinge(margins_B: Tensor, beta: float) -> Tensor:
+    """SLiC: max(0, 1 - beta * margin), without gradient at the kink and beyond (arXiv 2305.10425)."""
+    return F.relu(1 - beta * margins_B)
+
+
+def ipo(margins_B: Tensor, beta: float) -> Tensor:
+    """IPO: (margin - 1 / (2 beta))^2 (arXiv 2310.12036 eq. 17)."""
+    return (margins_B - 1 / (2 * beta)) ** 2
+
+
+def log1mexp(x: Tensor) -> Tensor:
+    """log(1 - exp(x)) for x < 0, without cancellation at either end; x is at most `ALMOST_CERTAIN`."""
+    x = x.clamp(max=ALMOST_CERTAIN)
+    return torch.where(x > -math.log(2), torch.log(-torch.expm1(x)), torch.log1p(-torch.exp(x)))
+
+
+def log_odds(means_B: Tensor) -> Tensor:
+    """log(p / (1 - p)) of mean log-probs log p (arXiv 2403.07691 eq. 4)."""
+    return means_B - log1mexp(means_B)
+
+
+class _Kind(NamedTuple):
+    """What a loss is made of. ``compares``: margins are differences of sums, means per token or log-odds of means."""
+
+    equation: Callable[..., Tensor]
+    compares: Literal["sums", "means", "odds"] = "sums"
+    reference: bool = True
+    smoothed: bool = False
+    logistic: bool = True
+
+
+_KINDS = {
+    "sigmoid": _Kind(sigmoid),
+    "cdpo": _Kind(cdpo, smoothed=True),
+    "robust": _Kind(robust, smoothed=True),
+    "hinge": _Kind(hinge, logistic=False),
+    "ipo": _Kind(ipo, "means", logistic=False),
+    "sigmoid_norm": _Kind(sigmoid, "means"),
+    "simpo": _Kind(sigmoid, "means", reference=False),
+    "orpo": _Kind(sigmoid, "odds", reference=False, logistic=False),
+}
+LOSSES = tuple(_KINDS)  # the names that preference_loss knows
+
+
+def needs_reference(loss: str) -> bool:
+    """Whether a loss compares the policy with a reference."""
+    return _kind(loss).reference
+
+
+def uses_margins(loss: str) -> bool:
+    """Whether a loss can take margins that came with the data."""
+    return _kind(loss).logistic
+
+
+def nll_weight(loss: str, rpo_alpha: float = 0.0) -> float:
+    """How much of the chosen NLL a loss contains beside its term of pairs."""
+    return rpo_alpha + (loss == "orpo")
+
+
+def preference_loss(
+    chosen_logps: Tensor,
+    rejected_logps: Tensor,
+    ref_chosen_logps: Tensor | None = None,
+    ref_rejected_logps: Tensor | None = None,
+    chosen_lengths: Tensor | None = None,
+    rejected_lengths: Tensor | None = None,
+    *,
+    loss: str,
+    beta: float,
+    label_smoothing: float = 0.0,
+    gamma: float = 1.0,
+    orpo_lambda: float = 0.1,
+    rpo_alpha: float = 0.0,
+    length_normalize: bool = True,
+    reference_free: bool = False,
+    margins: Tensor | None = None,
+    nll: Tensor | None = None,
+) -> PreferenceOutput:
+    """The loss of each pair, and the rewards that the policy stands for.
+
+    Args:
+        chosen_logps: sums of the policy's log-probs over the chosen answers, nats [B].
+        rejected_logps: over the rejected ones [B].
+        ref_chosen_logps: the reference's, constants [B]; simpo and orpo have no use for them.
+        ref_rejected_logps: likewise [B].
+        chosen_lengths: tokens of the chosen answers [B], for means; a mean over no token is 0.
+        rejected_lengths: of the rejected ones [B].
+        loss: one of `LOSSES`.
+        beta: inverse temperature of the implicit reward; in orpo it scales the rewards and no loss.
+        label_smoothing: e of cdpo and robust, in [0, 0.5).
+        gamma: of simpo: -log sigma(beta * (mean - mean') - gamma) (arXiv 2405.14734 eq. 6).
+        orpo_lambda: of orpo: NLL - lambda * log sigma(log odds - log odds') (arXiv 2403.07691 eqs. 6 and 7).
+        rpo_alpha: adds this much of the chosen NLL (arXiv 2404.19733 eq. 1).
+        length_normalize: of ipo: compares means per token, as its authors meant it; false compares sums.
+        reference_free: the reference finds every answer equally likely.
+        margins: by which the chosen reward should win [B]; subtracted from what a logistic loss sees.
+        nll: `chosen_nll` of each pair [B]; left out, its token mean over these very pairs.
+
+    Raises:
+        UserError: something that the loss needs is missing, or it would ignore an option.
+    """
+    kind = _kind(loss)
+    _check(loss, beta, label_smoothing, margins)
+    chosen_B, rejected_B = _wide(chosen_logps), _wide(rejected_logps)
+    if kind.reference and not reference_free:
+        if ref_chosen_logps is None or ref_rejected_logps is None:
+            raise UserError(f"the loss '{loss}' needs ref_chosen_logps and ref_rejected_logps, or reference_free")
+        chosen_B, rejected_B = chosen_B - ref_chosen_logps.detach(), rejected_B - ref_rejected_logps.detach()
+    compared = rewards = chosen_B, rejected_B
+    if kind.compares != "sums" and (length_normalize or loss != "ipo"):
+        if chosen_lengths is None or rejected_lengths is None:
+            raise UserError(f"the loss '{loss}' takes means per token: give chosen_lengths and rejected_lengths")
+        compared = chosen_B / chosen_lengths.clamp(min=1), rejected_B / rejected_lengths.clamp(min=1)
+        rewards = rewards if kind.reference else compared
+
+    if kind.compares == "odds":
+        losses_B = orpo_lambda * kind.equation(log_odds(compared[0]) - log_odds(compared[1]), 1.0)
+    else:
+        shift = (gamma if loss == "simpo" else 0.0) + (0.0 if margins is None else margins)
+        smoothing = {"label_smoothing": label_smoothing} if kind.smoothed else {}
+        losses_B = kind.equation(compared[0] - compared[1] - shift / beta, beta, **smoothing)
+    if weight := nll_weight(loss, rpo_alpha):
+        losses_B = losses_B + weight * (chosen_nll(chosen_logps, chosen_lengths) if nll is None else nll)
+    return PreferenceOutput(losses_B, beta * rewards[0].detach(), beta * rewards[1].detach())
+
+
+def chosen_nll(
+    logps: Tensor, lengths: Tensor | None, reduction: NLLReduction = "token", mean_length: Tensor | float | None = None
+) -> Tensor:
+    """The chosen NLL in terms of pairs [B], whose mean over pairs is the NLL that was asked for.
+
+    A token mean is divided by a number of tokens, a loss of pairs by their weights w. Both are one mean over pairs if
+    each -log p is divided by the mean length sum(w n) / sum(w). With that of the whole optimizer step, global over its
+    micro-batches and ranks and so known to whoever planned it, the weighted mean of the step's terms is exact.
+
+    Args:
+        logps: sums over the chosen answers [B]; for ``prompt+completion`` over the whole chosen rows.
+        lengths: over how many tokens each of them is [B].
+        reduction: ``token``: over all tokens alike (TRL's "sft"). ``sequence``: the mean of each pair's mean (arXiv
+            2404.19733 eq. 1). ``prompt+completion``: ``token``, prompts included (TRL's ORPO).
+        mean_length: of the token means; left out, the mean of `lengths`.
+    """
+    if lengths is None:
+        raise UserError("the chosen NLL is a mean over tokens: give chosen_lengths, or nll as chosen_nll makes it")
+    sums_B = _wide(logps)
+    if reduction == "sequence":
+        return -sums_B / lengths.clamp(min=1)
+    return -sums_B / (lengths.to(sums_B.dtype).mean() if mean_length is None else mean_length)
+
+
+def reward_model_loss(
+    chosen_rewards: Tensor, rejected_rewards: Tensor, margins: Tensor | None = None, center_coef: float = 0.0
+) -> Tensor:
+    """-log sigma(r - r' - margin) + center_coef * (r + r')^2, [B] (arXiv 2307.09288 eq. 2; arXiv 2312.09244)."""
+    chosen_B, rejected_B = _wide(chosen_rewards), _wide(rejected_rewards)
+    losses_B = sigmoid(chosen_B - rejected_B - (0.0 if margins is None else margins), 1.0)
+    return losses_B + center_coef * (chosen_B + rejected_B) ** 2
+
+
+def kto_loss(
+    logps: Tensor,
+    ref_logps: Tensor,
+    labels: Tensor,
+    kl: Tensor | float,
+    *,
+    beta: float,
+    desirable_weight: float = 1.0,
+    undesirable_weight: float = 1.0,
+) -> Tensor:
+    """KTO: w * (1 - sigma(+-beta * (log-ratio - z0))), + if desirable, of labelled answers [R] (arXiv 2402.01306).
+
+    Args:
+        logps: sums of the policy's log-probs over the answers, nats [R].
+        ref_logps: the reference's [R].
+        labels: whether an answer is desirable [R], bool or 0 and 1.
+        kl: mean log-ratio of answers to prompts that are not theirs, over all ranks; z0 is this or 0, a constant.
+        beta: how fast the value of an answer saturates.
+        desirable_weight: w of desirable answers.
+        undesirable_weight: w of the others.
+    """
+    ratios_R = _wide(logps) - ref_logps.detach()
+    desirable_R, baseline = labels.to(ratios_R), torch.as_tensor(kl).detach().to(ratios_R).clamp(min=0)
+    values_R = torch.sigmoid(beta * (2 * desirable_R - 1) * (ratios_R - baseline))
+    return (desirable_weight * desirable_R + undesirable_weight * (1 - desirable_R)) * (1 - values_R)
+
+
+def _wide(x: Tensor) -> Tensor:
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def _kind(loss: str) -> _Kind:
+    if loss not in _KINDS:
+        raise UserError(f"'{loss}' is no loss of pairs: {', '.join(LOSSES)}; kto, of single answers, is kto_loss")
+    return _KINDS[loss]
+
+
+def _check(loss: str, beta: float, label_smoothing: float, margins: Tensor | None) -> None:
+    """Refuses what makes no sense, or what the loss would silently ignore."""
+    if beta <= 0 or not 0 <= label_smoothing < 0.5:
+        raise UserError(f"beta ({beta}) must be above 0, label_smoothing ({label_smoothing}) in [0, 0.5)")
+    if label_smoothing and not _KINDS[loss].smoothed:
+        raise UserError(f"the loss '{loss}' ignores label_smoothing {label_smoothing}: choose cdpo or robust")
+    if margins is not None and not _KINDS[loss].logistic:
+        raise UserError(f"the loss '{loss}' ignores margins: {', '.join(filter(uses_margins, LOSSES))} do not")
