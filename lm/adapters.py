@@ -5,17 +5,20 @@ Knows peft and bitsandbytes, which are imported only when asked for, and nothing
 
 from __future__ import annotations
 
+import hashlib
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from lm.hub import not_loaded, resolve
 from text.errors import UserError
 
 if TYPE_CHECKING:
-    from peft import PeftModel
+    from peft import LoraConfig, PeftModel
     from transformers import BitsAndBytesConfig, PreTrainedModel
 
 
@@ -77,6 +80,82 @@ class LoRA:
                 f"lora: 'target_modules' {self.target_modules!r} does not fit {type(model).__name__}; "
                 f"its linear layers are {', '.join(layers)}"
             ) from error
+
+
+@dataclass(frozen=True)
+class PublishedAdapter:
+    """A LoRA adapter as peft saves it.
+
+    Args:
+        name_or_path: hub id or local folder.
+    """
+
+    name_or_path: str
+
+    def merge(self, model: PreTrainedModel, task: str) -> PreTrainedModel:
+        """The model with the adapter in its weights, all of which can be trained.
+
+        Raises:
+            UserError: if there is no such adapter, or it does not fit the model.
+        """
+        merged: Any = self.attach(model, task).merge_and_unload()
+        return merged.requires_grad_(True)
+
+    def attach(self, model: PreTrainedModel, task: str) -> PeftModel:
+        """The model with the adapter; only the adapter can be trained. Under the meta device it has no values.
+
+        Raises:
+            UserError: if there is no such adapter, or it does not fit the model.
+        """
+        from peft import get_peft_model, set_peft_model_state_dict
+
+        config = self._config()
+        config.task_type, config.inference_mode = task, False
+        try:
+            adapted: Any = get_peft_model(model, config)  # type: ignore[arg-type]
+        except ValueError as error:  # no such layers
+            raise UserError(f"adapter '{self.name_or_path}' is for another architecture: {error}") from error
+        if not next(model.parameters()).is_meta:
+            try:
+                absent, unknown = set_peft_model_state_dict(adapted, self._weights())
+            except RuntimeError as error:  # other sizes
+                raise UserError(f"adapter '{self.name_or_path}' is for another model: {str(error)[:300]}") from error
+            lost = {name for name, p in adapted.named_parameters() if p.requires_grad and ".lora_" in name} & {*absent}
+            if lost or unknown:
+                raise UserError(f"adapter '{self.name_or_path}' is for another model: {[*lost, *unknown][0]} is amiss")
+        return adapted
+
+    def sha256(self) -> str:
+        """Hash of its weights."""
+        return weights_sha256(self._weights())
+
+    def _config(self) -> LoraConfig:
+        from peft import LoraConfig, PeftConfig
+
+        try:
+            config = PeftConfig.from_pretrained(resolve(self.name_or_path, "adapter"))
+        except (OSError, ValueError) as error:
+            if isinstance(error, UserError):
+                raise
+            raise not_loaded(self.name_or_path, "adapter", error) from error
+        if not isinstance(config, LoraConfig):
+            raise UserError(f"adapter '{self.name_or_path}' is of kind {config.peft_type.value}; only LoRA is known")
+        return config
+
+    def _weights(self) -> dict[str, Tensor]:
+        from peft import load_peft_weights
+
+        return load_peft_weights(resolve(self.name_or_path, "adapter"), device="cpu")
+
+
+def weights_sha256(weights: Mapping[str, Tensor]) -> str:
+    """Hash of named tensors, whatever their order: names, types, shapes and every value."""
+    digest = hashlib.sha256()
+    for name in sorted(weights):
+        tensor = weights[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+        digest.update(tensor.flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -19,10 +18,10 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, Pre
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as ARCHITECTURES
 
-from lm.adapters import LoRA, Quantization
+from lm.adapters import LoRA, PublishedAdapter, Quantization
 from lm.fingerprint import fingerprint
-from lm.hub import not_loaded, resolve
-from lm.tokenizer import PretrainedTokenizer
+from lm.hub import asked_of, resolve
+from lm.tokenizer import PretrainedTokenizer, check_vocabulary, vocabulary_size
 from text.errors import UserError
 from text.suggestions import did_you_mean
 
@@ -51,6 +50,16 @@ class Backbone(ABC):
     @abstractmethod
     def tokenizer_name(self) -> str | None:
         """Where the model's own tokenizer lies; None if it has none."""
+
+    @property
+    def continues_adapter(self) -> bool:
+        """Whether its adapters come trained: without them it is not the model that training begins with."""
+        return False
+
+    @property
+    def continues(self) -> bool:
+        """Whether the adapters that are trained have been trained before, so that without them it is another model."""
+        return False
 
     def tokenizer_at(self, name: str) -> PretrainedTokenizer:
         """What reads the tokenizer in a folder or repository, as models of this kind need it."""
@@ -82,7 +91,7 @@ class Backbone(ABC):
         model.config.use_cache = False  # with one, transformers lets packed documents see each other
         if self.quantization is not None:
             self.quantization.freeze(model)
-        finished = model if self.lora is None else self.lora.attach(model, self.task)
+        finished = self.attach(model)
         if self.gradient_checkpointing:
             if not model.supports_gradient_checkpointing:
                 raise UserError(f"{type(model).__name__} cannot do gradient_checkpointing: set it to false")
@@ -91,6 +100,10 @@ class Backbone(ABC):
             for block in decoder_blocks(model):
                 block.compile()  # in place: names in the state dict stay as they are
         return finished.train()  # from_pretrained leaves it in eval mode, and Lightning would keep that
+
+    def attach(self, model: PreTrainedModel) -> Any:
+        """The model with the adapters that are trained, or as it is."""
+        return model if self.lora is None else self.lora.attach(model, self.task)
 
     @abstractmethod
     def fingerprint(self, model: nn.Module) -> dict[str, Any]:
@@ -117,6 +130,10 @@ class PretrainedBackbone(Backbone):
         compile: compile each decoder block; takes minutes at the start, for long runs on a GPU.
         attn_implementation: ``auto`` takes the best that the architecture has without further packages.
         trust_remote_code: run Python code that comes with the weights.
+        adapter: hub id or folder of a published LoRA adapter of this model. It is what training goes on with (then
+            ``lora`` is null), or part of the base, see below.
+        merge_adapter: put the adapter into the weights before anything else happens. Then all weights are trained, or
+            fresh adapters if ``lora`` asks for them.
     """
 
     name_or_path: str
@@ -128,26 +145,48 @@ class PretrainedBackbone(Backbone):
     compile: bool = False
     attn_implementation: Attention = "auto"
     trust_remote_code: bool = False
+    adapter: str | None = None
+    merge_adapter: bool = False
 
     def __post_init__(self) -> None:
         """Check what the configuration gave."""
         resolve(self.name_or_path, "model")
         check_dtype(self.dtype, "auto")
+        if self.continues and self.lora is not None:
+            raise UserError(
+                "backbone: 'adapter' is what is trained, so 'lora' must be null; for fresh adapters on top of it, "
+                "set merge_adapter: true"
+            )
+        if self.adapter is not None and self.merge_adapter and self.quantization is not None:
+            raise UserError("backbone: an adapter cannot be merged into quantized weights: set merge_adapter: false")
+
+    @property
+    def continues(self) -> bool:
+        """Whether training goes on with the published adapter."""
+        return self.adapter is not None and not self.merge_adapter
 
     @property
     def tokenizer_name(self) -> str | None:
         """The model's own tokenizer lies beside its weights."""
         return self.name_or_path
 
+    @property
+    def continues_adapter(self) -> bool:
+        """A published adapter that is not merged is trained on."""
+        return self.adapter is not None and not self.merge_adapter
+
     def fingerprint(self, model: nn.Module) -> dict[str, Any]:
-        """Configuration and weights as published."""
-        return fingerprint(model, self.name_or_path, pretrained=True)
+        """Configuration and weights as published, with the adapter that was merged."""
+        mark = fingerprint(model, self.name_or_path, pretrained=True)
+        if self.adapter is None or not self.merge_adapter:
+            return mark
+        return mark | {"adapter_sha256": PublishedAdapter(self.adapter).sha256()}
 
     def load(self, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
         """The bare model with its weights; files that do not hold all of them are refused."""
         name = resolve(self.name_or_path, "model")
         if Path(name, "adapter_config.json").is_file():
-            raise UserError(f"'{name}' holds an adapter, not a model: export the full model and give that folder")
+            raise UserError(f"'{name}' holds an adapter, not a model: give its base, and this folder as 'adapter'")
         options: dict[str, Any] = {}
         if self.quantization is not None:
             compute = torch.bfloat16 if self.dtype == "auto" else getattr(torch, self.dtype)
@@ -168,7 +207,15 @@ class PretrainedBackbone(Backbone):
         if missing := sorted(key for key in info["missing_keys"] if not key.startswith(self.replaceable)):
             raise UserError(f"'{name}' lacks {len(missing)} weights of {type(model).__name__}, such as {missing[0]}")
         check_vocabulary(model.get_input_embeddings().weight.shape[0], tokenizer, f"model '{name}'")
-        return model
+        if self.adapter is None or not self.merge_adapter:
+            return model
+        return PublishedAdapter(self.adapter).merge(model, self.task)
+
+    def attach(self, model: PreTrainedModel) -> Any:
+        """The model with fresh adapters, or with the published one to go on with."""
+        if self.adapter is None or not self.continues:
+            return super().attach(model)
+        return PublishedAdapter(self.adapter).attach(model, self.task)
 
     def skeleton(self, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
         """The architecture, from its configuration alone."""
@@ -277,34 +324,7 @@ def decoder_blocks(model: nn.Module) -> Iterator[nn.Module]:
             yield from decoder_blocks(child)
 
 
-def vocabulary_size(tokenizer: PreTrainedTokenizerBase) -> int:
-    """One more than the largest id: added tokens may leave gaps, so that ``len(tokenizer)`` can be smaller."""
-    return max(tokenizer.get_vocab().values()) + 1
-
-
-def check_vocabulary(rows: int, tokenizer: PreTrainedTokenizerBase, where: str) -> None:
-    """Refuse a model that has no embedding for some id of the tokenizer."""
-    if (needed := vocabulary_size(tokenizer)) > rows:
-        raise UserError(f"{where}: {rows} embeddings, but the tokenizer has ids up to {needed - 1}")
-
-
 def check_dtype(dtype: str, *more: str) -> None:
     """Refuse a dtype that weights cannot have."""
     if dtype not in (allowed := ("float32", "bfloat16", "float16", *more)):
         raise UserError(f"backbone: 'dtype' is {dtype!r}; it must be one of {', '.join(allowed)}")
-
-
-@contextmanager
-def asked_of(name: str, attention: Attention) -> Iterator[str | None]:
-    """Turn what transformers says against a model into a message of ours; yields its name for the attention."""
-    try:
-        yield None if attention == "auto" else attention
-    except UserError:
-        raise
-    except (ImportError, ValueError) as error:
-        if "attention" not in str(error).lower() and "flash" not in str(error).lower():
-            raise not_loaded(name, "model", error) from error
-        said = " ".join(str(error).split())[:300]
-        raise UserError(f"'{name}' cannot use attn_implementation {attention!r} here: {said}") from error
-    except OSError as error:
-        raise not_loaded(name, "model", error) from error

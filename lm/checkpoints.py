@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -54,16 +55,38 @@ def open_checkpoint(path: Path) -> dict[str, Any]:
     Raises:
         UserError: if it is not one.
     """
-    try:
-        if path.is_file():
-            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-        else:
-            checkpoint = torch.load(path / SHARDED_REST, map_location="cpu", weights_only=True) | _gather(path)
-    except Exception as error:  # pickle, zip and torch each have errors of their own
-        raise UserError(f"'{path}' cannot be read as a checkpoint: {' '.join(str(error).split())[:300]}") from error
+    checkpoint = _read(path)
+    if path.is_file():
+        return checkpoint
+    with _readable(path):
+        return checkpoint | _gather(path)
+
+
+def describe(path: Path) -> dict[str, Any]:
+    """What a `LanguageModule` noted in a checkpoint about its model, without reading the weights.
+
+    Raises:
+        UserError: as `open_checkpoint`.
+    """
+    return _read(path)["language_model"]
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """A checkpoint file, whose tensors are read when they are used; of a sharded folder all but weights and moments."""
+    with _readable(path):
+        file = path if path.is_file() else path / SHARDED_REST
+        checkpoint = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
     if "language_model" not in checkpoint:
         raise UserError(f"'{path}' is not a checkpoint of a language model trained here")
     return checkpoint
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # pickle, zip and torch each have errors of their own
+        raise UserError(f"'{path}' cannot be read as a checkpoint: {' '.join(str(error).split())[:300]}") from error
 
 
 def _gather(folder: Path) -> dict[str, Any]:
@@ -102,6 +125,23 @@ def number_as_module(state: dict[str, Any], optimizer: Optimizer, module: nn.Mod
     return {"state": {number[n]: moments for n, moments in state["state"].items()}, "param_groups": groups}
 
 
+def tokenizer_folder(path: Path, saved: dict[str, Any]) -> str:
+    """Where the tokenizer of a checkpoint is: in its run folder, else beside the base model.
+
+    Args:
+        path: of the checkpoint.
+        saved: what `describe` gives.
+
+    Raises:
+        UserError: if there is none.
+    """
+    folder = path.parent.parent / "tokenizer"
+    name = str(folder) if folder.is_dir() else rebuild_backbone(saved["backbone"]).tokenizer_name
+    if name is None:
+        raise UserError(f"'{folder}' does not exist, and the model was trained from scratch: its tokenizer is needed")
+    return name
+
+
 def find_tokenizer(path: Path, checkpoint: dict[str, Any]) -> PreTrainedTokenizerBase:
     """The tokenizer that a checkpoint was trained with: its run folder's, else the base model's own.
 
@@ -109,18 +149,16 @@ def find_tokenizer(path: Path, checkpoint: dict[str, Any]) -> PreTrainedTokenize
         UserError: if neither is the right one.
     """
     saved = checkpoint["language_model"]
-    folder = path.parent.parent / "tokenizer"
-    backbone = rebuild_backbone(saved["backbone"])
-    name = str(folder) if folder.is_dir() else backbone.tokenizer_name
-    if name is None:
-        raise UserError(f"'{folder}' does not exist, and the model was trained from scratch: its tokenizer is needed")
-    tokenizer = backbone.tokenizer_at(name).build()
+    tokenizer = rebuild_backbone(saved["backbone"]).tokenizer_at(tokenizer_folder(path, saved)).build()
     require_same_tokenizer(saved["tokenizer_sha256"], tokenizer_sha256(tokenizer))
     return tokenizer
 
 
 def rebuild_backbone(plain: dict[str, Any]) -> Backbone:
-    """The backbone that ``Backbone.plain`` described; only of classes that are already imported."""
+    """The backbone that ``Backbone.plain`` described; of classes that are already imported, or of this project."""
+    import lm.encoder
+    import lm.trained  # noqa: F401  both build on this file
+
     kinds = {f"{kind.__module__}.{kind.__name__}": kind for kind in _descendants(Backbone)}
     if plain["class_path"] not in kinds:
         raise UserError(
@@ -137,10 +175,15 @@ def _descendants(kind: Any) -> Iterator[Any]:
         yield from _descendants(child)
 
 
-def rebuild_model(checkpoint: dict[str, Any], tokenizer: PreTrainedTokenizerBase) -> Any:
+def rebuild_model(checkpoint: dict[str, Any], tokenizer: PreTrainedTokenizerBase, **changes: Any) -> Any:
     """The trained model on the CPU, in eval mode, with its adapters if it has some.
 
     A quantised base comes back in full precision: adapters are merged into that, not into its rounding.
+
+    Args:
+        checkpoint: of `open_checkpoint`.
+        tokenizer: of `find_tokenizer`.
+        changes: arguments of the backbone that are to be others than in training, such as ``dtype``.
 
     Raises:
         UserError: if the base model is not the one that was trained, or weights are missing.
@@ -149,8 +192,18 @@ def rebuild_model(checkpoint: dict[str, Any], tokenizer: PreTrainedTokenizerBase
     backbone: Any = rebuild_backbone(saved["backbone"])
     if backbone.quantization is not None:
         backbone = replace(backbone, quantization=None)
-    model = replace(backbone, compile=False, gradient_checkpointing=False).build(tokenizer)
+    model = replace(backbone, compile=False, gradient_checkpointing=False, **changes).build(tokenizer)
     require_same_base(saved["fingerprint"], backbone.fingerprint(model))
+    load_trained(model, checkpoint)
+    return model.eval()
+
+
+def load_trained(model: nn.Module, checkpoint: dict[str, Any]) -> None:
+    """Give a model that was built as it was for training what training made of it.
+
+    Raises:
+        UserError: if something is missing, or was never part of it.
+    """
     trained = {k.removeprefix("model."): v for k, v in checkpoint["state_dict"].items() if k.startswith("model.")}
     absent, unknown = model.load_state_dict(trained, strict=False)
     lost = {name for name, p in model.named_parameters() if p.requires_grad} & set(absent)
@@ -158,4 +211,3 @@ def rebuild_model(checkpoint: dict[str, Any], tokenizer: PreTrainedTokenizerBase
         raise UserError(
             f"the checkpoint does not fit its own backbone: {sorted(lost)[:3]} missing, {unknown[:3]} unknown"
         )
-    return model.eval()

@@ -14,7 +14,6 @@ from transformers import AutoConfig, AutoModel, AutoModelForTextEncoding, PreTra
 from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES
 
 from lm.backbone import PretrainedBackbone, ScratchBackbone
-from lm.hub import resolve
 from lm.tokenizer import PretrainedTokenizer, TokenizerSource
 from text.errors import UserError
 
@@ -52,11 +51,11 @@ class PretrainedEncoder(PretrainedBackbone):
     Args:
         name_or_path: hub id, local folder (also of sentence-transformers), or ``builtin:minilm``, the all-MiniLM-L6-v2
             that comes with the extra `retrieval` and needs no network.
-        adapter: hub id or folder of a LoRA adapter that is merged into the weights before anything else happens
-            (RepLLaMA is published as one).
+        merge_adapter: put a published ``adapter`` into the weights before anything else happens (RepLLaMA is published
+            as one), instead of going on with it.
     """
 
-    adapter: str | None = None
+    merge_adapter: bool = True
 
     auto: ClassVar[Any] = AutoEncoder
     task: ClassVar[str] = "FEATURE_EXTRACTION"
@@ -68,13 +67,7 @@ class PretrainedEncoder(PretrainedBackbone):
 
     def load(self, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
         """The bare model with its weights."""
-        model = _headless(super().load(tokenizer))
-        if self.adapter is None:
-            return model
-        from peft import PeftModel
-
-        merged: Any = PeftModel.from_pretrained(model, resolve(self.adapter, "adapter")).merge_and_unload()
-        return merged.requires_grad_(True)
+        return _headless(super().load(tokenizer))
 
     def skeleton(self, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
         """The architecture, from its configuration alone."""

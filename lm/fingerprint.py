@@ -42,7 +42,7 @@ def fingerprint(model: Any, name: str, pretrained: bool) -> dict[str, Any]:
     """
     base = base_of(model)
     described = {key: value for key, value in base.config.to_diff_dict().items() if key not in NOT_IDENTITY}
-    adapters = sum(p.numel() for n, p in base.named_parameters() if ".lora_" in n)
+    adapters = sum(p.numel() for n, p in base.named_parameters() if ".lora_" in n or ".modules_to_save." in n)
     mark: dict[str, Any] = {
         "name": name,
         "config_sha256": hashlib.sha256(json.dumps(described, sort_keys=True, default=str).encode()).hexdigest(),
@@ -61,7 +61,8 @@ def require_same_base(saved: dict[str, Any], present: dict[str, Any]) -> None:
     Raises:
         UserError: naming both.
     """
-    for key, what in {"config_sha256": "configuration", "tensor_sha256": "weights"}.items():
+    compared = {"config_sha256": "configuration", "tensor_sha256": "weights", "adapter_sha256": "merged adapters"}
+    for key, what in compared.items():
         if key in saved and key in present and saved[key] != present[key]:
             bases = [f"'{mark['name']}' ({mark['n_parameters']:,} parameters)" for mark in (saved, present)]
             raise UserError(

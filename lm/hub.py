@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from lm.packaged import PREFIX, packaged_model
@@ -36,3 +38,19 @@ def not_loaded(name_or_path: str, what: str, error: BaseException) -> UserError:
     said = " ".join(str(error).split())[:300]
     where = f"'{name_or_path}' (neither a local folder nor a hub id that can be reached)"
     return UserError(f"no {what} could be loaded from {where}: {said}")
+
+
+@contextmanager
+def asked_of(name: str, attention: str) -> Iterator[str | None]:
+    """Turn what transformers says against a model into a message of ours; yields its name for the attention."""
+    try:
+        yield None if attention == "auto" else attention
+    except UserError:
+        raise
+    except (ImportError, ValueError) as error:
+        if "attention" not in str(error).lower() and "flash" not in str(error).lower():
+            raise not_loaded(name, "model", error) from error
+        said = " ".join(str(error).split())[:300]
+        raise UserError(f"'{name}' cannot use attn_implementation {attention!r} here: {said}") from error
+    except OSError as error:
+        raise not_loaded(name, "model", error) from error

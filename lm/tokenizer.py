@@ -135,6 +135,17 @@ class BPETokenizer(TokenizerSource):
         return PreTrainedTokenizerFast(tokenizer_object=core, eos_token=self.eos_token, additional_special_tokens=extra)
 
 
+def vocabulary_size(tokenizer: PreTrainedTokenizerBase) -> int:
+    """One more than the largest id: added tokens may leave gaps, so that ``len(tokenizer)`` can be smaller."""
+    return max(tokenizer.get_vocab().values()) + 1
+
+
+def check_vocabulary(rows: int, tokenizer: PreTrainedTokenizerBase, where: str) -> None:
+    """Refuse a model that has no embedding for some id of the tokenizer."""
+    if (needed := vocabulary_size(tokenizer)) > rows:
+        raise UserError(f"{where}: {rows} embeddings, but the tokenizer has ids up to {needed - 1}")
+
+
 def tokenizer_sha256(tokenizer: PreTrainedTokenizerBase) -> str:
     """Hash of everything that decides which ids a text becomes; the same before and after saving.
 

@@ -243,6 +243,97 @@ def test_few_bits_must_be_four_or_eight():
         Quantization(3)
 
 
+# ---- published adapters
+
+
+@pytest.fixture(scope="module")
+def adapter(tmp_path_factory, folder):
+    return str(an_adapter(tmp_path_factory.mktemp("adapter"), folder, seed=5))
+
+
+def an_adapter(where, folder, seed, **changes):
+    """As somebody else would publish one: rank 4 on two kinds of layers, not zero."""
+    lora = LoRA(**({"r": 4, "target_modules": ["q_proj", "up_proj"]} | changes))
+    adapted = lora.attach(AutoModelForCausalLM.from_pretrained(folder))
+    torch.manual_seed(seed)
+    for name, p in adapted.named_parameters():
+        if ".lora_" in name:
+            torch.nn.init.normal_(p, std=0.1)
+    adapted.save_pretrained(where)
+    return where
+
+
+def test_a_published_adapter_is_what_training_goes_on_with(folder, adapter):
+    from peft import PeftModel
+
+    expected = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(folder), adapter)
+    backbone = PretrainedBackbone(folder, adapter=adapter)
+    model = backbone.build(tiny_tokenizer())
+    assert backbone.continues
+    torch.testing.assert_close(logits(model), logits(expected), atol=0, rtol=0)
+    assert all(".lora_" in name for name, p in model.named_parameters() if p.requires_grad)
+    assert sum(p.requires_grad for p in model.parameters()) == 2 * 2 * 2  # A and B, two linear layers, two blocks
+    with torch.device("meta"):
+        bones = backbone.finish(backbone.skeleton(tiny_tokenizer()))
+    assert bones.state_dict().keys() == model.state_dict().keys()
+
+
+def test_a_published_adapter_becomes_part_of_the_base(folder, adapter):
+    expected = logits(PretrainedBackbone(folder, adapter=adapter).build(tiny_tokenizer()))
+    merged = PretrainedBackbone(folder, adapter=adapter, merge_adapter=True)
+    assert not merged.continues
+    model = merged.build(tiny_tokenizer())
+    assert all(p.requires_grad for p in model.parameters())
+    torch.testing.assert_close(logits(model), expected, atol=1e-5, rtol=0)
+    fresh = PretrainedBackbone(folder, adapter=adapter, merge_adapter=True, lora=LoRA(r=2)).build(tiny_tokenizer())
+    torch.testing.assert_close(logits(fresh), expected, atol=1e-5, rtol=0)
+    assert {p.shape[0] for n, p in fresh.named_parameters() if ".lora_A" in n and p.requires_grad} == {2}
+
+
+def test_another_merged_adapter_is_another_base(folder, adapter, tmp_path):
+    other = str(an_adapter(tmp_path, folder, seed=6))
+    backbones = [PretrainedBackbone(folder, adapter=name, merge_adapter=True) for name in (adapter, adapter, other)]
+    marks = [backbone.fingerprint(backbone.build(tiny_tokenizer())) for backbone in backbones]
+    require_same_base(marks[0], marks[1])
+    with pytest.raises(UserError, match="their merged adapters differ"):
+        require_same_base(marks[0], marks[2])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"lora": LoRA()}, "'adapter' is what is trained, so 'lora' must be null"),
+        ({"quantization": Quantization(), "merge_adapter": True}, "cannot be merged into quantized weights"),
+        ({"adapter": "./nowhere"}, "adapter folder './nowhere' does not exist"),
+        ({"adapter": "nobody/nothing"}, "no adapter could be loaded from 'nobody/nothing'"),
+    ],
+)
+def test_adapters_that_cannot_be_used_are_refused(folder, adapter, arguments, message):
+    with pytest.raises(UserError, match=message):
+        PretrainedBackbone(folder, **({"adapter": adapter} | arguments)).build(tiny_tokenizer())
+
+
+@pytest.mark.parametrize("change", [{"hidden_size": 16}, {"num_hidden_layers": 1}, {"num_hidden_layers": 3}])
+def test_an_adapter_of_another_model_is_refused(folder, adapter, tmp_path, change):
+    other = str(published(tmp_path, **change))
+    with pytest.raises(UserError, match="is for another model"):
+        PretrainedBackbone(other, adapter=adapter).build(tiny_tokenizer())
+
+
+def test_an_adapter_for_other_layers_or_of_another_kind_is_refused(folder, tmp_path):
+    from peft import IA3Config, get_peft_model
+
+    gpt2 = ScratchBackbone("gpt2", {"n_embd": 32, "n_layer": 2, "n_head": 4}).build(tiny_tokenizer())
+    gpt2.save_pretrained(tmp_path / "gpt2")
+    lora = an_adapter(tmp_path / "lora", folder, seed=5)
+    with pytest.raises(UserError, match="is for another architecture"):
+        PretrainedBackbone(str(tmp_path / "gpt2"), adapter=str(lora)).build(tiny_tokenizer())
+    config = IA3Config(target_modules=["q_proj"], feedforward_modules=[], task_type="CAUSAL_LM")
+    get_peft_model(AutoModelForCausalLM.from_pretrained(folder), config).save_pretrained(tmp_path / "ia3")
+    with pytest.raises(UserError, match="is of kind IA3; only LoRA is known"):
+        PretrainedBackbone(folder, adapter=str(tmp_path / "ia3")).build(tiny_tokenizer())
+
+
 # ---- fingerprints and plain values
 
 

@@ -1,0 +1,150 @@
+"""A run of this project as the backbone of the next: supervised, then preferred, then generating or rewarding.
+
+Knows where a run keeps its weights, its adapters and its tokenizer (lm/checkpoints.py), and nothing of what it was
+trained for.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from torch import nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from lm.adapters import LoRA, Quantization, is_adapted, weights_sha256
+from lm.backbone import Attention, Backbone, check_dtype
+from lm.checkpoints import (
+    describe,
+    find_checkpoint,
+    load_trained,
+    open_checkpoint,
+    rebuild_backbone,
+    rebuild_model,
+    tokenizer_folder,
+)
+from lm.fingerprint import fingerprint, require_same_tokenizer
+from lm.tokenizer import tokenizer_sha256
+from text.errors import UserError
+
+
+@dataclass(frozen=True)
+class TrainedBackbone(Backbone):
+    """The model that an earlier run trained, with its tokenizer and chat template.
+
+    The earlier run must stay where it is: checkpoints of the new one hold what it trains itself.
+
+    Args:
+        path: a run folder (its newest checkpoint), a checkpoint file or a sharded checkpoint folder.
+        dtype: of the weights; see PretrainedBackbone.
+        lora: train fresh adapters instead of the weights.
+        adapter: what becomes of adapters that the earlier run trained: ``merge`` puts them into the weights,
+            ``continue`` goes on training them, on the base that run had.
+        quantization: keep the frozen base in few bits, where adapters are continued on a published model.
+        gradient_checkpointing: recompute activations in the backward pass: less memory, about a third more time.
+        compile: compile each decoder block; takes minutes at the start, for long runs on a GPU.
+        attn_implementation: ``auto`` takes the best that the architecture has without further packages.
+    """
+
+    path: str
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    lora: LoRA | None = None
+    adapter: Literal["merge", "continue"] = "merge"
+    quantization: Quantization | None = None
+    gradient_checkpointing: bool = False
+    compile: bool = False
+    attn_implementation: Attention = "auto"
+
+    refused: ClassVar[tuple[str, ...]] = ("encoder", "reward")
+    """What a run may note of its model that makes it another kind of model than this one."""
+
+    def __post_init__(self) -> None:
+        """Check what the configuration gave; whether there is such a run is seen when it is needed."""
+        check_dtype(self.dtype)
+        if not isinstance(self.path, str) or not self.path:
+            raise UserError(f"backbone: 'path' is {self.path!r}; give a run folder or a checkpoint")
+        if self.adapter not in ("merge", "continue"):
+            raise UserError(f"backbone: 'adapter' is {self.adapter!r}; it must be merge or continue")
+        if self.continues and self.lora is not None:
+            raise UserError("backbone: adapter: continue trains the run's own adapter, so 'lora' must be null")
+        if self.quantization is not None and not self.continues:
+            raise UserError(
+                "backbone: weights of a checkpoint cannot be quantized: export the run and give a PretrainedBackbone"
+            )
+
+    @property
+    def continues(self) -> bool:
+        """Whether training goes on with the adapters of the run."""
+        return self.adapter == "continue"
+
+    @property
+    def tokenizer_name(self) -> str | None:
+        """The tokenizer of the run."""
+        found = find_checkpoint(self.path)
+        return tokenizer_folder(found, self.about())
+
+    def about(self) -> dict[str, Any]:
+        """What the run noted about its model.
+
+        Raises:
+            UserError: if there is no such run, or it trained another kind of model.
+        """
+        about = describe(find_checkpoint(self.path))
+        if other := next((kind for kind in self.refused if kind in about), None):
+            raise UserError(
+                f"backbone: '{self.path}' is a run of {about['method']}, and its {other} model does not predict tokens;"
+                " give a run of a language model"
+            )
+        return about
+
+    def base(self) -> Any:
+        """The backbone that the run had, as this one is to be loaded."""
+        base: Any = rebuild_backbone(self.about()["backbone"])
+        if self.continues and base.lora is None and not base.continues:
+            raise UserError(f"backbone: '{self.path}' was trained without LoRA: there is no adapter to continue")
+        return replace(base, **self._changes(), compile=False, gradient_checkpointing=False)
+
+    def _changes(self) -> dict[str, Any]:
+        changes = {"dtype": self.dtype, "attn_implementation": self.attn_implementation}
+        return changes | {"quantization": self.quantization} if self.continues else changes
+
+    def load(self, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
+        """The trained model with its adapters merged; or the base of adapters that are continued."""
+        require_same_tokenizer(self.about()["tokenizer_sha256"], tokenizer_sha256(tokenizer))
+        if self.continues:
+            return self.base().load(tokenizer)
+        model = rebuild_model(open_checkpoint(find_checkpoint(self.path)), tokenizer, **self._changes())
+        if is_adapted(model):
+            model = model.merge_and_unload()
+        return model.requires_grad_(True)
+
+    def skeleton(self, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
+        """The architecture of the run's base."""
+        return self.base().skeleton(tokenizer)
+
+    def attach(self, model: PreTrainedModel) -> Any:
+        """The model with fresh adapters, or with those of the run; under the meta device these have no values."""
+        if not self.continues:
+            return super().attach(model)
+        adapted = self.base().attach(model)
+        if not next(model.parameters()).is_meta:
+            load_trained(adapted, open_checkpoint(find_checkpoint(self.path)))
+        return adapted
+
+    def fingerprint(self, model: nn.Module) -> dict[str, Any]:
+        """Configuration, and every trained weight of the run down to the first base of the chain."""
+        found = find_checkpoint(self.path)
+        mark = fingerprint(model, self.path, pretrained=False)
+        return mark | {"tensor": "trained weights", "tensor_sha256": _chain_sha256(found, found.stat().st_mtime_ns)}
+
+
+@lru_cache(maxsize=8)
+def _chain_sha256(found: Path, written_ns: int) -> str:
+    """Hash of the weights in a checkpoint; kept, because it reads all of them (`written_ns` tells a new file)."""
+    opened = open_checkpoint(found)
+    weights = {name: value for name, value in opened["state_dict"].items() if name.startswith("model.")}
+    base = opened["language_model"]["fingerprint"]
+    beneath = [str(base.get(key)) for key in ("config_sha256", "tensor_sha256", "adapter_sha256")]
+    return f"{weights_sha256(weights)}:{':'.join(beneath)}"
