@@ -161,13 +161,11 @@ def preference_loss(
             raise UserError(f"the loss '{loss}' takes means per token: give chosen_lengths and rejected_lengths")
         compared = chosen_B / chosen_lengths.clamp(min=1), rejected_B / rejected_lengths.clamp(min=1)
         rewards = rewards if kind.reference else compared
-
     if kind.compares == "odds":
         losses_B = orpo_lambda * kind.equation(log_odds(compared[0]) - log_odds(compared[1]), 1.0)
     else:
         shift = (gamma if loss == "simpo" else 0.0) + (0.0 if margins is None else margins)
-        smoothing = {"label_smoothing": label_smoothing} if kind.smoothed else {}
-        losses_B = kind.equation(compared[0] - compared[1] - shift / beta, beta, **smoothing)
+        losses_B = kind.equation(compared[0] - compared[1] - shift / beta, beta, *[label_smoothing] * kind.smoothed)
     if weight := nll_weight(loss, rpo_alpha):
         losses_B = losses_B + weight * (chosen_nll(chosen_logps, chosen_lengths) if nll is None else nll)
     return PreferenceOutput(losses_B, beta * rewards[0].detach(), beta * rewards[1].detach())
@@ -179,8 +177,7 @@ def chosen_nll(
     """The chosen NLL in terms of pairs [B], whose mean over pairs is the NLL that was asked for.
 
     A token mean is divided by a number of tokens, a loss of pairs by their weights w. Both are one mean over pairs if
-    each -log p is divided by the mean length sum(w n) / sum(w). With that of the whole optimizer step, global over its
-    micro-batches and ranks and so known to whoever planned it, the weighted mean of the step's terms is exact.
+    each -log p is divided by the mean length sum(w n) / sum(w): exactly, if that is of the whole optimizer step.
 
     Args:
         logps: sums over the chosen answers [B]; for ``prompt+completion`` over the whole chosen rows.
@@ -244,7 +241,6 @@ def _kind(loss: str) -> _Kind:
 
 
 def _check(loss: str, beta: float, label_smoothing: float, margins: Tensor | None) -> None:
-    """Refuses what makes no sense, or what the loss would silently ignore."""
     if beta <= 0 or not 0 <= label_smoothing < 0.5:
         raise UserError(f"beta ({beta}) must be above 0, label_smoothing ({label_smoothing}) in [0, 0.5)")
     if label_smoothing and not _KINDS[loss].smoothed:
