@@ -56,11 +56,6 @@ class Backbone(ABC):
         """Whether its adapters come trained: without them it is not the model that training begins with."""
         return False
 
-    @property
-    def continues(self) -> bool:
-        """Whether the adapters that are trained have been trained before, so that without them it is another model."""
-        return False
-
     def tokenizer_at(self, name: str) -> PretrainedTokenizer:
         """What reads the tokenizer in a folder or repository, as models of this kind need it."""
         return PretrainedTokenizer(name)
@@ -152,7 +147,7 @@ class PretrainedBackbone(Backbone):
         """Check what the configuration gave."""
         resolve(self.name_or_path, "model")
         check_dtype(self.dtype, "auto")
-        if self.continues and self.lora is not None:
+        if self.continues_adapter and self.lora is not None:
             raise UserError(
                 "backbone: 'adapter' is what is trained, so 'lora' must be null; for fresh adapters on top of it, "
                 "set merge_adapter: true"
@@ -161,7 +156,7 @@ class PretrainedBackbone(Backbone):
             raise UserError("backbone: an adapter cannot be merged into quantized weights: set merge_adapter: false")
 
     @property
-    def continues(self) -> bool:
+    def continues_adapter(self) -> bool:
         """Whether training goes on with the published adapter."""
         return self.adapter is not None and not self.merge_adapter
 
@@ -169,11 +164,6 @@ class PretrainedBackbone(Backbone):
     def tokenizer_name(self) -> str | None:
         """The model's own tokenizer lies beside its weights."""
         return self.name_or_path
-
-    @property
-    def continues_adapter(self) -> bool:
-        """A published adapter that is not merged is trained on."""
-        return self.adapter is not None and not self.merge_adapter
 
     def fingerprint(self, model: nn.Module) -> dict[str, Any]:
         """Configuration and weights as published, with the adapter that was merged."""
@@ -213,7 +203,7 @@ class PretrainedBackbone(Backbone):
 
     def attach(self, model: PreTrainedModel) -> Any:
         """The model with fresh adapters, or with the published one to go on with."""
-        if self.adapter is None or not self.continues:
+        if self.adapter is None or not self.continues_adapter:
             return super().attach(model)
         return PublishedAdapter(self.adapter).attach(model, self.task)
 

@@ -67,15 +67,15 @@ class TrainedBackbone(Backbone):
             raise UserError(f"backbone: 'path' is {self.path!r}; give a run folder or a checkpoint")
         if self.adapter not in ("merge", "continue"):
             raise UserError(f"backbone: 'adapter' is {self.adapter!r}; it must be merge or continue")
-        if self.continues and self.lora is not None:
+        if self.continues_adapter and self.lora is not None:
             raise UserError("backbone: adapter: continue trains the run's own adapter, so 'lora' must be null")
-        if self.quantization is not None and not self.continues:
+        if self.quantization is not None and not self.continues_adapter:
             raise UserError(
                 "backbone: weights of a checkpoint cannot be quantized: export the run and give a PretrainedBackbone"
             )
 
     @property
-    def continues(self) -> bool:
+    def continues_adapter(self) -> bool:
         """Whether training goes on with the adapters of the run."""
         return self.adapter == "continue"
 
@@ -102,18 +102,18 @@ class TrainedBackbone(Backbone):
     def base(self) -> Any:
         """The backbone that the run had, as this one is to be loaded."""
         base: Any = rebuild_backbone(self.about()["backbone"])
-        if self.continues and base.lora is None and not base.continues:
+        if self.continues_adapter and base.lora is None and not base.continues_adapter:
             raise UserError(f"backbone: '{self.path}' was trained without LoRA: there is no adapter to continue")
         return replace(base, **self._changes(), compile=False, gradient_checkpointing=False)
 
     def _changes(self) -> dict[str, Any]:
         changes = {"dtype": self.dtype, "attn_implementation": self.attn_implementation}
-        return changes | {"quantization": self.quantization} if self.continues else changes
+        return changes | {"quantization": self.quantization} if self.continues_adapter else changes
 
     def load(self, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
         """The trained model with its adapters merged; or the base of adapters that are continued."""
         require_same_tokenizer(self.about()["tokenizer_sha256"], tokenizer_sha256(tokenizer))
-        if self.continues:
+        if self.continues_adapter:
             return self.base().load(tokenizer)
         model = rebuild_model(open_checkpoint(find_checkpoint(self.path)), tokenizer, **self._changes())
         if is_adapted(model):
@@ -126,7 +126,7 @@ class TrainedBackbone(Backbone):
 
     def attach(self, model: PreTrainedModel) -> Any:
         """The model with fresh adapters, or with those of the run; under the meta device these have no values."""
-        if not self.continues:
+        if not self.continues_adapter:
             return super().attach(model)
         adapted = self.base().attach(model)
         if not next(model.parameters()).is_meta:

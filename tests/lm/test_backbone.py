@@ -269,7 +269,7 @@ def test_a_published_adapter_is_what_training_goes_on_with(folder, adapter):
     expected = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(folder), adapter)
     backbone = PretrainedBackbone(folder, adapter=adapter)
     model = backbone.build(tiny_tokenizer())
-    assert backbone.continues
+    assert backbone.continues_adapter
     torch.testing.assert_close(logits(model), logits(expected), atol=0, rtol=0)
     assert all(".lora_" in name for name, p in model.named_parameters() if p.requires_grad)
     assert sum(p.requires_grad for p in model.parameters()) == 2 * 2 * 2  # A and B, two linear layers, two blocks
@@ -281,7 +281,7 @@ def test_a_published_adapter_is_what_training_goes_on_with(folder, adapter):
 def test_a_published_adapter_becomes_part_of_the_base(folder, adapter):
     expected = logits(PretrainedBackbone(folder, adapter=adapter).build(tiny_tokenizer()))
     merged = PretrainedBackbone(folder, adapter=adapter, merge_adapter=True)
-    assert not merged.continues
+    assert not merged.continues_adapter
     model = merged.build(tiny_tokenizer())
     assert all(p.requires_grad for p in model.parameters())
     torch.testing.assert_close(logits(model), expected, atol=1e-5, rtol=0)

@@ -88,7 +88,7 @@ def test_adapters_are_continued_where_they_stood(adapted):
     run, module = adapted
     backbone = TrainedBackbone(str(run), adapter="continue")
     model = backbone.build(tiny_tokenizer())
-    assert backbone.continues
+    assert backbone.continues_adapter
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
     before = {name: p for name, p in module.model.named_parameters() if p.requires_grad}
     torch.testing.assert_close(trained, before, atol=0, rtol=0)
