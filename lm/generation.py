@@ -1,0 +1,239 @@
+"""Generation: prefixes of tokens in, continuations out, the same ones whatever the batches, their order or the ranks.
+
+Greedy decoding is transformers' own, token for token; sampling draws the token at (seed, draw, position) from that key
+alone (lm/sampling.py). This file knows models and tokens. It does not know how a prompt became tokens (lm/chat.py).
+
+Legend: B rows, W width of a padded prefix.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.fsdp import FSDPModule
+from transformers import (
+    GenerationConfig,
+    LogitsProcessor,
+    LogitsProcessorList,
+    PreTrainedTokenizerBase,
+    StoppingCriteriaList,
+)
+
+from lm.adapters import base_of, is_adapted
+from lm.modes import evaluating
+from lm.sampling import row_keys, samplers
+from lm.stopping import Ends, StopStrings, end_tokens
+from lm.texts import length_batches
+from text.errors import UserError
+
+TELL_EVERY = 30.0  # seconds between two lines about long work
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How continuations are chosen.
+
+    Args:
+        max_new_tokens: most tokens of a continuation; it also ends where the model's context is full.
+        temperature: divides the scores before one is drawn; 0 takes the best token each time (greedy).
+        top_p: draw from the smallest set of tokens with this probability mass.
+        top_k: draw from so many best tokens; null is all.
+        repetition_penalty: makes tokens that were there before unlikelier if above 1 (arXiv 1909.05858, section 4.1).
+        stop: texts at which a continuation ends; they are not part of its text.
+    """
+
+    max_new_tokens: int = 256
+    temperature: float = 0.0
+    top_p: float = 1.0
+    top_k: int | None = None
+    repetition_penalty: float = 1.0
+    stop: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Check what the configuration gave."""
+        if isinstance(self.stop, str):
+            raise UserError(f"decoding: 'stop' is {self.stop!r}; it is a list of texts")
+        object.__setattr__(self, "stop", tuple(self.stop))
+        rules = {
+            "max_new_tokens": (self.max_new_tokens >= 1, "1 or more"),
+            "temperature": (0 <= self.temperature < math.inf, "0 (greedy) or more"),
+            "top_p": (0 < self.top_p <= 1, "above 0 and at most 1"),
+            "top_k": (self.top_k is None or self.top_k >= 1, "1 or more, or null"),
+            "repetition_penalty": (0 < self.repetition_penalty < math.inf, "above 0"),
+            "stop": (all(self.stop), "a list of texts that are not empty"),
+        }
+        for name, (good, rule) in rules.items():
+            if not good:
+                raise UserError(f"decoding: '{name}' is {getattr(self, name)!r}; it must be {rule}")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A continuation.
+
+    Args:
+        tokens: without the prefix and the end token; a stop string's are there.
+        text: without special tokens and the stop string.
+        finished: whether it came to an end by an end token or a stop string, not by its length.
+    """
+
+    tokens: tuple[int, ...]
+    text: str
+    finished: bool
+
+
+class Draw(NamedTuple):
+    """One row of work: the draw of this number from the continuations of a prefix."""
+
+    prefix: Sequence[int]
+    seed: int
+    number: int
+
+
+class PlainEngine:
+    """Batches of rows of like length, padded on the left, through ``model.generate``.
+
+    The model may be in the middle of its training: it is in eval mode with a key-value cache while it generates, and
+    afterwards it is as it was. An FSDP2-sharded model works, if every rank calls `generate` equally often (also with no
+    prefix at all); one with adapters is refused.
+
+    Args:
+        model: a causal language model of transformers, or a `PeftModel` around one.
+        tokenizer: its tokenizer.
+        max_batch_tokens: tokens that the cache of a batch holds at most: rows times padded prefix and continuation. A
+            longer row has a batch to itself.
+    """
+
+    def __init__(self, model: Any, tokenizer: PreTrainedTokenizerBase, max_batch_tokens: int = 16384):
+        self.model, self.tokenizer, self.max_batch_tokens = model, tokenizer, max_batch_tokens
+        self.causal = base_of(model)
+        if max_batch_tokens < 1:
+            raise UserError(f"max_batch_tokens is {max_batch_tokens}; it must be 1 or more")
+        if not getattr(self.causal, "can_generate", bool)():
+            raise UserError(f"{type(self.causal).__name__} cannot generate: it is no causal language model")
+        self.sharded = isinstance(model, FSDPModule) and dist.get_world_size() > 1
+        if self.sharded and is_adapted(model):
+            raise UserError("a sharded model with adapters cannot generate: use --trainer.strategy ddp")
+        self.context = getattr(self.causal.config.get_text_config(), "max_position_embeddings", None) or math.inf
+        self.end_ids = end_tokens(self.causal, tokenizer)
+        self.samples = self.tokens = 0
+        self.began = self.told = time.monotonic()
+
+    def generate(
+        self, prefixes: Sequence[Sequence[int]], k: int, decoding: Decoding, seeds: Sequence[int]
+    ) -> list[Sample]:
+        """``k`` samples of each prefix.
+
+        Args:
+            prefixes: tokens, at least one of each.
+            k: samples per prefix; greedy ones are all the same.
+            decoding: how tokens are chosen.
+            seeds: one whole number per prefix. Draw j of a prefix depends on (seed, j) and the prefix alone.
+
+        Returns: ``len(prefixes) * k`` samples, those of a prefix side by side.
+
+        Raises:
+            UserError: for a prefix without tokens or as long as the model's context, or a model whose scores are NaN.
+        """
+        if len(seeds) != len(prefixes) or k < 1:
+            raise ValueError(f"{len(seeds)} seeds for {len(prefixes)} prefixes, {k} samples of each")
+        for number, prefix in enumerate(prefixes):
+            if not 0 < len(prefix) < self.context:
+                most = f", and the model's context is {self.context}" if prefix else ": at least 1 is needed"
+                raise UserError(f"prefix {number} has {len(prefix)} tokens{most}")
+        different = k if decoding.temperature > 0 else 1
+        draws = [Draw(p, s, j) for p, s in zip(prefixes, seeds, strict=True) for j in range(different)]
+        found: dict[int, Sample] = {}
+        with evaluating(self.model), self._own_defaults():
+            for batch in self._batches(draws, decoding):
+                samples = self._continue([draws[number] for number in batch] or [Draw([0], 0, 0)], decoding)
+                found |= zip(batch, samples, strict=False)
+                self._tell()
+        return [found[row * different + draw % different] for row in range(len(prefixes)) for draw in range(k)]
+
+    def _batches(self, draws: list[Draw], decoding: Decoding) -> list[list[int]]:
+        """Numbers of draws by batch, the longest first; sharded ranks get equally many, the last ones empty."""
+        lengths = np.array([len(draw.prefix) + decoding.max_new_tokens for draw in draws])
+        batches = length_batches(lengths, self.max_batch_tokens)
+        if self.sharded:  # each forward gathers weights from all ranks: nobody may leave early
+            most = torch.tensor(len(batches), device=self.causal.device)
+            dist.all_reduce(most, dist.ReduceOp.MAX)
+            batches += [[] for _ in range(int(most) - len(batches))]
+        return batches
+
+    def _continue(self, draws: list[Draw], decoding: Decoding) -> list[Sample]:
+        """One batch through the model."""
+        device, width = self.causal.device, max(len(draw.prefix) for draw in draws)
+        ids, mask = _left_padded([draw.prefix for draw in draws], width, device)
+        room = torch.tensor([min(decoding.max_new_tokens, self.context - len(draw.prefix)) for draw in draws])
+        stop = StopStrings(self.tokenizer, decoding.stop)
+        ends = Ends(width, room.to(device), self.end_ids, stop)
+        keys = row_keys([draw.seed for draw in draws], [draw.number for draw in draws], device)
+        rows = self.causal.generate(
+            ids,
+            attention_mask=mask,
+            generation_config=GenerationConfig(
+                max_new_tokens=int(room.max()),
+                do_sample=False,  # the noise is among the scores
+                use_cache=True,
+                repetition_penalty=decoding.repetition_penalty,
+            ),
+            logits_processor=LogitsProcessorList(
+                [_FirstScores(width), *samplers(decoding.temperature, decoding.top_p, decoding.top_k, keys, width)]
+            ),
+            stopping_criteria=StoppingCriteriaList([ends]),
+            synced_gpus=self.sharded,
+        )
+        written = rows[:, width:].tolist()
+        lengths, finished = ends.lengths.tolist(), ends.finished.tolist()
+        self.samples, self.tokens = self.samples + len(draws), self.tokens + sum(lengths)
+        return [
+            Sample(tuple(tokens[:length]), stop.text(tokens[:length]), end)
+            for tokens, length, end in zip(written, lengths, finished, strict=True)
+        ]
+
+    @contextmanager
+    def _own_defaults(self) -> Iterator[None]:
+        """What a published model wants by default (a temperature, a penalty) is left out: `Decoding` says it all."""
+        published = self.causal.generation_config
+        self.causal.generation_config = GenerationConfig()
+        try:
+            yield
+        finally:
+            self.causal.generation_config = published
+
+    def _tell(self) -> None:
+        """A line about long work, from the first rank."""
+        now = time.monotonic()
+        if now - self.told < TELL_EVERY or (dist.is_initialized() and dist.get_rank() > 0):
+            return
+        self.told = now
+        print(f"generated {self.samples} samples, {self.tokens / (now - self.began):.0f} tokens/s", flush=True)
+
+
+def _left_padded(prefixes: Sequence[Sequence[int]], width: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Ids and mask [B, W]; which id pads does not matter, since nobody sees it."""
+    ids = torch.tensor([[0] * (width - len(prefix)) + list(prefix) for prefix in prefixes])
+    mask = torch.tensor([[0] * (width - len(prefix)) + [1] * len(prefix) for prefix in prefixes])
+    return ids.to(device), mask.to(device)
+
+
+class _FirstScores(LogitsProcessor):
+    """Refuses a model that gives no numbers: an argmax over NaN would write nonsense without a word."""
+
+    def __init__(self, width: int):
+        self.width = width
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        if input_ids.shape[1] == self.width and bool(scores.isnan().any()):
+            raise UserError("the model's scores are not numbers (NaN): diverged weights, or float16 that overflows")
+        return scores

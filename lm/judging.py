@@ -1,0 +1,118 @@
+"""The one protocol by which answers are judged, and a judge that is a program.
+
+Whoever judges (a program here, a language model elsewhere) gets requests and gives a verdict on each. This file knows
+no model and no benchmark; what a verdict looks like in words is in text/verdicts.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol, runtime_checkable
+
+from text.errors import UserError
+from text.rubrics import Rubric
+from text.suggestions import did_you_mean
+
+Preference = Literal["A", "B", "tie"]
+
+
+@dataclass(frozen=True)
+class JudgeRequest:
+    """What a judge is asked.
+
+    Args:
+        id: names the request in files and messages; equal requests may have equal ids.
+        instruction: what the answers answer, a system message included.
+        responses: one answer to score, or two to compare (A, then B).
+        rubric: what counts.
+        reference: an answer that deserves the highest score, if there is one.
+    """
+
+    id: str
+    instruction: str
+    responses: tuple[str, ...]
+    rubric: Rubric
+    reference: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what no judge can answer."""
+        if len(self.responses) not in (1, 2):
+            raise UserError(f"request '{self.id}': {len(self.responses)} responses; a judge takes 1 or compares 2")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a judge said.
+
+    Args:
+        score: of a single answer, on the scale of the rubric; None for a comparison, or where none was understood.
+        preference: the better of two answers; None for a single one, or where none was understood.
+        feedback: the judge's reasons in words.
+        reason: why there is neither, such as "no_marker"; "ok" otherwise.
+    """
+
+    score: float | None = None
+    preference: Preference | None = None
+    feedback: str = ""
+    reason: str = "ok"
+
+    @property
+    def unparsed(self) -> bool:
+        """Whether the judge came to no verdict: such ones are counted, and never enter a mean."""
+        return self.score is None and self.preference is None
+
+
+@runtime_checkable
+class Judge(Protocol):
+    """Whoever can judge."""
+
+    def judge(self, requests: Sequence[JudgeRequest]) -> list[Verdict]:
+        """One verdict per request, in their order."""
+        ...
+
+
+Scorer = Callable[[JudgeRequest, str], float | None]
+
+
+class ProgrammaticJudge:
+    """Scores answers by a program for each rubric: no model, no mistakes, the same verdict every time.
+
+    Two answers are compared by their scores.
+
+    Args:
+        scorers: by the name of the rubric (`Rubric.name`): the score of a response to a request, or None if it has
+            none.
+    """
+
+    def __init__(self, scorers: Mapping[str, Scorer]):
+        self.scorers = dict(scorers)
+
+    def judge(self, requests: Sequence[JudgeRequest]) -> list[Verdict]:
+        """One verdict per request, in their order.
+
+        Raises:
+            UserError: for a rubric that has no scorer.
+        """
+        return [self._verdict(request) for request in requests]
+
+    def _verdict(self, request: JudgeRequest) -> Verdict:
+        scorer = self.scorers.get(request.rubric.name)
+        if scorer is None:
+            raise UserError(
+                f"request '{request.id}': no scorer for the rubric '{request.rubric.name}'."
+                + (did_you_mean(request.rubric.name, self.scorers) or f" There are {', '.join(self.scorers)}")
+            )
+        scores = [scorer(request, response) for response in request.responses]
+        if any(score is None for score in scores):
+            return Verdict(reason="no_value")
+        if len(scores) == 1:
+            return Verdict(score=scores[0])
+        return Verdict(preference=preferred(*scores))
+
+
+def preferred(first: float, second: float, tie_within: float = 0.0) -> Preference:
+    """The answer with the higher score; a tie where they differ by no more than ``tie_within``."""
+    if abs(first - second) <= tie_within:
+        return "tie"
+    return "A" if first > second else "B"

@@ -1,0 +1,114 @@
+"""Sampling that depends on nothing but its key: the token at (seed, draw, position) is the same in every batch.
+
+A token is the argmax of its score plus Gumbel noise, which has exactly the distribution of the softmax (Gumbel 1954);
+the noise of every vocabulary entry comes from a counter-based generator, so that there is no state that batches,
+orders or ranks could share. This file knows scores and seeds. It does not know models.
+
+Legend: B rows, V vocabulary, W width of a padded prefix.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from transformers import (
+    LogitsProcessor,
+    LogitsProcessorList,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
+
+STEP = -0x61C8864680B583EB  # 2^64 / golden ratio, odd, as a signed integer
+FIRST, SECOND = -0x40A7B892E31B1A47, -0x6B2FB644ECCEEE15  # multipliers of SplitMix64
+
+
+def seed_of(seed: int, *names: str | int) -> int:
+    """A seed for one thing among many: the same for the same names, unrelated for others.
+
+    Args:
+        seed: of the run.
+        names: what the thing is called, such as the id of a record.
+
+    Returns: a whole number in [0, 2^63).
+    """
+    content = json.dumps([seed, *names]).encode()
+    return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "big") >> 1
+
+
+def mix(keys: Tensor) -> Tensor:
+    """The output function of SplitMix64 (Steele, Lea and Flood 2014): a bijection of int64 that scatters near keys."""
+    keys = (keys ^ _shift(keys, 30)) * FIRST
+    keys = (keys ^ _shift(keys, 27)) * SECOND
+    return keys ^ _shift(keys, 31)
+
+
+def _shift(keys: Tensor, bits: int) -> Tensor:
+    """Right by so many bits, zeros from the left (torch would copy the sign)."""
+    return (keys >> bits) & ((1 << (64 - bits)) - 1)
+
+
+def row_keys(seeds: Sequence[int], draws: Sequence[int], device: torch.device | str = "cpu") -> Tensor:
+    """One key per row [B], int64: of its seed and the number of its draw."""
+    own = torch.tensor([_signed(seed) for seed in seeds])  # any whole number is a seed
+    return mix(mix(own) + torch.tensor([_signed((draw + 1) * STEP) for draw in draws])).to(device)
+
+
+def _signed(number: int) -> int:
+    """A whole number modulo 2^64, as int64 holds it."""
+    return (number + 2**63) % 2**64 - 2**63
+
+
+def gumbel_noise(keys: Tensor, position: int, size: int) -> Tensor:
+    """Standard Gumbel variables [B, V], float32: a pure function of a row's key, the position and the place in V.
+
+    Args:
+        keys: of `row_keys`, [B].
+        position: of the token in its continuation, from 0.
+        size: V.
+    """
+    at_position = mix(keys + _signed((position + 1) * STEP))
+    counters = torch.arange(1, size + 1, device=keys.device) * STEP
+    uniform = (_shift(mix(at_position[:, None] + counters), 1).float() + 0.5) * 2.0**-63
+    # Near 0, which is where the largest noise comes from, floats are dense; at 1 the logarithm must stay finite.
+    return -(-torch.log1p(-uniform.clamp(max=1 - 2**-24))).log()
+
+
+class GumbelNoise(LogitsProcessor):
+    """Makes argmax a draw from the softmax of the scores.
+
+    Args:
+        keys: of `row_keys`, [B].
+        width: W, tokens before the first that is drawn.
+    """
+
+    def __init__(self, keys: Tensor, width: int):
+        self.keys, self.width = keys, width
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """Scores [B, V] with the noise of the position that comes next; what was ruled out (-inf) stays so."""
+        return scores + gumbel_noise(self.keys, input_ids.shape[1] - self.width, scores.shape[1])
+
+
+def samplers(temperature: float, top_p: float, top_k: int | None, keys: Tensor, width: int) -> LogitsProcessorList:
+    """What turns scores into a draw, in the order of transformers; nothing at temperature 0.
+
+    Args:
+        temperature: divides the scores.
+        top_p: smallest probability mass that stays possible.
+        top_k: how many tokens stay possible; None is all.
+        keys: of `row_keys`, [B].
+        width: W.
+    """
+    if temperature == 0:
+        return LogitsProcessorList()
+    steps: list[LogitsProcessor] = [TemperatureLogitsWarper(temperature)]
+    if top_k is not None:
+        steps.append(TopKLogitsWarper(top_k))
+    if top_p < 1:
+        steps.append(TopPLogitsWarper(top_p))
+    return LogitsProcessorList([*steps, GumbelNoise(keys, width)])

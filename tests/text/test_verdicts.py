@@ -1,0 +1,100 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from text.verdicts import parse_preference, parse_score
+
+GOLDEN = [  # janus.md 10.4
+    ("It follows the rubric. [RESULT] 3", 3),
+    ("[RESULT] (5)", 5),
+    ("[RESULT] 4/5", 4),
+    ("[RESULT] Score: 2", 2),
+    ("I would give it a score of 1", 1),
+    ("Good in parts. [3]", 3),
+    ("[RESULT] 10", None),
+    ("First [RESULT] 2. On reflection: [RESULT] 4", 4),
+    ("A fine answer.", None),
+]
+FURTHER = [  # what judges write: measured on the official package, and two liberties beyond it
+    ("[RESULT] 4", 4),
+    ("[Result]: 4", 4),
+    ("Score: 4", 4),
+    ("a score of 3 out of 5", 3),
+    ("[RESULT] 4</s>", 4),
+    ("[RESULT] 4 <|im_end|>", 4),
+    ("**[RESULT]** 4", 4),
+    ("[RESULT] **4**", 4),
+    ("[RESULT] 4.", 4),
+    ("[RESULT] 4/10", None),
+    ("[RESULT] 6", None),
+    ("[RESULT] 0", None),
+    ("Score: 2.5", None),
+    ("[RESULT] -3", None),
+    ("[RESULT] 3 or 4", None),
+    ("[RESULT] 4 is what I say", None),
+    ("[RESULT] 2 [3]", None),  # two answers are none
+    ("[RESULT] 3 then [RESULT] 10", None),  # the last one counts, good or not
+    ("[RESULT]", None),
+    ("4", None),
+    ("", None),
+]
+
+
+@pytest.mark.parametrize(("text", "score"), GOLDEN + FURTHER)
+def test_scores(text, score):
+    assert parse_score(text).value == score
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("[RESULT] 3", "ok"),
+        ("  ", "empty"),
+        ("Well done, 4 of 5 points", "no_marker"),
+        ("[RESULT] four", "no_value"),
+        ("[RESULT] 10", "out_of_range"),
+    ],
+)
+def test_says_why(text, reason):
+    assert parse_score(text).reason == reason
+
+
+@pytest.mark.parametrize("text", ["It is vague.\n[RESULT] 2", "It is vague. **[RESULT] Score: 2**", "It is vague. [2]"])
+def test_feedback_is_what_was_said_before(text):
+    assert parse_score(text).feedback == "It is vague."
+
+
+@pytest.mark.parametrize(
+    ("text", "letter"),
+    [
+        ("B is vague. [RESULT] A", "A"),
+        ("[RESULT] a", "A"),
+        ("[RESULT] Response B", "B"),
+        ("Reasons.\nResult: B", "B"),
+        ("[RESULT] **B**.", "B"),
+        ("[RESULT] A and then [RESULT] B", "B"),
+        ("[RESULT] Tie", None),
+        ("[RESULT] Both", None),
+        ("The winner is A", None),
+        ("[RESULT] C", None),
+        ("", None),
+    ],
+)
+def test_preferences(text, letter):
+    assert parse_preference(text).value == letter
+
+
+@given(st.text() | st.from_regex(r"(\[RESULT\]|score of|Score:|[0-9/.\[\] ]){0,6}"), st.integers(-2, 9))
+def test_never_a_number_beyond_the_scale_nor_one_that_nobody_gave(text, highest):
+    parsed = parse_score(text, scale=(0, highest))
+    assert (parsed.value is None) == (parsed.reason != "ok")
+    if parsed.value is not None:
+        assert 0 <= parsed.value <= highest
+        assert str(parsed.value) in text
+    assert parse_preference(text).value in (None, "A", "B")
+
+
+@given(st.text(), st.integers(0, 12))
+def test_a_verdict_as_it_was_asked_for_is_always_read(feedback, score):
+    """Whatever the reasons say."""
+    assert parse_score(f"{feedback}\n[RESULT] {score}").value == (score if 1 <= score <= 5 else None)
