@@ -1,11 +1,10 @@
-"""What can change the outcome of a run, hashed: composed configs, the files they name, the code.
+"""What can change the outcome of a run, hashed: composed configs and the files they name; the code is in sources.py.
 
 This file knows files. It does not know studies; stages.py puts the hashes together.
 """
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import json
 from collections.abc import Iterator
@@ -16,9 +15,6 @@ from typing import Any
 import yaml
 
 from text.errors import UserError
-
-# What a stage can import. The doors and the study engine itself cannot change a run's outcome.
-PRODUCT = ("callbacks", "datamodules", "lm", "losses", "metrics", "modules", "text", "worlds", "cli.py", "main.py")
 
 
 def digest(value: Any) -> str:
@@ -100,9 +96,3 @@ def content_hash(path: Path) -> str:
 def _file_hash(path: Path, mtime_ns: int, size: int) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def code_version(root: Path) -> str:
-    """Hash of the project's Python sources that a stage can import. Comments and layout do not count."""
-    files = [file for name in PRODUCT for file in [root / name, *sorted((root / name).rglob("*.py"))] if file.is_file()]
-    return digest([[file.relative_to(root).as_posix(), ast.dump(ast.parse(file.read_bytes()))] for file in files])

@@ -126,7 +126,7 @@ def _open_record(work: Work, stage: Stage, stamp: dict[str, Any]) -> None:
         "command": stage.command,
         "needs": list(stage.needs),
         "inputs": stage.inputs,
-        "code": work.code,
+        "code": stage.code,
         **stamp,
         "seconds": None,
     }

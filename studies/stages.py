@@ -13,8 +13,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from studies.keys import code_version, compose, digest, input_hashes
+from studies.keys import compose, digest, input_hashes, strings
 from studies.plan import PLACEHOLDER, ArmPlan, Settings, StagePlan, Study, placeholders, stages_named
+from studies.sources import Sources
 
 KEY_PREFIX = 12
 SHARED = None  # the seed of a stage that no seed reaches
@@ -33,6 +34,7 @@ class Stage:
         settings: options laid over them, placeholders filled in.
         needs: keys of the stages whose outputs it reads.
         inputs: content hashes of the files its settings name.
+        code: hash of the sources it may use.
         key: hash of all that can change its outcome.
         home: its folder, log and record beside the run.
         several_devices: whether it may use more than one.
@@ -46,6 +48,7 @@ class Stage:
     settings: Settings
     needs: tuple[str, ...]
     inputs: dict[str, str]
+    code: str
     key: str
     home: Path
     several_devices: bool
@@ -95,7 +98,7 @@ class Work:
         root: the project root.
         seeds: the seeds they cover.
         mode: reported, quick or calibration.
-        code: the code version.
+        sources: the code of the project.
         stages: by key, in an order in which they can run: shared ones first, then seed by seed.
         lines: for every (arm, seed) the key of each of its stages by name, in order.
     """
@@ -103,8 +106,8 @@ class Work:
     study: Study
     root: Path
     seeds: list[int]
-    mode: str = "reported"
-    code: str = ""
+    mode: str
+    sources: Sources
     stages: dict[str, Stage] = field(default_factory=dict)
     lines: dict[tuple[str, int], dict[str, str]] = field(default_factory=dict)
 
@@ -112,6 +115,11 @@ class Work:
     def out(self) -> Path:
         """Where stages and reports of the study go."""
         return self.root / "runs" / self.study.name
+
+    @property
+    def code(self) -> str:
+        """The code version: hash of all sources that the runs may use."""
+        return digest(sorted({stage.code for stage in self.stages.values()}))
 
     def done(self, stage: Stage) -> bool:
         """Whether a stage has run to its end."""
@@ -132,7 +140,7 @@ def lay_out(study: Study, root: Path, seeds: list[int], mode: str = "reported", 
         mode: ``quick`` applies the study's quick settings.
         ablations: whether the ablation arms run as well.
     """
-    work = Work(study, root, seeds, mode, code_version(root))
+    work = Work(study, root, seeds, mode, Sources(root))
     arms = study.arms | (study.ablations if ablations else {})
     found: dict[str, Stage] = {}
     for seed in seeds:
@@ -169,7 +177,8 @@ def _stage(
     named = input_hashes([composed, with_seed], work.root)
     # Outputs of other stages stay placeholders here: their keys stand for them, wherever the project lies.
     needed = {need.name: need.key for need in needs}
-    key = digest([plan.verb, composed, with_seed, needed, named, work.code])
+    code = work.sources.version(strings([composed, with_seed]))
+    key = digest([plan.verb, composed, with_seed, needed, named, code])
     return Stage(
         name=name,
         seed=seed if seeded else SHARED,
@@ -179,6 +188,7 @@ def _stage(
         settings=fill_in(with_seed, lambda text: _output(text, earlier)),
         needs=tuple(need.key for need in needs),
         inputs=named,
+        code=code,
         key=key,
         home=(work.out / "stages" / f"{name}-{key[:KEY_PREFIX]}").relative_to(work.root),
         several_devices=_several_devices(composed, with_seed),

@@ -12,29 +12,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from studies.keys import PRODUCT
+from studies.sources import PRODUCT
+from tests.knowledge_runs import TINY
 
 PROJECT = Path(__file__).resolve().parents[2]
 
 CONFIG = {
-    "model": {
-        "class_path": "KnowledgeProbe",
-        "init_args": {
-            "backbone": {
-                "class_path": "ScratchBackbone",
-                "init_args": {
-                    "architecture": "llama",
-                    "config": {
-                        "hidden_size": 16,
-                        "intermediate_size": 32,
-                        "num_hidden_layers": 1,
-                        "num_attention_heads": 2,
-                    },
-                },
-            },
-            "optimizer": {"class_path": "torch.optim.AdamW", "init_args": {"lr": 0.003}},
-        },
-    },
+    "model": TINY["model"],
     "data": {
         "class_path": "Corpus",
         "init_args": {

@@ -82,16 +82,28 @@ def test_equal_projects_have_equal_keys(toy):
         ("configs/trainer/one.yaml", "accelerator: cpu\ndevices: 1\nmax_steps: 3\n"),
         ("data.txt", "twice upon a time\n"),
         ("lm/forest.py", "WIDTH = 4\n"),
-        ("lm/deeper/tree.py", ""),
-        ("cli.py", "main = print\n"),
+        ("cli.py", "from lm.forest import WIDTH as main\n"),
     ],
-    ids=["config", "included config", "input", "code", "new file", "door"],
+    ids=["config", "included config", "input", "code", "door"],
 )
 def test_a_change_of_config_input_or_code_changes_every_key(toy, file, content):
     before = keys(toy)
     (toy.root / file).parent.mkdir(exist_ok=True)
     (toy.root / file).write_text(content)
     assert changed(before, keys(toy)) == set(before)
+
+
+def test_a_change_of_the_class_that_a_stage_names_reaches_it_and_what_needs_it(toy):
+    (toy.root / "modules").mkdir()
+    (toy.root / "modules/__init__.py").write_text("from modules.probe import Probe\n")
+    (toy.root / "modules/probe.py").write_text("class Probe: ...\n")
+    toy.study["stages"]["train"]["set"]["model"] = "Probe"
+    before = keys(toy)
+    (toy.root / "modules/other.py").write_text("class Other: ...\n")
+    (toy.root / "modules/__init__.py").write_text("from modules.other import Other\nfrom modules.probe import Probe\n")
+    assert keys(toy) == before
+    (toy.root / "modules/probe.py").write_text("class Probe:\n    rate = 1\n")
+    assert {name for _, _, name in changed(before, keys(toy))} == {"train", "measure"}
 
 
 def test_a_change_reaches_the_stages_after_it_and_no_other(toy):

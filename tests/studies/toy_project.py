@@ -57,6 +57,7 @@ class Toy:
         (root / "configs/trainer").mkdir()
         (root / "lm").mkdir()
         (root / "lm/forest.py").write_text("WIDTH = 3  # why\n")
+        (root / "cli.py").write_text("from lm.forest import WIDTH\n")
         (root / "data.txt").write_text("once upon a time\n")
         (root / "configs/trainer/cpu.yaml").write_text("trainer: {accelerator: cpu, devices: 1}\n")
         (root / "configs/toy/base.yaml").write_text("data: {train: data.txt}\ntrainer: ../trainer/one.yaml\n")
