@@ -27,6 +27,7 @@ QUERY_FORMATS = {
     "e5": ("query: {instruction} [SEP] {query}", "query: {query}"),
     "instructor": ("{instruction} {query}", "{query}"),
     "repllama": ("query: {instruction} [SEP] {query}", "query: {query}"),
+    "promptriever": ("query:  {query} {instruction}", "query:  {query}"),  # the query first, two spaces (2409.11136)
     "query_only": ("{query}", "{query}"),
     "instruction_only": ("{instruction}", "{query}"),
 }
@@ -113,8 +114,8 @@ class TextFormat:
     """How queries and passages become texts.
 
     Args:
-        query: name of a preset (sep, sep_swapped, mteb, e5, e5_instruct, instructor, repllama, query_only,
-            instruction_only), or a template with {instruction} and {query}.
+        query: name of a preset (sep, sep_swapped, mteb, e5, e5_instruct, instructor, repllama, promptriever,
+            query_only, instruction_only), or a template with {instruction} and {query}.
         passage: a template with {title} and {text}; what stands before the first of them is a prefix.
         query_max_length: tokens that are kept of a query's text.
         passage_max_length: tokens that are kept of a passage's text.

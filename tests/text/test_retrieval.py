@@ -29,6 +29,7 @@ BARE = Query("8", "spoofing", None, "8", "8")
         ("e5_instruct", "Instruct: I am a designer.\nQuery: wine cabinets", "wine cabinets"),
         ("instructor", "I am a designer. wine cabinets", "wine cabinets"),
         ("repllama", "query: I am a designer. [SEP] wine cabinets", "wine cabinets"),
+        ("promptriever", "query:  wine cabinets I am a designer.", "wine cabinets I am a designer."),
         ("query_only", "wine cabinets", "wine cabinets"),
         ("instruction_only", "I am a designer.", "I am a designer."),
         ("for {query}: {instruction}", "for wine cabinets: I am a designer.", "wine cabinets: I am a designer."),
@@ -39,7 +40,7 @@ def test_texts_of_queries(format, text, content):
     assert made.string == text
     assert made.string[made.content_from :] == content
     bare = TextFormat(query=format).of_query(BARE)
-    prefix = "query: " if format in ("e5", "repllama") else ""
+    prefix = {"e5": "query: ", "repllama": "query: ", "promptriever": "query:  "}.get(format, "")
     assert bare == Text(prefix + "spoofing", len(prefix))
 
 
