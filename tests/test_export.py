@@ -17,7 +17,7 @@ from lm.checkpoints import find_checkpoint, open_checkpoint
 from lm.saving import whole_folder
 from lm.tokenizer import PretrainedTokenizer
 from modules import KnowledgeProbe
-from tests.stand_ins import Rows, published, scratch, tiny_tokenizer, token_rows, trainer
+from tests.stand_ins import LLAMA, Rows, published, scratch, tiny_tokenizer, token_rows, trainer
 from text.errors import UserError
 
 IDS = token_rows(2, seed=3)
@@ -109,15 +109,7 @@ def test_adapters_of_a_quantised_base_are_merged_into_its_full_precision(tmp_pat
 
 def test_a_real_family_goes_through_lora_bf16_resume_and_export(tmp_path):
     """Vocabulary of 32k, grouped queries, tied embeddings, bf16 file, chat template: all but the width is real."""
-    config = Qwen2Config(
-        vocab_size=32_768,
-        hidden_size=16,
-        intermediate_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        tie_word_embeddings=True,
-    )
+    config = Qwen2Config(**LLAMA | {"vocab_size": 32_768, "hidden_size": 16, "tie_word_embeddings": True})
     torch.manual_seed(0)
     AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).save_pretrained(tmp_path / "qwen")
     tokenizer = PretrainedTokenizer(str(published(tmp_path / "any"))).build()

@@ -15,18 +15,11 @@ from callbacks.cost import Cost, activation_bytes, batch_tokens, duration, local
 from cli import main
 from lm.batches import TokenRows
 from lm.forest import Forest, Node
+from tests.stand_ins import LLAMA
 from tests.tiny_runs import write_config
 
-LLAMA = LlamaConfig(
-    vocab_size=64,
-    hidden_size=128,
-    intermediate_size=256,
-    num_hidden_layers=3,
-    num_attention_heads=4,
-    num_key_value_heads=2,
-    use_cache=False,
-    attn_implementation="sdpa",
-)
+SIZES = LLAMA | {"vocab_size": 64, "hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 3}
+CONFIG = LlamaConfig(**SIZES, use_cache=False, attn_implementation="sdpa")
 
 
 def kept_by_autograd(model: LlamaForCausalLM, tokens: torch.Tensor) -> int:
@@ -47,14 +40,14 @@ def kept_by_autograd(model: LlamaForCausalLM, tokens: torch.Tensor) -> int:
 
 
 def test_activations_are_about_what_torch_keeps() -> None:
-    model = LlamaForCausalLM(LLAMA)
+    model = LlamaForCausalLM(CONFIG)
     tokens = torch.randint(64, (4, 256))
     estimate = activation_bytes(model, tokens.numel(), "32-true")
     assert estimate == pytest.approx(kept_by_autograd(model, tokens), rel=0.35)
 
 
 def test_gradient_checkpointing_keeps_one_layer() -> None:
-    model = LlamaForCausalLM(LLAMA)
+    model = LlamaForCausalLM(CONFIG)
     whole = activation_bytes(model, 100, "32-true")
     model.gradient_checkpointing_enable()
     assert activation_bytes(model, 100, "32-true") == 100 * 4 * 3 * 128 + whole / 3

@@ -16,7 +16,17 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from lm import abilities, heads, spans
 from lm.forest import Forest, Node, Path
 from lm.logprobs import cost_of_rows, cost_of_tree, forest_logprobs, path_lengths, path_sums, row_logprobs
-from tests.lm.forest_oracle import FAMILIES, VOCAB, alone, build, from_config, plain_copy, random_trees, trees_alone
+from tests.lm.forest_oracle import (
+    FAMILIES,
+    SIZES,
+    VOCAB,
+    alone,
+    build,
+    from_config,
+    plain_copy,
+    random_trees,
+    trees_alone,
+)
 from text.errors import UserError
 
 PROPERTY_FAMILIES = ("llama", "qwen3", "mistral", "olmo2", "gemma3", "gpt2")
@@ -402,6 +412,7 @@ class HeadlessLlama(tf.LlamaForCausalLM):
 
 ROWS = "computes shared prefixes once per branch, as padded rows"
 LOGITS = "takes its log-probs from whole logits"
+SMALL = {"vocab_size": VOCAB, "hidden_size": 32}
 
 
 @pytest.mark.parametrize(
@@ -416,34 +427,18 @@ LOGITS = "takes its log-probs from whole logits"
             f"MambaForCausalLM {ROWS}: it takes no position_ids",
         ),
         (
-            lambda: from_config(tf.BloomConfig(vocab_size=VOCAB, hidden_size=32, n_layer=1, n_head=4)),
+            lambda: from_config(tf.BloomConfig(**SMALL, n_layer=1, n_head=4)),
             f"BloomForCausalLM {ROWS}: it takes no position_ids",
         ),
         (
             lambda: from_config(
-                tf.GPTNeoConfig(
-                    vocab_size=VOCAB,
-                    hidden_size=32,
-                    num_layers=2,
-                    num_heads=4,
-                    attention_types=[[["global", "local"], 1]],
-                )
+                tf.GPTNeoConfig(**SMALL, num_layers=2, num_heads=4, attention_types=[[["global", "local"], 1]])
             ),
             f"GPTNeoForCausalLM {ROWS}: .*does not let its attention be exchanged",
         ),
         (
             lambda: from_config(
-                tf.GptOssConfig(
-                    vocab_size=VOCAB,
-                    hidden_size=32,
-                    intermediate_size=16,
-                    num_hidden_layers=2,
-                    num_attention_heads=4,
-                    num_key_value_heads=2,
-                    head_dim=8,
-                    num_local_experts=2,
-                    num_experts_per_tok=1,
-                ),
+                tf.GptOssConfig(**SIZES, num_local_experts=2, num_experts_per_tok=1),
                 torch.float32,
             ),
             f"GptOssForCausalLM {ROWS}: .*adds s_aux to its scores",

@@ -10,6 +10,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from lm.forest import Forest
 from lm.logprobs import forest_logprobs
 from lm.probes import ProbeSet
+from tests.stand_ins import LLAMA
 from text.errors import UserError
 from text.knowledge import Fact, Facts
 from text.records import Probe
@@ -54,16 +55,7 @@ SOME = facts(
 @pytest.fixture(scope="module")
 def model() -> LlamaForCausalLM:
     torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=300,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        initializer_range=0.3,
-    )
-    return LlamaForCausalLM(config).eval()
+    return LlamaForCausalLM(LlamaConfig(**LLAMA, vocab_size=300, initializer_range=0.3)).eval()
 
 
 def score(probes: ProbeSet, model) -> np.ndarray:

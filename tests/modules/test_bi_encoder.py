@@ -20,6 +20,7 @@ from lm.encoder import EncoderTokenizer, PretrainedEncoder, ScratchEncoder, Word
 from lm.texts import tokenise
 from modules import BiEncoder
 from tests.retrieval_folders import SHARED, encoder_folder, instructir_folder, jsonl
+from tests.stand_ins import LLAMA
 from text.errors import UserError
 from text.retrieval import Text, TextFormat
 
@@ -275,14 +276,7 @@ def test_sentence_transformers_opens_what_was_trained(tmp_path, encoder, pairs, 
 def test_a_real_decoder_goes_through_lora_bf16_resume_and_export(tmp_path, pairs):
     """Vocabulary of 32k, grouped queries, bf16 file, last token: all but the width is real."""
     sentence_transformers = pytest.importorskip("sentence_transformers")
-    config = Qwen2Config(
-        vocab_size=32_768,
-        hidden_size=32,
-        intermediate_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-    )
+    config = Qwen2Config(**LLAMA, vocab_size=32_768)
     torch.manual_seed(0)
     AutoModel.from_config(config, dtype=torch.bfloat16).save_pretrained(tmp_path / "qwen")
     tokenizer = EncoderTokenizer(encoder_folder(tmp_path / "words", closing_token="[SEP]")).build()
