@@ -24,7 +24,7 @@ from lm.batches import TokenRows
 from lm.probes import ProbeSet
 from lm.token_files import SUFFIXES as TOKENS
 from lm.token_files import kept_tokenizer, open_tokens, tokenised
-from lm.tokenizer import PretrainedTokenizer, TokenizerSource, tokenizer_sha256
+from lm.tokenizer import PretrainedTokenizer, TokenizerSource, own_tokenizer, tokenizer_sha256
 from text.errors import DataFormatError, UserError
 from text.facts import choose_facts
 from text.knowledge import Facts
@@ -141,7 +141,8 @@ class Corpus(LightningDataModule):
             self.val_rows = self._rows("val", 1)
 
     def _build_tokenizer(self) -> None:
-        source = self.tokenizer_source or self._of_the_backbone()
+        module = self.trainer and self.trainer.lightning_module
+        source = self.tokenizer_source or own_tokenizer(getattr(module, "backbone", None))
         if isinstance(source, PretrainedTokenizer):
             self.tokenizer = source.build()
         elif _is_tokens(self.sources["train"]):
@@ -152,15 +153,6 @@ class Corpus(LightningDataModule):
             texts = _first(self._texts("train"), self.max_tokens and 4 * self.max_tokens)
             self.tokenizer = kept_tokenizer(key, lambda: source.build(texts))
         self.tokenizer_sha256 = tokenizer_sha256(self.tokenizer)
-
-    def _of_the_backbone(self) -> PretrainedTokenizer:
-        backbone = getattr(self.trainer and self.trainer.lightning_module, "backbone", None)
-        if (name := getattr(backbone, "tokenizer_name", None)) is None:
-            raise UserError(
-                "data.tokenizer is null, which means the backbone's own, and this backbone has none: give class_path"
-                " BPETokenizer (trained on the corpus) or PretrainedTokenizer"
-            )
-        return PretrainedTokenizer(name, revision=getattr(backbone, "revision", None))
 
     def _tokens(self, split: str) -> np.ndarray:
         source = self.sources[split]

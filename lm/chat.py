@@ -26,6 +26,10 @@ PLAIN_TEMPLATE = (  # an answer in the middle ends as it was trained to end
 PROBE = "Hold fast to this line."
 
 
+class TemplateRefusal(UserError):
+    """A chat template that does not take some messages."""
+
+
 @dataclass(frozen=True)
 class ChatFormat:
     """How prompts become text.
@@ -92,7 +96,7 @@ class ChatRenderer:
             system: the system message of a prompt that has none.
 
         Raises:
-            UserError: if the template refuses the messages.
+            TemplateRefusal: naming what the template does not like.
         """
         system, turns = self._parts(prompt, system)
         if self._is_verbatim(prompt):
@@ -135,7 +139,7 @@ class ChatRenderer:
             rendered: Any = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
         except (TemplateError, TypeError, ValueError, AttributeError, KeyError, IndexError) as error:
             told = " (chat.system_mode: merge_user puts it before the user's words)" * (turns[0].role == "system")
-            raise UserError(f"the chat template refuses these messages: {error}{told}") from error
+            raise TemplateRefusal(f"the chat template refuses these messages: {error}{told}") from error
         return rendered
 
     def _place(self) -> Literal["native", "merge_user"]:
@@ -145,7 +149,7 @@ class ChatRenderer:
             return "native"  # of the plain template
         try:
             shown = self._render([Message(role="system", content=PROBE), Message(role="user", content="Well?")])
-        except UserError:
+        except TemplateRefusal:
             return "merge_user"
         return "native" if PROBE in shown else "merge_user"
 

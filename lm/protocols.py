@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from lm.forest import Forest
+from lm.generation import Decoding, Sample
+from lm.pair_forests import PairLayout
 from lm.texts import TokenTable
 from text.knowledge import Facts
 from text.retrieval import RetrievalTask, TextPool
@@ -26,14 +28,13 @@ class ScoresForests(Protocol):
 
 @runtime_checkable
 class Generates(Protocol):
-    """An engine that continues prefixes."""
+    """An engine that continues prefixes of tokens, such as `lm.generation.PlainEngine`."""
 
-    def generate(self, prefixes: Sequence[Sequence[int]], k: int, decoding: Any, seeds: Sequence[int]) -> list[Any]:
-        """``k`` samples per prefix, in input order; sample i of a prefix depends on its seed alone."""
+    def generate(
+        self, prefixes: Sequence[Sequence[int]], k: int, decoding: Decoding, seeds: Sequence[int]
+    ) -> list[Sample]:
+        """``k`` samples per prefix, prefix by prefix; draw j of a prefix depends on its seed and j alone."""
         ...
-
-
-PairLayout = Literal["answers", "answers_and_rows", "ends"]
 
 
 @runtime_checkable

@@ -10,9 +10,9 @@ import hashlib
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
@@ -133,6 +133,20 @@ class BPETokenizer(TokenizerSource):
         core.train_from_iterator(texts, trainer)
         extra = list(self.special_tokens or ())
         return PreTrainedTokenizerFast(tokenizer_object=core, eos_token=self.eos_token, additional_special_tokens=extra)
+
+
+def own_tokenizer(backbone: Any) -> PretrainedTokenizer:
+    """Where the tokenizer lies that a backbone was trained with.
+
+    Raises:
+        UserError: if it has none.
+    """
+    if (name := getattr(backbone, "tokenizer_name", None)) is None:
+        raise UserError(
+            "data.tokenizer is null, which means the backbone's own, and this backbone has none: give class_path"
+            " BPETokenizer (trained on the data) or PretrainedTokenizer"
+        )
+    return replace(backbone.tokenizer_at(name), revision=getattr(backbone, "revision", None))
 
 
 def vocabulary_size(tokenizer: PreTrainedTokenizerBase) -> int:

@@ -14,7 +14,16 @@ from pydantic import BeforeValidator, ConfigDict, Field, FiniteFloat, create_mod
 from text.messages import Message, Prompt, Role, blame, read_answer, read_exchange, read_prompt, spoken_before
 from text.records import Id, Record, Text
 
-__all__ = ["ChatRecord", "InstructionRecord", "LabelledRecord", "Message", "PreferenceRecord", "PromptRecord", "Role"]
+__all__ = [
+    "AnyRecord",
+    "ChatRecord",
+    "InstructionRecord",
+    "LabelledRecord",
+    "Message",
+    "PreferenceRecord",
+    "PromptRecord",
+    "Role",
+]
 
 PROMPTS = ("prompt", "instruction", "user_prompt")
 ANSWERS = ("output", "response", "completion")
@@ -36,6 +45,12 @@ class Preference(Record):
     subdimension: Text
     preference: Text
     description: str = ""
+
+
+class AnyRecord(Record):
+    """A record whose form is yet to be seen: any object, all of it in ``model_extra``."""
+
+    model_config = ConfigDict(extra="allow")
 
 
 class ChatRecord(Record):

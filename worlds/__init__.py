@@ -2,7 +2,8 @@
 
 from worlds.biographies import Biographies
 from worlds.instructed_search import InstructedSearch
+from worlds.manners import Manners
 from worlds.user_scenarios import UserScenarios
 from worlds.world import World
 
-__all__ = ["Biographies", "InstructedSearch", "UserScenarios", "World"]
+__all__ = ["Biographies", "InstructedSearch", "Manners", "UserScenarios", "World"]

@@ -1,0 +1,293 @@
+"""The base of all data that is answered prompts: what is read, left out, tokenised, and met when.
+
+A subclass says what its records are, what is wrong or left out of them, and how some of them become a batch. This file
+knows sources, tokenizers and epochs. It does not know pairs, labels or instructions.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from abc import abstractmethod
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, Generic, TypeVar
+
+import numpy as np
+from lightning.pytorch import LightningDataModule
+from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
+from transformers import PreTrainedTokenizerBase
+
+from datamodules.loading import ResumableLoader, layout, shares
+from datamodules.records import Source, iter_records, name_of
+from lm.answers import AnswerTable, Example, Limits, TableMaker
+from lm.chat import ChatFormat, ChatRenderer, TemplateRefusal
+from lm.grouped_batches import CountedBatches, GroupedOrder, PackedBatches
+from lm.token_files import kept_tokenizer
+from lm.tokenizer import BPETokenizer, PretrainedTokenizer, TokenizerSource, own_tokenizer, tokenizer_sha256
+from text.chat_records import ChatRecord
+from text.errors import DataFormatError, UserError
+from text.records import Located
+from worlds import World
+
+T = TypeVar("T", bound=AnswerTable)
+
+BATCH_SIZE = 8
+
+
+class Conversations(LightningDataModule, Generic[T]):
+    """Prompts and answers; see the subclasses.
+
+    The order of an epoch is a pure function of seed and epoch over groups of records (those of one ``group_id``, else
+    of one prompt); the records of a group are met side by side, so that a forest computes their prompt once.
+
+    Args:
+        train: what is trained on: records (.jsonl, .json, .parquet, ``hub:<id>[:config][@split]``), or a world.
+        val: held-out records; a world given as ``train`` serves here too.
+        test: records that ``test`` measures on; likewise.
+        tokenizer: by default the backbone's own. A trained one sees the training records, as they are rendered.
+        chat: the template, and where system messages go.
+        field_map: our name of a field -> its name in the sources.
+        max_length: tokens of a prompt with an answer.
+        max_prompt_length: tokens of a prompt.
+        max_completion_length: tokens of an answer, its end token included.
+        keep_system: a prompt that is cut keeps its system message.
+        batch_size: records of an optimizer step over all ranks and accumulated micro-batches; null is 8.
+        max_tokens: in place of it: fill micro-batches with records up to so many tokens that are computed. A step then
+            takes one of them on every rank and for every accumulation.
+        seed: of the order of the records.
+        max_drop_fraction: refuse a source if more of its records are left out because they are too long.
+
+    Attributes:
+        tokenizer: the tokenizer, with the chat template that is used.
+        tokenizer_sha256: hash of everything that decides its ids.
+        renderer: makes tokens of prompts and answers.
+        dropped: how many records were left out, or count for nothing, by reason.
+    """
+
+    table_kind: type[T]
+    least: ClassVar[int] = 1  # records of a micro-batch
+    called: ClassVar[str] = "records"
+
+    def __init__(
+        self,
+        train: Source,
+        val: Source | None = None,
+        test: Source | None = None,
+        tokenizer: TokenizerSource | None = None,
+        chat: ChatFormat = ChatFormat(),  # noqa: B008  frozen
+        field_map: dict[str, str] | None = None,
+        max_length: int | None = 1024,
+        max_prompt_length: int | None = None,
+        max_completion_length: int | None = None,
+        keep_system: bool = True,
+        batch_size: int | None = None,
+        max_tokens: int | None = None,
+        seed: int = 0,
+        max_drop_fraction: float = 0.05,
+    ):
+        super().__init__()
+        self.save_hyperparameters(logger=False, ignore=["train", "val", "test", "tokenizer", "chat"])
+        if batch_size is not None and max_tokens is not None:
+            raise UserError("data.batch_size and data.max_tokens: give one, the number of records or that of tokens")
+        for name, number, least in (("batch_size", batch_size, 1), ("max_tokens", max_tokens, 1), ("seed", seed, 0)):
+            if (number is not None or name == "seed") and (not isinstance(number, int) or number < least):
+                raise UserError(f"data.{name} is {number}: it must be a whole number of at least {least}")
+        shared = train if isinstance(train, World) else None
+        given = {"train": train, "val": val or shared, "test": test or shared}
+        self.sources: dict[str, Source] = {split: source for split, source in given.items() if source is not None}
+        self.tokenizer_source, self.chat, self.field_map = tokenizer, chat, field_map
+        self.limits = Limits(max_length, max_prompt_length, max_completion_length, keep_system)
+        self.batch_size = None if max_tokens is not None else batch_size or BATCH_SIZE
+        self.max_tokens, self.seed, self.max_drop_fraction = max_tokens, seed, max_drop_fraction
+        self.tokenizer: PreTrainedTokenizerBase
+        self.tokenizer_sha256: str
+        self.renderer: ChatRenderer
+        self.dropped: dict[str, int] = {}
+        self._tables: dict[str, T] = {}
+
+    # --- what a subclass says ---------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def record_type(self, source: Source, split: str) -> type[ChatRecord]:
+        """The type that records of a source are read as."""
+
+    @abstractmethod
+    def examples(self, found: Located[Any], notes: Counter[str]) -> Sequence[Example] | str:
+        """The examples of a record, or the reason why it is left out.
+
+        Args:
+            found: the record.
+            notes: counts what a user should be warned of.
+
+        Raises:
+            DataFormatError: if the record is wrong.
+        """
+
+    @abstractmethod
+    def batch(self, table: T, rows: Sequence[int]) -> Any:
+        """Some records of a table."""
+
+    # --- preparing --------------------------------------------------------------------------------------------------
+
+    def prepare_data(self) -> None:
+        """Trains the tokenizer, on one process; the others then find it in the cache."""
+        self._build_tokenizer()
+
+    def setup(self, stage: str) -> None:
+        """Reads and tokenises what ``stage`` needs."""
+        self._build_tokenizer()
+        needed = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}.get(stage, ())
+        for split in needed:
+            self.table(split)
+
+    def table(self, split: str) -> T | None:
+        """All records of ``train``, ``val`` or ``test`` as tokens; None without such a source."""
+        if split not in self.sources:
+            return None
+        if split not in self._tables:
+            self._tables[split] = self._tokenised(split)
+        return self._tables[split]
+
+    def _build_tokenizer(self) -> None:
+        module = self.trainer and self.trainer.lightning_module
+        source = self.tokenizer_source or own_tokenizer(getattr(module, "backbone", None))
+        if isinstance(source, PretrainedTokenizer):
+            self.tokenizer = source.build()
+        else:
+            texts = self._training_texts(source)
+            digest = hashlib.sha256(repr(source).encode())
+            for text in texts:
+                digest.update(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest())
+            self.tokenizer = kept_tokenizer(digest.hexdigest(), lambda: source.build(texts))
+        self.tokenizer_sha256 = tokenizer_sha256(self.tokenizer)
+        self.renderer = self.chat.renderer(self.tokenizer)
+
+    def _training_texts(self, source: TokenizerSource) -> list[str]:
+        """Prompts and answers of training as they will be tokenised."""
+        without_words = BPETokenizer(eos_token=getattr(source, "eos_token", BPETokenizer.eos_token)).build([])
+        renderer, texts = self.chat.renderer(without_words), []
+
+        def take(example: Example) -> None:
+            texts.extend((renderer.prompt_text(example.prompt, example.system), *example.answers))
+
+        self._read("train", take, Counter(), Counter())
+        return texts
+
+    def _tokenised(self, split: str) -> T:
+        source, name = self.sources[split], name_of(self.sources[split])
+        maker = TableMaker(self.renderer, self.limits)
+        left_out: Counter[str] = Counter()
+        notes: Counter[str] = Counter()
+        count, unknown = self._read(split, maker.add, left_out, notes)
+        table = maker.finish(self.table_kind)
+        reasons = left_out + maker.left_out
+        told = "; ".join(f"{number:,} {reason}" for reason, number in reasons.items())
+        if (too_long := maker.left_out.total()) > self.max_drop_fraction * count:
+            raise UserError(
+                f"{name}: {too_long:,} of {count:,} records are too long ({told}), which is more than "
+                f"max_drop_fraction {self.max_drop_fraction}: allow more tokens, or raise max_drop_fraction"
+            )
+        if not len(table):
+            raise UserError(f"{name}: nothing is left of {count:,} records ({told})")
+        for what, number in notes.items():
+            rank_zero_warn(f"{name}: {number:,} {what}")
+        if unknown:
+            rank_zero_info(f"{name}: fields read over: {', '.join(sorted(unknown))}")
+        if table.empty.any():
+            reasons["with an answer of no tokens (of weight 0)"] = int(table.empty.sum())
+        self.dropped |= {reason if split == "train" else f"{split}: {reason}": n for reason, n in reasons.items()}
+        self._tell(split, source, table, maker)
+        return table
+
+    def _read(
+        self, split: str, take: Callable[[Example], None], left_out: Counter[str], notes: Counter[str]
+    ) -> tuple[int, set[str]]:
+        """Hand on the examples of a split; tell how many records there were, and which of their fields are unknown."""
+        source, problems, count, unknown = self.sources[split], list[str](), 0, set[str]()
+        try:
+            for found in iter_records(source, self.record_type(source, split).with_names(self.field_map), split):
+                count += 1
+                unknown.update(found.record.model_extra or ())
+                try:
+                    examples = self.examples(found, notes)
+                    if isinstance(examples, str):
+                        left_out[examples] += 1
+                    else:
+                        for example in examples:
+                            take(example)
+                except DataFormatError as error:
+                    problems += error.problems
+                except TemplateRefusal as error:
+                    problems.append(f"{found.where}: field 'prompt': {error}")
+                if len(problems) >= DataFormatError.SHOWN:
+                    break
+        except DataFormatError as error:
+            problems += error.problems
+        if problems:
+            raise DataFormatError(problems)
+        return count, unknown
+
+    def _tell(self, split: str, source: Source, table: T, maker: TableMaker) -> None:
+        tokens = int(table.prompts.lengths.sum() + table.answers.lengths.sum())
+        size = f"{len(table):,} {self.called} of {len(table.prompts):,} prompts, {tokens:,} tokens"
+        cuts = f"; cut: {maker.cut_prompts:,} prompts, {int(table.cut.sum()):,} answers"
+        rank_zero_info(f"{split} ({name_of(source)}): {size}{cuts}; system messages: {self.renderer.placement}")
+
+    # --- batches ----------------------------------------------------------------------------------------------------
+
+    def train_dataloader(self) -> ResumableLoader:
+        """This rank's micro-batches; an epoch is as many whole optimizer steps as the records fill."""
+        table, accumulation = self._tables["train"], layout(self.trainer)[0]
+        batches = self._batches(table)
+        return ResumableLoader(
+            lambda at: self.batch(table, batches.rows(at.step, at.in_epoch % accumulation).tolist()),
+            len(batches),
+            self.trainer,
+            accumulation,
+        )
+
+    def val_dataloader(self) -> ResumableLoader | list:
+        """Every record once over all ranks, as many batches on each."""
+        return self._once("val")
+
+    def test_dataloader(self) -> ResumableLoader | list:
+        """The same of what is tested on."""
+        return self._once("test")
+
+    def _once(self, split: str) -> ResumableLoader | list:
+        if (table := self.table(split)) is None:
+            return []
+        parts = [rows.tolist() for rows in self._shares(table)]
+        return ResumableLoader(lambda at: self.batch(table, parts[at.number]), len(parts))
+
+    def _shares(self, table: T) -> list[np.ndarray]:
+        rows = GroupedOrder(table.groups, self.seed).as_given()
+        if self.batch_size is None:
+            return self._packed(table).shares(rows)
+        accumulation, rank, world_size = layout(self.trainer, self.batch_size)
+        parts = shares(len(table), rank, world_size, self.batch_size // (accumulation * world_size))
+        return [rows[part.start : part.stop] for part in parts]
+
+    def _batches(self, table: T) -> CountedBatches | PackedBatches:
+        batches: CountedBatches | PackedBatches
+        if self.batch_size is None:
+            batches = self._packed(table)
+        else:
+            order = GroupedOrder(table.groups, self.seed)
+            batches = counted = CountedBatches(order, self.batch_size, *layout(self.trainer, self.batch_size))
+            if counted.micro < self.least:
+                raise UserError(
+                    f"data.batch_size {self.batch_size} makes micro-batches of {counted.micro}, and {self.called} take "
+                    f"{self.least}: give more, or fewer accumulated batches"
+                )
+        if not len(batches):
+            raise UserError(
+                f"{name_of(self.sources['train'])}: {len(table):,} {self.called} do not fill one optimizer step: give "
+                "more, or a smaller batch_size or max_tokens"
+            )
+        return batches
+
+    def _packed(self, table: T) -> PackedBatches:
+        assert self.max_tokens is not None
+        order = GroupedOrder(table.groups, self.seed)
+        return PackedBatches(order, table.sizes, table.prompt_of, self.max_tokens, self.least, *layout(self.trainer))

@@ -1,0 +1,282 @@
+"""Preference pairs, and answers that are good or bad by themselves.
+
+Knows what is wrong with a pair and what may be left out. It does not know losses, nor where a reference policy is.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from datamodules.conversations import Conversations
+from datamodules.records import Source, iter_records
+from lm.answers import AnswerTable, Example
+from lm.batches import LabelledBatch, PairBatch
+from lm.pair_forests import PairLayout, labelled_forest, pair_forest
+from text.chat_records import AnyRecord, ChatRecord, LabelledRecord, PreferenceRecord
+from text.dialogues import DialogueRecord
+from text.errors import DataFormatError, UserError
+from text.records import Located
+
+PAIR_FORMATS: dict[str, type[PreferenceRecord]] = {"pairs": PreferenceRecord, "dialogues": DialogueRecord}
+
+OnIdentical = Literal["error", "drop"]
+OnEmpty = Literal["keep", "drop", "error"]
+OnMismatch = Literal["warn", "drop", "error"]
+AppendEos = Literal["both", "chosen", "none"]
+
+
+@dataclass(frozen=True)
+class PairRules:
+    """What is done about pairs that are legal but odd.
+
+    Args:
+        on_identical: chosen and rejected are the same.
+        on_empty_completion: an answer is empty; kept, it is the end-of-text token alone.
+        on_context_mismatch: the answers were given to different conversations; the prompt is what these share.
+    """
+
+    on_identical: OnIdentical = "error"
+    on_empty_completion: OnEmpty = "keep"
+    on_context_mismatch: OnMismatch = "warn"
+
+    def reason(self, found: Located[Any], notes: Counter[str]) -> str | None:
+        """Why a pair is left out; None keeps it."""
+        pair: PreferenceRecord = found.record
+        if pair.chosen == pair.rejected:
+            problem = "the same as 'chosen', so nothing is preferred (on_identical: drop leaves such pairs out)"
+            return _dealt_with(self.on_identical, found, "rejected", problem, "identical answers")
+        for side in ("chosen", "rejected"):
+            if not getattr(pair, side) and self.on_empty_completion != "keep":
+                return self.empty(found, side)
+        if pair.context_mismatch:
+            if self.on_context_mismatch == "warn":
+                notes["pairs whose answers were given to different conversations; their prompt is the common part"] += 1
+                return None
+            problem = "answers another conversation than 'chosen' (on_context_mismatch: warn keeps the common part)"
+            return _dealt_with(self.on_context_mismatch, found, "rejected", problem, "different contexts")
+        return None
+
+    def empty(self, found: Located[Any], field: str) -> str | None:
+        """Why a record with an empty answer is left out."""
+        if self.on_empty_completion == "keep":
+            return None
+        problem = "empty (on_empty_completion: keep trains on the end-of-text token alone)"
+        return _dealt_with(self.on_empty_completion, found, field, problem, "empty answers")
+
+
+def _dealt_with(option: str, found: Located[Any], field: str, problem: str, reason: str) -> str:
+    if option == "error":
+        raise DataFormatError([f"{found.where}: field '{field}': {problem}"])
+    return reason
+
+
+@dataclass
+class PreferenceTable(AnswerTable):
+    """Pairs; ``numbers`` are weight, margin, and the two reference log-probs or nan."""
+
+    def __post_init__(self) -> None:
+        """Refuse pairs of which only some bring reference log-probs."""
+        lacking = np.isnan(self.numbers[:, 2]) if len(self) else np.zeros(0, bool)
+        if lacking.any() and not lacking.all():
+            raise UserError(
+                f"{int(lacking.sum()):,} of {len(self):,} pairs, such as '{self.ids[int(lacking.argmax())]}', lack "
+                "'ref_chosen_logp' and 'ref_rejected_logp', which the others have: give them to all pairs or to none"
+            )
+        self._has_references = not lacking.any()
+
+    @cached_property
+    def weights(self) -> np.ndarray:
+        """Of the pairs' losses [n]; 0 where an answer has no token."""
+        return np.where(self.empty, 0.0, self.numbers[:, 0])
+
+    def batch(self, rows: Sequence[int], layout: PairLayout = "answers") -> PairBatch:
+        """The pairs with these numbers."""
+        ended = layout == "ends"
+        chosen, rejected = ([self.answer(row, side, ended) for row in rows] for side in (0, 1))
+        numbers = self.numbers[rows]
+        return PairBatch(
+            forest=pair_forest(chosen, rejected, self.trees[rows].tolist(), layout),
+            rows=torch.as_tensor(rows, dtype=torch.int64),
+            weights=_float32(self.weights[rows]),
+            margins=_float32(numbers[:, 1]),
+            ids=[self.ids[row] for row in rows],
+            references=_float32(numbers[:, 2:].flatten()) if self._has_references else None,
+        )
+
+
+class PreferencePairs(Conversations[PreferenceTable]):
+    """Prompts with two answers of which one is preferred (`text.chat_records.PreferenceRecord`); see `PairBatch`.
+
+    Args:
+        train: see Conversations; so are the other arguments.
+        max_prompt_length: tokens of a prompt, which is cut on its left. Answers are cut on their right, and then have
+            no end token.
+        format: of the records: ``pairs``, or whole ``dialogues`` in plain text (hh-rlhf).
+        append_eos: which answers end with the end-of-text token.
+        on_identical: see PairRules; so are the next two.
+        on_empty_completion: an answer is empty.
+        on_context_mismatch: the answers were given to different conversations.
+    """
+
+    table_kind = PreferenceTable
+    called = "pairs"
+
+    def __init__(
+        self,
+        train: Source,
+        max_prompt_length: int | None = 512,
+        format: Literal["pairs", "dialogues"] = "pairs",
+        append_eos: AppendEos = "both",
+        on_identical: OnIdentical = "error",
+        on_empty_completion: OnEmpty = "keep",
+        on_context_mismatch: OnMismatch = "warn",
+        **kwargs: Any,
+    ):
+        super().__init__(train, max_prompt_length=max_prompt_length, **kwargs)
+        self.format = format
+        self.append_eos = (append_eos != "none", append_eos == "both")
+        self.rules = PairRules(on_identical, on_empty_completion, on_context_mismatch)
+
+    def record_type(self, source: Source, split: str) -> type[ChatRecord]:
+        """The type of the format."""
+        return PAIR_FORMATS[self.format]
+
+    def examples(self, found: Located[PreferenceRecord], notes: Counter[str]) -> Sequence[Example] | str:
+        """The pair, or why it is left out."""
+        if (reason := self.rules.reason(found, notes)) is not None:
+            return reason
+        pair = found.record
+        references = (pair.ref_chosen_logp, pair.ref_rejected_logp)
+        return [
+            Example(
+                id=pair.id or found.where,
+                prompt=pair.prompt,
+                answers=(pair.chosen, pair.rejected),
+                append_eos=self.append_eos,
+                system=pair.system,
+                group=pair.group_id,
+                numbers=(pair.weight, pair.margin or 0.0, *(np.nan if r is None else r for r in references)),
+            )
+        ]
+
+    def batch(self, table: PreferenceTable, rows: Sequence[int]) -> PairBatch:
+        """These pairs in the layout that the module reads."""
+        module = self.trainer and self.trainer.lightning_module
+        return table.batch(rows, getattr(module, "pair_layout", "answers"))
+
+
+@dataclass
+class LabelledTable(AnswerTable):
+    """Labelled answers; ``numbers`` are weight and label."""
+
+    @property
+    def sizes(self) -> np.ndarray:  # type: ignore[override]
+        """As of any table; each answer is also computed after another prompt."""
+        return super().sizes * np.array([[2], [1]])
+
+    def batch(self, rows: Sequence[int]) -> LabelledBatch:
+        """These answers, in an order in which neighbours have different prompts as far as possible."""
+        rows = apart(rows, self.prompt_of[rows].tolist())
+        weights = np.where(self.empty[rows], 0.0, self.numbers[rows, 0])
+        return LabelledBatch(
+            forest=labelled_forest([self.answer(row) for row in rows], self.prompt_of[rows].tolist()),
+            labels=torch.as_tensor(self.numbers[rows, 1] > 0),
+            rows=torch.as_tensor(rows, dtype=torch.int64),
+            weights=_float32(weights),
+            ids=[self.ids[row] for row in rows],
+        )
+
+
+class LabelledAnswers(Conversations[LabelledTable]):
+    """Prompts with single answers that are good or bad (`text.chat_records.LabelledRecord`); see `LabelledBatch`.
+
+    Pairs are read too, as a good and a bad answer each. Within a micro-batch each answer is also put after the prompt
+    of the next (KTO), so that it takes two records at least.
+
+    Args:
+        train: see Conversations; so are the other arguments.
+        max_prompt_length: see PreferencePairs.
+        format: of the records: ``labelled``, ``pairs``, whole ``dialogues`` in pairs, or ``auto``: pairs if the first
+            record has a field 'chosen'.
+        append_eos: which answers end with the end-of-text token; ``chosen`` are the desirable ones.
+        on_identical: see PairRules; so are the next two.
+        on_empty_completion: an answer is empty.
+        on_context_mismatch: the answers of a pair were given to different conversations.
+    """
+
+    table_kind = LabelledTable
+    called = "labelled answers"
+    least = 2
+
+    def __init__(
+        self,
+        train: Source,
+        max_prompt_length: int | None = 512,
+        format: Literal["auto", "labelled", "pairs", "dialogues"] = "auto",
+        append_eos: AppendEos = "both",
+        on_identical: OnIdentical = "error",
+        on_empty_completion: OnEmpty = "keep",
+        on_context_mismatch: OnMismatch = "warn",
+        **kwargs: Any,
+    ):
+        super().__init__(train, max_prompt_length=max_prompt_length, **kwargs)
+        self.format = format
+        self.append_eos = {True: append_eos != "none", False: append_eos == "both"}
+        self.rules = PairRules(on_identical, on_empty_completion, on_context_mismatch)
+
+    def record_type(self, source: Source, split: str) -> type[ChatRecord]:
+        """The type of the format, or of what the first record looks like."""
+        if self.format == "auto":
+            first = next(iter_records(source, AnyRecord, split)).record.model_extra or {}
+            return PreferenceRecord if (self.field_map or {}).get("chosen", "chosen") in first else LabelledRecord
+        return PAIR_FORMATS.get(self.format, LabelledRecord)
+
+    def examples(self, found: Located[Any], notes: Counter[str]) -> Sequence[Example] | str:
+        """The answer, or both answers of a pair; or why they are left out."""
+        record, name = found.record, found.record.id or found.where
+        if isinstance(record, PreferenceRecord):
+            reason = self.rules.reason(found, notes)
+            answers = [(f"{name}/chosen", record.chosen, True), (f"{name}/rejected", record.rejected, False)]
+        else:
+            reason = None if record.completion else self.rules.empty(found, "completion")
+            answers = [(name, record.completion, record.label)]
+        if reason is not None:
+            return reason
+        return [
+            Example(
+                id=id,
+                prompt=record.prompt,
+                answers=(text,),
+                append_eos=(self.append_eos[label],),
+                system=record.system,
+                group=record.group_id,
+                numbers=(record.weight, float(label)),
+            )
+            for id, text, label in answers
+        ]
+
+    def batch(self, table: LabelledTable, rows: Sequence[int]) -> LabelledBatch:
+        """These answers."""
+        return table.batch(rows)
+
+
+def apart(rows: Sequence[int], labels: Sequence[int]) -> list[int]:
+    """The rows in rounds, of which each takes the next one of every label: neighbours differ while that is possible."""
+    met: Counter[int] = Counter()
+    rounds: list[tuple[int, int, int]] = []
+    for place, label in enumerate(labels):
+        rounds.append((met[label], place, rows[place]))
+        met[label] += 1
+    return [row for _, _, row in sorted(rounds)]
+
+
+def _float32(numbers: np.ndarray) -> Tensor:
+    return torch.as_tensor(numbers, dtype=torch.float32)

@@ -1,0 +1,292 @@
+"""Prompts and their answers as tokens: rendered, cut to size, and kept in flat arrays.
+
+A record has one prompt and as many answers as its kind (one of an instruction, two of a pair); equal prompts are kept
+once. Knows token lists and lengths. It does not know where records come from, nor which of them share a batch.
+
+Legend: n records, k answers of each, T tokens.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from array import array
+from collections import Counter
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+
+from lm.chat import ChatRenderer
+from lm.pair_forests import Answer
+from text.errors import UserError
+from text.messages import Prompt
+
+TOGETHER = 1000  # records tokenised at once
+
+
+class Example(NamedTuple):
+    """A record, as far as tokens go.
+
+    Args:
+        id: for messages, and the key of what is computed beforehand.
+        prompt: what is answered.
+        answers: as many as every record of the table has.
+        append_eos: whether each of them ends with the end-of-text token.
+        system: the system message of a prompt that has none.
+        group: records of one group stay together; None groups by prompt.
+        tree: records of one label share what they have in common; None shares within a prompt.
+        numbers: whatever a batch will want to know of the record, as many for every record.
+    """
+
+    id: str
+    prompt: Prompt
+    answers: tuple[str, ...]
+    append_eos: tuple[bool, ...]
+    system: str | None = None
+    group: str | None = None
+    tree: str | None = None
+    numbers: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How long prompts and answers may be, in tokens; None is no limit.
+
+    Args:
+        max_length: of a prompt and an answer together.
+        max_prompt_length: of a prompt.
+        max_completion_length: of an answer.
+        keep_system: a prompt that is cut keeps its system message.
+        cut: first answers lose their end, and with it their end token, then prompts their beginning; if false, records
+            that are too long are left out.
+    """
+
+    max_length: int | None = 1024
+    max_prompt_length: int | None = 512
+    max_completion_length: int | None = None
+    keep_system: bool = True
+    cut: bool = True
+
+    def __post_init__(self) -> None:
+        """Check what the configuration gave."""
+        for name, least in (("max_length", 2), ("max_prompt_length", 1), ("max_completion_length", 1)):
+            limit = getattr(self, name)
+            if limit is not None and (not isinstance(limit, int) or limit < least):
+                raise UserError(f"data.{name} is {limit!r}: it must be a whole number of at least {least}, or null")
+
+    def room(self, prompt: int) -> int | None:
+        """The most tokens that an answer to a prompt of so many can have."""
+        after = None if self.max_length is None else self.max_length - prompt
+        given = [limit for limit in (after, self.max_completion_length) if limit is not None]
+        return min(given) if given else None
+
+
+class TokenLists:
+    """Many lists of token ids, one after the other."""
+
+    def __init__(self) -> None:
+        self._ids = array("i")
+        self._starts = array("q", [0])
+
+    def append(self, ids: Sequence[int]) -> None:
+        """Add a list."""
+        self._ids.extend(ids)
+        self._starts.append(len(self._ids))
+
+    def __len__(self) -> int:
+        return len(self._starts) - 1
+
+    def __getitem__(self, number: int) -> np.ndarray:
+        """One list, int32; not to be changed."""
+        return self.ids[self._starts[number] : self._starts[number + 1]]
+
+    def length(self, number: int) -> int:
+        """Tokens of one list."""
+        return self._starts[number + 1] - self._starts[number]
+
+    @property
+    def ids(self) -> np.ndarray:
+        """All of them, int32 [T]."""
+        return np.frombuffer(self._ids, np.int32) if self._ids else np.empty(0, np.int32)
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Tokens of each list, int64."""
+        return np.diff(np.frombuffer(self._starts, np.int64))
+
+
+@dataclass
+class AnswerTable:
+    """The records of a split, tokenised.
+
+    Args:
+        ids: of the records [n].
+        prompts: every distinct prompt once.
+        answers: k of each record in turn.
+        prompt_of: number of each record's prompt [n].
+        groups: label of each record; records of one group stay together [n].
+        trees: label of each record; records of one label share what they have in common [n].
+        cut: whether an answer has lost its end [n k].
+        numbers: what a batch wants to know [n, ...], float64.
+        eos: the end-of-text token, if there is one.
+    """
+
+    ids: list[str]
+    prompts: TokenLists
+    answers: TokenLists
+    prompt_of: np.ndarray
+    groups: np.ndarray
+    trees: np.ndarray
+    cut: np.ndarray
+    numbers: np.ndarray
+    eos: int | None = None
+
+    def __len__(self) -> int:
+        """Number of records."""
+        return len(self.ids)
+
+    @property
+    def width(self) -> int:
+        """Answers of a record k."""
+        return len(self.answers) // max(len(self), 1)
+
+    @cached_property
+    def sizes(self) -> np.ndarray:
+        """Tokens of each record that are computed beside its prompt [n], and of the prompt [n]: [2, n]."""
+        answers = self.answers.lengths.reshape(len(self), -1).sum(axis=1)
+        return np.stack([answers, self.prompts.lengths[self.prompt_of]])
+
+    @cached_property
+    def empty(self) -> np.ndarray:
+        """Whether some answer of a record has no token at all [n], bool."""
+        return (self.answers.lengths == 0).reshape(len(self), -1).any(axis=1)
+
+    def answer(self, row: int, which: int = 0, ended: bool = False) -> Answer:
+        """The prompt of a record and one of its answers.
+
+        Args:
+            row: number of the record.
+            which: of its answers.
+            ended: an answer that has lost its end ends with the end-of-text token all the same.
+        """
+        number = row * self.width + which
+        tokens = self.answers[number]
+        if ended and self.cut[number] and self.eos is not None:
+            tokens = np.append(tokens[:-1], self.eos)
+        return self.prompts[self.prompt_of[row]], tokens
+
+    @cached_property
+    def content_sha256(self) -> str:
+        """Hash of all that a model could tell about the records: their tokens; and of their ids."""
+        digest = hashlib.sha256(json.dumps(self.ids).encode())
+        for lists in (self.prompts, self.answers):
+            digest.update(lists.lengths.tobytes() + lists.ids.tobytes())
+        digest.update(self.prompt_of.tobytes())
+        return digest.hexdigest()
+
+
+T = TypeVar("T", bound=AnswerTable)
+
+
+class TableMaker:
+    """Makes a table of examples, some thousand at a time.
+
+    Args:
+        renderer: of prompts and answers.
+        limits: what is cut or left out.
+
+    Attributes:
+        left_out: how many records the table will not have, by reason.
+        cut_prompts: how many prompts have lost their beginning.
+    """
+
+    def __init__(self, renderer: ChatRenderer, limits: Limits):
+        self.renderer, self.limits = renderer, limits
+        self.left_out: Counter[str] = Counter()
+        self.cut_prompts = 0
+        self._waiting: list[tuple[Example, str]] = []
+        self._known: dict[bytes, int | str] = {}  # digest of a prompt's text -> its number, or why it is left out
+        self._prompts, self._answers = TokenLists(), TokenLists()
+        self._ids: list[str] = []
+        self._prompt_of, self._groups, self._trees, self._cut = array("q"), array("q"), array("q"), array("b")
+        self._group_labels: dict[Hashable, int] = {}
+        self._tree_labels: dict[Hashable, int] = {}
+        self._numbers: list[tuple[float, ...]] = []
+
+    def add(self, example: Example) -> None:
+        """Add an example.
+
+        Raises:
+            UserError: if the chat template refuses its prompt.
+        """
+        self._waiting.append((example, self.renderer.prompt_text(example.prompt, example.system)))
+        if len(self._waiting) == TOGETHER:
+            self._tokenise()
+
+    def finish(self, kind: type[T]) -> T:
+        """The table of all examples that were added and not left out."""
+        self._tokenise()
+        return kind(
+            ids=self._ids,
+            prompts=self._prompts,
+            answers=self._answers,
+            prompt_of=np.array(self._prompt_of),
+            groups=np.array(self._groups),
+            trees=np.array(self._trees),
+            cut=np.array(self._cut, bool),
+            numbers=np.array(self._numbers, np.float64),
+            eos=self.renderer.tokenizer.eos_token_id,
+        )
+
+    def _tokenise(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        digests = [
+            hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest() for _, text in waiting
+        ]
+        fresh = {digest: pair for digest, pair in zip(digests, waiting, strict=True) if digest not in self._known}
+        encoded = self.renderer.encode_prompts([text for _, text in fresh.values()])
+        for (digest, (example, _)), ids in zip(fresh.items(), encoded, strict=True):
+            self._known[digest] = self._fit_prompt(ids, example)
+        texts = [text for example, _ in waiting for text in example.answers]
+        ends = [end for example, _ in waiting for end in example.append_eos]
+        answers = iter(self.renderer.encode_answers(texts, ends))
+        for (example, _), digest in zip(waiting, digests, strict=True):
+            self._fit_answers(example, self._known[digest], [next(answers) for _ in example.answers])
+
+    def _fit_prompt(self, ids: list[int], example: Example) -> int | str:
+        """The number of a prompt that is cut and kept; or why it is not."""
+        limits, most = self.limits, self.limits.max_prompt_length
+        if most is not None and len(ids) > most:
+            if not limits.cut:
+                return "prompts of more than max_prompt_length tokens"
+            kept = self.renderer.system_length(example.prompt, example.system) if limits.keep_system else 0
+            if kept >= most:
+                return "system messages of max_prompt_length tokens or more"
+            ids = [*ids[:kept], *ids[len(ids) - (most - kept) :]]
+            self.cut_prompts += 1
+        if limits.max_length is not None and len(ids) >= limits.max_length:
+            return "prompts of max_length tokens or more"
+        self._prompts.append(ids)
+        return len(self._prompts) - 1
+
+    def _fit_answers(self, example: Example, prompt: int | str, answers: list[list[int]]) -> None:
+        if isinstance(prompt, str):
+            self.left_out[prompt] += 1
+            return
+        room = self.limits.room(self._prompts.length(prompt))
+        too_long = [room is not None and len(ids) > room for ids in answers]
+        if any(too_long) and not self.limits.cut:
+            self.left_out["answers that exceed max_completion_length, or max_length with their prompt"] += 1
+            return
+        for ids, cut in zip(answers, too_long, strict=True):
+            self._answers.append(ids[:room] if cut else ids)
+            self._cut.append(cut)
+        group, tree = (prompt if label is None else label for label in (example.group, example.tree))
+        self._ids.append(example.id)
+        self._prompt_of.append(prompt)
+        self._groups.append(self._group_labels.setdefault(group, len(self._group_labels)))
+        self._trees.append(self._tree_labels.setdefault(tree, len(self._tree_labels)))
+        self._numbers.append(example.numbers)
