@@ -1,7 +1,8 @@
 """What a model can do, found out by trying: once per model, on a forest of a dozen tokens, without a trace in training.
 
 Two shortcuts are tried against the model's own logits of plain rows: log-probs computed inside the head (lm/heads.py),
-and a tree mask (lm/attention.py). A model that gets another number, or none, takes the long way and says so once.
+and a tree mask (lm/attention.py); of a model with a scalar head likewise its rewards. A model that gets another number,
+or none, takes the long way and says so once.
 Decisions follow from the weights alone, so that all ranks come to the same ones with the same number of forwards.
 """
 
@@ -20,7 +21,8 @@ from transformers import PreTrainedModel
 
 from lm.attention import tree_inputs
 from lm.forest import Forest, Node
-from lm.heads import Predictions, logprobs_in_head, logprobs_of_logits
+from lm.heads import Predictions, logprobs_in_head, logprobs_of_logits, read_in_head
+from text.errors import UserError
 
 _HEADS: WeakKeyDictionary[nn.Module, Head] = WeakKeyDictionary()
 _TREES: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
@@ -60,27 +62,64 @@ def head_of(model: nn.Module, causal: PreTrainedModel, device: torch.device) -> 
 def takes_trees(model: nn.Module, causal: PreTrainedModel, device: torch.device) -> bool:
     """Whether `causal` computes a forest as it computes the forest's rows. If so, its attention becomes "forest"."""
     if causal not in _TREES:
-        head, before = head_of(model, causal, device), causal.config._attn_implementation
-        forest = _trial(causal)
-        rows = forest.unroll()
+        head, targets = head_of(model, causal, device), _trial(causal).targets
 
         def logprobs(inputs: dict, sources: Tensor) -> Tensor:
-            return head.logprobs(model, causal, inputs, Predictions.of(sources, forest.targets, device))
+            return head.logprobs(model, causal, inputs, Predictions.of(sources, targets, device))
 
-        if "position_ids" not in inspect.signature(causal.forward).parameters:
-            problem = "it takes no position_ids"
-        else:
-            with _undisturbed(causal, device):
-                expected = logprobs({"input_ids": rows.input_ids.to(device)}, rows.sources)
-                problem = _differs(
-                    lambda: logprobs(tree_inputs(causal, forest.to(device)), forest.sources), expected, head.tolerance
-                )
-        if problem and causal.config._attn_implementation != before:
-            causal.set_attn_implementation(before)
-        _TREES[causal] = not problem
-        if problem:
-            _warn(causal, "computes shared prefixes once per branch, as padded rows", problem)
+        _try_trees(causal, device, logprobs, head.tolerance)
     return _TREES[causal]
+
+
+def scorer_takes_trees(model: nn.Module, scorer: PreTrainedModel, device: torch.device) -> bool:
+    """The same of a model with a scalar head, by the states that its head sees: rewards may all be 0 at first.
+
+    Raises:
+        UserError: if its rewards are not those of its head at the last token.
+    """
+    if scorer not in _TREES:
+        _require_own_reward(model, scorer, device)
+
+        def states(inputs: dict, sources: Tensor) -> Tensor:
+            return read_in_head(model, scorer, inputs, sources.to(device), lambda _, states_PD: states_PD)
+
+        _try_trees(scorer, device, states)
+    return _TREES[scorer]
+
+
+def _try_trees(
+    causal: PreTrainedModel,
+    device: torch.device,
+    read: Callable[[dict, Tensor], Tensor],
+    tolerance: float | None = None,
+) -> None:
+    """Find out whether what `read` gets of inputs and sources is the same for a forest and for its rows."""
+    before, forest = causal.config._attn_implementation, _trial(causal)
+    rows = forest.unroll()
+    if "position_ids" not in inspect.signature(causal.forward).parameters:
+        problem = "it takes no position_ids"
+    else:
+        with _undisturbed(causal, device):
+            expected = read({"input_ids": rows.input_ids.to(device)}, rows.sources)
+            tolerance = tolerance or _tolerance(expected, expected.dtype)
+            problem = _differs(
+                lambda: read(tree_inputs(causal, forest.to(device)), forest.sources), expected, tolerance
+            )
+    if problem and causal.config._attn_implementation != before:
+        causal.set_attn_implementation(before)
+    _TREES[causal] = not problem
+    if problem:
+        _warn(causal, "computes shared prefixes once per branch, as padded rows", problem)
+
+
+def _require_own_reward(model: nn.Module, scorer: PreTrainedModel, device: torch.device) -> None:
+    ids = _trial(scorer).unroll().input_ids[:1].to(device)
+    last = torch.tensor([ids.shape[1] - 1], device=device)
+    with _undisturbed(scorer, device):
+        own = model(input_ids=ids, use_cache=False).logits
+        read = read_in_head(model, scorer, {"input_ids": ids}, last, lambda head, states_PD: head(states_PD))
+    if own.shape != (1, 1) or abs(float(own - read)) > _tolerance(own, own.dtype):
+        raise UserError(f"{type(scorer).__name__} does not read its reward from the state of the last token alone")
 
 
 def _trial(causal: PreTrainedModel) -> Forest:

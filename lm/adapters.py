@@ -125,6 +125,10 @@ class PublishedAdapter:
                 raise UserError(f"adapter '{self.name_or_path}' is for another model: {[*lost, *unknown][0]} is amiss")
         return adapted
 
+    def holds(self, ending: str) -> bool:
+        """Whether it has a weight whose name ends so."""
+        return any(name.endswith(ending) for name in self._weights())
+
     def sha256(self) -> str:
         """Hash of its weights."""
         return weights_sha256(self._weights())

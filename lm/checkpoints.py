@@ -157,7 +157,7 @@ def find_tokenizer(path: Path, checkpoint: dict[str, Any]) -> PreTrainedTokenize
 def rebuild_backbone(plain: dict[str, Any]) -> Backbone:
     """The backbone that ``Backbone.plain`` described; of classes that are already imported, or of this project."""
     import lm.encoder
-    import lm.trained  # noqa: F401  both build on this file
+    import lm.reward_backbone  # noqa: F401  both build on this file
 
     kinds = {f"{kind.__module__}.{kind.__name__}": kind for kind in _descendants(Backbone)}
     if plain["class_path"] not in kinds:
@@ -198,8 +198,13 @@ def rebuild_model(checkpoint: dict[str, Any], tokenizer: PreTrainedTokenizerBase
     return model.eval()
 
 
-def load_trained(model: nn.Module, checkpoint: dict[str, Any]) -> None:
+def load_trained(model: nn.Module, checkpoint: dict[str, Any], replaceable: tuple[str, ...] = ()) -> None:
     """Give a model that was built as it was for training what training made of it.
+
+    Args:
+        model: the built one.
+        checkpoint: of `open_checkpoint`.
+        replaceable: see `Backbone`.
 
     Raises:
         UserError: if something is missing, or was never part of it.
@@ -207,6 +212,7 @@ def load_trained(model: nn.Module, checkpoint: dict[str, Any]) -> None:
     trained = {k.removeprefix("model."): v for k, v in checkpoint["state_dict"].items() if k.startswith("model.")}
     absent, unknown = model.load_state_dict(trained, strict=False)
     lost = {name for name, p in model.named_parameters() if p.requires_grad} & set(absent)
+    lost = {name for name in lost if not any(f".{prefix}" in f".{name}" for prefix in replaceable)}
     if lost or unknown:
         raise UserError(
             f"the checkpoint does not fit its own backbone: {sorted(lost)[:3]} missing, {unknown[:3]} unknown"

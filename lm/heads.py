@@ -2,7 +2,8 @@
 
 For the length of one call the output embedding's `forward` picks those states and returns log-probs, which the model
 hands back as its logits. Every hook of every module still fires exactly once, so that sharded weights are gathered,
-adapters applied and tied weights used as in any forward, and no tensor of tokens x vocabulary exists.
+adapters applied and tied weights used as in any forward, and no tensor of tokens x vocabulary exists. In the same way
+a scalar head gives rewards at chosen states (`read_in_head`).
 
 Legend: B rows, S their length, D width, U distinct states that predict, N predictions, V vocabulary.
 """
@@ -109,6 +110,37 @@ def logprobs_of_logits(model: nn.Module, causal: PreTrainedModel, inputs: dict, 
         logits = model(**inputs, use_cache=False, logits_to_keep=columns).logits[predictions.states // width, column]
     logprobs_N = _picked(logits, predictions.state_of, predictions.targets)
     return logprobs_N if predictions.order is None else logprobs_N[predictions.order]
+
+
+def read_in_head(
+    model: nn.Module,
+    scorer: PreTrainedModel,
+    inputs: dict,
+    states_P: Tensor,
+    read: Callable[[Callable[[Tensor], Tensor], Tensor], Tensor],
+) -> Tensor:
+    """What is made of some hidden states inside the head of a scorer, flattened.
+
+    Args:
+        model: what is called: `scorer` or a wrapper of it.
+        scorer: a sequence classifier of transformers, whose head is called ``score``.
+        inputs: keyword arguments of the call.
+        states_P: which states, counted over the rows of `inputs`; on the model's device.
+        read: gets the head's own forward and the states [P, D].
+    """
+    head, config = scorer.score, scorer.config.get_text_config()
+    plain, pad = head.forward, config.pad_token_id
+
+    def picked(hidden_BSD: Tensor) -> Tensor:
+        values = read(plain, hidden_BSD.flatten(0, 1).index_select(0, states_P)).flatten()
+        return values.expand(*hidden_BSD.shape[:2], -1)  # the model takes some column of each row: all are alike
+
+    try:
+        config.pad_token_id = pad or 0  # which column may depend on it, and without one several rows are refused
+        with _replaced_forward(head, picked):
+            return model(**inputs, use_cache=False).logits[0]
+    finally:
+        config.pad_token_id = pad
 
 
 def _picked(logits_UV: Tensor, state_of_N: Tensor, targets_N: Tensor) -> Tensor:

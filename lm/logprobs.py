@@ -8,6 +8,7 @@ Legend: B rows, S their length, N predictions, P paths.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -52,19 +53,29 @@ def forest_logprobs(model: nn.Module, forest: Forest, share_prefixes: SharePrefi
     if len(forest.targets) == 0:  # still a forward and a backward: other ranks wait for this one
         nothing = Forest.pack([Node([0], [Node([0], scored=True)])]).to(device)
         return forest_logprobs(model, nothing, share_prefixes)[:0]
-    host, causal = forest.host, _causal_lm(model)
-    largest = int(torch.cat([host.input_ids, host.targets]).max())
-    if largest >= (size := causal.config.get_text_config().vocab_size):
-        raise UserError(f"token id {largest} is outside the model's vocabulary of {size}: is this its tokenizer?")
+    host, causal = forest.host, inside(model)
+    require_vocabulary(causal, torch.cat([host.input_ids, host.targets]))
     logprobs = head_of(model, causal, device).logprobs
-    # Every rank asks what the model can do, also one whose own forest is better off as rows.
-    may_share = share_prefixes is not False and takes_trees(model, causal, device)
-    if may_share and (share_prefixes is True or _sharing_pays(host, causal)):
-        return logprobs(model, causal, tree_inputs(causal, forest), Predictions.of(host.sources, host.targets, device))
-    rows = host.unroll()
-    return logprobs(
-        model, causal, {"input_ids": rows.input_ids.to(device)}, Predictions.of(rows.sources, rows.targets, device)
-    )
+    inputs, sources = forest_inputs(causal, forest, share_prefixes, lambda: takes_trees(model, causal, device))
+    return logprobs(model, causal, inputs, Predictions.of(sources, host.targets, device))
+
+
+def forest_inputs(
+    causal: PreTrainedModel, forest: Forest, share_prefixes: SharePrefixes, takes_trees: Callable[[], bool]
+) -> tuple[dict, Tensor]:
+    """Keyword arguments of a model for a forest, as it is or as padded rows, and which of its states predict, [N].
+
+    Args:
+        causal: the model that holds the layers.
+        forest: on the model's device, with targets.
+        share_prefixes: see `forest_logprobs`.
+        takes_trees: tells what the model can do. Every rank asks, also one whose own forest is better off as rows.
+    """
+    may_share = share_prefixes is not False and takes_trees()
+    if may_share and (share_prefixes is True or _sharing_pays(forest.host, causal)):
+        return tree_inputs(causal, forest), forest.host.sources
+    rows = forest.host.unroll()
+    return {"input_ids": rows.input_ids.to(forest.input_ids.device)}, rows.sources
 
 
 def row_logprobs(model: nn.Module, input_ids_BS: Tensor) -> Tensor:
@@ -74,7 +85,7 @@ def row_logprobs(model: nn.Module, input_ids_BS: Tensor) -> Tensor:
     """
     if input_ids_BS.shape[1] < 2:
         raise UserError(f"rows of {input_ids_BS.shape[1]} tokens predict nothing: at least 2 are needed")
-    causal = _causal_lm(model)
+    causal = inside(model)
     logprobs = head_of(model, causal, input_ids_BS.device).logprobs
     inputs, targets_BS = {"input_ids": input_ids_BS[:, :-1]}, input_ids_BS[:, 1:]
     predictions = Predictions.of_every_state(targets_BS.flatten())
@@ -116,6 +127,12 @@ def _sharing_pays(forest: Forest, causal: PreTrainedModel) -> bool:
     return cost_of_tree(forest, hidden_size) <= cost_of_rows(forest, hidden_size)
 
 
-def _causal_lm(model: nn.Module) -> PreTrainedModel:
+def require_vocabulary(causal: PreTrainedModel, ids: Tensor) -> None:
+    """Refuse token ids for which a model has no embedding."""
+    if (largest := int(ids.max())) >= (size := causal.config.get_text_config().vocab_size):
+        raise UserError(f"token id {largest} is outside the model's vocabulary of {size}: is this its tokenizer?")
+
+
+def inside(model: nn.Module) -> PreTrainedModel:
     """The model that owns the head, inside its wrappers."""
     return base_of(model.module if isinstance(model, DistributedDataParallel) else model)

@@ -130,7 +130,7 @@ class TrainedBackbone(Backbone):
             return super().attach(model)
         adapted = self.base().attach(model)
         if not next(model.parameters()).is_meta:
-            load_trained(adapted, open_checkpoint(find_checkpoint(self.path)))
+            load_trained(adapted, open_checkpoint(find_checkpoint(self.path)), self.replaceable)
         return adapted
 
     def fingerprint(self, model: nn.Module) -> dict[str, Any]:
