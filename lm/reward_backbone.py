@@ -119,7 +119,11 @@ class TrainedReward(RewardBackbone, TrainedBackbone):
         return "reward" in self.about()
 
 
-KINDS: dict[type, type] = {PretrainedBackbone: PretrainedReward, ScratchBackbone: ScratchReward, TrainedBackbone: TrainedReward}
+KINDS: dict[type, type] = {
+    PretrainedBackbone: PretrainedReward,
+    ScratchBackbone: ScratchReward,
+    TrainedBackbone: TrainedReward,
+}
 
 
 def reward_backbone(backbone: Any) -> Any:
