@@ -1,9 +1,10 @@
 """Procedural generators behind the miniatures and the tests: a seed in, record dicts out. No torch, no tokenizer."""
 
 from worlds.biographies import Biographies
+from worlds.chain_arithmetic import ChainArithmetic
 from worlds.instructed_search import InstructedSearch
 from worlds.manners import Manners
 from worlds.user_scenarios import UserScenarios
 from worlds.world import World
 
-__all__ = ["Biographies", "InstructedSearch", "Manners", "UserScenarios", "World"]
+__all__ = ["Biographies", "ChainArithmetic", "InstructedSearch", "Manners", "UserScenarios", "World"]
