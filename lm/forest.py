@@ -165,6 +165,10 @@ class Forest:
         targets_K = (np.cumsum(scored_M) - 1)[entries_K]
         return _assemble(layout, scored_M, np.cumsum(begins_N) - 1, int(begins_N.sum()), offsets_P, targets_K)
 
+    def __len__(self) -> int:
+        """Number of paths P."""
+        return len(self.path_offsets) - 1
+
     @property
     def host(self) -> Forest:
         """The forest as it was packed, on the CPU: what is planned from it never waits for an accelerator."""

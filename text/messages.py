@@ -38,16 +38,21 @@ def blame(field: str, what: str, given: Any = None) -> NoReturn:
     raise ValidationError.from_exception_data("", [InitErrorDetails(type=problem, loc=(field,), input=given)])
 
 
-def read_messages(value: Any, field: str) -> list[Message]:
+def read_messages(value: Any, field: str, wanted: str = "") -> list[Message]:
     """A list as the messages that it should be: a system message at most, then user and assistant in turn.
 
     Keys beside 'role' and 'content' are read over.
+
+    Args:
+        value: what stands in the field.
+        field: its name.
+        wanted: what would have been right too.
 
     Raises:
         ValidationError: naming the field and the message.
     """
     if not isinstance(value, list) or not value:
-        blame(field, f"should be text or a list of messages {{'role', 'content'}}, not {value!r:.60}")
+        blame(field, f"should be {wanted}a list of messages {{'role', 'content'}}, not {value!r:.60}")
     messages = [_message(item, number, field) for number, item in enumerate(value)]
     for number, message in enumerate(messages):
         if message.role == "system" and number:
@@ -78,8 +83,7 @@ def read_prompt(value: Any, field: str) -> Prompt:
     """
     if isinstance(value, str):
         return value
-    messages = read_messages(value, field)
-    return require_prompt(messages, field)
+    return require_prompt(read_messages(value, field, "text or "), field)
 
 
 def require_prompt(messages: list[Message], field: str) -> list[Message]:
@@ -100,7 +104,7 @@ def read_answer(value: Any, field: str) -> str:
     """
     if isinstance(value, str):
         return value
-    messages = read_messages(value, field)
+    messages = read_messages(value, field, "text or ")
     if [message.role for message in messages] != ["assistant"]:
         blame(field, "should be text or a list of exactly one message of the assistant")
     return messages[0].content
