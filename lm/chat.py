@@ -187,12 +187,12 @@ class ChatRenderer:
 
     def system_length(self, prompt: str | Sequence[Message], system: str | None = None) -> int:
         """How many of the tokens of a prompt come before the first words of the user, if it has a system message."""
-        system, turns = self._parts(prompt, system)
-        text = self.prompt_text(prompt, system)
-        if not system or (at := text.find(system.strip())) < 0:
+        shown, turns = self._parts(prompt, system)
+        probe = PROBE if isinstance(prompt, str) else [Message(role="user", content=PROBE), *turns[1:]]
+        begins = self.prompt_text(probe, shown).find(PROBE)
+        if not shown or begins < 0:
             return 0
-        words = turns[0].content.strip()
-        begins = max(text.find(words, at + len(system.strip())), at)
+        text = self.prompt_text(prompt, system)
         encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
         opened = encoded["input_ids"][: len(self._opening)] == self._opening
         before = sum(start < begins for start, _ in encoded["offset_mapping"])
