@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, ClassVar
 
 from transformers import AutoConfig, AutoModel, AutoModelForTextEncoding, PreTrainedModel, PreTrainedTokenizerBase
@@ -114,9 +115,13 @@ class WordTokenizer(TokenizerSource):
 
     Args:
         max_words: the most frequent words that are kept.
+        words: further words that are known whether the text has them or not.
+        eos_token: ends documents and answers, for a language model.
     """
 
     max_words: int = 30_000
+    words: tuple[str, ...] = ()
+    eos_token: str | None = None
 
     def build(self, texts: Iterable[str] | None = None) -> PreTrainedTokenizerBase:
         """Learn the words of ``texts``."""
@@ -127,7 +132,10 @@ class WordTokenizer(TokenizerSource):
             raise UserError("a WordTokenizer learns its words from text, and there is none: give an EncoderTokenizer")
         core = Tokenizer(models.WordLevel(unk_token="[UNK]"))
         core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-        special = ["[PAD]", "[UNK]", "[SEP]"]
+        named = {"pad_token": "[PAD]", "unk_token": "[UNK]", "sep_token": "[SEP]"}
+        named |= {"eos_token": self.eos_token} if self.eos_token else {}
+        special = [*named.values()]
         trainer = trainers.WordLevelTrainer(vocab_size=self.max_words, special_tokens=special, show_progress=False)
-        core.train_from_iterator((text.replace("[SEP]", " ") for text in texts), trainer)  # it has its id already
-        return PreTrainedTokenizerFast(tokenizer_object=core, pad_token="[PAD]", unk_token="[UNK]", sep_token="[SEP]")
+        known = (text.replace("[SEP]", " ") for text in texts)  # it has its id already
+        core.train_from_iterator(chain([" ".join(self.words)], known), trainer)
+        return PreTrainedTokenizerFast(tokenizer_object=core, **named)

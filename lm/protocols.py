@@ -14,6 +14,8 @@ from lm.generation import Decoding, Sample
 from lm.pair_forests import PairLayout
 from lm.texts import TokenTable
 from text.knowledge import Facts
+from text.multifaceted import BenchRecord
+from text.records import Located
 from text.retrieval import RetrievalTask, TextPool
 
 
@@ -98,6 +100,19 @@ class HasRetrievalTasks(Protocol):
     tasks: Sequence[RetrievalTask]
     pool: TextPool
     tokens: TokenTable | None
+
+
+@runtime_checkable
+class HasInstances(Protocol):
+    """A datamodule whose prompts are instances of a benchmark, beside `lm.batches.PromptBatch`.
+
+    Attributes:
+        instances: what is asked and what answers are judged by; rows of batches are places in it.
+        recorded: answers to each that are there already; None where they are to be generated.
+    """
+
+    instances: Sequence[Located[BenchRecord]]
+    recorded: Sequence[Sequence[str]] | None
 
 
 @runtime_checkable

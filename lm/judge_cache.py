@@ -1,0 +1,90 @@
+"""Verdicts that were given once are not asked for again: a file of them beside the judge.
+
+A verdict is known by all that the judge saw, not by the name of the request, so that another model's run, another order
+or a run that was broken off find what is there. This file knows requests and verdicts; it judges nothing itself.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from lm.judging import Judge, JudgeRequest, Verdict
+from text.errors import UserError
+
+TOGETHER = 256  # requests between two writes: what a run that is broken off loses at most
+
+
+class CachedJudge:
+    """Asks a judge only what the folder has no verdict on.
+
+    Args:
+        judge: who is asked.
+        name: of the judge and its settings; verdicts of another name are not read.
+        folder: where verdicts are kept, a file for each judge.
+
+    Attributes:
+        asked: how many requests went to the judge.
+        found: how many did not.
+    """
+
+    def __init__(self, judge: Judge, name: str, folder: str | Path):
+        if not name.strip():
+            raise UserError("a cache of verdicts needs the name of the judge: those of two judges must not mix")
+        self.judge_itself, self.name = judge, name
+        self.path = Path(folder) / f"{hashlib.sha256(name.encode()).hexdigest()[:16]}.jsonl"
+        self.asked = self.found = 0
+        self._known = self._read()
+
+    def judge(self, requests: Sequence[JudgeRequest]) -> list[Verdict]:
+        """One verdict per request, in their order.
+
+        A judge that draws may be asked the same several times in one call: the n-th time is kept apart from the others.
+        """
+        times: Counter[str] = Counter()
+        keys = []
+        for request in requests:
+            seen = _digest(request)
+            keys.append(f"{seen}.{times[seen]}")
+            times[seen] += 1
+        waiting = [(key, request) for key, request in zip(keys, requests, strict=True) if key not in self._known]
+        self.found += len(requests) - len(waiting)
+        self.asked += len(waiting)
+        for start in range(0, len(waiting), TOGETHER):
+            part = waiting[start : start + TOGETHER]
+            verdicts = self.judge_itself.judge([request for _, request in part])
+            self._keep({key: verdict for (key, _), verdict in zip(part, verdicts, strict=True)})
+        return [self._known[key] for key in keys]
+
+    def _keep(self, verdicts: dict[str, Verdict]) -> None:
+        self._known |= verdicts
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("a", encoding="utf-8") as file:
+            file.writelines(json.dumps({"key": key} | asdict(verdict)) + "\n" for key, verdict in verdicts.items())
+
+    def _read(self) -> dict[str, Verdict]:
+        """What is there; the last line may be broken off, and is asked again."""
+        if not self.path.exists():
+            return {}
+        known = {}
+        whole, _, rest = self.path.read_text(encoding="utf-8").rpartition("\n")
+        for number, line in enumerate(whole.splitlines(), 1):
+            try:
+                record = json.loads(line)
+                known[record.pop("key")] = Verdict(**record)
+            except (ValueError, KeyError, TypeError) as error:
+                raise UserError(f"{self.path}:{number}: not a verdict: {error}. Remove the file to ask anew") from error
+        if rest:
+            self.path.write_text(whole + "\n" if whole else "", encoding="utf-8")
+        return known
+
+
+def _digest(request: JudgeRequest) -> str:
+    """Changes with all that a judge sees; the id of a request is only its name."""
+    seen = asdict(request) | {"rubric": request.rubric.model_dump()}
+    del seen["id"]
+    return hashlib.sha256(json.dumps(seen, sort_keys=True).encode()).hexdigest()
