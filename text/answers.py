@@ -103,8 +103,8 @@ class MathChecker(AnswerChecker):
         """
         if "final answer is $" in text:
             text = text.rpartition("final answer is $")[2].partition("$")[0]
-            return _stripped(_last_boxed(text) or text)
-        if (boxed := _last_boxed(text)) is not None:
+            return _stripped(last_boxed(text) or text)
+        if (boxed := last_boxed(text)) is not None:
             return _stripped(boxed)
         if "he answer is" in text:
             return _stripped(text.rpartition("he answer is")[2].lstrip(": ").partition("\n")[0])
@@ -155,7 +155,7 @@ def _value(written: str) -> Fraction | None:
         return None
 
 
-def _last_boxed(text: str) -> str | None:
+def last_boxed(text: str) -> str | None:
     r"""What the last \boxed holds, with its own braces; None where there is none, or it is never closed."""
     if not (boxes := list(_BOX.finditer(text))):
         return None

@@ -115,6 +115,13 @@ class MathSteps(StepSplitter):
         return [step[:middle], step[middle:]]
 
 
+def up_to_answer(text: str) -> str:
+    """A solution without what follows the line of its answer: models that do not end go on with other questions."""
+    before, phrase, after = text.partition(ANSWER)
+    line = after.partition("\n")[0]
+    return f"{before}{phrase}{line}"
+
+
 def step_ends(steps: Sequence[str], token_ends: Sequence[int]) -> tuple[list[int], int]:
     """Where steps end among tokens.
 

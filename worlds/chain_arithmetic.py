@@ -81,7 +81,7 @@ class ChainArithmetic(World):
         self.habits, self.routes, self.seed = habits, routes, seed
 
     def records(self, split: str) -> list[dict]:
-        """The records of `train`, `pool`, `val` or `test`: id, question, gold and (not for all of the pool) rationale."""
+        """The records of `train`, `pool`, `val` or `test`: id, question, gold and, where there is one, rationale."""
         self._check()
         match split:
             case "train":
