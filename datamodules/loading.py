@@ -56,6 +56,7 @@ class ResumableLoader:
         self.length = length
         self.trainer = trainer
         self.accumulation = accumulation
+        self._made: dict[int, Any] = {}
 
     def __len__(self) -> int:
         return self.length
@@ -67,8 +68,26 @@ class ResumableLoader:
             return
         progress = self.trainer.fit_loop.epoch_loop.batch_progress
         while True:  # the trainer counts, and stops
-            step = self.trainer.global_step
-            yield self.batch_at(Position(progress.total.completed, progress.current.completed, step))
+            position = Position(progress.total.completed, progress.current.completed, self.trainer.global_step)
+            batch = self._made.pop(position.number, None)
+            yield self.batch_at(position) if batch is None else batch
+
+    def rest_of_step(self) -> list[Any]:
+        """The micro-batches of this rank that follow the current one within its optimizer step.
+
+        A loss with two denominators (pairs and tokens, say) has to know both before its first backward pass. The
+        batches are kept until training asks for them, so none is made twice.
+        """
+        if self.trainer is None:
+            return []
+        progress, accumulation = self.trainer.fit_loop.epoch_loop.batch_progress, self.trainer.accumulate_grad_batches
+        total, current = progress.total.completed, progress.current.completed
+        end = min(current - current % accumulation + accumulation, int(self.trainer.num_training_batches))
+        for ahead in range(1, end - current):
+            if total + ahead not in self._made:
+                position = Position(total + ahead, current + ahead, self.trainer.global_step)
+                self._made[total + ahead] = self.batch_at(position)
+        return [self._made[total + ahead] for ahead in range(1, end - current)]
 
     def state_dict(self) -> dict[str, int]:
         """What a checkpoint has to remember: only how the trainer's counters are to be read."""

@@ -5,6 +5,7 @@ Knows device meshes and nothing of training. No rank but the first ever holds th
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -21,7 +22,10 @@ from text.errors import UserError
 
 
 def build_sharded(
-    backbone: Backbone, tokenizer: PreTrainedTokenizerBase, mesh: DeviceMesh
+    backbone: Backbone,
+    tokenizer: PreTrainedTokenizerBase,
+    mesh: DeviceMesh,
+    prepare: Callable[[nn.Module], None] = lambda model: None,
 ) -> tuple[nn.Module, dict[str, Any]]:
     """Build a model on rank 0 and send every rank its share.
 
@@ -32,6 +36,7 @@ def build_sharded(
         backbone: what to build.
         tokenizer: whose ids it will read.
         mesh: of Lightning's ModelParallelStrategy, with a ``data_parallel`` dimension.
+        prepare: what else is done to the built model, with and without weights, before it is sharded.
 
     Returns: the sharded model, and the fingerprint of the whole one.
 
@@ -40,16 +45,10 @@ def build_sharded(
     """
     if mesh.ndim > 1 and mesh["tensor_parallel"].size() > 1:
         raise UserError("tensor parallelism is not supported: set tensor_parallel_size to 1")
-    mesh = mesh["data_parallel"]
     whole = backbone.build(tokenizer) if dist.get_rank() == 0 else None
-    with torch.device("meta"):
-        model = backbone.finish(backbone.skeleton(tokenizer))
-    for block in decoder_blocks(model):
-        fully_shard(block, mesh=mesh)
-    fully_shard(model, mesh=mesh)
-
-    model.to_empty(device=_device(mesh))
-    base_of(model).tie_weights()
+    if whole is not None:
+        prepare(whole)
+    model = _empty(backbone, tokenizer, mesh["data_parallel"], prepare)
     state = {} if whole is None else whole.state_dict()
     set_model_state_dict(model, state, options=StateDictOptions(full_state_dict=True, broadcast_from_rank0=True))
     _send_buffers(whole, model)
@@ -58,6 +57,46 @@ def build_sharded(
     mark = [None if whole is None else backbone.fingerprint(whole)]
     dist.broadcast_object_list(mark)
     return model, mark[0]  # type: ignore[return-value]
+
+
+def frozen_twin(
+    model: nn.Module,
+    backbone: Backbone,
+    tokenizer: PreTrainedTokenizerBase,
+    mesh: DeviceMesh,
+    prepare: Callable[[nn.Module], None] = lambda model: None,
+) -> nn.Module:
+    """A second model with the weights of one that `build_sharded` made, sharded alike, in eval mode and frozen.
+
+    It has a root of its own: its forward passes gather its own weights.
+    """
+
+    def frozen(twin: nn.Module) -> None:
+        prepare(twin)
+        twin.requires_grad_(False)  # before it is sharded: gathered weights take after what they are gathered from
+
+    twin = _empty(backbone, tokenizer, mesh["data_parallel"], frozen)
+    with torch.no_grad():
+        for own, other in zip(twin.parameters(), model.parameters(), strict=True):
+            own.to_local().copy_(other.to_local())  # type: ignore[attr-defined]
+        for own_buffer, other_buffer in zip(twin.buffers(), model.buffers(), strict=True):
+            own_buffer.copy_(other_buffer)
+    return twin.eval()
+
+
+def _empty(
+    backbone: Backbone, tokenizer: PreTrainedTokenizerBase, mesh: DeviceMesh, prepare: Callable[[nn.Module], None]
+) -> nn.Module:
+    """This rank's share of the model, with nothing in it yet."""
+    with torch.device("meta"):
+        model = backbone.finish(backbone.skeleton(tokenizer))
+        prepare(model)
+    for block in decoder_blocks(model):
+        fully_shard(block, mesh=mesh)
+    fully_shard(model, mesh=mesh)
+    model.to_empty(device=_device(mesh))
+    base_of(model).tie_weights()
+    return model
 
 
 def _send_buffers(whole: nn.Module | None, model: nn.Module) -> None:

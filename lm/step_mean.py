@@ -1,4 +1,4 @@
-"""The mean loss of an optimizer step, exact over micro-batches and ranks.
+"""Means that are exact over micro-batches and ranks: the loss of an optimizer step, and what is logged beside it.
 
 A mean of micro-batch means weighs tokens of short batches more; so sums are back-propagated, and gradients are divided
 by the global count once, before they are clipped. Knows tensors and ranks, nothing of models.
@@ -70,6 +70,37 @@ class StepMean:
             # the strategy has averaged over ranks, so a sum over ranks is that average times their number
             torch._foreach_mul_(local, NOMINAL * self.world_size / _positive(weight))
         return torch.as_tensor(total / _positive(weight), device=device), tokens
+
+
+class Means:
+    """Weighted means of named quantities over the batches of a step or an epoch, on all ranks."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, Tensor] = {}
+
+    def add(self, name: str, values: Tensor, weights: Tensor | None = None) -> None:
+        """Take in some values of a quantity; every rank names the same quantities in the same order.
+
+        Args:
+            name: of the quantity.
+            values: any shape; nothing is back-propagated through them.
+            weights: of the same shape; None counts each value once.
+        """
+        values = values.detach().double()
+        weights = torch.ones_like(values) if weights is None else weights.detach().double()
+        sums = torch.stack([(values * weights).sum(), weights.sum()])
+        self._sums[name] = self._sums.get(name, 0) + sums
+
+    def finish(self, world_size: int) -> dict[str, Tensor]:
+        """The means by name, nan where nothing was counted; begins anew."""
+        names, sums = list(self._sums), list(self._sums.values())
+        self._sums = {}
+        if not names:
+            return {}
+        totals = torch.stack(sums)
+        if world_size > 1:
+            dist.all_reduce(totals)
+        return {name: (total / weight).float() for name, (total, weight) in zip(names, totals, strict=True)}
 
 
 def _positive(weight: Tensor | float) -> Tensor | float:

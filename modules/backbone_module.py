@@ -11,24 +11,25 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 from transformers import PreTrainedTokenizerBase
 
+import lm.trained  # noqa: F401  configs may name a TrainedBackbone
 from lm.backbone import Backbone
 from lm.checkpoints import number_as_module
 from lm.fingerprint import require_same_base, require_same_tokenizer
 from lm.schedules import keep_configured, settings
 from lm.step_mean import StepMean
 from lm.tokenizer import tokenizer_sha256
+from modules.exact_logs import ExactLogs
 from text.errors import UserError
 
 
-class BackboneModule(LightningModule):
+class BackboneModule(ExactLogs):
     """A model built from a backbone and its training, without an objective.
 
     The loss of an optimizer step is the mean over all its tokens (or pairs), however many micro-batches and
@@ -51,7 +52,7 @@ class BackboneModule(LightningModule):
     ):
         super().__init__()
         if not isinstance(backbone, Backbone):
-            raise UserError(f"model: 'backbone' is {backbone!r}; give a PretrainedBackbone or a ScratchBackbone")
+            raise UserError(f"model: 'backbone' is {backbone!r}; give a Pretrained-, Trained- or ScratchBackbone")
         self.save_hyperparameters()
         if "_instantiator" not in self.hparams:  # built in Python, not by the CLI: keep what a checkpoint can hold
             self.save_hyperparameters(ignore=["optimizer", "lr_scheduler"])
@@ -79,11 +80,19 @@ class BackboneModule(LightningModule):
         self.tokenizer, self.tokenizer_sha256 = tokenizer, tokenizer_sha256(tokenizer)
         if self.device_mesh is None:
             self.model = self.backbone.build(tokenizer)
+            self.prepare_model(self.model)
             self.fingerprint = self.backbone.fingerprint(self.model)
         else:
             from lm.sharding import build_sharded
 
-            self.model, self.fingerprint = build_sharded(self.backbone, tokenizer, self.device_mesh)
+            self.model, self.fingerprint = build_sharded(self.backbone, tokenizer, self.device_mesh, self.prepare_model)
+
+    def setup(self, stage: str) -> None:
+        """Keep batches as they are: ``bf16-true`` is for weights, and would round sums that came with the data."""
+        self.trainer.precision_plugin.convert_input = lambda batch: batch
+
+    def prepare_model(self, model: nn.Module) -> None:
+        """What a method does to the model that was built, before it is sharded or trained; here nothing."""
 
     def _find_tokenizer(self) -> PreTrainedTokenizerBase:
         data = None if self._trainer is None else getattr(self._trainer, "datamodule", None)
@@ -119,11 +128,6 @@ class BackboneModule(LightningModule):
         if self.training and torch.is_grad_enabled():
             self.step_mean.tokens += tokens
 
-    def log_mean(self, name: str, losses: Tensor) -> None:
-        """Log the mean over a whole validation or test epoch, exact over batches and ranks."""
-        count = losses.numel()
-        self.log(name, losses.mean() if count else losses.sum(), batch_size=count, on_epoch=True, sync_dist=True)
-
     def on_fit_start(self) -> None:
         """Start counting."""
         self.step_mean = StepMean(self.trainer.accumulate_grad_batches, self.trainer.world_size)
@@ -143,9 +147,7 @@ class BackboneModule(LightningModule):
         self._tokens_seen = self._tokens_seen + tokens
         bad = torch.where(torch.isfinite(mean), torch.inf, self.global_step)
         self._first_bad_step = torch.minimum(self._first_bad_step, bad)
-        every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # 0 logs nothing
-        due = every > 0 and (self.global_step + 1) % every == 0
-        if due or self.device.type == "cpu":  # elsewhere each look would stall the device
+        if (due := self.step_is_logged) or self.device.type == "cpu":  # elsewhere each look would stall the device
             self._refuse_nonfinite()
         if due:
             self._log_step(mean, gradients)
@@ -154,6 +156,7 @@ class BackboneModule(LightningModule):
         norm = get_total_norm(gradients)
         self.log("train/loss", mean, prog_bar=True)
         self.log("train/grad_norm", norm.full_tensor() if isinstance(norm, DTensor) else norm)
+        self.log_step()
         self.log("train/tokens", float(self._tokens_seen))
         now = time.perf_counter()
         self.log("train/tokens_per_s", float(self._tokens_seen - self._tokens_at_clock) / (now - self._clock))
@@ -195,12 +198,15 @@ class BackboneModule(LightningModule):
     # ------------------------------------------------------------------------------------------- its checkpoints
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
-        """What training changes: trainable parameters (tied ones once) and buffers."""
-        changed = {name for name, p in self.named_parameters() if p.requires_grad}
-        changed.update(name for name, _ in self.named_buffers())
-        prefix = kwargs.get("prefix", "")
+        """What training changes, and what else `kept_names` names."""
+        kept, prefix = self.kept_names(), kwargs.get("prefix", "")
         state = super().state_dict(*args, **kwargs)
-        return {name: value for name, value in state.items() if name.removeprefix(prefix) in changed}
+        return {name: value for name, value in state.items() if name.removeprefix(prefix) in kept}
+
+    def kept_names(self) -> set[str]:
+        """What a checkpoint holds: trainable parameters (tied ones once) and buffers."""
+        trained = {name for name, p in self.named_parameters() if p.requires_grad}
+        return trained.union(name for name, _ in self.named_buffers())
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         """Load what `state_dict` gave: all of it and nothing else, whatever ``strict`` says.

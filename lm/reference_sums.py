@@ -1,0 +1,181 @@
+"""Sums of a reference's log-probs, computed once: they are the same in every epoch, after every restart, on every rank.
+
+Kept in the cache under the hash of all that they depend on: the weights, the precision, and the table's own hash of its
+records, tokenizer, template and options. Knows tables of pairs, ranks and files; which model is the reference is the
+business of lm/reference.py.
+
+Legend: n pairs of a split, B pairs of a batch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import torch
+import torch.distributed as dist
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+
+from lm.adapters import weights_sha256
+from lm.batches import PairBatch
+from lm.pair_forests import PairLayout
+from lm.token_files import cache_folder
+from text.errors import UserError
+
+PAIRS_AT_ONCE = 16
+
+
+class PairTable(Protocol):
+    """All pairs of a split.
+
+    Attributes:
+        ids: of the pairs.
+        content_sha256: hash of all that decides their tokens, and of their ids.
+    """
+
+    ids: Sequence[str]
+    content_sha256: str
+
+    def __len__(self) -> int:
+        """Number of pairs."""
+        ...
+
+    def batch(self, rows: Sequence[int], layout: PairLayout) -> PairBatch:
+        """The pairs with these numbers."""
+        ...
+
+
+@dataclass(frozen=True)
+class ReferenceSums:
+    """The sums of a split.
+
+    Attributes:
+        content_sha256: of the table that they belong to.
+        sums: of chosen and rejected, nats [n, 2], float32.
+    """
+
+    content_sha256: str
+    sums: Tensor
+
+    def of(self, rows: Tensor) -> Tensor:
+        """The sums of some pairs in the order of their paths, [2 B]."""
+        return self.sums[rows].flatten()
+
+    def to(self, device: torch.device) -> ReferenceSums:
+        """The same on another device."""
+        return ReferenceSums(self.content_sha256, self.sums.to(device))
+
+    def plain(self) -> dict[str, str | Tensor]:
+        """What a checkpoint can hold."""
+        return {"content_sha256": self.content_sha256, "sums": self.sums.cpu()}
+
+    def require(self, table: PairTable) -> ReferenceSums:
+        """Itself, if it belongs to a table.
+
+        Raises:
+            UserError: if not.
+        """
+        if self.content_sha256 != table.content_sha256:
+            raise UserError(
+                "the checkpoint's sums of reference log-probs belong to other records, another tokenizer or another "
+                "template, and the weights they were computed with are gone: go on with the data that training began "
+                "with, or start a new run from the checkpoint's weights"
+            )
+        return self
+
+
+def reference_sums(
+    table: PairTable,
+    score: Callable[[PairBatch], Tensor],
+    weights: str,
+    device: torch.device,
+    rank: int = 0,
+    world_size: int = 1,
+    tell: Callable[[str], None] = lambda line: None,
+) -> ReferenceSums:
+    """The sums of a table: from the cache, or computed by all ranks together and put there.
+
+    Args:
+        table: the pairs.
+        score: sums of the reference's log-probs of a batch's paths, [2 B].
+        weights: hash of all that the sums depend on beside the table.
+        device: of the result, and of what ranks tell each other.
+        rank: decides which share of the pairs is this process's.
+        world_size: how many processes share them.
+        tell: is told how far a long pass is.
+
+    Raises:
+        UserError: if the file in the cache does not hold what its name says.
+    """
+    key = hashlib.sha256(json.dumps([weights, table.content_sha256]).encode()).hexdigest()
+    path = cache_folder() / "references" / f"{key}.safetensors"
+    here = torch.tensor(float(path.exists()), device=device)  # nodes may have caches of their own
+    if world_size > 1:
+        dist.all_reduce(here, dist.ReduceOp.MIN)
+    if here:
+        return ReferenceSums(table.content_sha256, _read(path, key, table).to(device))
+    sums_n2 = torch.zeros(len(table), 2, device=device)
+    for rows in _share(len(table), rank, world_size):
+        scored = score(table.batch(rows or [0], "answers")).float().view(-1, 2)
+        sums_n2[rows] = scored[: len(rows)]
+        if rank == 0 and rows and 10 * rows[-1] // len(table) > 10 * rows[0] // len(table):
+            tell(f"reference pass: {rows[-1]:,} of {len(table):,} pairs")
+    if world_size > 1:
+        dist.all_reduce(sums_n2)  # each number is one rank's, and 0 on the others
+    _write(path, key, table, sums_n2.cpu())
+    return ReferenceSums(table.content_sha256, sums_n2)
+
+
+def model_sha256(model: nn.Module, without: str | None = None) -> str:
+    """Hash of all weights, whether or not they are sharded; every rank has to ask.
+
+    Args:
+        model: whose.
+        without: leave out parameters that have this in their name.
+    """
+    digest = hashlib.sha256()
+    for name, parameter in sorted(model.named_parameters()):
+        if without is None or without not in name:
+            whole = parameter.full_tensor() if isinstance(parameter, DTensor) else parameter
+            digest.update(weights_sha256({name: whole}).encode())
+    return digest.hexdigest()
+
+
+def _share(n: int, rank: int, world_size: int) -> list[list[int]]:
+    """This rank's batches of rows: as many on every rank, since sharded models compute together; some may be empty."""
+    parts = -(-n // (PAIRS_AT_ONCE * world_size)) * world_size
+    edges = [n * part // parts for part in range(parts + 1)]
+    return [list(range(edges[part], edges[part + 1])) for part in range(rank, parts, world_size)]
+
+
+def _write(path: Path, key: str, table: PairTable, sums_n2: Tensor) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    ids = torch.frombuffer(bytearray(json.dumps(list(table.ids)).encode()), dtype=torch.uint8)
+    handle, writing = tempfile.mkstemp(dir=path.parent, suffix=".writing")
+    os.close(handle)
+    try:
+        save_file({"sums": sums_n2, "ids": ids}, writing, {"key": key})
+        os.replace(writing, path)
+    finally:
+        Path(writing).unlink(missing_ok=True)
+
+
+def _read(path: Path, key: str, table: PairTable) -> Tensor:
+    try:
+        with safe_open(path, "pt") as file:
+            made_for = (file.metadata() or {}).get("key")
+            sums_n2, ids = file.get_tensor("sums"), json.loads(bytes(file.get_tensor("ids").numpy()))
+    except (SafetensorError, OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read as sums of reference log-probs ({error}): delete it") from error
+    if made_for != key or ids != list(table.ids) or sums_n2.shape != (len(table), 2):
+        raise UserError(f"{path}: holds sums of other records or of another reference than its name says: delete it")
+    return sums_n2
