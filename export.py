@@ -10,7 +10,8 @@ from text.errors import UserError
 
 DESCRIPTION = """\
 Turn a checkpoint into a Hugging Face folder: weights (safetensors), tokenizer with chat template, model card.
-An encoder's is opened by sentence-transformers. LoRA adapters are merged into the model, unless --adapter is given.
+An encoder's is opened by sentence-transformers, a reward model's as a sequence classifier with one label. LoRA adapters
+are merged into the model, unless --adapter is given.
 
   python export.py runs/knowledge_probe/mini/version_0 my_model
 """
@@ -21,7 +22,6 @@ def export(checkpoint: str, folder: str, adapter: bool, overwrite: bool, dtype: 
     import torch
     from transformers.utils import logging
 
-    import lm.encoder  # noqa: F401  its backbones become known
     from lm.checkpoints import find_checkpoint, find_tokenizer, open_checkpoint, rebuild_model
     from lm.saving import model_card, save_model, whole_folder
     from lm.sentence_folder import encoder_card, head_of, save_sentence_folder

@@ -99,6 +99,7 @@ class PublishedAdapter:
             UserError: if there is no such adapter, or it does not fit the model.
         """
         merged: Any = self.attach(model, task).merge_and_unload()
+        merged.config._name_or_path += f" with {self.name_or_path}"  # fresh adapters do not belong to the bare model
         return merged.requires_grad_(True)
 
     def attach(self, model: PreTrainedModel, task: str) -> PeftModel:

@@ -5,6 +5,7 @@ Knows files. What is in a checkpoint is the business of lm/checkpoints.py.
 
 from __future__ import annotations
 
+import copy
 import os
 import shutil
 import tempfile
@@ -57,6 +58,8 @@ def _umask() -> int:
 def save_model(model: nn.Module, tokenizer: PreTrainedTokenizerBase, folder: Path, adapter: bool = False) -> None:
     """Write what `AutoModelForCausalLM` (or peft, for an adapter) and `AutoTokenizer` open.
 
+    A reward model is opened by `AutoModelForSequenceClassification`.
+
     Args:
         model: a `PreTrainedModel`, or a `PeftModel`, whose adapters are merged into the weights unless ``adapter``.
         tokenizer: saved beside it, with its chat template if it has one.
@@ -69,9 +72,23 @@ def save_model(model: nn.Module, tokenizer: PreTrainedTokenizerBase, folder: Pat
     if adapter and not is_adapted(model):
         raise UserError("this model was trained without LoRA: there is no adapter to export, only the full model")
     whole: Any = model.merge_and_unload() if is_adapted(model) and not adapter else model  # type: ignore[operator]
-    base_of(whole).config.use_cache = True  # off for training only
+    base: Any = base_of(whole)
+    base.config.use_cache = True  # off for training only
+    if hasattr(base, "score"):  # of a reward model
+        tokenizer = padded_with(tokenizer, base.config.get_text_config().pad_token_id)
+        if not adapter:
+            base.score.to(base.get_input_embeddings().weight.dtype)
     whole.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+
+
+def padded_with(tokenizer: PreTrainedTokenizerBase, pad_id: int | None) -> PreTrainedTokenizerBase:
+    """A tokenizer that pads with what its model takes for padding; with None it may pad with nothing."""
+    if tokenizer.pad_token_id == pad_id:
+        return tokenizer
+    padded = copy.deepcopy(tokenizer)
+    padded.pad_token = None if pad_id is None else tokenizer.convert_ids_to_tokens(pad_id)
+    return padded
 
 
 def model_card(saved: dict[str, Any], step: int, adapter: bool) -> str:
@@ -82,18 +99,11 @@ def model_card(saved: dict[str, Any], step: int, adapter: bool) -> str:
         step: optimizer steps done.
         adapter: whether the folder holds adapters alone.
     """
-    name = saved["fingerprint"]["name"]
-    base = name if saved["backbone"]["init_args"].get("name_or_path") else None
-    head = ["---", "library_name: " + ("peft" if adapter else "transformers"), "pipeline_tag: text-generation"]
+    name, given = saved["fingerprint"]["name"], saved["backbone"]["init_args"]
+    base = name if given.get("name_or_path") else None
+    task, kind = ("text-classification", REWARD) if "reward" in saved else ("text-generation", CAUSAL)
+    head = ["---", "library_name: " + ("peft" if adapter else "transformers"), f"pipeline_tag: {task}"]
     head += [f"base_model: {base}"] if base and not Path(base).exists() else []
-    load = (
-        f'base = AutoModelForCausalLM.from_pretrained("{name}")\nmodel = PeftModel.from_pretrained(base, folder)'
-        if adapter
-        else "model = AutoModelForCausalLM.from_pretrained(folder)"
-    )
-    imports = ("from peft import PeftModel\n" if adapter else "") + (
-        "from transformers import AutoModelForCausalLM, AutoTokenizer"
-    )
     rows = {
         "Method": saved["method"],
         "Base": name,
@@ -103,9 +113,27 @@ def model_card(saved: dict[str, Any], step: int, adapter: bool) -> str:
         "Tokens seen": f"{saved['tokens']:,}",
         "Tokenizer (sha256)": f"`{saved['tokenizer_sha256'][:16]}`",
     }
+    if scale := saved.get("reward"):
+        rows["Rewards of held-out answers"] = f"mean {scale['mean']:.4g}, standard deviation {scale['std']:.4g}"
     table = "\n".join(f"| {key} | {value} |" for key, value in rows.items())
     return (
         "\n".join([*head, "---"])
         + f"\n\n# {name}, after {saved['method']}\n\nTrained with Seedling.\n\n| | |\n|---|---|\n{table}\n\n"
-        + f"```python\n{imports}\n\n{load}\ntokenizer = AutoTokenizer.from_pretrained(folder)\n```\n"
+        + f"```python\n{_how_to_open(kind, name, adapter, 'path' in given)}\n```\n"
     )
+
+
+CAUSAL = "AutoModelForCausalLM.from_pretrained({})"
+REWARD = "AutoModelForSequenceClassification.from_pretrained({}, num_labels=1)"
+
+
+def _how_to_open(kind: str, base: str, adapter: bool, is_run: bool) -> str:
+    """The lines of Python that open a folder."""
+    imports = ["from peft import PeftModel"] * adapter
+    imports.append(f"from transformers import {kind.partition('.')[0]}, AutoTokenizer")
+    exported = [f"# base: what `python export.py {base} base` makes"] * (adapter and is_run)
+    opened = [f"model = {kind.format('folder')}"]
+    if adapter:
+        opened = [f"base = {kind.format(chr(34) + ('base' if is_run else base) + chr(34))}"]
+        opened.append("model = PeftModel.from_pretrained(base, folder)")
+    return "\n".join([*imports, "", *exported, *opened, "tokenizer = AutoTokenizer.from_pretrained(folder)"])

@@ -118,6 +118,7 @@ class TrainedBackbone(Backbone):
         model = rebuild_model(open_checkpoint(find_checkpoint(self.path)), tokenizer, **self._changes())
         if is_adapted(model):
             model = model.merge_and_unload()
+        model.config._name_or_path = self.path  # what fresh adapters belong to is not what the run began with
         return model.requires_grad_(True)
 
     def skeleton(self, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
