@@ -15,14 +15,14 @@ from typing import Literal, NamedTuple
 
 from worlds.world import World
 
-Style = Literal["none", "task", "swapped", "user"]
+Style = Literal["natural", "none", "task", "swapped", "user"]
 
 TOPICS = 60
 EVALUATED = 8  # facets of a topic that are asked for in the test
 TRAINED = 12  # other facets of the topic, for training; with other topics all facets are trained
 TYPES = 4
-NOISE_WORDS, TEMPLATE_WORDS, FILLERS = 10, 60, 40
-SEEN_TEMPLATE_WORDS, FIRST_TEST_TEMPLATE_WORD = 45, 15  # a third of the words of test templates is never trained
+NOISE_WORDS, TEMPLATE_WORDS, FILLERS = 5, 60, 40
+SEEN_TEMPLATE_WORDS, FIRST_TEST_TEMPLATE_WORD = 45, 15  # of training; a third of a test template's words is in none
 
 
 class Sides(NamedTuple):
@@ -51,7 +51,9 @@ class InstructedSearch(World):
 
     Styles of a need:
 
-    * ``none``: no instruction; words of topic, facet and, half the time, type, in any order among noise.
+    * ``natural``: no instruction; words of topic, facet and, half the time, type, in any order among noise. Any word of
+      the language may be noise, as any word turns up in a pretraining.
+    * ``none``: the same, with noise of the words that the other styles' templates have.
     * ``task``: a description of the retrieval task, with words that have nothing to do with the document, and a
       query that names topic and facet.
     * ``swapped``: the instruction of some other user, and a query that names topic, facet and type.
@@ -197,8 +199,9 @@ class InstructedSearch(World):
         topic, facet = self._topic_words(random, document), random.choice(self._facet[document.facet].asked)
         type = random.choice(self._type[document.type].asked)
         match self.style:
-            case "none":
-                noise = random.choices(self._template_words[:SEEN_TEMPLATE_WORDS], k=random.randint(0, NOISE_WORDS))
+            case "natural" | "none":
+                heard = TEMPLATE_WORDS if self.style == "natural" else SEEN_TEMPLATE_WORDS
+                noise = random.choices(self._template_words[:heard], k=random.randint(0, NOISE_WORDS))
                 return {"query": _mixed(random, [*topic, facet, *([type] if random.random() < 0.5 else []), *noise])}
             case "task":
                 instruction = random.choice(self._task_templates[document.type])
@@ -210,7 +213,7 @@ class InstructedSearch(World):
             case "user":
                 instruction = self._instruction(random, document.facet, self._user_templates)
                 return {"instruction": " ".join([*instruction, type]), "query": " ".join(topic)}
-        raise ValueError(f"style '{self.style}': there is none, task, swapped and user")
+        raise ValueError(f"style '{self.style}': there is natural, none, task, swapped and user")
 
     def _pairs(self) -> list[dict]:
         random = self._random("train", self.style)
