@@ -1,6 +1,6 @@
 """Forests against padded rows: forward and backward of preference pairs and of packed sequences, and the cost model.
 
-    python benchmarks/forest.py [--quick] [--repeats 9] [--pairs 4]
+    python benchmarks/forest.py [--quick] [--repeats 9] [--pairs 4] [--only pairs packing spans sharing]
 
 The naive baseline is what preference trainers do (TRL's, for one): chosen and rejected as padded rows with a padding
 mask, logits of every position, the target's minus their logsumexp. The peers do the same as well as it can be done in
@@ -42,6 +42,7 @@ from lm.logprobs import cost_of_rows, cost_of_tree, forest_logprobs, path_sums
 
 TARGETS = {(256, 64, 16): 4.0, (128, 96, 24): 2.8, (256, 128, 128): 2.2, (64, 96, 96): 1.5}  # prompt, chosen, rejected
 CONSOLE = Console(width=120)
+PARTS = ("pairs", "packing", "spans", "sharing")
 PACKED_TOKENS, PADDED_ROWS = 2048, 8  # of one forest, of one batch, when sequences are packed or padded
 
 
@@ -60,6 +61,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a smaller model, two repeats: only to see that it runs")
     parser.add_argument("--repeats", type=int, help="default 9, or 2 with --quick")
     parser.add_argument("--pairs", type=int, default=4, help="preference pairs in a batch")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="parts to run on a CPU")
     options = parser.parse_args()
     repeats = options.repeats or (2 if options.quick else 9)
     torch.manual_seed(0)
@@ -68,11 +70,14 @@ def main() -> None:
         return
     torch.set_num_threads(1)
     model = llama(2, 64, 2000) if options.quick else llama(8, 256, 32000)
-    for shape in TARGETS:
-        pairs(model, shape, options.pairs, repeats)
-    packing(model, 16 if options.quick else 64, repeats)
-    span_lengths(model, 1 if options.quick else 4, repeats)
-    sharing(model, repeats)
+    parts: dict[str, Callable[[], None]] = {
+        "pairs": lambda: all_pairs(model, options.pairs, repeats),
+        "packing": lambda: packing(model, 16 if options.quick else 64, repeats),
+        "spans": lambda: span_lengths(model, 1 if options.quick else 4, repeats),
+        "sharing": lambda: sharing(model, repeats),
+    }
+    for name in options.only:
+        parts[name]()
 
 
 def llama(layers: int, width: int, vocabulary: int, **settings: int) -> PreTrainedModel:
@@ -197,6 +202,12 @@ def timed(model: PreTrainedModel, way: Way) -> float:
 # --- The questions
 
 
+def all_pairs(model: PreTrainedModel, count: int, repeats: int) -> None:
+    """Every shape that has a target."""
+    for shape in TARGETS:
+        pairs(model, shape, count, repeats)
+
+
 def pairs(model: PreTrainedModel, shape: tuple[int, int, int], count: int, repeats: int) -> None:
     """Preference pairs: sharing the prompt, and logits of responses only."""
     paths = preference_paths(model, shape, count)
@@ -301,8 +312,7 @@ def on_cuda(repeats: int, quick: bool) -> None:
     shape, count = (256, 128, 128), 4 if quick else 64
     wide = {"intermediate_size": 8192, "num_attention_heads": 32, "num_key_value_heads": 8}
     model = llama(2 if quick else 16, 2048, 128256, **wide).to("cuda", torch.bfloat16)
-    for each in TARGETS:
-        pairs(model, each, count // 2, repeats)
+    all_pairs(model, count // 2, repeats)
     forest = Forest.from_paths(preference_paths(model, shape, count)).to("cuda")
     CONSOLE.print("1B:", throughput(model, forest, lambda: loss_of(forest_sums(model, forest)), repeats))
     model = llama(2 if quick else 12, 768, 50304).to("cuda", torch.bfloat16)
