@@ -1,0 +1,76 @@
+"""Votes and chances by hand, by counting all draws, and over ranks."""
+
+from itertools import combinations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from metrics.reasoning import AnswerAccuracy, MajorityAtK, PassAtK, Unparsed, majority, pass_at_k
+from text.answers import MathChecker, NumberChecker
+
+NUMBERS = NumberChecker()
+
+
+def test_of_a_tie_the_first_seen_wins():
+    assert majority(["3", "4", "4", None, "3"], NUMBERS) == "3"
+    assert majority(["3", "4", "4.0", None, "3", "4"], NUMBERS) == "4"
+    assert majority([None, None], NUMBERS) is majority([], NUMBERS) is None
+
+
+def test_equal_answers_vote_together():
+    pytest.importorskip("math_verify")
+    assert majority(["2", "1/2", "0.5"], MathChecker()) == "1/2"
+
+
+@given(st.integers(1, 7), st.data())
+def test_pass_at_k_counts_all_draws(n, data):
+    right, k = data.draw(st.integers(0, n)), data.draw(st.integers(1, n))
+    draws = list(combinations(range(n), k))
+    assert pass_at_k(n, right, k) == pytest.approx(sum(min(draw) < right for draw in draws) / len(draws), abs=1e-12)
+
+
+def test_pass_at_2_of_4():
+    assert pass_at_k(4, 1, 2) == 0.5
+    for wrong in ((4, 1, 5), (4, 1, 0), (4, 5, 2), (4, -1, 2)):
+        with pytest.raises(ValueError, match="pass@"):
+            pass_at_k(*wrong)
+
+
+def updated(metric, rows):
+    for row in rows:
+        metric.update(*row)
+    return metric
+
+
+QUESTIONS = [
+    ("3", ["3", "4", "4", None, "3"]),
+    ("4", ["3", "4", "4", None, "3"]),
+    ("5", [None] * 5),
+    ("6", ["7", "6", "6.0", "8", None]),
+]
+
+
+@pytest.mark.parametrize(
+    ("make", "rows", "expected"),
+    [
+        (lambda: AnswerAccuracy(NUMBERS), [(answers[0], gold) for gold, answers in QUESTIONS], 1 / 4),
+        (Unparsed, [(answers[0],) for _, answers in QUESTIONS], 1 / 4),
+        (lambda: MajorityAtK(5, NUMBERS), [(answers, gold) for gold, answers in QUESTIONS], 2 / 4),
+        (lambda: MajorityAtK(1, NUMBERS), [(answers, gold) for gold, answers in QUESTIONS], 1 / 4),
+        (lambda: PassAtK(2), [(4, 1), (4, 0), (2, 2), (4, 3)], (0.5 + 0 + 1 + 1) / 4),
+    ],
+)
+def test_ranks_add_up(make, rows, expected):
+    whole, parts = updated(make(), rows), [updated(make(), rows[:3]), updated(make(), rows[3:])]
+    assert float(whole.compute()) == expected
+    for name in ("total", "questions"):  # both are reduced by a sum over ranks
+        assert whole._reductions[name](whole.metric_state[name][None]) == whole.metric_state[name]
+        assert sum(part.metric_state[name] for part in parts) == whole.metric_state[name]
+    whole.reset()
+    assert whole.questions == 0
+
+
+def test_too_few_samples_are_refused():
+    with pytest.raises(ValueError, match="maj@3 of 2"):
+        MajorityAtK(3, NUMBERS).update(["1", "2"], "1")
