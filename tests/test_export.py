@@ -57,6 +57,7 @@ def scratch_run(tmp_path_factory):
     return run, a_run(run, scratch(tie_word_embeddings=True))
 
 
+@pytest.mark.oracle("ScratchBackbone", "ScratchBackbone.architecture", "ScratchBackbone.config")
 def test_a_scratch_model_is_opened_by_transformers_with_the_same_logits(scratch_run, tmp_path):
     run, module = scratch_run
     export.main([str(run), str(tmp_path / "out")])

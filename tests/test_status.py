@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ast
+from pathlib import Path
+
 import pytest
 
 from callbacks import Preview
@@ -16,6 +19,16 @@ def test_every_option_has_one_of_three_states() -> None:
     rows = [line for line in PAGE.read_text().splitlines() if line.startswith("| `")]
     assert rows
     assert {row.split("|")[2].strip() for row in rows} <= set(STATES)
+
+
+def test_what_tests_claim_to_compare_is_on_the_page() -> None:
+    calls = [
+        node for file in Path(__file__).parent.rglob("test_*.py") for node in ast.walk(ast.parse(file.read_text()))
+    ]
+    marks = [node for node in calls if isinstance(node, ast.Call) and ast.unparse(node.func) == "pytest.mark.oracle"]
+    named = {ast.literal_eval(argument) for mark in marks for argument in mark.args}
+    assert "BiEncoder.pooling" in named
+    assert not named - set(public_names())
 
 
 def test_options_are_named_arguments() -> None:

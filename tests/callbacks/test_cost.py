@@ -39,6 +39,7 @@ def kept_by_autograd(model: LlamaForCausalLM, tokens: torch.Tensor) -> int:
     return sum(kept.values())
 
 
+@pytest.mark.oracle("Cost")
 def test_activations_are_about_what_torch_keeps() -> None:
     model = LlamaForCausalLM(CONFIG)
     tokens = torch.randint(64, (4, 256))

@@ -75,12 +75,14 @@ def global_batch(data, step: int, world_size: int = 1, accumulation: int = 1, ba
     return torch.cat(parts)
 
 
+@pytest.mark.oracle("KnowledgeInjection")
 def test_passage_and_eos_push_the_row_to_the_right():
     rows = torch.tensor([[1, 2, 3, 4, 5, 6, 7, 8], [11, 12, 13, 14, 15, 16, 17, 18]])
     inject(rows, [torch.tensor([101, 102, 103, EOS])])
     assert rows.tolist() == [[101, 102, 103, 0, 1, 2, 3, 4], [11, 12, 13, 14, 15, 16, 17, 18]]
 
 
+@pytest.mark.oracle("KnowledgeInjection.overflow")
 def test_more_passages_than_rows_are_packed_evenly():
     five = data(*(fact(str(i), passage=str(100 + i)) for i in range(5)), batch_size=2)
     rows = global_batch(five, step=0, overflow="pack")
@@ -97,6 +99,7 @@ def test_ranks_and_accumulation_do_not_change_the_global_batch(world_size, accum
     assert torch.equal(split, whole)
 
 
+@pytest.mark.oracle("KnowledgeInjection.n_injections", "KnowledgeInjection.interval", "KnowledgeInjection.start_step")
 def test_schedule_of_the_three_scenarios():
     some = data(
         fact("a", passage="100"),
@@ -124,6 +127,7 @@ def test_waves_take_the_following_steps():
     assert callback.exposures["4"] == [2, 6]
 
 
+@pytest.mark.oracle("KnowledgeInjection.enabled")
 def test_control_run_changes_no_token_but_keeps_the_schedule():
     some = data(fact("a"), fact("b"))
     control = KnowledgeInjection(enabled=False)

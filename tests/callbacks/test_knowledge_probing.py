@@ -88,6 +88,7 @@ def probed(folder: Path) -> list[str]:
     return column(folder, "step", where="probe/seconds_per_pass")
 
 
+@pytest.mark.oracle("KnowledgeProbing.dense_window", "KnowledgeProbing.log_points_per_decade")
 def test_schedule_is_dense_in_windows_and_log_spaced_after():
     steps = sorted(measured_steps([0, 100, 101], dense_window=3, log_points_per_decade=4))
     assert steps[:9] == [0, 1, 2, 3, 100, 101, 102, 103, 104]
@@ -100,6 +101,7 @@ def test_schedule_without_exposures():
     assert sorted(measured_steps([], dense_window=50, log_points_per_decade=1))[:5] == [0, 1, 10, 100, 1000]
 
 
+@pytest.mark.oracle("KnowledgeProbing.every")
 def test_probing_does_not_change_training(tmp_path):
     _, plain = fit(tmp_path / "plain", [KnowledgeInjection(**SCHEDULE)])
     _, probed = fit(tmp_path / "probed", [KnowledgeInjection(**SCHEDULE), Unreported(every=1)])
@@ -137,6 +139,7 @@ def test_accumulation_does_not_change_the_trace(tmp_path, accumulation):
     np.testing.assert_allclose(split.scores, whole.scores, rtol=1e-5, atol=1e-4)
 
 
+@pytest.mark.oracle("KnowledgeProbing")
 def test_resume_gives_the_same_trace(tmp_path):
     def callbacks():
         return [KnowledgeInjection(**SCHEDULE), Unreported(dense_window=4, swapped_targets=True)]

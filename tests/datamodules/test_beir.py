@@ -135,6 +135,7 @@ def test_a_world_trains_and_is_searched():
     assert all(len(group) == 3 for group in groups)  # siblings: 1 keeps them apart
 
 
+@pytest.mark.oracle("BEIR.batch_size", "BEIR.siblings")
 def test_an_epoch_is_the_same_for_any_number_of_micro_batches(tmp_path):
     path = str(jsonl(tmp_path / "pairs.jsonl", PAIRS))
     epoch = list(set_up("fit", train=path, batch_size=3, seed=4).train_dataloader())

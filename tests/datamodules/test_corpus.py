@@ -70,6 +70,7 @@ def global_batch(step, world_size, accumulation, **options):
     return torch.cat(parts)
 
 
+@pytest.mark.oracle("Corpus", "Corpus.offset_steps")
 def test_the_global_batch_does_not_depend_on_how_it_is_split():
     whole = global_batch(3, 1, 1)
     assert whole.shape == (8, 16)
@@ -80,6 +81,7 @@ def test_the_global_batch_does_not_depend_on_how_it_is_split():
     assert not torch.equal(global_batch(3, 1, 1, seed=1), whole)
 
 
+@pytest.mark.oracle("Corpus.batch_size", "Corpus.seed")
 @given(st.integers(1, 40), st.integers(1, 50), st.integers(0, 3))
 def test_every_row_comes_once_an_epoch_also_across_batches(n_rows, batch_size, seed):
     steps = -(-3 * n_rows // batch_size)
@@ -90,6 +92,7 @@ def test_every_row_comes_once_an_epoch_also_across_batches(n_rows, batch_size, s
         assert rows[:n_rows].tolist() != rows[n_rows : 2 * n_rows].tolist()
 
 
+@pytest.mark.oracle("Corpus.train", "Corpus.tokenizer", "Corpus.seq_len", "Corpus.documents")
 def test_rows_are_the_text_and_nothing_else(tmp_path, published):
     (tmp_path / "a.txt").write_text("the cat sat\n\non the mat")
     (tmp_path / "b.txt").write_text("hello world")

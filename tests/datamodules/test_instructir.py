@@ -71,6 +71,7 @@ def test_what_is_not_there_is_said(tmp_path, tokenizer):
         set_up(folder, tokenizer, tasks=["official"])
 
 
+@pytest.mark.oracle("InstructIR", "InstructIR.tasks")
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the real data is not beside the repository")
 def test_the_real_half_of_the_benchmark(tokenizer):
     data = InstructIR(path=str(SHARED), tokenizer=tokenizer, tasks=["seed", "seed_query_first", "paraphrase"])

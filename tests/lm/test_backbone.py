@@ -112,6 +112,7 @@ def test_every_fragment_is_tested_above():
 # ---- published
 
 
+@pytest.mark.oracle("PretrainedBackbone", "PretrainedBackbone.name_or_path")
 def test_a_local_folder_gives_the_weights_it_holds_in_train_mode(folder):
     model = PretrainedBackbone(folder).build(tiny_tokenizer())
     assert model.training
@@ -119,6 +120,7 @@ def test_a_local_folder_gives_the_weights_it_holds_in_train_mode(folder):
     torch.testing.assert_close(logits(model), logits(AutoModelForCausalLM.from_pretrained(folder)))
 
 
+@pytest.mark.oracle("PretrainedBackbone.dtype")
 def test_the_dtype_is_ours_unless_auto(tmp_path):
     folder = str(published(tmp_path, dtype="bfloat16"))
     assert PretrainedBackbone(folder).build(tiny_tokenizer()).dtype == torch.float32
@@ -167,6 +169,7 @@ def test_an_attention_that_the_architecture_lacks_is_refused():
         ScratchBackbone("llama", LLAMA, attn_implementation="flash_attention_2").build(tiny_tokenizer())
 
 
+@pytest.mark.oracle("PretrainedBackbone.gradient_checkpointing")
 def test_gradient_checkpointing_changes_memory_not_gradients(folder):
     gradients = []
     for checkpointing in (False, True):
@@ -187,6 +190,7 @@ def test_compiling_blocks_keeps_names(folder):
 # ---- adapters and few bits
 
 
+@pytest.mark.oracle("PretrainedBackbone.lora")
 def test_lora_trains_adapters_only_and_starts_at_the_base(folder):
     model = PretrainedBackbone(folder, lora=LoRA(r=4, dropout=0.1)).build(tiny_tokenizer())
     trained = [name for name, p in model.named_parameters() if p.requires_grad]

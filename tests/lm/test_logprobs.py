@@ -74,6 +74,7 @@ def forests(draw):
     return [node(0, 8) for _ in range(draw(st.integers(1, 2)))]
 
 
+@pytest.mark.oracle("KnowledgeProbe.share_prefixes")
 @pytest.mark.parametrize("family", PROPERTY_FAMILIES)
 @settings(max_examples=30, deadline=None)
 @given(trees=forests(), limit=st.sampled_from([2, 12, 128]), share=st.booleans())

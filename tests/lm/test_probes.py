@@ -90,6 +90,7 @@ def test_unequal_target_tokens():
     assert full == pytest.approx((-9 - 9 + math.log(0.5) + math.log(0.125)) / 4, abs=1e-6)
 
 
+@pytest.mark.oracle("KnowledgeProbing.contexts", "KnowledgeProbing.span_reduction")
 def test_scores_equal_the_models_own_loss_on_each_probe_alone(model):
     tokenizer = letters((("e", "f"),))
     probes = ProbeSet.build(SOME, tokenizer, contexts=True)
@@ -108,6 +109,7 @@ def test_scores_equal_the_models_own_loss_on_each_probe_alone(model):
     np.testing.assert_allclose(score(probes, model), expected, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.oracle("KnowledgeProbing.token_budget")
 @pytest.mark.parametrize("settings", [{"token_budget": 12}, {"shards": 3}, {"contexts": False}, {"swapped": True}])
 def test_packing_and_channels_do_not_change_scores(model, settings):
     whole = ProbeSet.build(SOME, letters(), contexts=True)
@@ -135,6 +137,7 @@ def test_prefixes_are_shared_within_a_record_only():
     assert [len(p.forests[0].tree_starts) for p in (shared, apart)] == [1, 2]
 
 
+@pytest.mark.oracle("KnowledgeProbing.swapped_targets")
 def test_foreign_target_is_scored_on_the_own_context(model):
     probes = ProbeSet.build(SOME, letters(), swapped=True)
     # The next record's target, or the one after it where the next is the same.
@@ -175,6 +178,7 @@ def test_nothing_before_the_target():
     assert probes.clozes[0][0].start == 1
 
 
+@pytest.mark.oracle("KnowledgeProbing.max_context")
 def test_long_context_loses_its_beginning(model):
     cut = ProbeSet.build(SOME, letters(), max_context=4)
     assert max(cloze.start for group in cut.clozes for cloze in group) == 4

@@ -10,6 +10,7 @@ from tests.stand_ins import TEXT, tiny_tokenizer
 from text.errors import UserError
 
 
+@pytest.mark.oracle("BPETokenizer")
 @given(st.text())
 @settings(max_examples=100, deadline=None)
 def test_any_text_survives_a_trained_bpe(text):
@@ -29,6 +30,7 @@ def test_little_text_gives_fewer_entries_than_asked_for_and_says_so_by_its_lengt
     assert 257 <= len(tokenizer) < 300
 
 
+@pytest.mark.oracle("BPETokenizer.special_tokens")
 def test_special_tokens_are_never_split():
     tokenizer = BPETokenizer(vocab_size=290, special_tokens=("<|user|>",)).build(TEXT)
     ids = tokenizer("a<|user|>b<|endoftext|>")["input_ids"]

@@ -25,6 +25,7 @@ def test_too_little_for_an_interval(interval):
     assert np.isnan(interval([]).mean)
 
 
+@pytest.mark.oracle("KnowledgeReport.resamples")
 def test_bootstrap_interval_is_scipys():
     values = np.random.default_rng(1).exponential(size=40)
     ours = bootstrap_interval(values, np.median, resamples=500, seed=3)

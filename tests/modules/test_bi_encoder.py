@@ -111,6 +111,17 @@ def distilled(q, d, batch, tau):
     return nce(q, d, batch, tau) + 0.5 * (teacher * (teacher.log() - student)).sum(-1).mean()
 
 
+@pytest.mark.oracle(
+    "BiEncoder",
+    "BiEncoder.backbone",
+    "BiEncoder.temperature",
+    "BiEncoder.learn_temperature",
+    "BiEncoder.grad_cache_tokens",
+    "BiEncoder.matryoshka_dims",
+    "BiEncoder.bidirectional",
+    "BiEncoder.distill_weight",
+    "BEIR.num_negatives",
+)
 @pytest.mark.parametrize(
     ("loss", "arguments"),
     [
@@ -140,6 +151,7 @@ def test_training_brings_pairs_together(encoder, pairs):
     assert trainer.callback_metrics["train/loss"] < 0.5
 
 
+@pytest.mark.oracle("BEIR")
 def test_a_run_with_dropout_resumes_bit_by_bit(tmp_path, pairs):
     from callbacks import RNGState
 
@@ -244,6 +256,7 @@ def embedded(module: BiEncoder, texts: list[str], format: TextFormat) -> np.ndar
 TEXTS = ["wine cabinets", "i am a designer of kitchens [SEP] spider legs", "oak " * 40]
 
 
+@pytest.mark.oracle("BiEncoder.pooling", "BiEncoder.normalize", "BiEncoder.projection", "SentenceFolder")
 @pytest.mark.parametrize(
     "arguments",
     [{}, {"pooling": "cls", "normalize": False}, {"pooling": "weighted_mean"}, {"pooling": "last", "projection": 5}],

@@ -30,6 +30,7 @@ def run_test(root: Path, folder: Path, monkeypatch, *options: str) -> tuple[dict
     return json.loads((run / "metrics.json").read_text()), run
 
 
+@pytest.mark.oracle("BM25", "BM25.k1", "BM25.b", "BM25.stopwords")
 def test_scores_are_those_of_the_formula():
     passages = ["red wine", "red red cabinets of wine", "spiders"]
     index, score = BM25(k1=1.2, b=0.5, stemmer=None).search(["red spiders"], passages, ["a", "b", "c"])
@@ -44,6 +45,7 @@ def test_scores_are_those_of_the_formula():
     np.testing.assert_allclose(score[0], sorted(expected, reverse=True), rtol=1e-6)
 
 
+@pytest.mark.oracle("BM25.stemmer")
 def test_stems_ties_and_passages_without_a_shared_word():
     passages = ["wines", "wine", "wined", "beer"]
     index, _ = BM25().search(["wine cabinets", "milk"], passages, ["p1", "p2", "p10", "p3"])

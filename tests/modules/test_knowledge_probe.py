@@ -18,6 +18,7 @@ def module():
     return module
 
 
+@pytest.mark.oracle("KnowledgeProbe", "KnowledgeProbe.backbone")
 def test_the_loss_is_that_of_transformers_on_the_same_rows(module, tmp_path):
     rows = token_rows(6)
     expected = module.model(rows, labels=rows).loss.item()

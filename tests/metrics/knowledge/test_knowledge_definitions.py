@@ -136,6 +136,7 @@ def test_a_run_that_stops_before_the_last_exposure_has_no_retainability():
 # ---------------------------------------------------------------- filter and averages
 
 
+@pytest.mark.oracle("KnowledgeReport.iqr_factor")
 def test_a11_a12_iqr():
     assert k.iqr_keep(np.array([0, 1, 2, 3, 100.0])).tolist() == [True] * 4 + [False]
     assert k.iqr_mean(np.array([0, 1, 2, 3, 100.0])) == 1.5
@@ -169,6 +170,7 @@ def test_a15_the_two_estimators():
     assert k.mean_of_ratios(left, gain) == pytest.approx([1.25], abs=1e-6)
 
 
+@pytest.mark.oracle("KnowledgeReport.min_gain")
 def test_a16_probes_without_a_gain_are_dropped():
     left, gain = np.array([[1.0], [0.5]]), np.array([2.0, 0.0])
     assert k.kept_probes(gain).tolist() == [True, False]

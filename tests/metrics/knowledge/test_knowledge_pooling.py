@@ -132,6 +132,7 @@ def test_a_crossed_contrast_cancels_the_passages(tmp_path):
     assert apart["high"] - apart["low"] > 3 * (crossed["high"] - crossed["low"])
 
 
+@pytest.mark.oracle("KnowledgeReport")
 def test_statistics_of_weights_equal_the_plain_definitions(tmp_path):
     from metrics.knowledge import definitions
 
