@@ -51,6 +51,9 @@ class SystemMessageProbe(Callback):
         self._validations += 1
         if (self._validations - 1) % self.every_n_val:
             return
+        self._measure(trainer, pl_module)
+
+    def _measure(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not isinstance(pl_module, ScoresForests):
             raise UserError(f"SystemMessageProbe needs a model with forest_logprobs, not {type(pl_module).__name__}")
         data: Any = trainer.datamodule  # type: ignore[attr-defined]

@@ -75,7 +75,8 @@ class CachedJudge:
         for number, line in enumerate(whole.splitlines(), 1):
             try:
                 record = json.loads(line)
-                known[record.pop("key")] = Verdict(**record)
+                key = record.pop("key")
+                known[key] = Verdict(**record)
             except (ValueError, KeyError, TypeError) as error:
                 raise UserError(f"{self.path}:{number}: not a verdict: {error}. Remove the file to ask anew") from error
         if rest:

@@ -19,6 +19,7 @@ from pydantic import Field
 from text.chat_records import ChatRecord, InstructionRecord, Preference, PromptRecord
 from text.errors import DataFormatError, UserError
 from text.holdouts import Member
+from text.messages import blame
 from text.records import Located, Text
 from text.rubrics import Rubric
 
@@ -95,7 +96,9 @@ class BenchRecord(PromptRecord):
     @classmethod
     def _normal(cls, given: dict[str, Any]) -> None:
         super()._normal(given)
-        if "rubrics" in given and "rubric" not in given:
+        if "rubrics" in given:
+            if "rubric" in given:
+                blame("rubrics", "given, and 'rubric' too: one thing, one name")
             given["rubric"] = given.pop("rubrics")
 
 
