@@ -46,6 +46,8 @@ def build_sharded(
     if mesh.ndim > 1 and mesh["tensor_parallel"].size() > 1:
         raise UserError("tensor parallelism is not supported: set tensor_parallel_size to 1")
     whole = backbone.build(tokenizer) if dist.get_rank() == 0 else None
+    mark = [None if whole is None else backbone.fingerprint(whole)]
+    dist.broadcast_object_list(mark)
     if whole is not None:
         prepare(whole)
     model = _empty(backbone, tokenizer, mesh["data_parallel"], prepare)
@@ -53,9 +55,6 @@ def build_sharded(
     set_model_state_dict(model, state, options=StateDictOptions(full_state_dict=True, broadcast_from_rank0=True))
     _send_buffers(whole, model)
     require_finite(model)
-
-    mark = [None if whole is None else backbone.fingerprint(whole)]
-    dist.broadcast_object_list(mark)
     return model, mark[0]  # type: ignore[return-value]
 
 

@@ -80,8 +80,8 @@ class BackboneModule(ExactLogs):
         self.tokenizer, self.tokenizer_sha256 = tokenizer, tokenizer_sha256(tokenizer)
         if self.device_mesh is None:
             self.model = self.backbone.build(tokenizer)
-            self.prepare_model(self.model)
             self.fingerprint = self.backbone.fingerprint(self.model)
+            self.prepare_model(self.model)
         else:
             from lm.sharding import build_sharded
 
