@@ -1,0 +1,175 @@
+"""Preference pairs and rationales: a step of training and its memory, beside TRL's trainers.
+
+    OMP_NUM_THREADS=1 python benchmarks/preference.py [--quick] [--only shapes memory dialogues reference rationales]
+
+DPO as `main.py fit` runs it (modules/dpo.py on datamodules/preference.py), against TRL's DPOTrainer: the same Llama,
+the same pairs in the same order, AdamW, gradients clipped at 1, sums of the reference computed before. All trainers
+live in one process and take turns step by step (benchmarks/turns.py). Before a ratio is printed they have had the same
+tokens, and the same loss at every step. Peak memory is that of processes that hold one trainer each.
+
+TRL gets what makes it fastest here: SDPA, no checkpointing of gradients, no 16 bits, the fused AdamW; the pairs of a
+step all at once, or fewer at a time, accumulated and sorted by length. Of its other settings, `padding_free` is
+switched off in 1.16, and eager attention and torch.compile were slower. Its fused head scores every position on a CPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.dpo_trainers import (
+    Work,
+    ours,
+    pairs_in_order,
+    save_model,
+    theirs,
+    word_tokenizer,
+    write_dialogues,
+    write_random_pairs,
+)
+from benchmarks.turns import OURS, Turns
+
+Shape = tuple[int, int, int]
+SHAPES: dict[Shape, tuple[float, float]] = {  # tokens of prompt, chosen, rejected: targets of time and of peak memory
+    (256, 64, 16): (4.5, 0.30),
+    (128, 96, 24): (3.8, 0.38),
+    (256, 128, 128): (2.8, 0.36),
+    (64, 96, 96): (2.2, 0.50),
+}
+PAIRS = 4  # of a step
+DIALOGUES = Path("/work/shared/data/hh_rlhf/train.jsonl")
+DIALOGUE_PAIRS, LONGEST, DIALOGUE_TARGET = 8, 512, 2.5
+SAME_LOSS = 2e-4  # of sums of about 1000 nats in float32, after some steps of Adam
+CONSOLE = Console(width=120)
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="a tiny model, three steps: only to see that it runs")
+    parser.add_argument("--steps", type=int, help="of each trainer; the first warms up. Default 7, or 3 with --quick")
+    parser.add_argument("--shapes", type=int, nargs="+", default=range(len(SHAPES)), help="which ones, from 0; all")
+    parser.add_argument("--only", nargs="+", choices=SECTIONS, default=list(SECTIONS), help="sections; default all")
+    parser.add_argument("--alone", nargs=2, help=argparse.SUPPRESS)  # a process with one trainer, for its memory
+    options = parser.parse_args()
+    steps = options.steps or (3 if options.quick else 7)
+    if options.alone:
+        run_alone(options.alone[0], Work(Path(options.alone[1]), PAIRS, steps))
+        return
+    shapes, size = [list(SHAPES)[number] for number in options.shapes], (2, 64) if options.quick else (8, 256)
+    for section in options.only:
+        with tempfile.TemporaryDirectory() as folder:
+            SECTIONS[section](Path(folder), size, shapes, steps)
+
+
+# --- Time: all trainers take turns
+
+
+def take_turns(work: Work, ways: Sequence[int]) -> Turns:
+    """Ours, and TRL's with so many pairs at once; refuses to go on unless the losses agree at every step."""
+    names = {f"TRL, {at_once} at once": at_once for at_once in ways}
+    turns = Turns([OURS, *names])
+    others = [theirs(work, turns, name, at_once) for name, at_once in names.items()]
+    turns.run(partial(ours, work, turns), others)
+    expected = torch.stack(turns.losses[OURS])
+    for name in names:
+        torch.testing.assert_close(torch.stack(turns.losses[name]), expected, atol=SAME_LOSS, rtol=0)
+    return turns
+
+
+def add_rows(table: Table, what: str, turns: Turns, target: float, tokens: np.ndarray | None = None) -> None:
+    """A row for each trainer: seconds a step or tokens a second, and how many times faster ours is."""
+    times = {name: np.array(seconds[1:]) for name, seconds in turns.seconds.items()}
+    best = min((name for name in times if name != OURS), key=lambda name: float(np.median(times[name])))
+    for name, seconds in times.items():
+        values = seconds if tokens is None else tokens / seconds
+        style = "{:.3f}" if tokens is None else "{:,.0f}"
+        shown = [style.format(f(values)) for f in (np.median, np.min, np.max)]
+        ratio = "" if name == OURS else f"{np.median(seconds) / np.median(times[OURS]):.2f}x"
+        goal = f"{target}x" if name == best else ""
+        table.add_row(what, name, shown[0], " - ".join(shown[1:]), ratio, goal, end_section=name == list(times)[-1])
+        what = ""
+
+
+def compare_shapes(folder: Path, size: tuple[int, int], shapes: Sequence[Shape], steps: int) -> None:
+    """Random pairs of given lengths."""
+    save_model(folder / "model", word_tokenizer(), *size)
+    table = Table("prompt / chosen / rejected", "trainer", "seconds a step", "least - most", "to ours", "target")
+    for shape in shapes:
+        write_random_pairs(folder / "pairs.jsonl", shape, PAIRS * steps)
+        turns = take_turns(Work(folder, PAIRS, steps), (PAIRS, 1))
+        add_rows(table, "{} / {} / {}".format(*shape), turns, SHAPES[shape][0])
+    CONSOLE.print(f"DPO, {PAIRS} pairs a step, medians of {steps - 1} steps. Tokens and losses of all agree.", table)
+
+
+def compare_dialogues(folder: Path, size: tuple[int, int], shapes: Sequence[Shape], steps: int) -> None:
+    """Real pairs."""
+    tokenizer = write_dialogues(folder / "pairs.jsonl", DIALOGUES, DIALOGUE_PAIRS * steps, LONGEST)
+    save_model(folder / "model", tokenizer, *size)
+    work = Work(folder, DIALOGUE_PAIRS, steps)
+    pairs = pairs_in_order(work)
+    table = Table("pairs", "trainer", "tokens a second", "least - most", "to ours", "target")
+    turns = take_turns(work, (DIALOGUE_PAIRS, 2, 1))
+    tokens = np.reshape([pair.tokens() for pair in pairs], (steps, DIALOGUE_PAIRS)).sum(axis=1)
+    add_rows(table, "hh-rlhf", turns, DIALOGUE_TARGET, tokens[1:])
+    lengths = [pair.longest() for pair in pairs]
+    about = f"{min(lengths)} to {max(lengths)} tokens, {np.mean(lengths):.0f} on average"
+    CONSOLE.print(f"DPO on real dialogues of {about}, {DIALOGUE_PAIRS} a step. Tokens and losses of all agree.", table)
+
+
+# --- Memory: every trainer by itself
+
+
+def run_alone(way: str, work: Work) -> None:
+    """Train in this process, and print the largest amount of memory that it has ever held."""
+    turns = Turns([way])
+    run = partial(ours, work, turns) if way == OURS else theirs(work, turns, way, int(way.split()[1]))
+    turns.run(run, [])
+    [line] = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")]
+    print(f"peak {line.split()[1]}")
+
+
+def peak(way: str, folder: Path, steps: int) -> float:
+    """Peak resident memory of a process that trains, MiB."""
+    command = [sys.executable, __file__, "--alone", way, str(folder), "--steps", str(steps)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(done.stderr)
+    return int(done.stdout.rsplit("peak ", 1)[1]) / 1024
+
+
+def compare_memory(folder: Path, size: tuple[int, int], shapes: Sequence[Shape], steps: int) -> None:
+    """Peak resident memory, everything that is imported included."""
+    save_model(folder / "model", word_tokenizer(), *size)
+    table = Table("prompt / chosen / rejected", "trainer", "peak, MiB", "ours / this", "target")
+    for shape in shapes:
+        write_random_pairs(folder / "pairs.jsonl", shape, PAIRS * 3)
+        peaks = {way: peak(way, folder, 3) for way in (OURS, f"TRL, {PAIRS} at once", "TRL, 1 at once")}
+        for way, mebibytes in peaks.items():
+            ratio = "" if way == OURS else f"{peaks[OURS] / mebibytes:.2f}"
+            what = "{} / {} / {}".format(*shape) if way == OURS else ""
+            goal = str(SHAPES[shape][1]) if str(PAIRS) in way else ""
+            table.add_row(what, way, f"{mebibytes:,.0f}", ratio, goal, end_section=way == list(peaks)[-1])
+    CONSOLE.print(f"Peak resident memory of DPO, {PAIRS} pairs a step.", table)
+
+
+SECTIONS: dict[str, Callable[[Path, tuple[int, int], Sequence[Shape], int], None]] = {
+    "shapes": compare_shapes,
+    "memory": compare_memory,
+    "dialogues": compare_dialogues,
+}
+
+if __name__ == "__main__":
+    main()
