@@ -149,6 +149,8 @@ class Conversations(LightningDataModule, Generic[T]):
         return self._tables[split]
 
     def _build_tokenizer(self) -> None:
+        if hasattr(self, "tokenizer"):  # it carries the template that the tables were made with
+            return
         module = self.trainer and self.trainer.lightning_module
         source = self.tokenizer_source or own_tokenizer(getattr(module, "backbone", None))
         if isinstance(source, PretrainedTokenizer):
@@ -165,7 +167,7 @@ class Conversations(LightningDataModule, Generic[T]):
     def _training_texts(self, source: TokenizerSource) -> list[str]:
         """Prompts and answers of training as they will be tokenised."""
         without_words = BPETokenizer(eos_token=getattr(source, "eos_token", BPETokenizer.eos_token)).build([])
-        renderer, texts = self.chat.renderer(without_words), []
+        renderer, texts = self.chat.renderer(without_words), list[str]()
 
         def take(example: Example) -> None:
             texts.extend((renderer.prompt_text(example.prompt, example.system), *example.answers))

@@ -15,7 +15,8 @@ from datamodules.records import Source
 from lm.answers import AnswerTable, Example
 from lm.forest import Forest
 from lm.pair_forests import answer_forest
-from text.chat_records import InstructionRecord
+from text.chat_records import ChatRecord, InstructionRecord
+from text.dialogues import PAIR_FORMATS
 from text.records import Located
 
 
@@ -27,6 +28,7 @@ class Instructions(Conversations[AnswerTable]):
 
     Args:
         train: see Conversations; so are the other arguments.
+        format: of the records: ``instructions``, or the chosen answers of ``pairs`` or of whole ``dialogues`` in pairs.
         turns: train on ``all`` answers of a conversation, or on the ``last`` one.
         over_length: ``drop`` leaves out answers that are too long with their prompt; ``truncate`` cuts first the end of
             the answer, and its end token with it, then the beginning of the prompt.
@@ -38,31 +40,35 @@ class Instructions(Conversations[AnswerTable]):
     def __init__(
         self,
         train: Source,
+        format: Literal["instructions", "pairs", "dialogues"] = "instructions",
         turns: Literal["all", "last"] = "all",
         over_length: Literal["drop", "truncate"] = "drop",
         **kwargs: Any,
     ):
         super().__init__(train, **kwargs)
-        self.turns = turns
+        self.format, self.turns = format, turns
         self.limits = replace(self.limits, cut=over_length == "truncate")
 
-    def record_type(self, source: Source, split: str) -> type[InstructionRecord]:
-        """Every source holds instructions."""
-        return InstructionRecord
+    def record_type(self, source: Source, split: str) -> type[ChatRecord]:
+        """The type of the format."""
+        return PAIR_FORMATS.get(self.format, InstructionRecord)
 
-    def examples(self, found: Located[InstructionRecord], notes: Counter[str]) -> Sequence[Example]:
+    def examples(self, found: Located[Any], notes: Counter[str]) -> Sequence[Example] | str:
         """One for every answer that is trained on."""
         record, name = found.record, found.record.id or found.where
-        last = Example(name, record.prompt, (record.output,), (True,), record.system, record.group_id)
+        answer = record.output if isinstance(record, InstructionRecord) else record.chosen
+        if not answer:
+            return "empty answers"
+        last = Example(name, record.prompt, (answer,), (True,), record.system, record.group_id)
         if isinstance(record.prompt, str) or self.turns == "last":
             return [last]
-        of_one = {"group": record.group_id or found.where, "tree": found.where}
+        last = last._replace(group=record.group_id or found.where, tree=found.where)
         earlier = [
-            last._replace(id=f"{name}#{number}", prompt=record.prompt[:number], answers=(message.content,), **of_one)
+            last._replace(id=f"{name}#{number}", prompt=record.prompt[:number], answers=(message.content,))
             for number, message in enumerate(record.prompt)
             if message.role == "assistant" and message.content
         ]
-        return [*earlier, last._replace(**of_one)] if earlier else [last]
+        return [*earlier, last]
 
     def batch(self, table: AnswerTable, rows: Sequence[int]) -> Forest:
         """One path per answer, in the order of ``rows``."""

@@ -21,11 +21,9 @@ from lm.answers import AnswerTable, Example
 from lm.batches import LabelledBatch, PairBatch
 from lm.pair_forests import PairLayout, labelled_forest, pair_forest
 from text.chat_records import AnyRecord, ChatRecord, LabelledRecord, PreferenceRecord
-from text.dialogues import DialogueRecord
+from text.dialogues import PAIR_FORMATS
 from text.errors import DataFormatError, UserError
 from text.records import Located
-
-PAIR_FORMATS: dict[str, type[PreferenceRecord]] = {"pairs": PreferenceRecord, "dialogues": DialogueRecord}
 
 OnIdentical = Literal["error", "drop"]
 OnEmpty = Literal["keep", "drop", "error"]

@@ -12,7 +12,7 @@ import hashlib
 import json
 from array import array
 from collections import Counter
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple, TypeVar
@@ -21,6 +21,7 @@ import numpy as np
 
 from lm.chat import ChatRenderer
 from lm.pair_forests import Answer
+from lm.token_lists import TokenLists
 from text.errors import UserError
 from text.messages import Prompt
 
@@ -60,8 +61,9 @@ class Limits:
         max_prompt_length: of a prompt.
         max_completion_length: of an answer.
         keep_system: a prompt that is cut keeps its system message.
-        cut: first answers lose their end, and with it their end token, then prompts their beginning; if false, records
-            that are too long are left out.
+        cut: first answers lose their end, and with it their end token: they get ``max_completion_length``, or if that
+            is None what their prompt leaves of ``max_length``. Then prompts lose their beginning: they get
+            ``max_prompt_length``, and what the longer answer leaves. If false, records that are too long are left out.
     """
 
     max_length: int | None = 1024
@@ -77,45 +79,16 @@ class Limits:
             if limit is not None and (not isinstance(limit, int) or limit < least):
                 raise UserError(f"data.{name} is {limit!r}: it must be a whole number of at least {least}, or null")
 
-    def room(self, prompt: int) -> int | None:
-        """The most tokens that an answer to a prompt of so many can have."""
-        after = None if self.max_length is None else self.max_length - prompt
-        given = [limit for limit in (after, self.max_completion_length) if limit is not None]
+    def of_answer(self, prompt: int) -> int | None:
+        """The most tokens that an answer to a prompt of so many can have; None for any number.
+
+        An answer that has a maximum of its own is given it, and the prompt what is left. Else it is given what the
+        prompt leaves.
+        """
+        beside = 1 if self.cut and self.max_completion_length is not None else prompt
+        left = None if self.max_length is None else self.max_length - beside
+        given = [limit for limit in (left, self.max_completion_length) if limit is not None]
         return min(given) if given else None
-
-
-class TokenLists:
-    """Many lists of token ids, one after the other."""
-
-    def __init__(self) -> None:
-        self._ids = array("i")
-        self._starts = array("q", [0])
-
-    def append(self, ids: Sequence[int]) -> None:
-        """Add a list."""
-        self._ids.extend(ids)
-        self._starts.append(len(self._ids))
-
-    def __len__(self) -> int:
-        return len(self._starts) - 1
-
-    def __getitem__(self, number: int) -> np.ndarray:
-        """One list, int32; not to be changed."""
-        return self.ids[self._starts[number] : self._starts[number + 1]]
-
-    def length(self, number: int) -> int:
-        """Tokens of one list."""
-        return self._starts[number + 1] - self._starts[number]
-
-    @property
-    def ids(self) -> np.ndarray:
-        """All of them, int32 [T]."""
-        return np.frombuffer(self._ids, np.int32) if self._ids else np.empty(0, np.int32)
-
-    @property
-    def lengths(self) -> np.ndarray:
-        """Tokens of each list, int64."""
-        return np.diff(np.frombuffer(self._starts, np.int64))
 
 
 @dataclass
@@ -209,6 +182,7 @@ class TableMaker:
         self.cut_prompts = 0
         self._waiting: list[tuple[Example, str]] = []
         self._known: dict[bytes, int | str] = {}  # digest of a prompt's text -> its number, or why it is left out
+        self._shorter: dict[tuple[int, int], int] = {}  # number of a prompt, length -> number of the same, cut to it
         self._prompts, self._answers = TokenLists(), TokenLists()
         self._ids: list[str] = []
         self._prompt_of, self._groups, self._trees, self._cut = array("q"), array("q"), array("q"), array("b")
@@ -262,9 +236,9 @@ class TableMaker:
         if most is not None and len(ids) > most:
             if not limits.cut:
                 return "prompts of more than max_prompt_length tokens"
-            kept = self.renderer.system_length(example.prompt, example.system) if limits.keep_system else 0
+            kept = self._kept(example)
             if kept >= most:
-                return "system messages of max_prompt_length tokens or more"
+                return "system messages that leave nothing of their prompt"
             ids = [*ids[:kept], *ids[len(ids) - (most - kept) :]]
             self.cut_prompts += 1
         if limits.max_length is not None and len(ids) >= limits.max_length:
@@ -272,18 +246,43 @@ class TableMaker:
         self._prompts.append(ids)
         return len(self._prompts) - 1
 
+    def _kept(self, example: Example) -> int:
+        """Tokens at the beginning of a prompt that stay when it is cut."""
+        return self.renderer.system_length(example.prompt, example.system) if self.limits.keep_system else 0
+
     def _fit_answers(self, example: Example, prompt: int | str, answers: list[list[int]]) -> None:
+        """Keep a record whose prompt was kept, or count why it is not."""
+        if isinstance(prompt, int):
+            most = self.limits.of_answer(self._prompts.length(prompt))
+            cut = [most is not None and len(ids) > most for ids in answers]
+            if any(cut) and not self.limits.cut:
+                prompt = "answers that exceed max_completion_length, or max_length with their prompt"
+            else:
+                answers = [ids[:most] for ids in answers]
+                prompt = self._beside(max(map(len, answers)), prompt, example)
         if isinstance(prompt, str):
             self.left_out[prompt] += 1
-            return
-        room = self.limits.room(self._prompts.length(prompt))
-        too_long = [room is not None and len(ids) > room for ids in answers]
-        if any(too_long) and not self.limits.cut:
-            self.left_out["answers that exceed max_completion_length, or max_length with their prompt"] += 1
-            return
-        for ids, cut in zip(answers, too_long, strict=True):
-            self._answers.append(ids[:room] if cut else ids)
-            self._cut.append(cut)
+        else:
+            self._keep(example, prompt, answers, cut)
+
+    def _beside(self, answer: int, prompt: int, example: Example) -> int | str:
+        """The number of a prompt that fits beside an answer of so many tokens: its own, or of what is left of it."""
+        if self.limits.max_length is None or (most := self.limits.max_length - answer) >= self._prompts.length(prompt):
+            return prompt
+        if (prompt, most) not in self._shorter:
+            kept = self._kept(example)
+            if kept >= most:
+                return "system messages that leave nothing of their prompt"
+            ids = self._prompts[prompt].tolist()
+            self._prompts.append([*ids[:kept], *ids[len(ids) - (most - kept) :]])
+            self._shorter[prompt, most] = len(self._prompts) - 1
+            self.cut_prompts += 1
+        return self._shorter[prompt, most]
+
+    def _keep(self, example: Example, prompt: int, answers: list[list[int]], cut: list[bool]) -> None:
+        for ids in answers:
+            self._answers.append(ids)
+        self._cut.extend(cut)
         group, tree = (prompt if label is None else label for label in (example.group, example.tree))
         self._ids.append(example.id)
         self._prompt_of.append(prompt)

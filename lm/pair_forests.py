@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from itertools import chain
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -23,7 +23,7 @@ NOTHING = np.zeros(1, np.int64)  # a target for the sake of its source: what it 
 def answer_path(answer: Answer) -> Path:
     """An answer after its prompt, scored from its first token on."""
     prompt, tokens = answer
-    return Path(np.concatenate([prompt, tokens]), len(prompt))
+    return _path([prompt, tokens], len(prompt))
 
 
 def answer_forest(answers: Sequence[Answer], trees: Sequence[Hashable]) -> Forest:
@@ -52,8 +52,8 @@ def pair_forest(
     sides = list(chain.from_iterable(zip(chosen, rejected, strict=True)))
     labels = [label for label in trees for _ in range(2)]
     if layout == "ends":
-        rows = [np.concatenate(side) for side in sides]
-        return Forest.from_paths([Path(np.concatenate([row, NOTHING]), len(row)) for row in rows], labels)
+        ends = [_path([prompt, tokens, NOTHING], len(prompt) + len(tokens)) for prompt, tokens in sides]
+        return Forest.from_paths(ends, labels)
     paths = [answer_path(side) for side in sides]
     if layout == "answers_and_rows":
         paths += [Path(path.tokens, 1) for path in paths[::2]]
@@ -70,7 +70,12 @@ def labelled_forest(answers: Sequence[Answer], trees: Sequence[Hashable]) -> For
         answers: R of them.
         trees: one label per answer; answers of one label have the same prompt.
     """
-    following = np.roll(np.arange(len(answers)), -1)
-    moved = [(own, other) for own, other in enumerate(following) if trees[own] != trees[other]]
+    following = [*range(1, len(answers)), 0]
+    moved = [(own, other) for own, other in enumerate(following[: len(answers)]) if trees[own] != trees[other]]
     mismatched = [(answers[other][0], answers[own][1]) for own, other in moved]
     return answer_forest([*answers, *mismatched], [*trees, *(trees[other] for _, other in moved)])
+
+
+def _path(parts: Sequence[np.ndarray], scored_from: int) -> Path:
+    tokens: Any = np.concatenate(parts)  # as good as the sequence of numbers that a path asks for
+    return Path(tokens, scored_from)

@@ -36,6 +36,9 @@ class DialogueRecord(PreferenceRecord):
         super()._normal(given)
 
 
+PAIR_FORMATS: dict[str, type[PreferenceRecord]] = {"pairs": PreferenceRecord, "dialogues": DialogueRecord}
+
+
 def read_dialogue(text: Any, field: str) -> list[Message]:
     """The turns of a dialogue that the assistant ends, each without the one space that follows its mark.
 

@@ -2,12 +2,11 @@
 
 import copy
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lm.answers import TOGETHER, AnswerTable, Example, Limits, TableMaker, TokenLists
+from lm.answers import TOGETHER, AnswerTable, Example, Limits, TableMaker
 from lm.chat import ChatFormat, TemplateRefusal
 from tests.stand_ins import tiny_tokenizer
 from text.chat_records import Message
@@ -36,16 +35,6 @@ def ids(text):
 
 
 EOS = tiny_tokenizer().eos_token_id
-
-
-@given(st.lists(st.lists(st.integers(0, 2**31 - 1), max_size=5), max_size=9))
-def test_lists_come_back_as_they_were(lists):
-    kept = TokenLists()
-    for one in lists:
-        kept.append(one)
-    assert [kept[n].tolist() for n in range(len(kept))] == lists
-    assert kept.lengths.tolist() == [kept.length(n) for n in range(len(kept))] == [len(one) for one in lists]
-    assert (kept.ids.dtype, len(kept.ids)) == (np.int32, sum(map(len, lists)))
 
 
 def test_equal_prompts_are_kept_once():
@@ -99,6 +88,22 @@ def test_then_prompts_lose_their_beginning_the_same_for_both_answers():
     assert made.cut_prompts == 1
 
 
+def test_answers_with_a_maximum_of_their_own_are_given_it_and_the_prompt_what_is_left():
+    prompt, most = "the brown fox", 6
+    size = len(ids(prompt))
+    limits = Limits(max_length=size - 2 + most, max_prompt_length=None, max_completion_length=most)
+    table, made = table_of(example(prompt, LONG, "."), example(prompt, ".", "."), limits=limits)
+    assert size > 2
+    assert [part.tolist() for part in table.answer(0, 0)] == [ids(prompt)[2:], ids(LONG)[:most]]
+    assert [part.tolist() for part in table.answer(0, 1)] == [ids(prompt)[2:], [*ids("."), EOS]]
+    assert table.answer(1, 0)[0].tolist() == ids(prompt)  # beside short answers it is whole
+    assert (made.cut_prompts, table.cut.tolist()) == (1, [True, False, False, False])
+    table, made = table_of(example(".", LONG, system=LONG), limits=Limits(len(ids(LONG)) + 4, None, most))
+    assert made.left_out == {"system messages that leave nothing of their prompt": 1}
+    narrow, _ = table_of(example(prompt, LONG), limits=Limits(size + 1, None, 40))
+    assert [len(part) for part in narrow.answer(0)] == [1, size]
+
+
 def test_a_prompt_that_is_cut_keeps_its_system_message():
     separate = {"system_separator": "\n"}
     kept = ids("the dog\n")
@@ -108,7 +113,7 @@ def test_a_prompt_that_is_cut_keeps_its_system_message():
     table, _ = table_of(example(LONG, system="the dog"), limits=Limits(None, most, keep_system=False), **separate)
     assert table.answer(0)[0].tolist() == ids(f"the dog\n{LONG}")[-most:]
     _, made = table_of(example(LONG, system="the dog"), limits=Limits(None, len(kept)), **separate)
-    assert made.left_out == {"system messages of max_prompt_length tokens or more": 1}
+    assert made.left_out == {"system messages that leave nothing of their prompt": 1}
 
 
 def test_what_does_not_fit_is_left_out_and_counted():

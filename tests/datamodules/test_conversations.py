@@ -1,0 +1,345 @@
+"""What all answered prompts share: sources, tokenizers, faults and losses of records, orders, exact resume."""
+
+import json
+import re
+from collections import Counter
+from itertools import chain
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from lightning.pytorch import LightningModule
+
+from datamodules import Instructions, LabelledAnswers, PreferencePairs
+from datamodules.loading import Position
+from lm.chat import PLAIN_TEMPLATE, ChatFormat
+from lm.tokenizer import BPETokenizer
+from tests.conversation_files import first_batch, jsonl, set_up, shown, tiny, trained_by
+from tests.stand_ins import tiny_tokenizer
+from tests.stand_ins import trainer as quiet_trainer
+from text.errors import DataFormatError, UserError
+from worlds import Manners
+
+BPE = BPETokenizer(vocab_size=400)
+EOS = "<|endoftext|>"
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("SEEDLING_CACHE", str(tmp_path / "cache"))
+
+
+def pair(prompt, chosen="good", rejected="bad", **more):
+    return {"prompt": prompt, "chosen": chosen, "rejected": rejected, **more}
+
+
+def pairs(tmp_path, *records, **options):
+    layout = {key: options.pop(key) for key in ("ranks", "accumulation", "rank", "stage") if key in options}
+    file = jsonl(tmp_path / "pairs.jsonl", *(records or [pair(f"p{n}") for n in range(20)]))
+    return set_up(PreferencePairs(file, tokenizer=tiny(tmp_path), **options), **layout)
+
+
+# --- sources and tokenizers -------------------------------------------------------------------------------------------
+
+
+def test_a_world_serves_every_split_and_a_file_replaces_it(tmp_path):
+    data = set_up(PreferencePairs(Manners(pairs=40), tokenizer=BPE, batch_size=8))
+    assert [len(data.table(split)) for split in ("train", "val", "test")] == [40, 4, 4]
+    file = jsonl(tmp_path / "a.jsonl", *[pair(str(n)) for n in range(8)])
+    data = set_up(PreferencePairs(file, tokenizer=BPE))
+    assert (len(data.table("train")), data.table("val"), data.val_dataloader()) == (8, None, [])
+    data = set_up(PreferencePairs(file, val=file, tokenizer=BPE), stage="validate")
+    assert len(data.val_dataloader()) == 1
+    data = set_up(PreferencePairs(file, test=file, tokenizer=BPE), stage="test")
+    assert len(data.test_dataloader()) == 1
+
+
+def test_a_trained_tokenizer_reads_the_prompts_as_they_are_rendered(tmp_path):
+    words = [{"role": "user", "content": "xyzzy xyzzy"}]
+    file = jsonl(tmp_path / "a.jsonl", *[{"prompt": words, "completion": f"quux {n}"} for n in range(20)])
+    data = set_up(Instructions(file, tokenizer=BPE, batch_size=4))
+    assert {"xyzzy", "quux", "assistant"} <= {token.strip("Ġ") for token in data.tokenizer.get_vocab()}
+    assert data.tokenizer.chat_template == PLAIN_TEMPLATE
+    before, scored = shown(first_batch(data), data.tokenizer)[0]
+    assert before == "user:\nxyzzy xyzzy\nassistant:\n"
+    assert re.fullmatch(r"quux \d+<\|endoftext\|>", scored)
+    again = set_up(Instructions(file, tokenizer=BPE, batch_size=4))
+    assert again.tokenizer_sha256 == data.tokenizer_sha256
+    other = set_up(
+        Instructions(file, tokenizer=BPE, batch_size=4, chat=ChatFormat(template="{{ messages[0].content }}"))
+    )
+    assert other.tokenizer_sha256 != data.tokenizer_sha256
+
+
+def test_no_tokenizer_means_the_backbones_own(tmp_path):
+    source = tiny(tmp_path)
+
+    class Backbone:
+        tokenizer_name = source.name_or_path
+
+        def tokenizer_at(self, name):
+            return type(source)(name)
+
+    module = type("Module", (), {"backbone": Backbone()})()
+    file = jsonl(tmp_path / "a.jsonl", *[pair(str(n)) for n in range(8)])
+    data = set_up(PreferencePairs(file), module=module)
+    assert data.tokenizer.get_vocab() == tiny_tokenizer().get_vocab()
+    with pytest.raises(UserError, match=r"data.tokenizer is null.*this backbone has none: give class_path BPE"):
+        set_up(PreferencePairs(file))
+
+
+def test_fields_may_have_other_names(tmp_path):
+    file = jsonl(tmp_path / "maths.jsonl", *[{"question": f"q{n}", "answer": "a", "prompt": "x"} for n in range(8)])
+    options = {"tokenizer": tiny(tmp_path), "field_map": {"prompt": "question", "output": "answer"}}
+    data = set_up(Instructions(file, **options))
+    assert {before for before, _ in shown(first_batch(data), data.tokenizer)} == {f"q{n}" for n in range(8)}
+
+
+# --- faults and losses ------------------------------------------------------------------------------------------------
+
+
+def test_every_fault_is_told_with_its_place_up_to_twenty(tmp_path):
+    bad = [
+        "not json",
+        pair("p", chosen=3),
+        pair("p", chosen="same", rejected="same"),
+        {"prompt": "p", "chosen": "c"},
+        pair([{"role": "user", "content": "u"}, {"role": "assistant", "content": "a"}]),
+        pair([{"role": "robot", "content": "u"}]),
+        pair("p", ref_chosen_logp=-1.0),
+    ]
+    with pytest.raises(DataFormatError) as caught:
+        pairs(tmp_path, pair("fine"), *bad)
+    path = tmp_path / "pairs.jsonl"
+    starts = [
+        f"{path}:2: column",
+        f"{path}:3: field 'chosen': should be text or a list of messages",
+        f"{path}:4: field 'rejected': the same as 'chosen', so nothing is preferred (on_identical: drop",
+        f"{path}:5: field 'rejected': missing. A PreferenceRecord needs 'prompt' and 'chosen' and 'rejected'",
+        f"{path}:6: field 'prompt': the last message of a prompt is the user's",
+        f"{path}:7: field 'prompt': [0].role: should be 'system', 'user' or 'assistant', not 'robot'",
+        f"{path}:8: field 'ref_rejected_logp': missing",
+    ]
+    told = sorted(caught.value.problems)
+    assert [line[: len(start)] for line, start in zip(told, starts, strict=True)] == starts
+    with pytest.raises(DataFormatError) as caught:
+        pairs(tmp_path, *(pair("p", "same", "same") for _ in range(30)))
+    assert len(caught.value.problems) == DataFormatError.SHOWN
+
+
+def test_a_prompt_that_the_template_refuses_is_told_with_its_place(tmp_path):
+    chat = ChatFormat(template="{{ raise_exception('too short') if messages[0]['content'] == 'x' else 'fine' }}")
+    with pytest.raises(
+        DataFormatError, match=r"pairs.jsonl:2: field 'prompt': the chat template refuses these messages: too"
+    ):
+        pairs(tmp_path, pair("long"), pair("x"), chat=chat)
+
+
+def test_unknown_fields_are_listed_once(tmp_path, caplog):
+    with caplog.at_level("INFO", logger="lightning.pytorch"):
+        pairs(tmp_path, *(pair(f"p{n}", score=n, **{"annotator": "x"} if n % 2 else {}) for n in range(9)))
+    assert [line for line in caplog.messages if "read over" in line] == [
+        f"{tmp_path}/pairs.jsonl: fields read over: annotator, score"
+    ]
+
+
+def test_what_is_too_long_is_left_out_and_counted_up_to_a_fraction(tmp_path):
+    records = [pair(f"p{n}") for n in range(30)] + [pair("long " * 40)]
+    data = pairs(tmp_path, *records, max_length=40, max_prompt_length=None)
+    assert data.dropped == {"prompts of max_length tokens or more": 1}
+    assert len(data.table("train")) == 30
+    expected = (
+        r"pairs.jsonl: 1 of 31 records are too long \(1 prompts of max_length tokens or more\), which is more than"
+    )
+    with pytest.raises(UserError, match=expected):
+        pairs(tmp_path, *records, max_length=40, max_prompt_length=None, max_drop_fraction=0.01)
+    with pytest.raises(UserError, match=r"nothing is left of 2 records \(2 identical answers\)"):
+        pairs(tmp_path, *(pair("p", "same", "same") for _ in range(2)), on_identical="drop")
+    with pytest.raises(DataFormatError, match=r"pairs.jsonl:1: empty: at least one PreferenceRecord is needed"):
+        pairs(tmp_path, "")
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-3, 3) | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["role", "content", "x"]), inner),
+    max_leaves=6,
+)
+MESSAGES = st.lists(
+    st.fixed_dictionaries({"role": st.sampled_from(["user", "assistant", "system"]), "content": st.text(max_size=5)})
+)
+FIELDS = (
+    "id group_id prompt system chosen rejected margin weight ref_chosen_logp ref_rejected_logp preference_set output "
+)
+FIELDS += "label completion messages instruction input response system_prompt user_prompt source context_mismatch"
+KINDS = {
+    PreferencePairs: {
+        "prompt": "p",
+        "chosen": "c",
+        "rejected": "r",
+        "ref_chosen_logp": -1.0,
+        "ref_rejected_logp": -2.0,
+    },
+    LabelledAnswers: {"prompt": "p", "completion": "c", "label": True},
+    Instructions: {"prompt": "p", "output": "o"},
+}
+
+
+@st.composite
+def mutated_lines(draw, record):
+    lines = []
+    for _ in range(draw(st.integers(1, 4))):
+        changed = dict(record)
+        for _ in range(draw(st.integers(0, 2))):
+            key = draw(st.sampled_from(FIELDS.split()))
+            if draw(st.booleans()):
+                changed[key] = draw(JSON | MESSAGES)
+            else:
+                changed.pop(key, None)
+        line = bytearray(json.dumps(changed).encode())
+        if draw(st.integers(0, 3)) == 0:
+            at = draw(st.integers(0, len(line)))
+            line[at : at + draw(st.integers(0, 3))] = draw(st.binary(max_size=3))
+        lines.append(bytes(line))
+    return lines
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(drawn=st.data(), dialogues=st.booleans())
+@pytest.mark.filterwarnings("ignore:.*answers were given to different conversations")
+def test_fuzz_records_are_taken_or_told_with_their_place(tmp_path, kind, drawn, dialogues):
+    path = tmp_path / "fuzz.jsonl"
+    path.write_bytes(b"\n".join(drawn.draw(mutated_lines(KINDS[kind]))))
+    options = {"format": "dialogues"} if dialogues and kind is not Instructions else {}
+    (tmp_path / "t").mkdir(exist_ok=True)
+    data = trained_by(kind(str(path), tokenizer=tiny(tmp_path / "t"), **options))
+    told = []
+    try:
+        data.setup("fit")
+    except DataFormatError as error:
+        told = error.problems
+    except UserError as error:  # of the file as a whole
+        told = (
+            [f"{path}:1: {error}"] if re.search("nothing is left|others have|some are messages", str(error)) else ["?"]
+        )
+    assert bool(told) != bool(data._tables)
+    assert all(re.fullmatch(re.escape(str(path)) + r":[1-9]\d*: \S.*", line, re.DOTALL) for line in told)
+
+
+# --- batches ----------------------------------------------------------------------------------------------------------
+
+
+def met(data, steps, accumulation=1):
+    """The ids of each optimizer step, micro-batch by micro-batch."""
+    loader = data.train_dataloader()
+    numbers = [(s, a) for s in range(steps) for a in range(accumulation)]
+    return [loader.batch_at(Position(s * accumulation + a, s * accumulation + a, s)).ids for s, a in numbers]
+
+
+@pytest.mark.parametrize("budget", [{"batch_size": 8}, {"max_tokens": 60}])
+def test_a_step_does_not_depend_on_how_it_is_split(tmp_path, budget):
+    records = [pair(f"prompt {n // 3}", f"good {n}") for n in range(40)]
+    whole = met(pairs(tmp_path, *records, **budget), 24)
+    for ranks, accumulation in ((1, 4), (2, 2)):
+        parts = [
+            met(pairs(tmp_path, *records, ranks=ranks, accumulation=accumulation, rank=rank, **budget), 6, accumulation)
+            for rank in range(ranks)
+        ]
+        dealt = [ids for micro in zip(*parts, strict=True) for ids in micro]
+        if "batch_size" in budget:
+            dealt = [list(chain(*dealt[n : n + 4])) for n in range(0, len(dealt), 4)]
+            assert dealt == whole[:6]
+        else:
+            assert dealt == whole
+    assert met(pairs(tmp_path, *records, seed=1, **budget), 4) != whole[:4]
+
+
+def test_pairs_of_a_prompt_share_a_tree_and_come_once_an_epoch(tmp_path):
+    records = [pair(f"prompt {n % 4}", f"good {n}") for n in range(12)]
+    data = pairs(tmp_path, *records, batch_size=6)
+    steps = met(data, 2)
+    assert sorted(steps[0] + steps[1]) == sorted(f"{tmp_path}/pairs.jsonl:{n + 1}" for n in range(12))
+    prompts = [(int(id.rpartition(":")[2]) - 1) % 4 for id in steps[0] + steps[1]]
+    assert prompts == sorted(prompts, key=prompts.index)  # side by side
+    first = first_batch(data)
+    assert len(first.forest.tree_starts) == len(set(prompts[:6])) == 2
+    variants = [pair(f"{n}", f"good {n}", instruction_id=f"i{n // 2}") for n in range(12)]
+    groups = [
+        (int(id.rpartition(":")[2]) - 1) // 2 for ids in met(pairs(tmp_path, *variants, batch_size=6), 2) for id in ids
+    ]
+    assert groups == sorted(groups, key=groups.index)
+
+
+@pytest.mark.parametrize("budget", [{"batch_size": 4}, {"max_tokens": 60}])
+def test_validation_sees_every_record_once_over_the_ranks(tmp_path, budget):
+    file = jsonl(tmp_path / "val.jsonl", *[pair(f"p{n // 2}", f"good {n}") for n in range(13)])
+    for ranks in (1, 2, 4):
+        seen = [
+            [batch.rows.tolist() for batch in pairs(tmp_path, val=file, ranks=ranks, rank=r, **budget).val_dataloader()]
+            for r in range(ranks)
+        ]
+        assert len({len(batches) for batches in seen}) == 1
+        assert Counter(row for batches in seen for rows in batches for row in rows) == Counter(range(13))
+
+
+def test_impossible_sizes_are_refused_with_a_remedy(tmp_path):
+    file = jsonl(tmp_path / "a.jsonl", pair("p"))
+    for options, expected in (
+        ({"batch_size": 8, "max_tokens": 9}, "data.batch_size and data.max_tokens: give one"),
+        ({"batch_size": 0}, "data.batch_size is 0: it must be a whole number of at least 1"),
+        ({"seed": None}, "data.seed is None"),
+        ({"max_length": 1}, "data.max_length is 1: it must be a whole number of at least 2, or null"),
+    ):
+        with pytest.raises(UserError, match=expected):
+            PreferencePairs(file, **options)
+    with pytest.raises(
+        UserError, match=r"a.jsonl: 1 pairs do not fill one optimizer step: give more, or a smaller batch"
+    ):
+        set_up(PreferencePairs(file, tokenizer=tiny(tmp_path))).train_dataloader()
+    with pytest.raises(UserError, match=r"20 pairs do not fill one optimizer step"):
+        pairs(tmp_path, max_tokens=1000).train_dataloader() and pairs(
+            tmp_path, max_tokens=1000, accumulation=2
+        ).train_dataloader()
+    with pytest.raises(
+        UserError, match="batch_size 8 is that of an optimizer step over all devices: it must be a multiple"
+    ):
+        pairs(tmp_path, accumulation=3).train_dataloader()
+
+
+class Seen(LightningModule):
+    """Learns a number from the forests it sees, and remembers them."""
+
+    pair_layout = "answers_and_rows"
+
+    def __init__(self):
+        super().__init__()
+        self.number = torch.nn.Parameter(torch.zeros(()))
+        self.seen = []
+
+    def training_step(self, batch, batch_idx):
+        self.seen.append((batch.ids, len(batch.forest)))
+        return (batch.forest.input_ids.float().mean() - self.number).square()
+
+    def configure_optimizers(self):
+        return torch.optim.Adam(self.parameters(), lr=0.1)
+
+
+def fit(folder, steps, checkpoint=None, **budget):
+    data = PreferencePairs(Manners(pairs=50), tokenizer=BPE, **budget)
+    module, trainer = Seen(), quiet_trainer(folder, max_steps=steps, accumulate_grad_batches=2, limit_val_batches=0)
+    trainer.fit(module, data, ckpt_path=checkpoint)
+    trainer.save_checkpoint(folder / f"{steps}.ckpt")
+    return module, data
+
+
+@pytest.mark.parametrize("budget", [{"batch_size": 8}, {"max_tokens": 200}])
+def test_a_resumed_run_sees_what_an_uninterrupted_one_sees(tmp_path, budget):
+    whole, data = fit(tmp_path, 14, **budget)
+    assert len(data.train_dataloader()) < 14  # so the run crosses epochs
+    first, _ = fit(tmp_path, 5, **budget)
+    second, _ = fit(tmp_path, 14, tmp_path / "5.ckpt", **budget)
+    assert first.seen + second.seen == whole.seen
+    assert torch.equal(second.number, whole.number)
+    assert all(paths == 3 * len(ids) for ids, paths in whole.seen)  # the layout that the module reads
+    torch.load(tmp_path / "14.ckpt", weights_only=True)
