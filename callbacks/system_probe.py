@@ -8,7 +8,6 @@ how they are scored.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, cast
 
 import numpy as np
 import torch
@@ -54,13 +53,13 @@ class SystemMessageProbe(Callback):
         self._measure(trainer, pl_module)
 
     def _measure(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not isinstance(pl_module, ScoresForests):
-            raise UserError(f"SystemMessageProbe needs a model with forest_logprobs, not {type(pl_module).__name__}")
-        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        model, data, device = pl_module, trainer.datamodule, pl_module.device  # type: ignore[attr-defined]
+        if not isinstance(model, ScoresForests):
+            raise UserError(f"SystemMessageProbe needs a model with forest_logprobs, not {type(model).__name__}")
         swaps = swapped_prompts(data.table("val"), self.max_items)
         with trainer.precision_plugin.forward_context():
-            gain = system_gain(cast(ScoresForests, pl_module), swaps, self.max_tokens, pl_module.device)
-        pl_module.log("probe/system_gain", gain, rank_zero_only=True, batch_size=1)
+            gain = system_gain(model, swaps, self.max_tokens, device)
+        self.log("probe/system_gain", gain, rank_zero_only=True, batch_size=1)
 
     def state_dict(self) -> dict[str, int]:
         """How many validations there were: a resumed run measures at the same ones."""

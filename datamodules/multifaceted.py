@@ -93,7 +93,7 @@ class _Variants(Conversations):
         if self.opening is not None and record.system is None and record.preference_set:
             stated = system_message(record.preference_set, self.opening)
             found = replace(found, record=record.model_copy(update={"system": stated}))
-        return super().examples(found, notes)
+        return super().examples(found, notes)  # type: ignore[safe-super]  # of the class it is mixed into
 
     @cached_property
     def _parts(self) -> dict[bool, Part]:

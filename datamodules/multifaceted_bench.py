@@ -39,7 +39,7 @@ class MultifacetedPrompts(Prompts):
     @property
     def instances(self) -> Sequence[Located[BenchRecord]]:
         """What is asked, by row."""
-        return self.records
+        return self.records  # type: ignore[return-value]  # of this class's own `_read`
 
     def setup(self, stage: str) -> None:
         """Reads the instances, and tokenises them or finds their answers."""
@@ -56,4 +56,5 @@ class MultifacetedPrompts(Prompts):
         return self.predict_dataloader()
 
     def _read(self) -> list[Located[Any]]:
-        return read_records(self.source, BenchRecord.with_names(self.field_map), self.split)
+        source: Any = self.source
+        return read_records(source, BenchRecord.with_names(self.field_map), self.split)

@@ -173,6 +173,7 @@ class ValueMessages(World):
                 yield _record(f"{split}.{number}.{place}", words, message)
 
     def _asked(self, test: str) -> Iterator[dict]:
+        plain: Iterator[dict]
         if test == "no_system":
             plain = (_record(f"{test}.{n}.0", self._instruction(test, n), ()) for n in range(self.tested))
         else:
