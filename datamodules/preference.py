@@ -233,8 +233,10 @@ class LabelledAnswers(Conversations[LabelledTable]):
     def record_type(self, source: Source, split: str) -> type[ChatRecord]:
         """The type of the format, or of what the first record looks like."""
         if self.format == "auto":
-            first = next(iter_records(source, AnyRecord, split)).record.model_extra or {}
-            return PreferenceRecord if (self.field_map or {}).get("chosen", "chosen") in first else LabelledRecord
+            first = next(iter_records(source, AnyRecord, split), None)
+            chosen = (self.field_map or {}).get("chosen", "chosen")
+            is_pair = first is not None and chosen in (first.record.model_extra or {})
+            return PreferenceRecord if is_pair else LabelledRecord
         return PAIR_FORMATS.get(self.format, LabelledRecord)
 
     def examples(self, found: Located[Any], notes: Counter[str]) -> Sequence[Example] | str:

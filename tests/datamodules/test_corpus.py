@@ -229,9 +229,8 @@ def test_no_tokenizer_means_the_backbones_own(tmp_path, published):
         data.trainer = SimpleNamespace(lightning_module=SimpleNamespace(backbone=backbone))
         with pytest.raises(UserError, match="this backbone has none: give class_path BPETokenizer"):
             data.prepare_data()
-    data.trainer = SimpleNamespace(
-        lightning_module=SimpleNamespace(backbone=SimpleNamespace(tokenizer_name=published.name_or_path, revision=None))
-    )
+    own = SimpleNamespace(tokenizer_name=published.name_or_path, tokenizer_at=PretrainedTokenizer, revision=None)
+    data.trainer = SimpleNamespace(lightning_module=SimpleNamespace(backbone=own))
     data.prepare_data()
     assert data.tokenizer_sha256 == tokenizer_sha256(tiny_tokenizer())
 
