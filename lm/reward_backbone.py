@@ -87,6 +87,10 @@ class RewardBackbone(Backbone):
         """Whether the rewards of the model as built mean anything."""
         return False
 
+    def scale(self) -> dict[str, float] | None:
+        """Mean and standard deviation of the rewards of a trained head, if they are known."""
+        return None
+
 
 @dataclass(frozen=True)
 class PretrainedReward(RewardBackbone, PretrainedBackbone):
@@ -117,6 +121,10 @@ class TrainedReward(RewardBackbone, TrainedBackbone):
     def head_is_trained(self, model: nn.Module) -> bool:
         """Whether the run was one of a reward model."""
         return "reward" in self.about()
+
+    def scale(self) -> dict[str, float] | None:
+        """As the run measured them at its last validation."""
+        return self.about().get("reward")
 
 
 KINDS: dict[type, type] = {

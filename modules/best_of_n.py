@@ -1,6 +1,6 @@
 """Best-of-N sampling: of N answers to a prompt, the one that a reward model likes best (arXiv 2405.17977, section 5).
 
-This file knows prompts and how many answers are drawn. How answers are rated is in lm/best_of_n.py, where they go in
+This file knows prompts and how many answers are drawn. How answers are rated is in lm/rating.py, where they go in
 callbacks/responses.py.
 """
 
@@ -13,9 +13,10 @@ import torch.distributed as dist
 
 from lm.backbone import Backbone
 from lm.batches import PromptBatch
-from lm.best_of_n import Best, Rater, Rewards, best_of_n, judged
+from lm.best_of_n import Best, best_of_n, judged
 from lm.chat import ChatFormat
 from lm.generation import Decoding, PlainEngine
+from lm.rating import Rater, Rewards
 from lm.sampling import seed_of
 from metrics.best_of_n import best_of_n_curve
 from modules.language_module import LanguageModule
@@ -34,7 +35,8 @@ class BestOfN(LanguageModule):
         n: answers that are drawn; up to 64 in the paper.
         decoding: how; temperature 1, top_p 0.9 and a repetition penalty of 1.03 in the paper's script.
         reward_chat: the template and system mode that the reward model was trained with.
-        max_length: tokens that the reward model reads of a prompt with an answer. Prompts are cut, answers never.
+        max_length: tokens that the reward model reads of a prompt with an answer; null is its context. Prompts are
+            cut, answers never.
         seed: of the draws.
         max_batch_tokens: tokens that either model holds at once.
 
@@ -50,7 +52,7 @@ class BestOfN(LanguageModule):
         n: int = 16,
         decoding: Decoding = Decoding(1024, temperature=1.0, top_p=0.9, repetition_penalty=1.03),  # noqa: B008  frozen
         reward_chat: ChatFormat = ChatFormat(),  # noqa: B008  frozen
-        max_length: int = 2048,
+        max_length: int | None = 2048,
         seed: int = 0,
         max_batch_tokens: int = 16384,
     ):
@@ -73,7 +75,8 @@ class BestOfN(LanguageModule):
     @cached_property
     def rater(self) -> Rater:
         """What judges; whole on every rank."""
-        return Rater(self.reward_backbone, self.reward_chat, self.max_length, self.max_batch_tokens, self.device)
+        limits = self.max_length, self.max_batch_tokens
+        return Rater.of(self.reward_backbone, self.reward_chat, self.device, *limits)
 
     def on_predict_start(self) -> None:
         """Nothing is rated yet; a reward model that is none is refused before anything is written."""

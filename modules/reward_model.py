@@ -8,6 +8,7 @@ Legend: P paths (chosen and rejected of pair i at 2 i and 2 i + 1), B pairs.
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any, Literal
 
 import torch
@@ -15,8 +16,9 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor
 
 from lm.backbone import Backbone
-from lm.batches import PairBatch
+from lm.batches import PairBatch, PromptBatch
 from lm.protocols import PairLayout
+from lm.rating import Rated, Rater, answer_of
 from lm.reward_backbone import RewardBackbone, reward_backbone
 from lm.rewards import forest_rewards
 from losses.preference import reward_model_loss
@@ -130,25 +132,41 @@ class RewardModel(BackboneModule):
         means["rewards/std"] = (square - means["rewards/mean"] ** 2).clamp(min=0).sqrt()
         return means
 
-    def predict_step(self, batch: PairBatch, batch_idx: int) -> list[dict[str, Any]]:
-        """The rewards of both answers of each pair, in plain values."""
-        sides = [self.scaled(rewards_B).tolist() for rewards_B in self.rewards(batch)]
-        named = zip(batch.ids, *sides, strict=True)
-        return [{"id": id, "chosen_reward": chosen, "rejected_reward": rejected} for id, chosen, rejected in named]
+    def predict_step(self, batch: PromptBatch, batch_idx: int) -> list[Rated]:
+        """The rewards of answers that come with their prompts, as ``response``, ``completion`` or ``output``."""
+        answers = [[answer_of(record)] for record in batch.records]
+        rewards = [self.scaled(reward) for (reward,) in self.rater.rate(batch.records, answers)]
+        return [
+            Rated(record, *answer, reward)
+            for record, answer, reward in zip(batch.records, answers, rewards, strict=True)
+        ]
 
-    def scaled(self, rewards: Tensor) -> Tensor:
-        """Rewards as they are given away.
+    @cached_property
+    def rater(self) -> Rater:
+        """What rates answers, with prompts rendered as the data renders them."""
+        return Rater(self.model, self.trainer.datamodule.renderer)  # type: ignore[attr-defined]
+
+    def scaled(self, reward: float | None) -> float | None:
+        """A reward as it is given away.
 
         Raises:
-            UserError: if they are to be normalised and there was no validation.
+            UserError: if it is to be normalised and there was no validation.
         """
-        if not self.normalize:
-            return rewards
+        if reward is None or not self.normalize:
+            return reward
         if not self.reward_std > 0:
             raise UserError("normalize: the checkpoint knows no mean and deviation of rewards: train with data.val")
-        return (rewards - self.reward_mean) / self.reward_std
+        return float((reward - self.reward_mean) / self.reward_std)
 
     # ------------------------------------------------------------------------------------------- its checkpoints
+
+    def configure_model(self) -> None:
+        """Build the model; the run of a reward model brings its scale along."""
+        built = self.model is not None
+        super().configure_model()
+        if not built and (scale := self.backbone.scale()) is not None:
+            self.reward_mean.fill_(scale["mean"])
+            self.reward_std.fill_(scale["std"])
 
     def on_train_start(self) -> None:
         """From here on the head means something."""

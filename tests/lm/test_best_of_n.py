@@ -8,9 +8,10 @@ from transformers import AutoModelForSequenceClassification
 
 from lm.backbone import PretrainedBackbone
 from lm.batches import PromptBatch
-from lm.best_of_n import Best, Rater, best_of, best_of_n, judged
+from lm.best_of_n import Best, best_of, best_of_n, judged
 from lm.chat import ChatFormat
 from lm.generation import Decoding, Sample
+from lm.rating import Rater
 from tests.stand_ins import published, scratch, tiny_tokenizer
 from text.errors import UserError
 
@@ -31,7 +32,7 @@ def folder(tmp_path_factory):
 
 
 def rater(folder, max_length=60, max_tokens=1000, **format) -> Rater:
-    return Rater(PretrainedBackbone(folder), ChatFormat(**format), max_length, max_tokens, "cpu")
+    return Rater.of(PretrainedBackbone(folder), ChatFormat(**format), "cpu", max_length, max_tokens)
 
 
 def own_reward(folder, text: str | list[int]) -> float:
@@ -75,7 +76,7 @@ def test_prompts_are_cut_on_their_left_and_answers_never(folder):
         expected = [own_reward(folder, ids[-room:] + answer) for answer in tokens]
         assert list(found) == pytest.approx(expected, abs=1e-5)
     with pytest.raises(
-        UserError, match=f"an answer of {longest} tokens leaves no room for its prompt: raise max_length"
+        UserError, match=f"an answer of {longest} tokens leaves no room for its prompt among the {longest}"
     ):
         rater(folder, max_length=longest).rate([{"prompt": prompt}], [answers])
 
@@ -133,7 +134,7 @@ def test_what_is_no_reward_model_rates_nothing(folder, tmp_path):
     with pytest.raises(UserError, match="is no reward model: its head would be random"):
         rater(str(published(tmp_path)))
     with pytest.raises(UserError, match="a model from scratch knows no rewards"):
-        Rater(scratch(), ChatFormat(), 60, 1000, "cpu")
+        Rater.of(scratch(), ChatFormat(), "cpu")
     diverged = rater(folder)
     diverged.model.score.weight.data.fill_(float("nan"))
     with pytest.raises(UserError, match="rewards that are no numbers"):

@@ -11,13 +11,15 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from lightning.pytorch import LightningDataModule
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 import export
 from datamodules.loading import ResumableLoader, shares
 from lm.adapters import LoRA
 from lm.backbone import PretrainedBackbone
-from lm.batches import PairBatch
+from lm.batches import PairBatch, PromptBatch
+from lm.chat import ChatFormat
 from lm.encoder import ScratchEncoder
 from lm.pair_forests import pair_forest
 from lm.tokenizer import BPETokenizer
@@ -57,7 +59,7 @@ class EndedPairs(PairData):
         parts = shares(len(self.val), 0, 1, 3) if self.val else []
         return ResumableLoader(lambda p: ended_batch(self.val, parts[p.number]), len(parts)) if parts else []
 
-    test_dataloader = predict_dataloader = val_dataloader
+    test_dataloader = val_dataloader
 
 
 def row_rewards(model: Any, pairs: Sequence[Pair] = PAIRS) -> torch.Tensor:
@@ -177,37 +179,50 @@ def test_resumed_equals_uninterrupted_bit_for_bit(folder, tmp_path, run):
 # ---- its use
 
 
-def predictions(module, **arguments) -> list[dict]:
-    found = trainer(arguments.pop("folder"), **arguments)
-    return [row for rows in found.predict(module, datamodule=EndedPairs(PAIRS, 4, HELD_OUT)) for row in rows]
+class Recorded(LightningDataModule):
+    """Prompts that come with answers, as a predict stage gets them."""
+
+    renderer = ChatFormat().renderer(tiny_tokenizer())
+
+    def predict_dataloader(self) -> Any:
+        texts = [" sat on the mat", "", " hello world", " sat on the log"]
+        records = [{"prompt": "the cat", "response": text, "draw": draw} for draw, text in enumerate(texts)]
+        batch = PromptBatch([[1]] * 4, [0, 1, 2, 3], list("abcd"), records)
+        return ResumableLoader(lambda p: batch, 1)
 
 
-def test_answers_are_scored_and_rewards_normalised_by_the_last_validation(run, tmp_path):
-    _, fitted = run
-    module = fitted.module
-    plain = predictions(module, folder=tmp_path)
-    assert [row["id"] for row in plain] == [pair.id for pair in HELD_OUT]
-    rewards = np.array([[row["chosen_reward"], row["rejected_reward"]] for row in plain])
+def predictions(module: Any, folder: Any) -> list[float | None]:
+    (rated,) = trainer(folder).predict(module, datamodule=Recorded())
+    return [answer.reward for answer in rated]
+
+
+def test_answers_are_rated_and_rewards_normalised_by_the_last_validation(run, tmp_path):
+    module = run[1].module
+    (rated,) = trainer(tmp_path).predict(module, datamodule=Recorded())
+    assert [answer.text for answer in rated] == [" sat on the mat", "", " hello world", " sat on the log"]
+    assert rated[3].notes == {"draw": 3, "reward": rated[3].reward}
+    assert rated[1].reward is None
+    ids = [[*tiny_tokenizer()(f"the cat{answer.text}")["input_ids"], EOS] for answer in rated if answer.text]
     with torch.no_grad():
-        np.testing.assert_allclose(rewards, row_rewards(module.model.eval(), HELD_OUT), atol=1e-5)
+        expected = [module.model.eval()(torch.tensor([row])).logits.item() for row in ids]
+    assert [answer.reward for answer in rated if answer.text] == pytest.approx(expected, abs=1e-5)
+    with torch.no_grad():
+        held_out = row_rewards(module.model.eval(), HELD_OUT)
     module.normalize = True
-    scaled = np.array([[row["chosen_reward"], row["rejected_reward"]] for row in predictions(module, folder=tmp_path)])
+    scaled = [reward for reward in predictions(module, tmp_path) if reward is not None]
     module.normalize = False
-    assert scaled.mean() == pytest.approx(0, abs=1e-5)
-    assert scaled.std() == pytest.approx(1, abs=1e-4)
-    np.testing.assert_allclose(scaled, (rewards - rewards.mean()) / rewards.std(), atol=1e-4)
+    mean, std = held_out.mean().item(), held_out.std(correction=0).item()
+    assert scaled == pytest.approx([(reward - mean) / std for reward in expected], abs=1e-4)
 
 
 def test_nothing_is_judged_by_a_random_head(folder, tmp_path):
-    for verb in ("predict", "test"):
+    for verb, data in (("predict", Recorded()), ("test", EndedPairs(PAIRS, 4, HELD_OUT))):
         with pytest.raises(UserError, match="the head of this reward model is random: give its checkpoint"):
-            getattr(trainer(tmp_path), verb)(
-                RewardModel(PretrainedBackbone(folder)), datamodule=EndedPairs(PAIRS, 4, HELD_OUT)
-            )
+            getattr(trainer(tmp_path), verb)(RewardModel(PretrainedBackbone(folder)), datamodule=data)
     module = RewardModel(PretrainedBackbone(folder), normalize=True, optimizer=ADAM)
     fit(tmp_path, module, EndedPairs(PAIRS, 4))
     with pytest.raises(UserError, match="knows no mean and deviation of rewards"):
-        predictions(module, folder=tmp_path)
+        predictions(module, tmp_path)
 
 
 def test_answers_without_an_end_are_refused(folder):
@@ -288,7 +303,7 @@ def test_an_exported_adapter_is_opened_by_peft_with_its_head(run, tmp_path, fold
     auto = AutoPeftModelForSequenceClassification.from_pretrained(str(tmp_path / "out"), num_labels=1)
     assert torch.equal(auto.base_model.model.score.modules_to_save.default.weight, opened.base_model.model.score.weight)
     continued = RewardModel(PretrainedBackbone(folder, adapter=str(tmp_path / "out")))
-    assert predictions(continued, folder=tmp_path) == predictions(fitted.module, folder=tmp_path)
+    assert predictions(continued, tmp_path) == predictions(fitted.module, tmp_path)
 
 
 def test_a_bfloat16_export_is_of_one_dtype(run, tmp_path):
@@ -324,8 +339,10 @@ def test_a_supervised_run_is_what_it_starts_from(tmp_path, folder, adapter):
         SFT(TrainedBackbone(str(stage))).backbone.build(tokenizer)
     # the second stage of arXiv 2405.17977 goes on from the first, head included
     further = RewardModel(TrainedBackbone(str(stage), adapter=adapter), optimizer=ADAM)
-    ahead, behind = predictions(further, folder=tmp_path), predictions(reward, folder=tmp_path)
-    for one, other in zip(ahead, behind, strict=True):
-        assert one == pytest.approx(other, abs=1e-5)
+    ahead, behind = predictions(further, tmp_path), predictions(reward, tmp_path)
+    assert ahead == pytest.approx(behind, abs=1e-5)
+    further.normalize = reward.normalize = True
+    assert predictions(further, tmp_path) == pytest.approx(predictions(reward, tmp_path), abs=1e-4)
     fit(tmp_path / "second", further, EndedPairs(PAIRS, 4))
-    assert predictions(further, folder=tmp_path) != behind
+    further.normalize = False
+    assert predictions(further, tmp_path) != pytest.approx(behind, abs=1e-3)
