@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -29,6 +29,7 @@ OnIdentical = Literal["error", "drop"]
 OnEmpty = Literal["keep", "drop", "error"]
 OnMismatch = Literal["warn", "drop", "error"]
 AppendEos = Literal["both", "chosen", "none"]
+T = TypeVar("T", bound=AnswerTable)
 
 
 @dataclass(frozen=True)
@@ -110,28 +111,23 @@ class PreferenceTable(AnswerTable):
         )
 
 
-class PreferencePairs(Conversations[PreferenceTable]):
-    """Prompts with two answers of which one is preferred (`text.chat_records.PreferenceRecord`); see `PairBatch`.
+class _Judged(Conversations[T]):
+    """Answers that are judged, in pairs or alone; see the subclasses.
 
     Args:
         train: see Conversations; so are the other arguments.
         max_prompt_length: tokens of a prompt, which is cut on its left. Answers are cut on their right, and then have
             no end token.
-        format: of the records: ``pairs``, or whole ``dialogues`` in plain text (hh-rlhf).
-        append_eos: which answers end with the end-of-text token.
+        append_eos: which answers end with the end-of-text token; ``chosen`` are the desirable ones, too.
         on_identical: see PairRules; so are the next two.
         on_empty_completion: an answer is empty.
-        on_context_mismatch: the answers were given to different conversations.
+        on_context_mismatch: the answers of a pair were given to different conversations.
     """
-
-    table_kind = PreferenceTable
-    called = "pairs"
 
     def __init__(
         self,
         train: Source,
         max_prompt_length: int | None = 512,
-        format: Literal["pairs", "dialogues"] = "pairs",
         append_eos: AppendEos = "both",
         on_identical: OnIdentical = "error",
         on_empty_completion: OnEmpty = "keep",
@@ -139,9 +135,28 @@ class PreferencePairs(Conversations[PreferenceTable]):
         **kwargs: Any,
     ):
         super().__init__(train, max_prompt_length=max_prompt_length, **kwargs)
-        self.format = format
-        self.append_eos = (append_eos != "none", append_eos == "both")
+        self.append_eos = append_eos
         self.rules = PairRules(on_identical, on_empty_completion, on_context_mismatch)
+
+    def ends(self, good: bool) -> bool:
+        """Whether a good answer, or another, ends with the end-of-text token."""
+        return self.append_eos == "both" or (good and self.append_eos == "chosen")
+
+
+class PreferencePairs(_Judged[PreferenceTable]):
+    """Prompts with two answers of which one is preferred (`text.chat_records.PreferenceRecord`); see `PairBatch`.
+
+    Args:
+        train: see Conversations; so are the other arguments.
+        format: of the records: ``pairs``, or whole ``dialogues`` in plain text (hh-rlhf).
+    """
+
+    table_kind = PreferenceTable
+    called = "pairs"
+
+    def __init__(self, train: Source, format: Literal["pairs", "dialogues"] = "pairs", **kwargs: Any):
+        super().__init__(train, **kwargs)
+        self.format = format
 
     def record_type(self, source: Source, split: str) -> type[ChatRecord]:
         """The type of the format."""
@@ -158,7 +173,7 @@ class PreferencePairs(Conversations[PreferenceTable]):
                 id=pair.id or found.where,
                 prompt=pair.prompt,
                 answers=(pair.chosen, pair.rejected),
-                append_eos=self.append_eos,
+                append_eos=(self.ends(True), self.ends(False)),
                 system=pair.system,
                 group=pair.group_id,
                 numbers=(pair.weight, pair.margin or 0.0, *(np.nan if r is None else r for r in references)),
@@ -193,7 +208,7 @@ class LabelledTable(AnswerTable):
         )
 
 
-class LabelledAnswers(Conversations[LabelledTable]):
+class LabelledAnswers(_Judged[LabelledTable]):
     """Prompts with single answers that are good or bad (`text.chat_records.LabelledRecord`); see `LabelledBatch`.
 
     Pairs are read too, as a good and a bad answer each. Within a micro-batch each answer is also put after the prompt
@@ -201,13 +216,8 @@ class LabelledAnswers(Conversations[LabelledTable]):
 
     Args:
         train: see Conversations; so are the other arguments.
-        max_prompt_length: see PreferencePairs.
         format: of the records: ``labelled``, ``pairs``, whole ``dialogues`` in pairs, or ``auto``: pairs if the first
             record has a field 'chosen'.
-        append_eos: which answers end with the end-of-text token; ``chosen`` are the desirable ones.
-        on_identical: see PairRules; so are the next two.
-        on_empty_completion: an answer is empty.
-        on_context_mismatch: the answers of a pair were given to different conversations.
     """
 
     table_kind = LabelledTable
@@ -215,20 +225,10 @@ class LabelledAnswers(Conversations[LabelledTable]):
     least = 2
 
     def __init__(
-        self,
-        train: Source,
-        max_prompt_length: int | None = 512,
-        format: Literal["auto", "labelled", "pairs", "dialogues"] = "auto",
-        append_eos: AppendEos = "both",
-        on_identical: OnIdentical = "error",
-        on_empty_completion: OnEmpty = "keep",
-        on_context_mismatch: OnMismatch = "warn",
-        **kwargs: Any,
+        self, train: Source, format: Literal["auto", "labelled", "pairs", "dialogues"] = "auto", **kwargs: Any
     ):
-        super().__init__(train, max_prompt_length=max_prompt_length, **kwargs)
+        super().__init__(train, **kwargs)
         self.format = format
-        self.append_eos = {True: append_eos != "none", False: append_eos == "both"}
-        self.rules = PairRules(on_identical, on_empty_completion, on_context_mismatch)
 
     def record_type(self, source: Source, split: str) -> type[ChatRecord]:
         """The type of the format, or of what the first record looks like."""
@@ -255,7 +255,7 @@ class LabelledAnswers(Conversations[LabelledTable]):
                 id=id,
                 prompt=record.prompt,
                 answers=(text,),
-                append_eos=(self.append_eos[label],),
+                append_eos=(self.ends(label),),
                 system=record.system,
                 group=record.group_id,
                 numbers=(record.weight, float(label)),
