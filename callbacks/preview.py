@@ -15,8 +15,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from lm.batches import TokenRows
+from lm.batches import PairBatch, TokenRows
 from lm.forest import Forest
+from lm.paths import path_tokens
+from text.excerpts import shorten
 
 OPEN, CLOSE = "⟦", "⟧"  # around what is scored; characters that no corpus uses
 
@@ -54,11 +56,12 @@ class Preview(Callback):
     def rows(self, batch: Any, tokenizer: Any) -> list[tuple[str, str]]:
         """(what is known about an example, its text) for the first examples; empty for a batch without tokens."""
         weights = getattr(batch, "weights", None)
+        sides = 2 if isinstance(batch, PairBatch) else 1  # sequences of one weight
         shown = []
         for number, (tokens, scored) in enumerate(first_sequences(getattr(batch, "forest", batch), self.examples)):
             facts = f"{len(tokens)} tokens\n{sum(scored)} scored"
-            if weights is not None:
-                facts += f"\nweight {float(weights[number]):.3g}"
+            if weights is not None and number // sides < len(weights):
+                facts += f"\nweight {float(weights[number // sides]):.3g}"
             shown.append((facts, shorten(mark(tokens, scored, tokenizer), self.characters)))
         return shown
 
@@ -74,20 +77,6 @@ def first_sequences(batch: Any, count: int) -> list[tuple[list[int], list[bool]]
     return []
 
 
-def path_tokens(forest: Forest, path: int) -> tuple[list[int], list[bool]]:
-    """The tokens of one path up to its last target, and which of them it scores."""
-    first, last = forest.path_offsets[path : path + 2].tolist()
-    predictions = forest.path_targets[first:last]
-    if not len(predictions):
-        return [], []
-    sources = forest.sources[predictions]
-    seen = forest.subtree_end[: int(sources[-1]) + 1] > sources[-1]  # the ancestors of the last source, and itself
-    rows = seen.nonzero().flatten()
-    tokens = [*forest.input_ids[rows].tolist(), int(forest.targets[predictions[-1]])]
-    scored = {int(source) for source in sources}
-    return tokens, [False, *(row in scored for row in rows.tolist())]
-
-
 def mark(tokens: Sequence[int], scored: Sequence[bool], tokenizer: Any) -> str:
     """The text of the tokens, with marks around each run of scored ones."""
     text, start = "", 0
@@ -97,14 +86,6 @@ def mark(tokens: Sequence[int], scored: Sequence[bool], tokenizer: Any) -> str:
             text += f"{OPEN}{piece}{CLOSE}" if scored[start] else piece
             start = end
     return text
-
-
-def shorten(text: str, characters: int) -> str:
-    """The two ends of a long text."""
-    if len(text) <= characters:
-        return text
-    half = characters // 2
-    return f"{text[:half]} [... {len(text) - 2 * half} characters ...] {text[-half:]}"
 
 
 def preview_table(title: str, rows: Sequence[tuple[str, str]]) -> Table:

@@ -5,6 +5,23 @@ from datamodules.corpus import Corpus
 from datamodules.instruction import Instructions
 from datamodules.instructir import InstructIR
 from datamodules.knowledge_traces import KnowledgeTraces
+from datamodules.multifaceted import Multifaceted, MultifacetedPairs
+from datamodules.multifaceted_bench import MultifacetedPrompts
 from datamodules.preference import LabelledAnswers, PreferencePairs
+from datamodules.prompts import Prompts
+from datamodules.reasoning import Reasoning
 
-__all__ = ["BEIR", "Corpus", "InstructIR", "Instructions", "KnowledgeTraces", "LabelledAnswers", "PreferencePairs"]
+__all__ = [
+    "BEIR",
+    "Corpus",
+    "InstructIR",
+    "Instructions",
+    "KnowledgeTraces",
+    "LabelledAnswers",
+    "Multifaceted",
+    "MultifacetedPairs",
+    "MultifacetedPrompts",
+    "PreferencePairs",
+    "Prompts",
+    "Reasoning",
+]

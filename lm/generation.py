@@ -76,8 +76,7 @@ class Decoding:
                 raise UserError(f"decoding: '{name}' is {getattr(self, name)!r}; it must be {rule}")
 
 
-@dataclass(frozen=True)
-class Sample:
+class Sample(NamedTuple):
     """A continuation.
 
     Args:

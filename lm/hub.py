@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from lm.packaged import PREFIX, packaged_model
+from lm.packaged import PREFIX, UNTRAINED, packaged_model
 from text.errors import UserError
 
 
 def resolve(name_or_path: str, what: str) -> str:
-    """A local folder as its full path, ``builtin:<model>`` as the folder in its package; a hub id unchanged.
+    """A local folder as its full path, ``builtin:<model>`` as the folder that it lies in; a hub id unchanged.
 
     Args:
         name_or_path: what the user gave.
@@ -23,6 +23,10 @@ def resolve(name_or_path: str, what: str) -> str:
     """
     if not isinstance(name_or_path, str) or not name_or_path:
         raise UserError(f"{what}: 'name_or_path' is {name_or_path!r}; give a hub id or a local folder")
+    if name_or_path == UNTRAINED:
+        from lm.untrained import untrained_model  # which is made with what stands on this file
+
+        return str(untrained_model())
     if name_or_path.startswith(PREFIX):
         return str(packaged_model(name_or_path))
     path = Path(name_or_path).expanduser()

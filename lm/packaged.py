@@ -11,6 +11,7 @@ from typing import NamedTuple
 from text.errors import UserError
 
 PREFIX = "builtin:"
+UNTRAINED = PREFIX + "untrained"  # comes in no package: lm/untrained.py
 
 
 class Packaged(NamedTuple):
@@ -48,7 +49,8 @@ def packaged_model(name: str) -> Path:
         UserError: if there is no such model, its package is not installed, or its weights are not the published ones.
     """
     if (model := MODELS.get(name.removeprefix(PREFIX))) is None:
-        raise UserError(f"'{name}' is not known: there is {', '.join(PREFIX + known for known in MODELS)}")
+        there_is = [*(PREFIX + known for known in MODELS), UNTRAINED]
+        raise UserError(f"'{name}' is not known: there is {', '.join(there_is)}")
     spec = importlib.util.find_spec(model.package)
     if spec is None or spec.origin is None:
         raise UserError(f"'{name}' comes in a package: pip install -e '.[{model.extra}]' -c constraints.txt")

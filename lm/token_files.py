@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
@@ -84,17 +85,23 @@ def tokenised(
 
 def kept_tokenizer(key: str, build: Callable[[], PreTrainedTokenizerBase]) -> PreTrainedTokenizerBase:
     """A tokenizer that takes long to build (it is trained), built once and kept in the cache."""
-    folder = cache_folder() / "tokenizers" / key
+    folder = kept_folder(Path("tokenizers") / key, lambda filling: build().save_pretrained(filling))
+    return PreTrainedTokenizerFast.from_pretrained(folder)
+
+
+def kept_folder(name: Path, fill: Callable[[Path], Any]) -> Path:
+    """A folder of the cache, filled once; under its name it is always whole."""
+    folder = cache_folder() / name
     if not folder.exists():
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent) as writing:
-            build().save_pretrained(made := Path(writing) / "made")
+            fill(made := Path(writing) / "made")
             try:
                 os.rename(made, folder)
             except OSError:
                 if not folder.exists():  # else another process was faster, with the same result
                     raise
-    return PreTrainedTokenizerFast.from_pretrained(folder)
+    return folder
 
 
 def _dtype(tokenizer: PreTrainedTokenizerBase) -> np.dtype:

@@ -1,8 +1,32 @@
 """One file per method: a LightningModule that reads like the method section of its paper."""
 
+from modules.best_of_n import BestOfN
 from modules.bi_encoder import BiEncoder
 from modules.bm25 import BM25
+from modules.dpo import DPO
+from modules.explorer import Explorer
+from modules.generation import Generation
 from modules.knowledge_probe import KnowledgeProbe
 from modules.knowledge_report import KnowledgeReport
+from modules.kto import KTO
+from modules.multifaceted_bench import MultifacetedBench, RecordedBench
+from modules.reward_model import RewardModel
+from modules.sampler import Sampler
+from modules.sft import SFT
 
-__all__ = ["BM25", "BiEncoder", "KnowledgeProbe", "KnowledgeReport"]
+__all__ = [
+    "BM25",
+    "DPO",
+    "KTO",
+    "SFT",
+    "BestOfN",
+    "BiEncoder",
+    "Explorer",
+    "Generation",
+    "KnowledgeProbe",
+    "KnowledgeReport",
+    "MultifacetedBench",
+    "RecordedBench",
+    "RewardModel",
+    "Sampler",
+]

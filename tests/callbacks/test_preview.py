@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from callbacks.preview import Preview, first_sequences, mark, shorten
+from callbacks.preview import Preview, first_sequences, mark
 from lm.batches import TokenRows
 from lm.forest import Forest, Node
 from lm.forest import Path as TokenPath
@@ -90,8 +90,3 @@ def test_silent_for_batches_without_tokens_and_on_other_ranks(capsys: pytest.Cap
 def test_brackets_of_the_text_are_not_markup(capsys: pytest.CaptureFixture[str]) -> None:
     Preview().on_train_batch_start(trainer(), None, TokenRows(torch.tensor([ids("[red] hello [/red]")])), 0)
     assert "[red]" in capsys.readouterr().out.replace("⟦", "")
-
-
-def test_long_texts_keep_both_ends() -> None:
-    assert shorten("a" * 30 + "b" * 30, 20) == "a" * 10 + " [... 40 characters ...] " + "b" * 10
-    assert shorten("short", 20) == "short"

@@ -114,10 +114,13 @@ def test_draws_and_seeds_differ():
     assert len({sample.tokens for sample in found}) == 8
 
 
-@settings(max_examples=10)
+SHARED = model()
+
+
+@settings(max_examples=10, deadline=None)
 @given(st.lists(st.lists(st.integers(0, 255), min_size=1, max_size=9), min_size=1, max_size=5), st.integers(1, 60))
 def test_any_prefixes_in_any_batches(prefixes, max_batch_tokens):
-    built = model()
+    built = SHARED
     decoding = Decoding(max_new_tokens=4, temperature=0.8)
     seeds = [sum(prefix) for prefix in prefixes]
     found = engine(built, max_batch_tokens=max_batch_tokens).generate(prefixes, 2, decoding, seeds)
@@ -128,8 +131,8 @@ def test_any_prefixes_in_any_batches(prefixes, max_batch_tokens):
 # --- ends -------------------------------------------------------------------------------------------------------------
 
 
-def likes(*tokens: int, then: int | None = None):
-    """A model that writes these tokens one after another from the last token of any prefix on, in a circle."""
+def likes(*tokens: int, then: int | None = None, first: int = 1):
+    """A model that writes these tokens one after another after a `first` one, in a circle or until `then`."""
     built = model(tie_word_embeddings=False)
     circle = [*tokens, then if then is not None else tokens[0]]
     with torch.no_grad():
@@ -137,7 +140,7 @@ def likes(*tokens: int, then: int | None = None):
             parameter.zero_()
         built.model.norm.weight.fill_(1)
         built.model.embed_tokens.weight[:, 0] = 1
-        for place, (now, after) in enumerate(zip([1, *circle], circle, strict=False)):
+        for place, (now, after) in enumerate(zip([first, *circle], circle, strict=False)):
             built.model.embed_tokens.weight[now] = torch.eye(32)[place + 1]
             built.lm_head.weight[after] += torch.eye(32)[place + 1]
     return built

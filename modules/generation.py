@@ -1,0 +1,52 @@
+"""A model that answers prompts: no training, no method, only its answers.
+
+`python main.py predict --config configs/generate.yaml`. This file knows prompts as tokens and how many answers are
+wanted. It does not know how prompts became tokens (datamodules/prompts.py), how answers are decoded
+(lm/generation.py), nor where they go (callbacks/responses.py).
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+from lm.backbone import Backbone
+from lm.batches import PromptBatch
+from lm.generation import Decoding, PlainEngine, Sample
+from lm.sampling import seed_of
+from modules.language_module import LanguageModule
+
+
+class Generation(LanguageModule):
+    """Answers prompts.
+
+    Draw j of a prompt depends on ``seed``, the prompt's id and j alone: not on batches, their order, or the ranks.
+
+    Args:
+        backbone: the model that answers: a PretrainedBackbone, or a TrainedBackbone with the folder of a run.
+        decoding: how answers are chosen.
+        samples: answers of each prompt.
+        seed: of the draws.
+        max_batch_tokens: tokens, prompts and answers, that are held at once.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        decoding: Decoding = Decoding(),  # noqa: B008  frozen
+        samples: int = 1,
+        seed: int = 0,
+        max_batch_tokens: int = 16384,
+    ):
+        super().__init__(backbone)
+        self.decoding, self.samples, self.seed, self.max_batch_tokens = decoding, samples, seed, max_batch_tokens
+
+    @cached_property
+    def engine(self) -> PlainEngine:
+        """What generates, once the model is built."""
+        assert self.tokenizer is not None
+        return PlainEngine(self.model, self.tokenizer, self.max_batch_tokens)
+
+    def predict_step(self, batch: PromptBatch, batch_idx: int) -> list[Sample]:
+        """``samples`` answers of each prompt, those of a prompt side by side."""
+        seeds = [seed_of(self.seed, name) for name in batch.ids]
+        return self.engine.generate(batch.prompts, self.samples, self.decoding, seeds)
