@@ -11,10 +11,9 @@ import json
 import logging
 import math
 import os
-import shutil
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -30,11 +29,14 @@ from torch import Tensor
 from callbacks.knowledge_injection import KnowledgeInjection
 from callbacks.run_folders import atomic_write
 from lm.forest import Forest
+from lm.modes import evaluating
+from lm.probe_checks import CHECKS, check_probes, check_scalars
 from lm.probes import ProbeSet
 from lm.protocols import HasFacts, ScoresForests
 from lm.tokenizer import tokenizer_sha256
 from metrics.knowledge.figures import curves_figure, retention_figure
 from metrics.knowledge.report import final_scalars, knowledge_report, write_report
+from metrics.knowledge.steps import measured_steps
 from metrics.knowledge.trace import KnowledgeTrace
 from text.errors import UserError
 
@@ -58,6 +60,11 @@ class KnowledgeProbing(Callback):
         contexts: also score the words before the target (channel `full`). The output head then runs at each position:
             with V = 50k and a small model a pass takes three times as long, with V = 2k half as long again.
         max_context: keep only so many tokens before a target.
+        score_passages: also score the whole passage of each fact, as a probe of the type `passage`. A pass takes about
+            as much longer as passages are longer than probes.
+        generate_check: at the last step also let the model say each target (lm/probe_checks.py): `probe/exact_match`,
+            the share of probes whose context it goes on from with the target, and `probe/target_rank`, the mean place
+            of the target's tokens among the vocabulary.
         token_budget: tokens of one forward.
     """
 
@@ -70,6 +77,8 @@ class KnowledgeProbing(Callback):
         swapped_targets: bool = False,
         contexts: bool = False,
         max_context: int | None = None,
+        score_passages: bool = False,
+        generate_check: bool = False,
         token_budget: int = 8192,
     ):
         if dense_window < 1 or log_points_per_decade < 1 or (every is not None and every < 1):
@@ -83,7 +92,9 @@ class KnowledgeProbing(Callback):
             "contexts": contexts,
             "swapped": swapped_targets,
             "max_context": max_context,
+            "passages": score_passages,
         }
+        self.generate_check = generate_check
         self._trace: KnowledgeTrace | None = None
 
     # --- fit ------------------------------------------------------------------------------------------------------
@@ -116,6 +127,9 @@ class KnowledgeProbing(Callback):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure the final model, wherever the run ended."""
         self._measure(trainer, pl_module, final=True)
+        scalars = self._checked(trainer, pl_module)
+        for logger in trainer.loggers if scalars else []:
+            logger.log_metrics(scalars, step=trainer.global_step)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Report: files in the run folder, figures in TensorBoard, scalars among the run's final metrics."""
@@ -194,12 +208,7 @@ class KnowledgeProbing(Callback):
         if t <= 0:
             return KnowledgeTrace.create(folder, header, self._probes.table)
         earlier = Path(trainer.ckpt_path).parent.parent / "knowledge" / "trace" if trainer.ckpt_path else folder
-        if not folder.exists() and earlier.exists():
-            shutil.copytree(earlier, folder)
-        if not folder.exists():
-            log.warning("no trace in %s: this one begins at t = %d", earlier, t)
-            return KnowledgeTrace.create(folder, header, self._probes.table)
-        return KnowledgeTrace.resume(folder, header, self._probes.table, t)
+        return KnowledgeTrace.go_on(folder, earlier, header, self._probes.table, t)
 
     # --- validate and predict -------------------------------------------------------------------------------------
 
@@ -214,6 +223,7 @@ class KnowledgeProbing(Callback):
             width = max(map(len, means))
             lines = [f"  {cell:<{width}}  {mean:9.4f}" for cell, mean in means.items()]
             print("\n".join(["Mean log-probability of a target (nats per token), by scenario and type:", *lines]))
+        self._checked(trainer, pl_module)
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Nothing is known yet; the datamodule's forests bring the scores."""
@@ -252,47 +262,39 @@ class KnowledgeProbing(Callback):
             raise UserError(f"KnowledgeProbing needs a model with forest_logprobs, not {type(pl_module).__name__}")
         return ProbeSet.build(data.facts, data.tokenizer, shards=trainer.world_size, **self.build)
 
-    @torch.no_grad()
     def _score(self, trainer: Trainer, pl_module: LightningModule, probes: ProbeSet) -> np.ndarray:
         """Scores [Q, C] of every probe, on every rank; training cannot tell that it happened."""
         model = cast(ScoresForests, pl_module)
-        modes = [(module, module.training) for module in pl_module.modules()]
-        pl_module.eval()
-        try:
-            with isolate_rng(), trainer.precision_plugin.forward_context():
-                return probes.score(
-                    lambda forest: model.forest_logprobs(forest.to(pl_module.device)),
-                    trainer.global_rank,
-                    trainer.world_size,
-                    partial(_gather, pl_module),
-                )
-        finally:
-            for module, training in modes:
-                module.training = training
+        with evaluating(pl_module), isolate_rng(), trainer.precision_plugin.forward_context():
+            return probes.score(
+                lambda forest: model.forest_logprobs(forest.to(pl_module.device)), *_ranks(trainer, pl_module)
+            )
+
+    def _checked(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, float]:
+        """The means of the generation check, noted among the run's final metrics; nothing if it is off."""
+        if not self.generate_check:
+            return {}
+        module: Any = pl_module
+        with evaluating(pl_module), isolate_rng(), trainer.precision_plugin.forward_context():
+            found_Q2 = check_probes(self._probes, module.model, module.tokenizer, *_ranks(trainer, pl_module))
+        scalars = check_scalars(self._probes, found_Q2)
+        trainer.callback_metrics.update({name: torch.tensor(value) for name, value in scalars.items()})
+        if trainer.is_global_zero:
+            match, place = (scalars[f"probe/{name}"] for name in CHECKS)
+            print(f"Targets that the model says by itself: {match:.1%}; mean rank of a target's tokens: {place:.1f}")
+        return scalars
 
     def _means(self, scores_QC: np.ndarray) -> dict[str, float]:
         """Mean log-probability of a target, by "scenario/type"."""
-        column = self._probes.channels.index(f"target_{self.span_reduction}")
-        cells: dict[str, list[float]] = {}
-        for row, score in zip(self._probes.table, scores_QC[:, column].tolist(), strict=True):
-            cells.setdefault(f"{row['scenario']}/{row['type']}", []).append(score)
-        return {cell: float(np.mean(scores)) for cell, scores in sorted(cells.items())}
+        return self._probes.cells(scores_QC[:, self._probes.channels.index(f"target_{self.span_reduction}")])
+
+
+def _ranks(trainer: Trainer, pl_module: LightningModule) -> tuple[int, int, Callable[[Tensor], Tensor]]:
+    """This rank, how many there are, and how they put their scores together."""
+    return trainer.global_rank, trainer.world_size, partial(_gather, pl_module)
 
 
 def _gather(pl_module: LightningModule, scores_QC: Tensor) -> Tensor:
     """The scores of every rank, [W, Q, C], on every rank."""
     gathered = cast(Tensor, pl_module.all_gather(scores_QC.to(pl_module.device)))
     return gathered.reshape(-1, *scores_QC.shape)  # a single rank gets its own back without the first dimension
-
-
-def measured_steps(exposures: Iterable[int], dense_window: int, log_points_per_decade: int) -> frozenset[int]:
-    """Times at which to probe: dense where knowledge is acquired, log-spaced where it is lost.
-
-    {0}, then t_i .. t_i + dense_window of every exposure t_i, then nine decades of log-spaced points counted from the
-    end of the last window, because what is retained falls linearly in log t.
-    """
-    exposures = set(exposures)
-    dense = {t + k for t in exposures for k in range(dense_window + 1)}
-    decades = np.arange(9 * log_points_per_decade + 1) / log_points_per_decade
-    spaced = max(dense, default=0) + np.rint(10**decades).astype(int)
-    return frozenset({0} | dense | set(spaced.tolist()))

@@ -59,8 +59,17 @@ class Predictions:
         return cls(None, range(len(targets) + 1), torch.arange(len(targets), device=targets.device), targets, None)
 
 
+Read = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""From the logits of U states, and which of them predicts which token, to one number per prediction."""
+
+
 def logprobs_in_head(
-    model: nn.Module, causal: PreTrainedModel, inputs: dict, predictions: Predictions, chunk: int | None = None
+    model: nn.Module,
+    causal: PreTrainedModel,
+    inputs: dict,
+    predictions: Predictions,
+    chunk: int | None = None,
+    read: Read | None = None,
 ) -> Tensor:
     """Log-probs [N] of `predictions`, float32 or wider; recomputed in backward where there is more than one chunk.
 
@@ -71,6 +80,7 @@ def logprobs_in_head(
         predictions: states are counted over the rows of `inputs`.
         chunk: states whose logits are held at once; by default so many that they fill LOGITS_AT_ONCE, or without
             gradients LOGITS_WITHOUT_GRAD.
+        read: what is wanted in place of log-probs, such as `ranks`.
     """
     least, most = (MIN_CHUNK, LOGITS_AT_ONCE) if torch.is_grad_enabled() else (MIN_CHUNK // 2, LOGITS_WITHOUT_GRAD)
     chunk = chunk or max(least, most // causal.config.get_text_config().vocab_size)
@@ -80,7 +90,7 @@ def logprobs_in_head(
     with bare_head(causal) as finish:
 
         def piece(hidden_UD: Tensor, state_of_N: Tensor, targets_N: Tensor) -> Tensor:
-            return _picked(finish(plain(hidden_UD)), state_of_N, targets_N)
+            return (read or _picked)(finish(plain(hidden_UD)), state_of_N, targets_N)
 
         def scored(hidden_BSD: Tensor) -> Tensor:
             hidden = hidden_BSD.flatten(0, 1)
@@ -99,7 +109,9 @@ def logprobs_in_head(
     return logprobs_N if predictions.order is None else logprobs_N[predictions.order]
 
 
-def logprobs_of_logits(model: nn.Module, causal: PreTrainedModel, inputs: dict, predictions: Predictions) -> Tensor:
+def logprobs_of_logits(
+    model: nn.Module, causal: PreTrainedModel, inputs: dict, predictions: Predictions, read: Read | None = None
+) -> Tensor:
     """The same from the model's own logits, at those columns where anything is predicted: any head, more memory."""
     width = inputs["input_ids"].shape[1]
     if predictions.states is None or "logits_to_keep" not in inspect.signature(causal.forward).parameters:
@@ -108,7 +120,7 @@ def logprobs_of_logits(model: nn.Module, causal: PreTrainedModel, inputs: dict, 
     else:
         columns, column = torch.unique(predictions.states % width, return_inverse=True)
         logits = model(**inputs, use_cache=False, logits_to_keep=columns).logits[predictions.states // width, column]
-    logprobs_N = _picked(logits, predictions.state_of, predictions.targets)
+    logprobs_N = (read or _picked)(logits, predictions.state_of, predictions.targets)
     return logprobs_N if predictions.order is None else logprobs_N[predictions.order]
 
 
@@ -150,6 +162,16 @@ def _picked(logits_UV: Tensor, state_of_N: Tensor, targets_N: Tensor) -> Tensor:
         return logits_UV.log_softmax(-1, dtype=wide)[state_of_N, targets_N]
     norms_U = torch.cat([logits.to(wide).logsumexp(-1) for logits in logits_UV.split(SOFTMAX_STATES)])
     return logits_UV[state_of_N, targets_N].to(wide) - norms_U[state_of_N]
+
+
+def ranks(logits_UV: Tensor, state_of_N: Tensor, targets_N: Tensor) -> Tensor:
+    """Places of some tokens among the vocabulary by their logits: 1 is the best, equal ones share the better place."""
+    places = []
+    for low in range(0, len(targets_N), SOFTMAX_STATES):
+        states_N, tokens_N = state_of_N[low : low + SOFTMAX_STATES], targets_N[low : low + SOFTMAX_STATES]
+        logits = logits_UV[states_N]
+        places.append(1 + (logits > logits.gather(1, tokens_N[:, None])).sum(-1))
+    return torch.cat(places).float()  # as models hand their logits back
 
 
 def _capped(logits: Tensor, cap: float) -> Tensor:

@@ -9,7 +9,7 @@ Legend: B rows, S their length, N predictions, P paths.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +20,7 @@ from lm.abilities import head_of, takes_trees
 from lm.adapters import base_of
 from lm.attention import tree_inputs
 from lm.forest import Forest, Node
-from lm.heads import Predictions
+from lm.heads import Predictions, ranks
 from lm.spans import plan_spans
 from text.errors import UserError
 
@@ -47,17 +47,36 @@ def forest_logprobs(model: nn.Module, forest: Forest, share_prefixes: SharePrefi
     Raises:
         UserError: a token id outside the model's vocabulary.
     """
+    return _read(model, forest, share_prefixes)
+
+
+def forest_ranks(model: nn.Module, forest: Forest, share_prefixes: SharePrefixes = "auto") -> Tensor:
+    """Place of every scored token among the vocabulary, given its path: 1 is the likeliest.
+
+    Args:
+        model: as `forest_logprobs` takes it.
+        forest: likewise.
+        share_prefixes: likewise.
+
+    Returns: [N], int64; equally likely tokens share the better place.
+    """
+    with torch.no_grad():
+        return _read(model, forest, share_prefixes, read=ranks).long()
+
+
+def _read(model: nn.Module, forest: Forest, share_prefixes: SharePrefixes, **options: Any) -> Tensor:
+    """One number per prediction: log-probs, or what ``read`` makes of logits."""
     if share_prefixes not in ("auto", True, False):
         raise UserError(f"share_prefixes must be 'auto', true or false, not {share_prefixes!r}")
     device = forest.input_ids.device
     if len(forest.targets) == 0:  # still a forward and a backward: other ranks wait for this one
         nothing = Forest.pack([Node([0], [Node([0], scored=True)])]).to(device)
-        return forest_logprobs(model, nothing, share_prefixes)[:0]
+        return _read(model, nothing, share_prefixes, **options)[:0]
     host, causal = forest.host, inside(model)
     require_vocabulary(causal, torch.cat([host.input_ids, host.targets]))
     logprobs = head_of(model, causal, device).logprobs
     inputs, sources = forest_inputs(causal, forest, share_prefixes, lambda: takes_trees(model, causal, device))
-    return logprobs(model, causal, inputs, Predictions.of(sources, host.targets, device))
+    return logprobs(model, causal, inputs, Predictions.of(sources, host.targets, device), **options)
 
 
 def forest_inputs(

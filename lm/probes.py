@@ -10,6 +10,7 @@ Legend: N predictions of a forest, P its paths, Q probes, C channels, W ranks.
 from __future__ import annotations
 
 import logging
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -25,6 +26,8 @@ from text.errors import UserError
 from text.knowledge import Facts
 
 log = logging.getLogger(__name__)
+
+PASSAGE = "passage"  # the type of probes that are whole passages
 
 
 class Statement(NamedTuple):
@@ -75,6 +78,7 @@ class ProbeSet:
         contexts: bool = False,
         swapped: bool = False,
         max_context: int | None = None,
+        passages: bool = False,
         shards: int = 1,
     ) -> ProbeSet:
         """Tokenise `input + " " + target` of every probe, without special tokens, and pack the trees.
@@ -87,6 +91,7 @@ class ProbeSet:
                 which with a small model and a large vocabulary is most of the work.
             swapped: also score each probe with the target of another record of its scenario and type (`specificity`).
             max_context: keep only this many tokens before the target.
+            passages: also score the passage of each fact, from its second token on, as a probe of the type `passage`.
             shards: ranks that share the work; the budget shrinks until there is a forest for each.
 
         Raises:
@@ -94,6 +99,8 @@ class ProbeSet:
         """
         table, statements = _statements(facts, swapped)
         clozes = _tokenise(statements, tokenizer, max_context)
+        if passages:
+            clozes += _whole_passages(facts, tokenizer, table)
         for cloze in clozes:
             if not cloze.foreign:
                 table[cloze.probe]["n_target_tokens"] = len(cloze.tokens) - cloze.start
@@ -170,6 +177,14 @@ class ProbeSet:
             take_P = foreign_P if name == "swapped_mean" else ~foreign_P
             scores_QC[probe_P[take_P], column] = columns[name][take_P]
 
+    def cells(self, values_Q: np.ndarray) -> dict[str, float]:
+        """The means of a number that probes have, by "scenario/type"; NaN is none."""
+        cells: dict[str, list[float]] = defaultdict(list)
+        for row, value in zip(self.table, values_Q.tolist(), strict=True):
+            if not math.isnan(value):
+                cells[f"{row['scenario']}/{row['type']}"].append(value)
+        return {cell: float(np.mean(values)) for cell, values in sorted(cells.items())}
+
 
 def _statements(facts: Facts, swapped: bool) -> tuple[list[dict], list[Statement]]:
     """The rows of the probe table, and what is to be scored.
@@ -225,6 +240,18 @@ def _tokenise(statements: list[Statement], tokenizer: PreTrainedTokenizerBase, m
         ids, start = ([tokenizer.bos_token_id, *ids], 1) if start == 0 else (ids, start)
         cut = 0 if max_context is None else max(0, start - max_context)
         clozes.append(Cloze(s.probe, tuple(ids[cut:]), start - cut, s.foreign))
+    return clozes
+
+
+def _whole_passages(facts: Facts, tokenizer: PreTrainedTokenizerBase, table: list[dict]) -> list[Cloze]:
+    """A cloze of each passage; their rows are appended to the table."""
+    clozes = []
+    for fact in facts:
+        ids = tokenizer(fact.passage, add_special_tokens=False)["input_ids"]
+        if len(ids) < 2:
+            raise UserError(f"{fact.where}: a passage of {len(ids)} tokens cannot be scored: at least 2 are needed")
+        clozes.append(Cloze(len(table), tuple(ids), 1))
+        table.append({"record": fact.id, "scenario": fact.scenario, "type": PASSAGE, "index": 0})
     return clozes
 
 

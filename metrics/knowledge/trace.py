@@ -18,12 +18,16 @@ This file knows bytes. It does not know how probes are scored (lm/probes.py) nor
 from __future__ import annotations
 
 import json
+import logging
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
 
 from text.errors import UserError
+
+log = logging.getLogger(__name__)
 
 VERSION = 1
 
@@ -112,6 +116,16 @@ class KnowledgeTrace:
                 )
         trace.truncate(step)
         return trace
+
+    @classmethod
+    def go_on(cls, folder: Path, earlier: Path, header: dict, table: list[dict], step: int) -> KnowledgeTrace:
+        """`resume` in `folder`, with a copy of an `earlier` run's trace if there is none; a new one without either."""
+        if not folder.exists() and earlier.exists():
+            shutil.copytree(earlier, folder)
+        if not folder.exists():
+            log.warning("no trace in %s: this one begins at t = %d", earlier, step)
+            return cls.create(folder, header, table)
+        return cls.resume(folder, header, table, step)
 
     def __len__(self) -> int:
         """Number of measured steps; a torn last record does not count."""

@@ -9,11 +9,12 @@ import torch
 from lightning.pytorch.loggers import CSVLogger
 
 from callbacks.knowledge_injection import KnowledgeInjection
-from callbacks.knowledge_probing import KnowledgeProbing, measured_steps
+from callbacks.knowledge_probing import KnowledgeProbing
 from callbacks.rng import RNGState
 from datamodules.corpus import Corpus
 from lm.backbone import ScratchBackbone
 from lm.tokenizer import BPETokenizer
+from metrics.knowledge.steps import measured_steps
 from metrics.knowledge.trace import KnowledgeTrace
 from modules.knowledge_probe import KnowledgeProbe
 from text.errors import UserError
@@ -263,3 +264,24 @@ def test_without_facts_or_dense_windows_it_says_so(tmp_path):
     data = Corpus(str(text), tokenizer=BPETokenizer(vocab_size=300), seq_len=16, batch_size=2)
     with pytest.raises(UserError, match="no facts to probe"):
         fit(tmp_path / "run", [KnowledgeProbing()], data=data, max_steps=1)
+
+
+def test_the_final_model_says_what_it_knows(tmp_path, capsys):
+    """At the last step only, over all probes and by cell; training cannot tell."""
+    _, plain = fit(tmp_path / "plain", [KnowledgeInjection(**SCHEDULE), Unreported()])
+    trainer, checked = fit(tmp_path / "checked", [KnowledgeInjection(**SCHEDULE), Unreported(generate_check=True)])
+    assert column(tmp_path / "checked", "step", where="probe/exact_match") == ["20"]
+    match, rank = (float(trainer.callback_metrics[f"probe/{name}"]) for name in ("exact_match", "target_rank"))
+    assert 0 <= match <= 1 <= rank
+    assert "probe/once/mem/target_rank" in trainer.callback_metrics
+    assert f"mean rank of a target's tokens: {rank:.1f}" in capsys.readouterr().out
+    for one, other in zip(plain.parameters(), checked.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_passages_are_scored_beside_their_probes(tmp_path):
+    fit(tmp_path / "run", [KnowledgeInjection(**SCHEDULE), Unreported(score_passages=True)])
+    types = [row["type"] for row in trace(tmp_path / "run").table]
+    assert types.count("passage") == 6
+    assert np.isfinite(trace(tmp_path / "run").scores[:, [t == "passage" for t in types], 0]).all()
+    assert column(tmp_path / "run", "probe/once/passage/logprob")

@@ -208,3 +208,35 @@ def test_ranks_make_equal_numbers_of_forwards(model, world_size):
         together = probes.score(lambda f: forest_logprobs(model, f), 0, world_size, lambda _: torch.stack(alone))
     np.testing.assert_array_equal(together, score(probes, model))
     assert any(torch.isnan(scores).any() for scores in alone)  # no rank did it all
+
+
+def test_a_whole_passage_is_a_probe_of_its_own(model):
+    """Its score is the mean log-prob of its tokens from the second on, as a plain forward gives it."""
+    probes = ProbeSet.build(SOME, letters(), contexts=True, swapped=True, passages=True)
+    plain = ProbeSet.build(SOME, letters(), contexts=True, swapped=True)
+    assert [row["type"] for row in probes.table[len(plain.table) :]] == ["passage"] * 3
+    assert [row["record"] for row in probes.table[-3:]] == ["r0", "r1", "r2"]
+    assert probes.table[-1]["n_target_tokens"] == len("passage") - 1
+    scores = score(probes, model)
+    ids = torch.tensor([letters()("passage")["input_ids"]])
+    with torch.no_grad():
+        logprobs = model(ids).logits[0, :-1].log_softmax(-1)[torch.arange(6), ids[0, 1:]]
+    for name, expected in {
+        "target_mean": logprobs.mean(),
+        "full": logprobs.mean(),
+        "target_sum": logprobs.sum(),
+    }.items():
+        np.testing.assert_allclose(column(probes, scores, name)[-3:], expected, rtol=1e-5)
+    assert np.isnan(column(probes, scores, "swapped_mean")[-3:]).all()
+    np.testing.assert_allclose(scores[:-3], score(plain, model), rtol=1e-5)
+
+
+def test_a_passage_of_one_token_cannot_be_scored():
+    short = Facts("facts.jsonl", "", (Fact("r", "once", "a", (), (Probe(type="mem", input="b", target="c"),), "f:1"),))
+    with pytest.raises(UserError, match="f:1: a passage of 1 tokens"):
+        ProbeSet.build(short, letters(), passages=True)
+
+
+def test_means_by_cell_leave_out_what_is_not_there():
+    probes = ProbeSet.build(facts(("r", "mem", "a", "b"), ("r", "gen", "a", "b"), ("s", "mem", "a", "b")), letters())
+    assert probes.cells(np.array([1.0, np.nan, 4.0])) == {"once/mem": 2.5}
