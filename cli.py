@@ -225,6 +225,9 @@ def known_reason(error: Exception) -> str | None:
         )
     if isinstance(error, torch.OutOfMemoryError):
         return f"{str(error).splitlines()[0]} Lower the batch, or accumulate: --trainer.accumulate_grad_batches"
+    if isinstance(error, ValueError) and error.__cause__ is not None and not isinstance(error, UserError):
+        # what a constructor says, behind the list of types that jsonargparse tried
+        return known_reason(error.__cause__)  # type: ignore[arg-type]
     optional_package = isinstance(error, ModuleNotFoundError) and error.name is None  # as Lightning's loggers raise it
     return str(error) if optional_package or isinstance(error, UserError | MisconfigurationException) else None
 

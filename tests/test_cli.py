@@ -155,6 +155,13 @@ def test_packages_that_are_not_there_are_named() -> None:
     assert known_reason(ModuleNotFoundError("No module named 'lm.fores'", name="lm.fores")) is None
 
 
+def test_what_a_constructor_says_is_found_behind_the_types_that_were_tried() -> None:
+    tried, inner = ValueError("Does not validate against any of the Union subtypes"), ValueError("nor here")
+    tried.__cause__, inner.__cause__ = inner, UserError("data.seq_len is 0")
+    assert known_reason(tried) == "data.seq_len is 0"
+    assert known_reason(ValueError("a bug of ours")) is None
+
+
 # ------------------------------------------------------------------------------------------------ help
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from textwrap import wrap
 
 PROG = "python main.py"
+WIDTH, INDENT = 120, 27  # of a page, and of its right column
 
 VERBS = {
     "fit": "Train a model.",
@@ -53,7 +55,12 @@ def verb_help(verb: str, models: Iterable[str], data: Iterable[str]) -> str:
         prog=PROG,
         verb=verb,
         what=VERBS[verb],
-        models=", ".join(models),
-        data=", ".join(data),
+        models=_column(models),
+        data=_column(data),
         last=" (fit goes on in its folder)" if verb == "fit" else "",
     )
+
+
+def _column(names: Iterable[str]) -> str:
+    """Names in the right column of a page, in as many lines as they take."""
+    return ("\n" + " " * INDENT).join(wrap(", ".join(names), WIDTH - INDENT))
