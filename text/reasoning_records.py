@@ -219,6 +219,7 @@ class ExplorationRecord(Record):
         pair_id: of the pair whose rejected solution was explored.
         steps: of the rejected solution.
         ends: for each step how many tokens of the solution there are to the end of its words, and to its own end.
+        moved: how many of these ends lie within a token, and were moved to its end.
         probes: those that were made, by step.
         pit: the first step after which no completion was right.
         status: `pit`; `no_pit`; `format`: there is nothing to explore; `too_long`: no room for a completion.
@@ -227,6 +228,7 @@ class ExplorationRecord(Record):
     pair_id: Id
     steps: list[str]
     ends: list[tuple[int, int]] = Field(default_factory=list)
+    moved: int = 0
     probes: list[Probe] = Field(default_factory=list)
     pit: int | None = None
     status: Literal["pit", "no_pit", "format", "too_long"]

@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 from functools import cached_property
 from random import Random
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from worlds.world import World
 
@@ -53,7 +53,8 @@ class ChainArithmetic(World):
 
     Splits: `train`, questions with solutions; `pool`, the same questions and more without, which a model may try to
     solve by itself; `val`, 300, and `test`, 1000 questions with solutions. No question is in two of the last three or
-    twice in one; `train` and `pool` share theirs.
+    twice in one; `train` and `pool` share theirs. `pairs` are the questions to train on with a right solution and one
+    with a mistake in a random line, which goes on from there.
 
     Args:
         train: questions with solutions.
@@ -62,6 +63,8 @@ class ChainArithmetic(World):
         op_weights: of plus, minus and times.
         habits: the share of products with an operand of 6 or more that come out ten too high in the solutions to train
             on, which then go on with the wrong value. A model thus learns two ways; answers stay right.
+        kind: what `train`, `val` and `test` hold: ``questions``; ``pairs`` as in the split of that name; ``granular``
+            pairs of the right way to go on and the wrong line, after the lines before it.
         routes: sums of products such as ``3*4+5*6=?`` in their place, which may be worked out in any order, without
             the modulus and with calculator marks: a question has several right solutions. Without habits.
         seed: everything follows from it.
@@ -75,23 +78,29 @@ class ChainArithmetic(World):
         op_weights: tuple[float, float, float] = (3, 3, 2),
         habits: float = 0.0,
         routes: bool = False,
+        kind: Literal["questions", "pairs", "granular"] = "questions",
         seed: int = 0,
     ):
         self.train, self.answer_only, self.steps, self.op_weights = train, answer_only, steps, op_weights
-        self.habits, self.routes, self.seed = habits, routes, seed
+        self.habits, self.routes, self.kind, self.seed = habits, routes, kind, seed
 
     def records(self, split: str) -> list[dict]:
         """The records of `train`, `pool`, `val` or `test`: id, question, gold and, where there is one, rationale."""
         self._check()
+        if self.kind != "questions" and split in ("train", "val", "test"):
+            return self._pairs(split, self.kind == "granular")
         match split:
+            case "pairs":
+                return self._pairs("train", granular=False)
             case "train":
                 return self._solved("train", self._questions["pool"][: self.train], self.habits)
             case "pool":
                 rest = enumerate(self._questions["pool"][self.train :])
-                return self.records("train") + [self._asked(f"more-{number}", question) for number, question in rest]
+                given = self._solved("train", self._questions["pool"][: self.train], self.habits)
+                return given + [self._asked(f"more-{number}", question) for number, question in rest]
             case "val" | "test":
                 return self._solved(split, self._questions[split], 0)
-        raise ValueError(f"there are the splits train, pool, val and test, not '{split}'")
+        raise ValueError(f"there are the splits train, pool, pairs, val and test, not '{split}'")
 
     def _check(self) -> None:
         low, high = self._range
@@ -102,8 +111,8 @@ class ChainArithmetic(World):
             )
         if len(self.op_weights) != 3 or min(self.op_weights) < 0 or not sum(self.op_weights):
             raise ValueError("op_weights are three numbers, of + - *, not below 0")
-        if self.routes and (self.habits or low < 2):
-            raise ValueError("routes go without habits, and need steps of at least 2")
+        if self.routes and (self.habits or low < 2 or self.kind != "questions"):
+            raise ValueError("routes go without habits and pairs, and need steps of at least 2")
 
     @property
     def _range(self) -> tuple[int, int]:
@@ -147,6 +156,11 @@ class ChainArithmetic(World):
             for number, question in enumerate(questions)
         ]
 
+    def _pairs(self, split: str, granular: bool) -> list[dict]:
+        questions = self._questions["pool"][: self.train] if split == "train" else self._questions[split]
+        rng = Random(f"{self.seed} {split} mistakes")
+        return [_pair(f"{split}-{number}", question, rng, granular) for number, question in enumerate(questions)]
+
     def _asked(self, id: str, question: str) -> dict:
         right = _any_route(question, Random(0)) if self.routes else solution(question)
         return {"id": id, "question": question, "gold": right.rpartition("A")[2]}
@@ -169,6 +183,22 @@ def solution(question: str, habits: float = 0.0, rng: Random | None = None) -> s
         lines.append(f"{value:02d}{sign}{operand}={result % MODULUS:02d}\n")
         value = result % MODULUS
     return f"{''.join(lines)}A{value:02d}"
+
+
+def _pair(id: str, question: str, rng: Random, granular: bool) -> dict:
+    right = solution(question).split("\n")
+    pit = rng.randrange(len(right) - 1)
+    sum_, _, result = right[pit].partition("=")
+    value = (int(result) + rng.randrange(1, MODULUS)) % MODULUS
+    rest = "".join(f"{sign}{operand}" for sign, operand in Chain.of(question).operations[pit + 1 :])
+    wrong = [*right[:pit], f"{sum_}={value:02d}", *(solution(f"{value:02d}{rest}=?").split("\n") if rest else [])]
+    wrong += [] if rest else [f"A{value:02d}"]
+    pair = {"id": id, "question_id": id, "group_id": id, "gold": right[-1][1:], "num_steps": len(wrong)}
+    if not granular:
+        return pair | {"prompt": f"{question}\n", "chosen": "\n".join(right), "rejected": "\n".join(wrong)}
+    before = "".join(f"{line}\n" for line in (question, *right[:pit]))
+    found = {"kind": "granular", "pit": pit + 1}
+    return pair | found | {"prompt": before, "chosen": "\n".join(right[pit:]), "rejected": wrong[pit]}
 
 
 def first_error(question: str, rationale: str) -> int | None:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from text.answers import NumberChecker
 from text.equations import holds, marks
+from text.reasoning_records import MinedPair
 from worlds.chain_arithmetic import Chain, ChainArithmetic, first_error, is_sound, solution
 
 CHECKER = NumberChecker(["A"])
@@ -139,6 +140,25 @@ def test_routes_give_several_right_solutions():
     assert first == second
 
 
+def test_pairs_part_at_one_wrong_line():
+    pairs = ChainArithmetic(train=200, steps=(1, 5)).records("pairs")
+    assert pairs == ChainArithmetic(train=200, steps=(1, 5), kind="pairs").records("train")
+    granular = ChainArithmetic(train=200, steps=(1, 5), kind="granular").records("train")
+    assert len(ChainArithmetic(train=200, kind="granular").records("val")) == 300
+    for pair, part in zip(pairs, granular, strict=True):
+        question = pair["prompt"].strip()
+        assert pair["chosen"] == solution(question)
+        assert first_error(question, pair["rejected"]) == part["pit"]
+        assert pair["rejected"].count("\n") == pair["chosen"].count("\n") == pair["num_steps"] - 1
+        lines = pair["rejected"].split("\n")
+        assert not is_sound(lines[part["pit"] - 1])
+        assert all(map(is_sound, lines[: part["pit"] - 1] + lines[part["pit"] : -1]))
+        assert lines[-1] == f"A{lines[-2][-2:]}"
+        assert part["prompt"] + part["chosen"] == pair["prompt"] + pair["chosen"]
+        assert part["prompt"] + part["rejected"] == pair["prompt"] + "\n".join(lines[: part["pit"]])
+        MinedPair.model_validate(pair), MinedPair.model_validate(part)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -157,5 +177,5 @@ def test_worlds_that_cannot_be(options, message):
 
 
 def test_unknown_splits_are_refused():
-    with pytest.raises(ValueError, match="train, pool, val and test, not 'sample'"):
+    with pytest.raises(ValueError, match="train, pool, pairs, val and test, not 'sample'"):
         ChainArithmetic().records("sample")

@@ -1,0 +1,87 @@
+"""Writes what a stage of Self-Explore made: as it comes, so that an interrupted run goes on, and whole at the end.
+
+It knows results with keys, ranks and files. It does not know how anything was made, or what is made of it.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch.distributed as dist
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from callbacks.run_folders import atomic_write
+from lm.batches import PromptBatch
+from lm.token_files import cache_folder
+from text.records import Record
+
+
+class RolloutFiles(Callback):
+    """Writes ``<run folder>/<name>.jsonl`` for whatever the module makes of its results, and ``counts.json``.
+
+    Each result is appended to a file of its rank in the cache as soon as it is there; a run of the same work, by the
+    same weights, takes it from there. The files of the run appear when they are whole, and are the same for any number
+    of ranks and any batches.
+    """
+
+    def __init__(self) -> None:
+        self.results: dict[int, Any] = {}
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Reads what was done before."""
+        self.results = {}
+        folder = cache_folder() / "rollouts" / pl_module.key()  # type: ignore[operator]
+        folder.mkdir(parents=True, exist_ok=True)
+        done: dict[str, Any] = {}
+        for path in sorted(folder.glob("*.jsonl")):
+            for line in path.read_bytes().split(b"\n"):
+                try:
+                    key, result = json.loads(line)
+                except ValueError:  # the last line of a run that was killed
+                    continue
+                done[key] = result
+        pl_module.done = done  # type: ignore[assignment]
+        if trainer.world_size > 1:
+            trainer.strategy.barrier()  # nobody writes while another still reads
+        self.shard = folder / f"{trainer.global_rank}.jsonl"
+        if done and trainer.is_global_zero:
+            print(f"{type(pl_module).__name__}: {len(done)} results of an earlier run are in {folder}")
+
+    def on_predict_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: PromptBatch, batch_idx: int, *_: Any
+    ) -> None:
+        """Keeps the results of a batch."""
+        with self.shard.open("ab") as file:
+            for row, (key, result) in zip(batch.rows, outputs, strict=True):
+                self.results[row] = result
+                if key not in pl_module.done:  # type: ignore[operator]
+                    file.write(b"\n" + json.dumps([key, _plain(result)]).encode() + b"\n")
+
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Puts the results of all ranks together, and writes what the module makes of them."""
+        parts: list[Any] = [self.results]
+        if trainer.world_size > 1:
+            dist.all_gather_object(parts := [None] * trainer.world_size, self.results)
+        log_dir = trainer.log_dir  # agreed between ranks: every rank has to ask
+        if not trainer.is_global_zero:
+            return
+        merged = {row: result for part in parts for row, result in part.items()}
+        files, counts = pl_module.files([merged[row] for row in sorted(merged)])  # type: ignore[operator]
+        for name, value in counts.items():
+            print(f"{name}: {value:.4g}" if isinstance(value, float) else f"{name}: {value}")
+        if log_dir is None:  # fast_dev_run
+            return
+        for name, records in files.items():
+            with atomic_write(Path(log_dir) / f"{name}.jsonl") as file:
+                file.writelines(record.model_dump_json(exclude_none=True) + "\n" for record in records)
+        with atomic_write(Path(log_dir) / "counts.json") as file:
+            json.dump(counts | {"model": pl_module.model_name}, file, indent=1, sort_keys=True)
+
+
+def _plain(result: Any) -> Any:
+    """As JSON can hold it."""
+    if isinstance(result, Record):
+        return result.model_dump(mode="json", exclude_none=True)
+    return [_plain(part) for part in result]

@@ -1,0 +1,132 @@
+"""Questions with solutions: to train on, to solve, and pairs of solutions to explore.
+
+Knows where questions come from and which answer is right. It does not know how solutions are sampled or selected
+(modules/self_explore.py).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from itertools import groupby
+from typing import Any
+
+from datamodules.conversations import Conversations
+from datamodules.loading import ResumableLoader, layout, shares
+from datamodules.records import Source, read_records
+from lm.answers import AnswerTable, Example
+from lm.batches import PromptBatch
+from lm.forest import Forest
+from lm.pair_forests import answer_forest
+from text.answers import AnswerChecker, NumberChecker
+from text.errors import DataFormatError
+from text.reasoning_records import MinedPair, QuestionRecord
+from text.records import Located
+from worlds import World
+
+
+class Reasoning(Conversations[AnswerTable]):
+    """Questions (`text.reasoning_records.QuestionRecord`); files of GSM8K and MATH are read as they are.
+
+    `fit` trains on the solutions; `predict` gives the questions of ``pool`` to sample from, or the pairs of ``pairs``
+    to explore; `test` gives the questions of ``test`` to answer.
+
+    Args:
+        train: questions with solutions; those without one are left out. See Conversations, also for other arguments.
+        pool: questions to sample solutions of; a world given as ``train`` serves here too (split "pool").
+        pairs: pairs of a right and a wrong solution (`text.reasoning_records.MinedPair`); with them `predict` explores.
+        checker: finds answers and compares them.
+        questions: that a rank takes at a time, to sample, to explore or to answer.
+    """
+
+    table_kind = AnswerTable
+    called = "solutions"
+
+    def __init__(
+        self,
+        train: Source,
+        pool: Source | None = None,
+        pairs: Source | None = None,
+        checker: AnswerChecker = NumberChecker(),  # noqa: B008  holds no state
+        questions: int = 64,
+        **kwargs: Any,
+    ):
+        super().__init__(train, **kwargs)
+        self.pool, self.pairs, self.checker, self.questions = pool, pairs, checker, questions
+        if pool is None and isinstance(train, World):
+            self.pool = train
+
+    def record_type(self, source: Source, split: str) -> type[QuestionRecord]:
+        """Every source holds questions."""
+        return QuestionRecord
+
+    def examples(self, found: Located[QuestionRecord], notes: Counter[str]) -> Sequence[Example] | str:
+        """The question with its solution, or why it is left out."""
+        record = found.record
+        if (text := record.worked_out()) is None:
+            return "without a solution"
+        return [Example(record.id or found.where, record.prompt, (text,), (True,), group=record.group_id)]
+
+    def batch(self, table: AnswerTable, rows: Sequence[int]) -> Forest:
+        """One path per solution, in the order of ``rows``."""
+        return answer_forest([table.answer(row) for row in rows], table.trees[rows].tolist())
+
+    def setup(self, stage: str) -> None:
+        """Reads and tokenises what ``stage`` needs."""
+        super().setup(stage if stage in ("fit", "validate") else "")
+        if stage == "predict" and self.pairs is not None:
+            self._ask(self._exploring())
+        elif stage == "predict":
+            self._ask(self._solving(self.pool or self.sources["train"], "pool" if self._made_up else "train"))
+        elif stage == "test":
+            self._ask(self._solving(self.sources.get("test", self.sources["train"]), "test"))
+
+    @property
+    def _made_up(self) -> bool:
+        return isinstance(self.pool, World)
+
+    def _solving(self, source: Source, split: str) -> list[list[dict[str, Any]]]:
+        """One question each, with the right answer."""
+        found = read_records(source, QuestionRecord.with_names(self.field_map), split)
+        problems = []
+        asked = []
+        for one in found:
+            record = one.record
+            gold = record.gold or self.checker.extract(record.worked_out() or "")
+            if gold is None or not self.checker.equal(gold, gold):
+                what = "missing, and not found in a solution" if gold is None else f"'{gold}' cannot be read"
+                problems.append(f"{one.where}: field 'gold': {what} by {type(self.checker).__name__}")
+            kept = record.model_dump(include={"question", "rationale", "subject", "level"}, exclude_none=True)
+            asked.append([{"id": one.name, "prompt": record.prompt, "gold": gold, **kept}])
+        if problems:
+            raise DataFormatError(problems)
+        return asked
+
+    def _exploring(self) -> list[list[dict[str, Any]]]:
+        """The pairs of one question each, in the order of the file."""
+        assert self.pairs is not None
+        read = read_records(self.pairs, MinedPair, "pairs")
+        pairs = [one.record.model_copy(update={"id": one.record.id or one.where}) for one in read]
+        by_question = groupby(pairs, key=lambda pair: pair.question_id or pair.prompt)
+        return [[{"id": pair.id, "prompt": pair.prompt, "pair": pair} for pair in group] for _, group in by_question]
+
+    def _ask(self, groups: list[list[dict[str, Any]]]) -> None:
+        self._groups = groups
+        tokens = self.renderer.encode_prompts([self.renderer.prompt_text(one["prompt"]) for g in groups for one in g])
+        self._tokens = dict(zip((one["id"] for group in groups for one in group), tokens, strict=True))
+
+    def predict_dataloader(self) -> ResumableLoader:
+        """This rank's questions or pairs, as many batches on every rank; pairs of a question stay together."""
+        _, rank, world_size = layout(self.trainer)
+        parts = shares(len(self._groups), rank, world_size, self.questions)
+        return ResumableLoader(lambda at: self._asked(parts[at.number]), len(parts))
+
+    def test_dataloader(self) -> ResumableLoader:  # type: ignore[override]
+        """This rank's questions."""
+        return self.predict_dataloader()
+
+    def _asked(self, part: range) -> PromptBatch:
+        records = [one for number in part for one in self._groups[number]]
+        before = sum(len(group) for group in self._groups[: part.start])
+        ids = [one["id"] for one in records]
+        return PromptBatch([self._tokens[id] for id in ids], list(range(before, before + len(ids))), ids, records)

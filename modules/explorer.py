@@ -1,0 +1,182 @@
+"""Exploring: a model goes on from every step of a wrong solution, until none of its completions is right.
+
+`predict` writes what was seen, and the granular pairs that come of it (arXiv 2404.10346, section 3). Where the pit is
+and what is paired is in modules/self_explore.py.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from lm.backbone import Backbone
+from lm.batches import PromptBatch
+from lm.generation import Decoding
+from lm.sampling import seed_of
+from modules.rollouts import Rollouts
+from modules.self_explore import Dropped, Search, Used, explore, first_pit, granular_pair, is_nonmonotone
+from text.errors import UserError
+from text.reasoning_records import Completion, ExplorationRecord, MinedPair, Probe
+from text.records import Record
+from text.steps import LineSteps, StepSplitter, step_ends
+
+
+class Explorer(Rollouts):
+    """Finds first pits.
+
+    Draw j from some steps depends on ``seed``, the tokens of the steps and j alone: pairs whose wrong solutions begin
+    alike share their probes.
+
+    Args:
+        backbone: the explorer: in the paper the model that was trained on the right samples.
+        k: completions of a probe; 4 in the paper.
+        max_steps: steps of a solution that are probed; 20 in the official code.
+        search: ``linear``, or ``bisect``; see modules.self_explore.next_probe.
+        early_stop: end a probe at its first success; the pairs are the same.
+        draws_per_wave: completions of a probe that are asked for at a time.
+        steps: how a solution is cut.
+        decoding: see Rollouts.
+        seed: see Rollouts.
+        max_batch_tokens: see Rollouts.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        k: int = 4,
+        max_steps: int = 20,
+        search: Search = "linear",
+        early_stop: bool = True,
+        draws_per_wave: int = 1,
+        steps: StepSplitter = LineSteps(),  # noqa: B008  holds no state
+        decoding: Decoding = Decoding(max_new_tokens=512, temperature=0.7),  # noqa: B008  frozen
+        seed: int = 42,
+        max_batch_tokens: int = 16384,
+    ):
+        super().__init__(backbone, decoding, seed, max_batch_tokens)
+        if min(k, max_steps, draws_per_wave) < 1:
+            raise UserError("Explorer: k, max_steps and draws_per_wave must be 1 or more")
+        self.k, self.max_steps, self.search = k, max_steps, search
+        self.early_stop, self.draws_per_wave, self.steps = early_stop, draws_per_wave, steps
+
+    @property
+    def work(self) -> dict[str, Any]:
+        """See Rollouts."""
+        searched = {"k": self.k, "max_steps": self.max_steps, "search": self.search, "early_stop": self.early_stop}
+        cut = [type(self.steps).__name__, {name: str(value) for name, value in vars(self.steps).items()}]
+        return searched | {"seed": self.seed, "steps": cut, "wave": self.draws_per_wave} | asdict(self.decoding)
+
+    def predict_step(self, batch: PromptBatch, batch_idx: int) -> list[tuple[str, tuple[MinedPair, ExplorationRecord]]]:
+        """Each pair with what was seen, and its key."""
+        pairs = [
+            asked["pair"].model_copy(update={"prompt_tokens": prompt})
+            for asked, prompt in zip(batch.records, batch.prompts, strict=True)
+        ]
+        pairs = [self._with_tokens(pair) for pair in pairs]
+        keys = [self.key(pair.id, pair.prompt_tokens, pair.rejected_tokens, pair.gold) for pair in pairs]
+        found = {key: ExplorationRecord.model_validate(self.done[key][1]) for key in keys if key in self.done}
+        left = {key: pair for key, pair in zip(keys, pairs, strict=True) if key not in found}
+        found |= zip(left, self.explore(list(left.values())), strict=True)
+        return [(key, (pair, found[key])) for key, pair in zip(keys, pairs, strict=True)]
+
+    def _with_tokens(self, pair: MinedPair) -> MinedPair:
+        """A pair that came as text alone, with its tokens."""
+        tokens = self.tokenizer(  # type: ignore[misc]
+            [pair.chosen, pair.rejected], add_special_tokens=False
+        )["input_ids"]
+        return pair.model_copy(
+            update={
+                "chosen_tokens": pair.chosen_tokens or tokens[0],
+                "rejected_tokens": pair.rejected_tokens or tokens[1],
+                "gold": pair.gold or self.checker.extract(pair.chosen),
+            }
+        )
+
+    def explore(self, pairs: Sequence[MinedPair]) -> list[ExplorationRecord]:
+        """Explore the wrong solutions of some pairs, all at the same time."""
+        found: dict[int, ExplorationRecord] = {}
+        memo: dict[tuple[Any, ...], Completion] = {}
+        active = []
+        for place, pair in enumerate(pairs):
+            record = self._cut(pair)
+            found[place] = record
+            probed = min(len(record.steps), self.max_steps)
+            if record.status == "format" or not probed:
+                continue
+            coroutine = explore(probed, self.k, self.search, self.early_stop, self.draws_per_wave)
+            active.append((place, coroutine, next(coroutine)))
+        while active:
+            asked = [self._prefixes(pairs[place], found[place], wave) for place, _, wave in active]
+            self._complete([key for keys in asked for key in keys], memo)
+            waiting = []
+            for (place, coroutine, _), keys in zip(active, asked, strict=True):
+                try:
+                    waiting.append((place, coroutine, coroutine.send([memo[key] for key in keys])))
+                except StopIteration as end:
+                    found[place] = self._seen(found[place], end.value)
+            active = waiting
+        return [found[place] for place in range(len(pairs))]
+
+    def _cut(self, pair: MinedPair) -> ExplorationRecord:
+        steps = self.steps.split(pair.rejected)
+        halves = [part for step in steps for part in (step.rstrip(), step[len(step.rstrip()) :])]
+        ends, moved = step_ends(halves, self._token_ends(pair.rejected_tokens, pair.rejected))
+        status: Any = "no_pit" if steps and ends[-1] <= len(pair.rejected_tokens) else "format"
+        both = list(zip(ends[::2], ends[1::2], strict=True))
+        return ExplorationRecord(pair_id=str(pair.id), steps=steps, ends=both, moved=moved, status=status)
+
+    def _token_ends(self, tokens: Sequence[int], text: str) -> list[int]:
+        """How much of the text the tokens up to each one tell; within a character no more than those before it."""
+        ends, last = [], 0
+        for count in range(1, len(tokens) + 1):
+            told = self.tokenizer.decode(tokens[:count], skip_special_tokens=True)  # type: ignore[union-attr]
+            last = len(told) if text.startswith(told) else last
+            ends.append(last)
+        return [*ends[:-1], len(text)] if ends else []
+
+    def _prefixes(self, pair: MinedPair, record: ExplorationRecord, wave: Any) -> list[tuple[Any, ...]]:
+        tokens = (*pair.prompt_tokens, *pair.rejected_tokens[: record.ends[wave.step - 1][1]])
+        return [(pair.gold, tokens, draw) for draw in wave.draws]
+
+    def _complete(self, wanted: Sequence[tuple[Any, ...]], memo: dict[Any, Completion]) -> None:
+        """Draw what nobody has drawn yet."""
+        new = list(dict.fromkeys(key for key in wanted if key not in memo))
+        fits = [key for key in new if len(key[1]) < self.engine.context]
+        seeds = [seed_of(self.seed, draw, *tokens) for _, tokens, draw in fits]
+        drawn = dict(zip(fits, self.engine.generate([key[1] for key in fits], 1, self.decoding, seeds), strict=True))
+        for key in new:
+            gold, _, draw = key
+            sample = drawn.get(key)
+            told = (sample.tokens, sample.text, sample.finished) if sample else ((), "", False)  # no room for an answer
+            memo[key] = Completion.judged(*told, gold, self.checker, draw=draw)
+
+    def _seen(self, record: ExplorationRecord, seen: dict[int, list[Completion]]) -> ExplorationRecord:
+        verdicts = {step: any(one.correct for one in completions) for step, completions in seen.items()}
+        pit = first_pit(verdicts, min(len(record.steps), self.max_steps), self.search)
+        probes = [Probe(step=step, completions=seen[step]) for step in sorted(seen)]
+        return record.model_copy(update={"probes": probes, "pit": pit, "status": "pit" if pit else "no_pit"})
+
+    def files(self, results: Sequence[Any]) -> tuple[dict[str, Sequence[Record]], dict[str, Any]]:
+        """explorations.jsonl and gpairs.jsonl."""
+        used: dict[str, Used] = {}
+        granular: list[Record] = []
+        counts: Counter[str] = Counter()
+        pits: list[float] = []
+        for pair, exploration in results:
+            made = granular_pair(pair, exploration, used.setdefault(pair.question_id or pair.prompt, Used()))
+            if isinstance(made, Dropped):
+                counts[f"explore/dropped/{made.reason}"] += 1
+            else:
+                granular.append(made)
+            if exploration.pit:
+                pits.append(exploration.pit / len(exploration.steps))
+            counts["explore/boundary_moved"] += exploration.moved
+            for probe in exploration.probes:
+                counts["explore/probes"] += 1
+                counts["explore/draws"] += len(probe.completions)
+            counts["explore/nonmonotone"] += is_nonmonotone({p.step: p.success for p in exploration.probes})
+        told: dict[str, Any] = dict(counts) | {"explore/pairs": len(results), "explore/granular_pairs": len(granular)}
+        told["explore/pit_relative"] = sum(pits) / max(len(pits), 1)
+        return {"explorations": [exploration for _, exploration in results], "gpairs": granular}, told

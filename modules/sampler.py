@@ -1,0 +1,150 @@
+"""Rejection sampling: a model solves questions many times (arXiv 2404.10346, section 3; arXiv 2308.01825).
+
+`predict` writes what was sampled, the right solutions to train on again (D_RFT) and pairs of a right and a wrong one
+(D_pair); `test` tells how often questions are answered rightly. Which solutions are kept is in modules/self_explore.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from lm.backbone import Backbone
+from lm.batches import PromptBatch
+from lm.generation import Decoding
+from lm.sampling import seed_of
+from metrics.reasoning import AnswerAccuracy, MajorityAtK, PassAtK, Unparsed
+from modules.rollouts import Rollouts
+from modules.self_explore import Mining, mine
+from text.reasoning_records import MinedPair, QuestionRecord, SampledSolution, SampleRecord
+from text.records import Record
+
+
+class Sampler(Rollouts):
+    """Samples solutions of questions.
+
+    Draw j of a question depends on ``seed``, the question's id and j alone.
+
+    Args:
+        backbone: see Rollouts.
+        num_samples: solutions of each question; 100 in the paper (section 4).
+        decoding: see Rollouts.
+        mining: which solutions are kept.
+        seed: see Rollouts.
+        max_batch_tokens: see Rollouts.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        num_samples: int = 100,
+        decoding: Decoding = Decoding(max_new_tokens=512, temperature=0.7),  # noqa: B008  frozen
+        mining: Mining = Mining(),  # noqa: B008  frozen
+        seed: int = 42,
+        max_batch_tokens: int = 16384,
+    ):
+        super().__init__(backbone, decoding, seed, max_batch_tokens)
+        self.num_samples, self.mining = num_samples, mining
+
+    @property
+    def work(self) -> dict[str, Any]:
+        """See Rollouts."""
+        return {"samples": self.num_samples, "seed": self.seed} | asdict(self.decoding)
+
+    def sample(self, batch: PromptBatch) -> list[SampleRecord]:
+        """Solutions of some questions, judged."""
+        seeds = [seed_of(self.seed, id) for id in batch.ids]
+        drawn = self.engine.generate(batch.prompts, self.num_samples, self.decoding, seeds)
+        records = []
+        for place, asked in enumerate(batch.records):
+            of_one = drawn[place * self.num_samples : (place + 1) * self.num_samples]
+            samples = [
+                SampledSolution.judged(s.tokens, s.text, s.finished, asked["gold"], self.checker, seed=draw)
+                for draw, s in enumerate(of_one)
+            ]
+            known: dict[str, Any] = {name: asked.get(name) for name in ("id", "question", "gold", "rationale")}
+            records.append(SampleRecord(**known, samples=samples, model=self.model_name, decoding=self.work))
+        return records
+
+    # --- predict: what is made of samples ---------------------------------------------------------------------------
+
+    def predict_step(self, batch: PromptBatch, batch_idx: int) -> list[tuple[str, SampleRecord]]:
+        """The samples of each question with their key; what is done already is not done again."""
+        keys = [self.key(id, prompt) for id, prompt in zip(batch.ids, batch.prompts, strict=True)]
+        open_ = [place for place, key in enumerate(keys) if key not in self.done]
+        asked = PromptBatch(
+            [batch.prompts[place] for place in open_],
+            [batch.rows[place] for place in open_],
+            [batch.ids[place] for place in open_],
+            [batch.records[place] for place in open_],
+        )
+        new = dict(zip((keys[place] for place in open_), self.sample(asked), strict=True))
+        return [(key, new.get(key) or SampleRecord.model_validate(self.done[key])) for key in keys]
+
+    def files(self, results: Sequence[SampleRecord]) -> tuple[dict[str, Sequence[Record]], dict[str, Any]]:
+        """samples.jsonl, rft.jsonl and pairs.jsonl."""
+        rft: list[Record] = []
+        pairs: list[Record] = []
+        for record in results:
+            right, paired = mine(record, self.mining)
+            rft += [
+                QuestionRecord.model_validate(
+                    {"id": f"{record.id}-{n}", "group_id": record.id, "question": record.question, "gold": record.gold}
+                    | {"rationale": s.text}
+                )
+                for n, s in enumerate(right)
+            ]
+            pairs += [
+                MinedPair(
+                    id=f"{record.id}-{n}",
+                    question_id=record.id,
+                    group_id=record.id,
+                    prompt=f"{record.question.strip()}\n",
+                    chosen=chosen.text,
+                    rejected=rejected.text,
+                    gold=record.gold,
+                    chosen_tokens=chosen.tokens,
+                    rejected_tokens=rejected.tokens,
+                )
+                for n, (chosen, rejected) in enumerate(paired)
+            ]
+        counts = {
+            "sample/correct": sum(record.success for record in results) / max(len(results), 1),
+            "sample/mixed_questions": sum(0 < record.success < 1 for record in results),
+            "sample/unsolved_questions": sum(record.success == 0 for record in results),
+            "sample/questions": len(results),
+            "mine/rft": len(rft),
+            "mine/pairs": len(pairs),
+        }
+        return {"samples": results, "rft": rft, "pairs": pairs}, counts
+
+    # --- test -------------------------------------------------------------------------------------------------------
+
+    def on_test_start(self) -> None:
+        """Nothing is answered yet."""
+        k, checker = self.num_samples, self.checker
+        self.scores = {"test/accuracy": AnswerAccuracy(checker), "test/unparsed": Unparsed()}
+        if k > 1:
+            self.scores |= {"test/sample_accuracy": PassAtK(1), f"test/pass@{k}": PassAtK(k)}
+            self.scores[f"test/maj@{k}"] = MajorityAtK(k, checker)
+        for score in self.scores.values():
+            score.to(self.device)
+
+    def test_step(self, batch: PromptBatch, batch_idx: int) -> None:
+        """Answer some questions; accuracy is that of the first answer."""
+        for record in self.sample(batch):
+            answers = [sample.answer for sample in record.samples]
+            right = sum(sample.correct for sample in record.samples)
+            self.scores["test/accuracy"].update(answers[0], record.gold)
+            self.scores["test/unparsed"].update(answers[0])
+            for name, score in self.scores.items():
+                if isinstance(score, PassAtK):
+                    score.update(len(answers), right)
+                elif isinstance(score, MajorityAtK):
+                    self.scores[name].update(answers, record.gold)
+
+    def on_test_epoch_end(self) -> None:
+        """Over all questions of all ranks."""
+        for name, score in self.scores.items():
+            self.log(name, score.compute().float(), rank_zero_only=False)
