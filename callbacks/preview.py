@@ -6,6 +6,7 @@ It knows the batch types of lm/. It does not know methods: whatever a batch hold
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -21,6 +22,7 @@ from lm.paths import path_tokens
 from text.excerpts import shorten
 
 OPEN, CLOSE = "⟦", "⟧"  # around what is scored; characters that no corpus uses
+PAGE = 110  # characters of a line on the page of TensorBoard
 
 
 class Preview(Callback):
@@ -99,6 +101,14 @@ def preview_table(title: str, rows: Sequence[tuple[str, str]]) -> Table:
 
 
 def preview_markdown(title: str, rows: Sequence[tuple[str, str]]) -> str:
-    """TensorBoard's form: four leading spaces keep the text as it is."""
-    examples = [f"{facts}\n\n    " + text.replace("\n", "\n    ") for facts, text in rows]
+    """TensorBoard's form: four leading spaces keep the text as it is; lines are broken, since its page does not."""
+    examples = [
+        "\n    ".join([f"{facts}\n", *(part for line in text.split("\n") for part in broken(line))])
+        for facts, text in rows
+    ]
     return "\n\n".join([title, *examples])
+
+
+def broken(line: str) -> list[str]:
+    """A line in parts that fit on the page; together they are the line."""
+    return textwrap.wrap(line, PAGE, replace_whitespace=False, drop_whitespace=False, expand_tabs=False) or [""]

@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from callbacks.preview import Preview, first_sequences, mark
+from callbacks.preview import Preview, first_sequences, mark, preview_markdown
 from lm.batches import TokenRows
 from lm.forest import Forest, Node
 from lm.forest import Path as TokenPath
@@ -85,6 +85,14 @@ def test_silent_for_batches_without_tokens_and_on_other_ranks(capsys: pytest.Cap
     Preview().on_train_batch_start(elsewhere, None, TokenRows(torch.tensor([ids("the cat")])), 0)
     Preview(examples=0).on_train_batch_start(trainer(), None, TokenRows(torch.tensor([ids("the cat")])), 0)
     assert capsys.readouterr().out == ""
+
+
+def test_lines_are_broken_for_the_page_and_nothing_is_lost() -> None:
+    text = "⟦" + "some words  with\tspaces " * 20 + "⟧\n\nx" + "y" * 300
+    title, _, facts, _, *lines = preview_markdown("title", [("9 tokens", text)]).split("\n")
+    assert (title, facts) == ("title", "9 tokens")
+    assert all(line.startswith("    ") and len(line) <= 4 + 110 for line in lines)
+    assert "".join(line[4:] for line in lines) == text.replace("\n", "")
 
 
 def test_brackets_of_the_text_are_not_markup(capsys: pytest.CaptureFixture[str]) -> None:
