@@ -46,7 +46,7 @@ class BEIR(LightningDataModule):
         train: pairs (docs/instructir.md, records); a world given as ``path`` serves here too.
         format: how instruction, query and passage become texts.
         tokenizer: by default the encoder's own. A trained one sees the training pairs only.
-        max_tokens: of a batch that is encoded for search, padding included. Small batches are faster on a CPU (2048),
+        max_tokens: of a batch that is encoded for search, padding included. Small batches are faster on a CPU (1024),
             large ones on a GPU (16384 or more).
         batch_size: queries of an optimizer step over all ranks and accumulated micro-batches. The negatives of a query
             are those of its micro-batch on all ranks.
@@ -71,7 +71,7 @@ class BEIR(LightningDataModule):
         train: Source | None = None,
         format: TextFormat = TextFormat(),  # noqa: B008  frozen
         tokenizer: TokenizerSource | None = None,
-        max_tokens: int = 2048,
+        max_tokens: int = 1024,
         batch_size: int = 32,
         siblings: int = 1,
         num_negatives: int = 0,
