@@ -21,6 +21,7 @@ from lm.judging import Judge
 from lm.protocols import HasInstances
 from lm.rubric_bench import Judging, RubricBench, question
 from metrics.multifaceted_report import report_text, write_report
+from metrics.retrieval_report import plain
 from modules.generation import Generation
 from text.errors import UserError
 
@@ -54,8 +55,9 @@ class _Judged(LightningModule):
         answers = {row: texts for part in parts for row, texts in part.items()}
         records = self._data.instances
         report = RubricBench(records, self.judging).report([answers[row] for row in range(len(records))], self.judge)
-        self.results = {"bench/valid": report.valid}
-        self.log_dict({f"bench/{name}": value for name, value in report.scalars.items()}, rank_zero_only=True)
+        scalars = {f"bench/{name}": value for name, value in report.scalars.items()}
+        self.log_dict(scalars, rank_zero_only=True)
+        self.results = plain(scalars) | {"bench/valid": report.valid}  # what is logged loses half of the digits
         example = question(records[0].record)
         print(report_text(report, example))
         if log_dir is not None:
