@@ -103,8 +103,9 @@ class ProgrammaticJudge:
                 f"request '{request.id}': no scorer for the rubric '{request.rubric.name}'."
                 + (did_you_mean(request.rubric.name, self.scorers) or f" There are {', '.join(self.scorers)}")
             )
-        scores = [scorer(request, response) for response in request.responses]
-        if any(score is None for score in scores):
+        given = [scorer(request, response) for response in request.responses]
+        scores = [score for score in given if score is not None]
+        if len(scores) < len(given):
             return Verdict(reason="no_value")
         if len(scores) == 1:
             return Verdict(score=scores[0])

@@ -54,3 +54,8 @@ def test_refuses_a_rubric_it_cannot_judge():
 def test_refuses_three_answers():
     with pytest.raises(UserError, match="3 responses"):
         request("a", "b", "c")
+
+
+def test_a_score_of_zero_is_a_score():
+    judge = ProgrammaticJudge({"short": lambda request, response: 0.0})
+    assert judge.judge([request("a")]) == [Verdict(score=0.0)]
