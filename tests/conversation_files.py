@@ -9,6 +9,7 @@ from typing import Any
 
 from lightning.pytorch import LightningDataModule
 
+from datamodules import PreferencePairs
 from datamodules.conversations import Conversations
 from datamodules.loading import Position
 from lm.forest import Forest
@@ -27,6 +28,18 @@ def tiny(folder: Path) -> PretrainedTokenizer:
     """The tiny tokenizer as a published one."""
     tiny_tokenizer().save_pretrained(folder / "tokenizer")
     return PretrainedTokenizer(str(folder / "tokenizer"))
+
+
+def pair(prompt: Any, chosen: Any = "good", rejected: Any = "bad", **more: Any) -> dict[str, Any]:
+    """A record of a pair."""
+    return {"prompt": prompt, "chosen": chosen, "rejected": rejected, **more}
+
+
+def read_pairs(folder: Path, *records: Any, **options: Any) -> Any:
+    """A datamodule over a file of these pairs, or of twenty, prepared for its layout."""
+    layout = {key: options.pop(key) for key in ("ranks", "accumulation", "rank") if key in options}
+    file = jsonl(folder / "pairs.jsonl", *(records or [pair(f"p{n}") for n in range(20)]))
+    return set_up(PreferencePairs(file, tokenizer=tiny(folder), **options), **layout)
 
 
 def trained_by(

@@ -93,10 +93,3 @@ def _answer(rng: Random, thing: str, polite: bool) -> str:
         case 1:
             return f"{said[0].upper()}{said[1:]}, {closing}."
     return f"{opening}, {said}, {closing}."
-
-
-def is_polite(answer: str) -> bool | None:
-    """The manner of an answer: True, False, or None if it shows both or neither."""
-    said = ((manner, word) for words in (OPENINGS, CLOSINGS) for manner in words for word in words[manner])
-    shown = {manner for manner, word in said if word in answer}
-    return shown.pop() if len(shown) == 1 else None

@@ -1,24 +1,21 @@
-"""What all answered prompts share: sources, tokenizers, faults and losses of records, orders, exact resume."""
+"""What all answered prompts share: sources, tokenizers, orders, and exact resume."""
 
-import json
 import re
 from collections import Counter
 from itertools import chain
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from lightning.pytorch import LightningModule
 
-from datamodules import Instructions, LabelledAnswers, PreferencePairs
+from datamodules import Instructions, PreferencePairs
 from datamodules.loading import Position
 from lm.chat import PLAIN_TEMPLATE, ChatFormat
 from lm.tokenizer import BPETokenizer
-from tests.conversation_files import first_batch, jsonl, set_up, shown, tiny, trained_by
+from tests.conversation_files import first_batch, jsonl, pair, read_pairs, set_up, shown, tiny
 from tests.stand_ins import tiny_tokenizer
 from tests.stand_ins import trainer as quiet_trainer
-from text.errors import DataFormatError, UserError
+from text.errors import UserError
 from worlds import Manners
 
 BPE = BPETokenizer(vocab_size=400)
@@ -28,16 +25,6 @@ EOS = "<|endoftext|>"
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("SEEDLING_CACHE", str(tmp_path / "cache"))
-
-
-def pair(prompt, chosen="good", rejected="bad", **more):
-    return {"prompt": prompt, "chosen": chosen, "rejected": rejected, **more}
-
-
-def pairs(tmp_path, *records, **options):
-    layout = {key: options.pop(key) for key in ("ranks", "accumulation", "rank", "stage") if key in options}
-    file = jsonl(tmp_path / "pairs.jsonl", *(records or [pair(f"p{n}") for n in range(20)]))
-    return set_up(PreferencePairs(file, tokenizer=tiny(tmp_path), **options), **layout)
 
 
 # --- sources and tokenizers -------------------------------------------------------------------------------------------
@@ -96,137 +83,6 @@ def test_fields_may_have_other_names(tmp_path):
     assert {before for before, _ in shown(first_batch(data), data.tokenizer)} == {f"q{n}" for n in range(8)}
 
 
-# --- faults and losses ------------------------------------------------------------------------------------------------
-
-
-def test_every_fault_is_told_with_its_place_up_to_twenty(tmp_path):
-    bad = [
-        "not json",
-        pair("p", chosen=3),
-        pair("p", chosen="same", rejected="same"),
-        {"prompt": "p", "chosen": "c"},
-        pair([{"role": "user", "content": "u"}, {"role": "assistant", "content": "a"}]),
-        pair([{"role": "robot", "content": "u"}]),
-        pair("p", ref_chosen_logp=-1.0),
-    ]
-    with pytest.raises(DataFormatError) as caught:
-        pairs(tmp_path, pair("fine"), *bad)
-    path = tmp_path / "pairs.jsonl"
-    starts = [
-        f"{path}:2: column",
-        f"{path}:3: field 'chosen': should be text or a list of messages",
-        f"{path}:4: field 'rejected': the same as 'chosen', so nothing is preferred (on_identical: drop",
-        f"{path}:5: field 'rejected': missing. A PreferenceRecord needs 'prompt' and 'chosen' and 'rejected'",
-        f"{path}:6: field 'prompt': the last message of a prompt is the user's",
-        f"{path}:7: field 'prompt': [0].role: should be 'system', 'user' or 'assistant', not 'robot'",
-        f"{path}:8: field 'ref_rejected_logp': missing",
-    ]
-    told = sorted(caught.value.problems)
-    assert [line[: len(start)] for line, start in zip(told, starts, strict=True)] == starts
-    with pytest.raises(DataFormatError) as caught:
-        pairs(tmp_path, *(pair("p", "same", "same") for _ in range(30)))
-    assert len(caught.value.problems) == DataFormatError.SHOWN
-
-
-def test_a_prompt_that_the_template_refuses_is_told_with_its_place(tmp_path):
-    chat = ChatFormat(template="{{ raise_exception('too short') if messages[0]['content'] == 'x' else 'fine' }}")
-    with pytest.raises(
-        DataFormatError, match=r"pairs.jsonl:2: field 'prompt': the chat template refuses these messages: too"
-    ):
-        pairs(tmp_path, pair("long"), pair("x"), chat=chat)
-
-
-def test_unknown_fields_are_listed_once(tmp_path, caplog):
-    with caplog.at_level("INFO", logger="lightning.pytorch"):
-        pairs(tmp_path, *(pair(f"p{n}", score=n, **{"annotator": "x"} if n % 2 else {}) for n in range(9)))
-    assert [line for line in caplog.messages if "read over" in line] == [
-        f"{tmp_path}/pairs.jsonl: fields read over: annotator, score"
-    ]
-
-
-def test_what_is_too_long_is_left_out_and_counted_up_to_a_fraction(tmp_path):
-    records = [pair(f"p{n}") for n in range(30)] + [pair("long " * 40)]
-    data = pairs(tmp_path, *records, max_length=40, max_prompt_length=None)
-    assert data.dropped == {"prompts of max_length tokens or more": 1}
-    assert len(data.table("train")) == 30
-    expected = (
-        r"pairs.jsonl: 1 of 31 records are too long \(1 prompts of max_length tokens or more\), which is more than"
-    )
-    with pytest.raises(UserError, match=expected):
-        pairs(tmp_path, *records, max_length=40, max_prompt_length=None, max_drop_fraction=0.01)
-    with pytest.raises(UserError, match=r"nothing is left of 2 records \(2 identical answers\)"):
-        pairs(tmp_path, *(pair("p", "same", "same") for _ in range(2)), on_identical="drop")
-    with pytest.raises(DataFormatError, match=r"pairs.jsonl:1: empty: at least one PreferenceRecord is needed"):
-        pairs(tmp_path, "")
-
-
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers(-3, 3) | st.floats() | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["role", "content", "x"]), inner),
-    max_leaves=6,
-)
-MESSAGES = st.lists(
-    st.fixed_dictionaries({"role": st.sampled_from(["user", "assistant", "system"]), "content": st.text(max_size=5)})
-)
-FIELDS = (
-    "id group_id prompt system chosen rejected margin weight ref_chosen_logp ref_rejected_logp preference_set output "
-)
-FIELDS += "label completion messages instruction input response system_prompt user_prompt source context_mismatch"
-KINDS = {
-    PreferencePairs: {
-        "prompt": "p",
-        "chosen": "c",
-        "rejected": "r",
-        "ref_chosen_logp": -1.0,
-        "ref_rejected_logp": -2.0,
-    },
-    LabelledAnswers: {"prompt": "p", "completion": "c", "label": True},
-    Instructions: {"prompt": "p", "output": "o"},
-}
-
-
-@st.composite
-def mutated_lines(draw, record):
-    lines = []
-    for _ in range(draw(st.integers(1, 4))):
-        changed = dict(record)
-        for _ in range(draw(st.integers(0, 2))):
-            key = draw(st.sampled_from(FIELDS.split()))
-            if draw(st.booleans()):
-                changed[key] = draw(JSON | MESSAGES)
-            else:
-                changed.pop(key, None)
-        line = bytearray(json.dumps(changed).encode())
-        if draw(st.integers(0, 3)) == 0:
-            at = draw(st.integers(0, len(line)))
-            line[at : at + draw(st.integers(0, 3))] = draw(st.binary(max_size=3))
-        lines.append(bytes(line))
-    return lines
-
-
-@pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(drawn=st.data(), dialogues=st.booleans())
-@pytest.mark.filterwarnings("ignore:.*answers were given to different conversations")
-def test_fuzz_records_are_taken_or_told_with_their_place(tmp_path, kind, drawn, dialogues):
-    path = tmp_path / "fuzz.jsonl"
-    path.write_bytes(b"\n".join(drawn.draw(mutated_lines(KINDS[kind]))))
-    options = {"format": "dialogues"} if dialogues and kind is not Instructions else {}
-    (tmp_path / "t").mkdir(exist_ok=True)
-    data = trained_by(kind(str(path), tokenizer=tiny(tmp_path / "t"), **options))
-    told = []
-    try:
-        data.setup("fit")
-    except DataFormatError as error:
-        told = error.problems
-    except UserError as error:  # of the file as a whole
-        told = (
-            [f"{path}:1: {error}"] if re.search("nothing is left|others have|some are messages", str(error)) else ["?"]
-        )
-    assert bool(told) != bool(data._tables)
-    assert all(re.fullmatch(re.escape(str(path)) + r":[1-9]\d*: \S.*", line, re.DOTALL) for line in told)
-
-
 # --- batches ----------------------------------------------------------------------------------------------------------
 
 
@@ -240,10 +96,14 @@ def met(data, steps, accumulation=1):
 @pytest.mark.parametrize("budget", [{"batch_size": 8}, {"max_tokens": 60}])
 def test_a_step_does_not_depend_on_how_it_is_split(tmp_path, budget):
     records = [pair(f"prompt {n // 3}", f"good {n}") for n in range(40)]
-    whole = met(pairs(tmp_path, *records, **budget), 24)
+    whole = met(read_pairs(tmp_path, *records, **budget), 24)
     for ranks, accumulation in ((1, 4), (2, 2)):
         parts = [
-            met(pairs(tmp_path, *records, ranks=ranks, accumulation=accumulation, rank=rank, **budget), 6, accumulation)
+            met(
+                read_pairs(tmp_path, *records, ranks=ranks, accumulation=accumulation, rank=rank, **budget),
+                6,
+                accumulation,
+            )
             for rank in range(ranks)
         ]
         dealt = [ids for micro in zip(*parts, strict=True) for ids in micro]
@@ -252,12 +112,12 @@ def test_a_step_does_not_depend_on_how_it_is_split(tmp_path, budget):
             assert dealt == whole[:6]
         else:
             assert dealt == whole
-    assert met(pairs(tmp_path, *records, seed=1, **budget), 4) != whole[:4]
+    assert met(read_pairs(tmp_path, *records, seed=1, **budget), 4) != whole[:4]
 
 
 def test_pairs_of_a_prompt_share_a_tree_and_come_once_an_epoch(tmp_path):
     records = [pair(f"prompt {n % 4}", f"good {n}") for n in range(12)]
-    data = pairs(tmp_path, *records, batch_size=6)
+    data = read_pairs(tmp_path, *records, batch_size=6)
     steps = met(data, 2)
     assert sorted(steps[0] + steps[1]) == sorted(f"{tmp_path}/pairs.jsonl:{n + 1}" for n in range(12))
     prompts = [(int(id.rpartition(":")[2]) - 1) % 4 for id in steps[0] + steps[1]]
@@ -266,7 +126,9 @@ def test_pairs_of_a_prompt_share_a_tree_and_come_once_an_epoch(tmp_path):
     assert len(first.forest.tree_starts) == len(set(prompts[:6])) == 2
     variants = [pair(f"{n}", f"good {n}", instruction_id=f"i{n // 2}") for n in range(12)]
     groups = [
-        (int(id.rpartition(":")[2]) - 1) // 2 for ids in met(pairs(tmp_path, *variants, batch_size=6), 2) for id in ids
+        (int(id.rpartition(":")[2]) - 1) // 2
+        for ids in met(read_pairs(tmp_path, *variants, batch_size=6), 2)
+        for id in ids
     ]
     assert groups == sorted(groups, key=groups.index)
 
@@ -276,7 +138,10 @@ def test_validation_sees_every_record_once_over_the_ranks(tmp_path, budget):
     file = jsonl(tmp_path / "val.jsonl", *[pair(f"p{n // 2}", f"good {n}") for n in range(13)])
     for ranks in (1, 2, 4):
         seen = [
-            [batch.rows.tolist() for batch in pairs(tmp_path, val=file, ranks=ranks, rank=r, **budget).val_dataloader()]
+            [
+                batch.rows.tolist()
+                for batch in read_pairs(tmp_path, val=file, ranks=ranks, rank=r, **budget).val_dataloader()
+            ]
             for r in range(ranks)
         ]
         assert len({len(batches) for batches in seen}) == 1
@@ -297,14 +162,14 @@ def test_impossible_sizes_are_refused_with_a_remedy(tmp_path):
         UserError, match=r"a.jsonl: 1 pairs do not fill one optimizer step: give more, or a smaller batch"
     ):
         set_up(PreferencePairs(file, tokenizer=tiny(tmp_path))).train_dataloader()
+    assert len(read_pairs(tmp_path, max_tokens=1000).train_dataloader()) == 1
+    twice = read_pairs(tmp_path, max_tokens=1000, accumulation=2)
     with pytest.raises(UserError, match=r"20 pairs do not fill one optimizer step"):
-        pairs(tmp_path, max_tokens=1000).train_dataloader() and pairs(
-            tmp_path, max_tokens=1000, accumulation=2
-        ).train_dataloader()
+        twice.train_dataloader()
     with pytest.raises(
         UserError, match="batch_size 8 is that of an optimizer step over all devices: it must be a multiple"
     ):
-        pairs(tmp_path, accumulation=3).train_dataloader()
+        read_pairs(tmp_path, accumulation=3).train_dataloader()
 
 
 class Seen(LightningModule):

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from text.chat_records import InstructionRecord, LabelledRecord, PreferenceRecord, PromptRecord
 from worlds import Manners
-from worlds.manners import SPLITS, is_polite
+from worlds.manners import CLOSINGS, OPENINGS, SPLITS
 
 KINDS = {
     "pairs": PreferenceRecord,
@@ -14,6 +14,13 @@ KINDS = {
     "instructions": InstructionRecord,
     "prompts": PromptRecord,
 }
+
+
+def is_polite(answer):
+    """The manner of an answer: True, False, or None if it shows both or neither."""
+    said = ((manner, word) for words in (OPENINGS, CLOSINGS) for manner in words for word in words[manner])
+    shown = {manner for manner, word in said if word in answer}
+    return shown.pop() if len(shown) == 1 else None
 
 
 @settings(max_examples=20, deadline=None)
