@@ -1,4 +1,4 @@
-"""Batches: dense rows of token ids, padded texts for encoders, and forests with what a loss wants to know of their paths.
+"""Batches: dense rows of token ids, padded texts for encoders, and forests with what a loss asks of their paths.
 
 A batch is plain tensors and says nothing of where its text came from. Forests themselves are in lm/forest.py.
 """
