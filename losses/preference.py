@@ -16,8 +16,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from text.errors import UserError
-
 NLLReduction = Literal["token", "sequence", "prompt+completion"]
 
 ALMOST_CERTAIN = -1e-7  # a mean log-prob above this is taken for this: the odds of a certain answer are infinite
@@ -146,19 +144,19 @@ def preference_loss(
         nll: `chosen_nll` of each pair [B]; left out, its token mean over these very pairs.
 
     Raises:
-        UserError: something that the loss needs is missing, or it would ignore an option.
+        ValueError: something that the loss needs is missing, or it would ignore an option.
     """
     kind = _kind(loss)
     _check(loss, beta, label_smoothing, margins)
     chosen_B, rejected_B = _wide(chosen_logps), _wide(rejected_logps)
     if kind.reference and not reference_free:
         if ref_chosen_logps is None or ref_rejected_logps is None:
-            raise UserError(f"the loss '{loss}' needs ref_chosen_logps and ref_rejected_logps, or reference_free")
+            raise ValueError(f"the loss '{loss}' needs ref_chosen_logps and ref_rejected_logps, or reference_free")
         chosen_B, rejected_B = chosen_B - ref_chosen_logps.detach(), rejected_B - ref_rejected_logps.detach()
     compared = rewards = chosen_B, rejected_B
     if kind.compares != "sums" and (length_normalize or loss != "ipo"):
         if chosen_lengths is None or rejected_lengths is None:
-            raise UserError(f"the loss '{loss}' takes means per token: give chosen_lengths and rejected_lengths")
+            raise ValueError(f"the loss '{loss}' takes means per token: give chosen_lengths and rejected_lengths")
         compared = chosen_B / chosen_lengths.clamp(min=1), rejected_B / rejected_lengths.clamp(min=1)
         rewards = rewards if kind.reference else compared
     if kind.compares == "odds":
@@ -187,7 +185,7 @@ def chosen_nll(
         mean_length: of the token means; left out, the mean of `lengths`.
     """
     if lengths is None:
-        raise UserError("the chosen NLL is a mean over tokens: give chosen_lengths, or nll as chosen_nll makes it")
+        raise ValueError("the chosen NLL is a mean over tokens: give chosen_lengths, or nll as chosen_nll makes it")
     sums_B = _wide(logps)
     if reduction == "sequence":
         return -sums_B / lengths.clamp(min=1)
@@ -236,14 +234,14 @@ def _wide(x: Tensor) -> Tensor:
 
 def _kind(loss: str) -> _Kind:
     if loss not in _KINDS:
-        raise UserError(f"'{loss}' is no loss of pairs: {', '.join(LOSSES)}; kto, of single answers, is kto_loss")
+        raise ValueError(f"'{loss}' is no loss of pairs: {', '.join(LOSSES)}; kto, of single answers, is kto_loss")
     return _KINDS[loss]
 
 
 def _check(loss: str, beta: float, label_smoothing: float, margins: Tensor | None) -> None:
     if beta <= 0 or not 0 <= label_smoothing < 0.5:
-        raise UserError(f"beta ({beta}) must be above 0, label_smoothing ({label_smoothing}) in [0, 0.5)")
+        raise ValueError(f"beta ({beta}) must be above 0, label_smoothing ({label_smoothing}) in [0, 0.5)")
     if label_smoothing and not _KINDS[loss].smoothed:
-        raise UserError(f"the loss '{loss}' ignores label_smoothing {label_smoothing}: choose cdpo or robust")
+        raise ValueError(f"the loss '{loss}' ignores label_smoothing {label_smoothing}: choose cdpo or robust")
     if margins is not None and not _KINDS[loss].logistic:
-        raise UserError(f"the loss '{loss}' ignores margins: {', '.join(filter(uses_margins, LOSSES))} do not")
+        raise ValueError(f"the loss '{loss}' ignores margins: {', '.join(filter(uses_margins, LOSSES))} do not")

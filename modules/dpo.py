@@ -36,6 +36,7 @@ from losses.preference import (
 from metrics.preference_metrics import preference_metrics
 from modules.exact_logs import Split
 from modules.policy_module import PolicyModule
+from text.errors import UserError
 
 RUNAWAY_MARGIN = 20.0
 """Rewards this far apart are no longer learning: sigma is 1 to within 2e-9."""
@@ -103,9 +104,6 @@ class DPO(PolicyModule):
         share_prefixes: Literal["auto"] | bool = "auto",
     ):
         super().__init__(backbone, disable_dropout, optimizer, lr_scheduler, share_prefixes)
-        self.reference_mode = choose_reference(reference, backbone, needs_reference(loss) and not reference_free)
-        self.nll_weight, self.nll_reduction = nll_weight(loss, rpo_alpha), nll_reduction
-        self.pair_layout: PairLayout = "answers_and_rows" if nll_reduction == "prompt+completion" else "answers"
         self.loss = loss
         self.options: dict[str, Any] = {
             "loss": loss,
@@ -117,13 +115,21 @@ class DPO(PolicyModule):
             "length_normalize": length_normalize,
             "reference_free": reference_free,
         }
+        self._refuse_wrong_options()
+        self.reference_mode = choose_reference(reference, backbone, needs_reference(loss) and not reference_free)
+        self.nll_weight, self.nll_reduction = nll_weight(loss, rpo_alpha), nll_reduction
+        self.pair_layout: PairLayout = "answers_and_rows" if nll_reduction == "prompt+completion" else "answers"
         compared = self.reference_mode != "none"
         self.held_out = nn.ModuleDict({split: preference_metrics(f"{split}/", compared) for split in ("val", "test")})
         self._warned = False
+
+    def _refuse_wrong_options(self) -> None:
+        """Before anything is built."""
         one = torch.ones(1)
-        preference_loss(
-            -one, -one, -one, -one, one, one, **self.options
-        )  # refuses a wrong option before anything is built
+        try:
+            preference_loss(-one, -one, -one, -one, one, one, **self.options)
+        except ValueError as refused:
+            raise UserError(f"model: {refused}") from refused
 
     # ------------------------------------------------------------------------------------------------ the method
 
@@ -153,9 +159,11 @@ class DPO(PolicyModule):
         """Losses and rewards of the pairs.
 
         Raises:
-            UserError: if a loss is not finite, naming the pairs.
+            UserError: if a loss is not finite, naming the pairs; or the data has margins that it would ignore.
         """
-        margins = batch.margins if uses_margins(self.loss) or batch.margins.any() else None  # else they are refused
+        if batch.margins.any() and not uses_margins(self.loss):
+            raise UserError(f"the data has margins, which the loss '{self.loss}' would ignore: leave out 'margin'")
+        margins = batch.margins if uses_margins(self.loss) else None
         output = preference_loss(*pairs[:6], **self.options, margins=margins, nll=nll)
         sums = {"c": pairs.chosen, "r": pairs.rejected, "c0": pairs.ref_chosen, "r0": pairs.ref_rejected}
         require_finite(output.losses, sums, batch.ids)

@@ -19,7 +19,6 @@ from losses.preference import (
     reward_model_loss,
     uses_margins,
 )
-from text.errors import UserError
 
 CHOSEN, REJECTED = [-12, -20, -7.5], [-15, -18, -7.5]
 REF_CHOSEN, REF_REJECTED = [-13, -19, -7], [-14, -19.5, -8]
@@ -326,17 +325,17 @@ def test_what_each_loss_needs():
     ],
 )
 def test_an_option_that_would_be_ignored_is_refused(options, message):
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(ValueError, match=message):
         preference_loss(*golden_inputs(torch.float32), **{"beta": 0.1, **options})
 
 
 def test_missing_inputs_are_named():
     chosen, rejected, ref_chosen, *_ = golden_inputs(torch.float32)
-    with pytest.raises(UserError, match="ref_chosen_logps and ref_rejected_logps"):
+    with pytest.raises(ValueError, match="ref_chosen_logps and ref_rejected_logps"):
         preference_loss(chosen, rejected, ref_chosen, loss="sigmoid", beta=0.1)
-    with pytest.raises(UserError, match="chosen_lengths"):
+    with pytest.raises(ValueError, match="chosen_lengths"):
         preference_loss(chosen, rejected, loss="simpo", beta=2.0)
-    with pytest.raises(UserError, match="chosen_lengths"):
+    with pytest.raises(ValueError, match="chosen_lengths"):
         preference_loss(chosen, rejected, chosen, rejected, loss="sigmoid", beta=2.0, rpo_alpha=1.0)
 
 
