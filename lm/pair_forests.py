@@ -36,6 +36,17 @@ def answer_forest(answers: Sequence[Answer], trees: Sequence[Hashable]) -> Fores
     return Forest.from_paths([answer_path(answer) for answer in answers], trees)
 
 
+def end_forest(answers: Sequence[Answer], trees: Sequence[Hashable]) -> Forest:
+    """Answers after their prompts, one path each, whose only prediction is made by its last token.
+
+    Args:
+        answers: at least one token each, with the prompt.
+        trees: see `answer_forest`.
+    """
+    ends = [_path([prompt, tokens, NOTHING], len(prompt) + len(tokens)) for prompt, tokens in answers]
+    return Forest.from_paths(ends, trees)
+
+
 def pair_forest(
     chosen: Sequence[Answer], rejected: Sequence[Answer], trees: Sequence[Hashable], layout: PairLayout = "answers"
 ) -> Forest:
@@ -52,8 +63,7 @@ def pair_forest(
     sides = list(chain.from_iterable(zip(chosen, rejected, strict=True)))
     labels = [label for label in trees for _ in range(2)]
     if layout == "ends":
-        ends = [_path([prompt, tokens, NOTHING], len(prompt) + len(tokens)) for prompt, tokens in sides]
-        return Forest.from_paths(ends, labels)
+        return end_forest(sides, labels)
     paths = [answer_path(side) for side in sides]
     if layout == "answers_and_rows":
         paths += [Path(path.tokens, 1) for path in paths[::2]]

@@ -134,12 +134,10 @@ class RewardModel(BackboneModule):
 
     def predict_step(self, batch: PromptBatch, batch_idx: int) -> list[Rated]:
         """The rewards of answers that come with their prompts, as ``response``, ``completion`` or ``output``."""
-        answers = [[answer_of(record)] for record in batch.records]
-        rewards = [self.scaled(reward) for (reward,) in self.rater.rate(batch.records, answers)]
-        return [
-            Rated(record, *answer, reward)
-            for record, answer, reward in zip(batch.records, answers, rewards, strict=True)
-        ]
+        texts = [answer_of(record) for record in batch.records]
+        rewards = self.rater.rate(batch.records, [[text] for text in texts])
+        rated = zip(batch.records, texts, rewards, strict=True)
+        return [Rated(record, text, self.scaled(reward)) for record, text, (reward,) in rated]
 
     @cached_property
     def rater(self) -> Rater:
@@ -164,7 +162,8 @@ class RewardModel(BackboneModule):
         """Build the model; the run of a reward model brings its scale along."""
         built = self.model is not None
         super().configure_model()
-        if not built and (scale := self.backbone.scale()) is not None:
+        backbone: Any = self.backbone
+        if not built and (scale := backbone.scale()) is not None:
             self.reward_mean.fill_(scale["mean"])
             self.reward_std.fill_(scale["std"])
 
