@@ -9,7 +9,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import torch.distributed as dist
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from rich.console import Console
@@ -18,6 +17,7 @@ from rich.table import Table
 
 from callbacks.run_folders import atomic_write
 from lm.batches import PromptBatch
+from lm.gather import merge_over_ranks
 from lm.generation import Sample
 from text.excerpts import markdown_table, printable, shorten
 
@@ -26,8 +26,9 @@ class Responses(Callback):
     """Writes ``<run folder>/<name>`` when all prompts are answered: one line per answer, in the order of the prompts.
 
     A line is the record of the prompt with ``id``, ``draw`` (which of its answers), ``response`` and ``finished``
-    (false: cut off by its length), and what else a sample has to say as ``notes``. The file is the same for any number of ranks and any batches. It appears when it is
-    whole: a run that was interrupted leaves nothing, and starts anew.
+    (false: cut off by its length), and the fields of a sample's ``notes`` where it has any. The file is the same for
+    any number of ranks and any batches. It appears when it is whole: a run that was interrupted leaves nothing, and
+    starts anew.
 
     Args:
         name: of the file.
@@ -62,13 +63,10 @@ class Responses(Callback):
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Puts the answers of all ranks together, writes and shows them."""
-        parts: list[Any] = [self.lines]
-        if trainer.world_size > 1:
-            dist.all_gather_object(parts := [None] * trainer.world_size, self.lines)
+        merged = merge_over_ranks(self.lines)
         log_dir = trainer.log_dir  # agreed between ranks: every rank has to ask
         if not trainer.is_global_zero:
             return
-        merged = {place: line for part in parts for place, line in part.items()}
         lines = [merged[place] for place in sorted(merged)]
         self._show(trainer, lines[: self.shown])
         if log_dir is None:  # fast_dev_run

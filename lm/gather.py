@@ -1,15 +1,18 @@
-"""Rows of all ranks on every rank, differentiably: the negatives of one large batch, spread over devices.
+"""What all ranks have, on every rank: rows, differentiably, as negatives of one large batch; and finished results.
 
 Knows ranks, not losses.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+K = TypeVar("K")
+V = TypeVar("V")
 
 
 def gather_rows(rows: Tensor) -> Tensor:
@@ -21,6 +24,15 @@ def gather_rows(rows: Tensor) -> Tensor:
     if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
         return rows
     return _Gather.apply(rows)
+
+
+def merge_over_ranks(found: dict[K, V]) -> dict[K, V]:
+    """What all ranks found, plain Python values, on every rank; of a key that two have, the later rank's value."""
+    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+        return found
+    parts: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(parts, found)
+    return {key: value for part in parts for key, value in part.items()}
 
 
 class _Gather(torch.autograd.Function):

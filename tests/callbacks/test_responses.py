@@ -1,4 +1,5 @@
 import json
+from types import SimpleNamespace
 
 import pytest
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -6,6 +7,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from callbacks.responses import Responses
 from datamodules.prompts import Prompts
+from lm.batches import PromptBatch
 from lm.generation import Decoding
 from lm.tokenizer import PretrainedTokenizer
 from modules.generation import Generation
@@ -72,3 +74,12 @@ def test_the_file_has_the_name_it_was_given_and_appears_when_whole(tmp_path, mon
 
 def test_fast_dev_run_writes_nothing(tmp_path):
     assert answered(tmp_path, ["a"], fast_dev_run=True) == []
+
+
+def test_what_a_sample_notes_goes_along():
+    callback = Responses()
+    sample = SimpleNamespace(text="yes", finished=True, notes={"reward": 0.5})
+    callback.on_predict_batch_end(None, None, [sample], PromptBatch([[1]], [0], ["a"], [{"prompt": "x"}]), 0)
+    assert callback.lines == {
+        (0, 0): {"id": "a", "prompt": "x", "draw": 0, "response": "yes", "finished": True, "reward": 0.5}
+    }
