@@ -20,11 +20,12 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
+from lm.picked import SOFTMAX_STATES, PickedLogProbs
+
 LOGITS_AT_ONCE = 2**25  # elements of one chunk of logits
 MIN_CHUNK = 256  # states; with smaller chunks adding up the head's weight gradient dominates
 # Without gradients smaller chunks cost nothing, and a softmax in slices needs no second chunk (benchmarks/probing.py).
 LOGITS_WITHOUT_GRAD = 2**23
-SOFTMAX_STATES = 32
 
 
 @dataclass(frozen=True)
@@ -157,11 +158,10 @@ def read_in_head(
 
 def _picked(logits_UV: Tensor, state_of_N: Tensor, targets_N: Tensor) -> Tensor:
     """The normalised log-probs of some tokens. The softmax is float32 or wider, whatever the model runs in."""
-    wide = torch.promote_types(logits_UV.dtype, torch.float32)
-    if torch.is_grad_enabled():
+    if torch.is_grad_enabled() and logits_UV.device.type != "cpu":
+        wide = torch.promote_types(logits_UV.dtype, torch.float32)
         return logits_UV.log_softmax(-1, dtype=wide)[state_of_N, targets_N]
-    norms_U = torch.cat([logits.to(wide).logsumexp(-1) for logits in logits_UV.split(SOFTMAX_STATES)])
-    return logits_UV[state_of_N, targets_N].to(wide) - norms_U[state_of_N]
+    return PickedLogProbs.apply(logits_UV, state_of_N, targets_N)
 
 
 def ranks(logits_UV: Tensor, state_of_N: Tensor, targets_N: Tensor) -> Tensor:
