@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -25,6 +26,7 @@ from transformers import (
     LogitsProcessor,
     LogitsProcessorList,
     PreTrainedTokenizerBase,
+    StoppingCriteria,
     StoppingCriteriaList,
 )
 
@@ -98,12 +100,11 @@ class Draw(NamedTuple):
     number: int
 
 
-class PlainEngine:
-    """Batches of rows of like length, padded on the left, through ``model.generate``.
+class Engine(ABC):
+    """What engines share: draws, checks of prefixes, where rows end, and defaults that do not count.
 
     The model may be in the middle of its training: it is in eval mode with a key-value cache while it generates, and
-    afterwards it is as it was. An FSDP2-sharded model works, if every rank calls `generate` equally often (also with no
-    prefix at all); one with adapters is refused.
+    afterwards it is as it was. How draws become batches, and how a batch is computed, is the subclasses'.
 
     Args:
         model: a causal language model of transformers, or a `PeftModel` around one.
@@ -120,8 +121,6 @@ class PlainEngine:
         if not getattr(self.causal, "can_generate", bool)():
             raise UserError(f"{type(self.causal).__name__} cannot generate: it is no causal language model")
         self.sharded = isinstance(model, FSDPModule) and dist.get_world_size() > 1
-        if self.sharded and is_adapted(model):
-            raise UserError("a sharded model with adapters cannot generate: use --trainer.strategy ddp")
         self.context = getattr(self.causal.config.get_text_config(), "max_position_embeddings", None) or math.inf
         self.end_ids = end_tokens(self.causal, tokenizer)
         self.samples = self.tokens = 0
@@ -155,33 +154,51 @@ class PlainEngine:
         with evaluating(self.model), self._own_defaults():
             for batch in self._batches(draws, decoding):
                 samples = self._continue([draws[number] for number in batch] or [Draw([0], 0, 0)], decoding)
+                self.samples += len(batch)
+                self.tokens += sum(len(sample.tokens) for sample in samples[: len(batch)])
                 found |= zip(batch, samples, strict=False)
                 self._tell()
         return [found[row * different + draw % different] for row in range(len(prefixes)) for draw in range(k)]
 
+    @abstractmethod
     def _batches(self, draws: list[Draw], decoding: Decoding) -> list[list[int]]:
-        """Numbers of draws by batch, the longest first; sharded ranks get equally many, the last ones empty."""
-        lengths = np.array([len(draw.prefix) + decoding.max_new_tokens for draw in draws])
-        batches = length_batches(lengths, self.max_batch_tokens)
-        if self.sharded:  # each forward gathers weights from all ranks: nobody may leave early
-            most = torch.tensor(len(batches), device=self.causal.device)
-            dist.all_reduce(most, dist.ReduceOp.MAX)
-            batches += [[] for _ in range(int(most) - len(batches))]
-        return batches
+        """Numbers of draws by batch."""
 
+    @abstractmethod
     def _continue(self, draws: list[Draw], decoding: Decoding) -> list[Sample]:
         """One batch through the model."""
-        device, width = self.causal.device, max(len(draw.prefix) for draw in draws)
-        ids, mask = _left_padded([draw.prefix for draw in draws], width, device)
+
+    def _write(
+        self,
+        draws: Sequence[Draw],
+        decoding: Decoding,
+        ids: Tensor,
+        mask: Tensor,
+        width: int,
+        also: Callable[[Ends], list[StoppingCriteria]] = lambda ends: [],
+        **options: Any,
+    ) -> tuple[Tensor, Ends]:
+        """Rows continued by ``model.generate``.
+
+        Args:
+            draws: whose rows these are, B of them.
+            decoding: how tokens are chosen.
+            ids: padded prefixes, W wide, and what was written of the rows so far [B, W + written].
+            mask: 0 where `ids` are padding, like `ids`.
+            width: W.
+            also: what may stop all rows beside their ends, by the ends.
+            options: more arguments of ``generate``.
+
+        Returns: `ids` with what was written, and where rows ended.
+        """
         room = torch.tensor([min(decoding.max_new_tokens, self.context - len(draw.prefix)) for draw in draws])
-        stop = StopStrings(self.tokenizer, decoding.stop)
-        ends = Ends(width, room.to(device), self.end_ids, stop)
-        keys = row_keys([draw.seed for draw in draws], [draw.number for draw in draws], device)
+        ends = Ends(width, room.to(ids.device), self.end_ids, StopStrings(self.tokenizer, decoding.stop))
+        keys = row_keys([draw.seed for draw in draws], [draw.number for draw in draws], ids.device)
         rows = self.causal.generate(
             ids,
             attention_mask=mask,
             generation_config=GenerationConfig(
-                max_new_tokens=int(room.max()),
+                max_new_tokens=int(room.max()) + width - ids.shape[1],
                 do_sample=False,  # the noise is among the scores
                 use_cache=True,
                 repetition_penalty=decoding.repetition_penalty,
@@ -189,15 +206,17 @@ class PlainEngine:
             logits_processor=LogitsProcessorList(
                 [_FirstScores(width), *samplers(decoding.temperature, decoding.top_p, decoding.top_k, keys, width)]
             ),
-            stopping_criteria=StoppingCriteriaList([ends]),
-            synced_gpus=self.sharded,
+            stopping_criteria=StoppingCriteriaList([ends, *also(ends)]),
+            **options,
         )
-        written = rows[:, width:].tolist()
-        lengths, finished = ends.lengths.tolist(), ends.finished.tolist()
-        self.samples, self.tokens = self.samples + len(draws), self.tokens + sum(lengths)
+        return rows, ends
+
+    def _samples(self, rows: Tensor, ends: Ends) -> list[Sample]:
+        """What `_write` wrote, row by row."""
+        written = rows[:, ends.width :].tolist()
         return [
-            Sample(tuple(tokens[:length]), stop.text(tokens[:length]), end)
-            for tokens, length, end in zip(written, lengths, finished, strict=True)
+            Sample(tuple(tokens[:length]), ends.stop.text(tokens[:length]), finished)
+            for tokens, length, finished in zip(written, ends.lengths.tolist(), ends.finished.tolist(), strict=True)
         ]
 
     @contextmanager
@@ -219,8 +238,43 @@ class PlainEngine:
         print(f"generated {self.samples} samples, {self.tokens / (now - self.began):.0f} tokens/s", flush=True)
 
 
-def _left_padded(prefixes: Sequence[Sequence[int]], width: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Ids and mask [B, W]; which id pads does not matter, since nobody sees it."""
+class PlainEngine(Engine):
+    """Batches of rows of like length, padded on the left, through ``model.generate``.
+
+    An FSDP2-sharded model works, if every rank calls `generate` equally often (also with no prefix at all); one with
+    adapters is refused.
+
+    Args:
+        model: see Engine.
+        tokenizer: see Engine.
+        max_batch_tokens: see Engine.
+    """
+
+    def __init__(self, model: Any, tokenizer: PreTrainedTokenizerBase, max_batch_tokens: int = 16384):
+        super().__init__(model, tokenizer, max_batch_tokens)
+        if self.sharded and is_adapted(model):
+            raise UserError("a sharded model with adapters cannot generate: use --trainer.strategy ddp")
+
+    def _batches(self, draws: list[Draw], decoding: Decoding) -> list[list[int]]:
+        """Numbers of draws by batch, the longest first; sharded ranks get equally many, the last ones empty."""
+        lengths = np.array([len(draw.prefix) + decoding.max_new_tokens for draw in draws])
+        batches = length_batches(lengths, self.max_batch_tokens)
+        if self.sharded:  # each forward gathers weights from all ranks: nobody may leave early
+            most = torch.tensor(len(batches), device=self.causal.device)
+            dist.all_reduce(most, dist.ReduceOp.MAX)
+            batches += [[] for _ in range(int(most) - len(batches))]
+        return batches
+
+    def _continue(self, draws: list[Draw], decoding: Decoding) -> list[Sample]:
+        """One batch through the model."""
+        ids, mask = left_padded([draw.prefix for draw in draws], self.causal.device)
+        rows, ends = self._write(draws, decoding, ids, mask, ids.shape[1], synced_gpus=self.sharded)
+        return self._samples(rows, ends)
+
+
+def left_padded(prefixes: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Ids and mask [B, W], W of the longest; which id pads does not matter, since nobody sees it."""
+    width = max(map(len, prefixes))
     ids = torch.tensor([[0] * (width - len(prefix)) + list(prefix) for prefix in prefixes])
     mask = torch.tensor([[0] * (width - len(prefix)) + [1] * len(prefix) for prefix in prefixes])
     return ids.to(device), mask.to(device)

@@ -13,6 +13,7 @@ from typing import Any
 
 from lm.backbone import Backbone
 from lm.batches import PromptBatch
+from lm.cached_generation import EngineName
 from lm.generation import Decoding
 from lm.sampling import seed_of
 from modules.rollouts import Rollouts
@@ -40,6 +41,7 @@ class Explorer(Rollouts):
         decoding: see Rollouts.
         seed: see Rollouts.
         max_batch_tokens: see Rollouts.
+        engine: see Rollouts.
     """
 
     def __init__(
@@ -54,8 +56,9 @@ class Explorer(Rollouts):
         decoding: Decoding = Decoding(max_new_tokens=512, temperature=0.7),  # noqa: B008  frozen
         seed: int = 42,
         max_batch_tokens: int = 16384,
+        engine: EngineName = "plain",
     ):
-        super().__init__(backbone, decoding, seed, max_batch_tokens)
+        super().__init__(backbone, decoding, seed, max_batch_tokens, engine)
         if min(k, max_steps, draws_per_wave) < 1:
             raise UserError("Explorer: k, max_steps and draws_per_wave must be 1 or more")
         self.k, self.max_steps, self.search = k, max_steps, search

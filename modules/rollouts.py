@@ -15,7 +15,8 @@ from typing import Any
 
 from lm.adapters import weights_sha256
 from lm.backbone import Backbone
-from lm.generation import Decoding, PlainEngine
+from lm.cached_generation import ENGINES, EngineName
+from lm.generation import Decoding, Engine
 from modules.language_module import LanguageModule
 from text.answers import AnswerChecker
 from text.records import Record
@@ -29,6 +30,7 @@ class Rollouts(LanguageModule):
         decoding: how.
         seed: of all draws.
         max_batch_tokens: tokens that are held at once.
+        engine: ``plain``, or ``cache`` (computes what draws share once); the answers are the same.
 
     Attributes:
         done: what an interrupted run of the same work has finished already, by key; a callback fills it in.
@@ -40,16 +42,18 @@ class Rollouts(LanguageModule):
         decoding: Decoding = Decoding(max_new_tokens=512, temperature=0.7),  # noqa: B008  frozen
         seed: int = 42,
         max_batch_tokens: int = 16384,
+        engine: EngineName = "plain",
     ):
         super().__init__(backbone)
         self.decoding, self.seed, self.max_batch_tokens = decoding, seed, max_batch_tokens
+        self.engine_name = engine
         self.done: dict[str, Any] = {}
 
     @cached_property
-    def engine(self) -> PlainEngine:
+    def engine(self) -> Engine:
         """What generates, once the model is built."""
         assert self.tokenizer is not None
-        return PlainEngine(self.model, self.tokenizer, self.max_batch_tokens)
+        return ENGINES[self.engine_name](self.model, self.tokenizer, self.max_batch_tokens)
 
     @property
     def checker(self) -> AnswerChecker:

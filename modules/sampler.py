@@ -12,6 +12,7 @@ from typing import Any
 
 from lm.backbone import Backbone
 from lm.batches import PromptBatch
+from lm.cached_generation import EngineName
 from lm.generation import Decoding
 from lm.sampling import seed_of
 from metrics.reasoning import AnswerAccuracy, MajorityAtK, PassAtK, Unparsed
@@ -33,6 +34,7 @@ class Sampler(Rollouts):
         mining: which solutions are kept.
         seed: see Rollouts.
         max_batch_tokens: see Rollouts.
+        engine: see Rollouts.
     """
 
     def __init__(
@@ -43,8 +45,9 @@ class Sampler(Rollouts):
         mining: Mining = Mining(),  # noqa: B008  frozen
         seed: int = 42,
         max_batch_tokens: int = 16384,
+        engine: EngineName = "plain",
     ):
-        super().__init__(backbone, decoding, seed, max_batch_tokens)
+        super().__init__(backbone, decoding, seed, max_batch_tokens, engine)
         self.num_samples, self.mining = num_samples, mining
 
     @property

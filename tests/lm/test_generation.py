@@ -18,6 +18,7 @@ SEEDS = [11, 12, 13, 14, 15, 16, 17, 18]
 SAMPLED = Decoding(max_new_tokens=8, temperature=1.0, top_p=0.95, top_k=100)
 FAMILIES = {
     "llama": LLAMA,
+    "qwen3": {**LLAMA, "head_dim": 8},
     "gpt2": {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64},  # learned positions
     "gemma2": {**LLAMA, "head_dim": 8, "sliding_window": 4, "query_pre_attn_scalar": 8},  # capped scores, a window
 }

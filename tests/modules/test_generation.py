@@ -1,6 +1,8 @@
+import pytest
 import torch
 
 from lm.batches import PromptBatch
+from lm.cached_generation import ENGINES
 from lm.generation import Decoding
 from modules.generation import Generation
 from tests.stand_ins import scratch, tiny_tokenizer
@@ -42,3 +44,12 @@ def test_is_greedy_by_default():
     (sample,) = built.predict_step(batch(0), 0)
     expected = built.model.generate(torch.tensor([PROMPTS[0]]), max_new_tokens=6, do_sample=False)
     assert list(sample.tokens) == expected[0, 3:].tolist()[: len(sample.tokens)]
+
+
+@pytest.mark.parametrize("name", ["plain", "cache"])
+def test_either_engine_gives_the_same_answers(name):
+    chosen = module(decoding=SAMPLED, samples=3, engine=name)
+    assert isinstance(chosen.engine, ENGINES[name])
+    assert chosen.predict_step(batch(0, 1, 2, 3), 0) == module(decoding=SAMPLED, samples=3).predict_step(
+        batch(0, 1, 2, 3), 0
+    )

@@ -1,0 +1,166 @@
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import MambaConfig, MambaForCausalLM
+
+from lm.adapters import LoRA
+from lm.attention import use_forest_attention
+from lm.cached_generation import CacheEngine, nested
+from lm.generation import Decoding, PlainEngine
+from tests.lm.test_generation import FAMILIES, PREFIXES, SAMPLED, SEEDS, by_hand, likes, model
+from tests.stand_ins import tiny_tokenizer
+from text.errors import UserError
+
+MODELS = {architecture: model(architecture) for architecture in FAMILIES}
+STEPS = [
+    [1, 2],
+    [1, 2, 3],
+    [1, 2, 3, 4, 5, 6, 7, 8, 9],
+    [1],
+    [7, 7],
+    [1, 2, 3, 9],
+    [1, 2, 3, 4, 5],
+]  # nested, not in order
+
+
+def engine(built, **settings) -> CacheEngine:
+    return CacheEngine(built, tiny_tokenizer(), **settings)
+
+
+def plain(built, *arguments) -> list:
+    return PlainEngine(built, tiny_tokenizer()).generate(*arguments)
+
+
+def widths(built, call) -> list[tuple[int, int]]:
+    """Rows and columns of every forward."""
+    seen: list[tuple[int, int]] = []
+    hook = built.base_model.register_forward_pre_hook(
+        lambda _, args, kwargs: seen.append(tuple(kwargs["input_ids"].shape)), with_kwargs=True
+    )
+    call()
+    hook.remove()
+    return seen
+
+
+# --- the same samples -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("architecture", FAMILIES)
+@pytest.mark.parametrize("forest", [False, True])
+@pytest.mark.parametrize("penalty", [1.0, 1.3])
+def test_greedy_is_that_of_transformers_token_for_token(architecture, forest, penalty):
+    built = model(architecture)
+    prefixes = PREFIXES + STEPS
+    expected = [by_hand(built, prefix, repetition_penalty=penalty) for prefix in prefixes]
+    if forest:
+        use_forest_attention(built)
+    decoding = Decoding(max_new_tokens=8, repetition_penalty=penalty)
+    found = engine(built).generate(prefixes, 1, decoding, range(len(prefixes)))
+    assert [list(sample.tokens) for sample in found] == expected
+
+
+token_lists = st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=9), min_size=1, max_size=6)  # often nested
+
+
+@pytest.mark.parametrize("architecture", FAMILIES)
+@settings(max_examples=15, deadline=None)
+@given(
+    prefixes=token_lists,
+    k=st.integers(1, 3),
+    max_batch_tokens=st.integers(1, 200),
+    temperature=st.sampled_from([0.0, 0.8]),
+    penalty=st.sampled_from([1.0, 1.2]),
+    stop=st.sampled_from([(), ("a", "e", "th")]),
+)
+def test_samples_are_those_of_the_plain_engine(architecture, prefixes, k, max_batch_tokens, temperature, penalty, stop):
+    decoding = Decoding(12, temperature, top_p=0.95, repetition_penalty=penalty, stop=stop)
+    seeds = range(len(prefixes))
+    found = engine(MODELS[architecture], max_batch_tokens=max_batch_tokens).generate(prefixes, k, decoding, seeds)
+    assert found == plain(MODELS[architecture], prefixes, k, decoding, seeds)
+
+
+def test_rows_that_end_leave_the_others_alone():
+    decoding = Decoding(max_new_tokens=30, temperature=1.0, stop=("a", "e", "th"))
+    expected = plain(MODELS["llama"], PREFIXES, 4, decoding, SEEDS)
+    assert len({len(sample.tokens) for sample in expected}) > 4
+    assert engine(MODELS["llama"]).generate(PREFIXES, 4, decoding, SEEDS) == expected
+    seen = widths(MODELS["llama"], lambda: engine(MODELS["llama"]).generate(PREFIXES, 4, decoding, SEEDS))
+    rows = [rows for rows, _ in seen[1:]]
+    assert rows[0] == 32
+    assert rows == sorted(rows, reverse=True)
+    assert rows[-1] <= 8
+
+
+def test_adapters_take_part():
+    built = model(lora=LoRA(r=4))
+    for name, weight in built.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, std=0.3)
+    expected = plain(built, PREFIXES, 2, SAMPLED, SEEDS)
+    assert engine(built).generate(PREFIXES, 2, SAMPLED, SEEDS) == expected
+    with built.disable_adapter():
+        assert engine(built).generate(PREFIXES, 2, SAMPLED, SEEDS) != expected
+
+
+def test_a_full_context_ends_each_row_on_its_own():
+    arguments = [[3] * 63, [3] * 60, [3]], 2, Decoding(10, 1.0), [0, 1, 2]
+    found = engine(MODELS["llama"]).generate(*arguments)
+    assert found == plain(MODELS["llama"], *arguments)
+    assert len(found[0].tokens) <= 1
+
+
+def test_an_answer_may_be_empty():
+    built = likes(42)
+    built.generation_config.eos_token_id = 42
+    (sample,) = engine(built).generate([[1]], 1, Decoding(), [0])
+    assert (sample.tokens, sample.finished) == ((), True)
+
+
+# --- what is computed -------------------------------------------------------------------------------------------------
+
+
+def test_a_prefix_is_computed_once_for_all_draws_and_steps():
+    decoding = Decoding(max_new_tokens=3, temperature=1.0)
+    seen = widths(MODELS["llama"], lambda: engine(MODELS["llama"]).generate(STEPS, 4, decoding, range(len(STEPS))))
+    assert seen[0] == (3, 9)  # [1, ..., 9], [1, 2, 3, 9] and [7, 7]
+    assert all(shape == (28, 1) for shape in seen[1:4])
+
+
+def test_draws_of_a_prefix_stay_together_if_they_fit():
+    decoding = Decoding(max_new_tokens=3, temperature=1.0)
+    call = engine(MODELS["llama"], max_batch_tokens=6 * 10)
+    seen = widths(MODELS["llama"], lambda: call.generate([[5] * 7, [6] * 7], 4, decoding, [0, 1]))
+    assert [shape for shape in seen if shape[1] > 1] == [(1, 7)] * 2
+
+
+def test_beginnings_are_found_and_equal_ones_are_one():
+    roots, root_of = nested([*STEPS, [1, 2]])
+    assert sorted(roots) == [(1, 2, 3, 4, 5, 6, 7, 8, 9), (1, 2, 3, 9), (7, 7)]
+    for prefix, root in zip([*STEPS, [1, 2]], root_of, strict=True):
+        assert list(roots[root][: len(prefix)]) == prefix
+
+
+# --- what is refused --------------------------------------------------------------------------------------------------
+
+
+def test_refuses_models_whose_cache_cannot_be_cut():
+    mamba = MambaForCausalLM(MambaConfig(hidden_size=8, num_hidden_layers=1, state_size=2, vocab_size=300))
+    with pytest.raises(UserError, match=r"MambaForCausalLM does not keep .* PlainEngine"):
+        engine(mamba)
+
+
+def test_refuses_sharded_models(monkeypatch):
+    monkeypatch.setattr("lm.generation.FSDPModule", torch.nn.Module)
+    monkeypatch.setattr("lm.generation.dist.get_world_size", lambda: 2)
+    with pytest.raises(UserError, match="sharded models: use PlainEngine"):
+        engine(MODELS["llama"])
+
+
+def test_refuses_prefixes_without_room_and_models_that_have_diverged():
+    with pytest.raises(UserError, match="prefix 1 has 64 tokens"):
+        engine(MODELS["llama"]).generate([[1], [1] * 64], 1, Decoding(), [0, 0])
+    built = model()
+    built.lm_head.weight.data.fill_(float("nan"))
+    with pytest.raises(UserError, match="NaN"):
+        engine(built).generate([[1]], 1, Decoding(), [0])
