@@ -73,9 +73,8 @@ class CacheEngine(Engine):
             rows, ends = self._write(
                 [draws[row] for row in still], decoding, ids, mask, width, _many_ended, past_key_values=cache
             )
-            samples |= {
-                still[place]: sample for place, sample in enumerate(self._samples(rows, ends)) if ends.done[place]
-            }
+            found = zip(still, self._samples(rows, ends), ends.done.tolist(), strict=True)
+            samples |= {row: sample for row, sample, done in found if done}
             kept = (~ends.done).nonzero().flatten()
             still = [still[place] for place in kept.tolist()]
             mask = torch.nn.functional.pad(mask, (0, rows.shape[1] - mask.shape[1]), value=1)[kept]
