@@ -107,6 +107,38 @@ def show(title: str, rows: Sequence[tuple[str, float, str]], baseline: float, ta
 # --- encoding ---------------------------------------------------------------------------------------------------------
 
 
+@torch.inference_mode()
+def products(module: BiEncoder, texts: Sequence[Any]) -> None:
+    """Nothing but the linear layers of the encoder, on as many tokens."""
+    layers = [layer for layer in module.model.modules() if isinstance(layer, nn.Linear)]
+    table = tokenise(texts, module.tokenizer, TextFormat().query_max_length)
+    with packed_linears(module.model):
+        for rows in length_batches(table.lengths, BUDGET):
+            tokens = len(rows) * int(table.lengths[rows].max())
+            inputs = {width: torch.ones(tokens, width) for width in {layer.in_features for layer in layers}}
+            for layer in layers:
+                layer(inputs[layer.in_features])
+
+
+@torch.inference_mode()
+def embedded(encoder: BiEncoder, texts: Sequence[Any], packed: bool = False, context: Any = None) -> np.ndarray:
+    """Embeddings of all texts [n, 384], in sorted batches."""
+    table = tokenise(texts, encoder.tokenizer, TextFormat().query_max_length)
+    out = np.empty((len(texts), 384), np.float32)
+    with packed_linears(encoder.model) if packed else nullcontext(), context or nullcontext():
+        for rows in length_batches(table.lengths, BUDGET):
+            out[rows] = encoder.embed(table.batch(rows)).float().numpy()
+    return out
+
+
+def int8_encoder() -> BiEncoder:
+    """MiniLM with the weights of its linear layers in 8 bits."""
+    int8 = BiEncoder(PretrainedEncoder("builtin:minilm"))
+    int8.configure_model()
+    int8.model = torch.ao.quantization.quantize_dynamic(int8.model.eval(), {nn.Linear}, dtype=torch.qint8)
+    return int8.eval()
+
+
 def encoding(tasks: Sequence[RetrievalTask], repeats: int, every: int) -> None:
     """The instruction+query texts and the passages of the seed task, or every so-many-th of them."""
     from sentence_transformers import SentenceTransformer
@@ -127,42 +159,19 @@ def encoding(tasks: Sequence[RetrievalTask], repeats: int, every: int) -> None:
     sizes, _ = fastest({str(size): partial(theirs, size, sample) for size in SIZES}, repeats)
     best = int(min(sizes, key=sizes.__getitem__))
 
-    @torch.inference_mode()
-    def ours(budget: int, packed: bool, context: Any = None, encoder: BiEncoder = module) -> np.ndarray:
-        table = tokenise(texts, module.tokenizer, format.query_max_length)
-        out = np.empty((len(texts), 384), np.float32)
-        with packed_linears(encoder.model) if packed else nullcontext(), context or nullcontext():
-            for rows in length_batches(table.lengths, budget):
-                out[rows] = encoder.embed(table.batch(rows)).float().numpy()
-        return out
-
-    @torch.inference_mode()
-    def products() -> None:
-        """Nothing but the linear layers, on as many tokens."""
-        layers = [layer for layer in module.model.modules() if isinstance(layer, nn.Linear)]
-        table = tokenise(texts, module.tokenizer, format.query_max_length)
-        with packed_linears(module.model):
-            for rows in length_batches(table.lengths, BUDGET):
-                tokens = len(rows) * int(table.lengths[rows].max())
-                inputs = {width: torch.ones(tokens, width) for width in {layer.in_features for layer in layers}}
-                for layer in layers:
-                    layer(inputs[layer.in_features])
-
     whole = f"sentence-transformers, batches of {best} (the best of {', '.join(map(str, SIZES))})"
     exact = {
         whole: lambda: theirs(best, strings),
-        f"ours: sorted batches of {BUDGET} tokens": lambda: ours(BUDGET, packed=False),
-        "ours: the same, weights packed for oneDNN": lambda: ours(BUDGET, packed=True),
+        f"ours: sorted batches of {BUDGET} tokens": lambda: embedded(module, texts),
+        "ours: the same, weights packed for oneDNN": lambda: embedded(module, texts, packed=True),
     }
-    int8 = BiEncoder(PretrainedEncoder("builtin:minilm"))
-    int8.configure_model()
-    int8.model = torch.ao.quantization.quantize_dynamic(int8.model.eval(), {torch.nn.Linear}, dtype=torch.qint8)
+    int8 = int8_encoder()
     loose = {
-        "ours: bfloat16": lambda: ours(BUDGET, packed=False, context=torch.autocast("cpu", torch.bfloat16)),
-        "ours: int8": lambda: ours(BUDGET, packed=False, encoder=int8.eval()),
+        "ours: bfloat16": lambda: embedded(module, texts, context=torch.autocast("cpu", torch.bfloat16)),
+        "ours: int8": lambda: embedded(int8, texts),
     }
     bound = "(the products of the linear layers alone: no way in float32 is faster)"
-    seconds, vectors = fastest(exact | loose | {bound: products}, repeats)
+    seconds, vectors = fastest(exact | loose | {bound: partial(products, module, texts)}, repeats)
     del vectors[bound]
     errors = {name: float(np.abs(found - vectors[whole]).max()) for name, found in vectors.items()}
     cosines = {name: float((found * vectors[whole]).sum(axis=1).min()) for name, found in vectors.items()}

@@ -260,7 +260,7 @@ def granular_pair(pair: MinedPair, exploration: ExplorationRecord, used: Used) -
         return Dropped("empty")
     chosen, chosen_tokens = pair.chosen, pair.chosen_tokens
     if pit > 1:
-        before = next(probe for probe in exploration.probes if probe.step == pit - 1)
+        [before] = [probe for probe in exploration.probes if probe.step == pit - 1]
         right = [c for c in before.completions if c.correct and c.finished and c.text not in used.completions]
         if not right:
             return Dropped("chosen_used")

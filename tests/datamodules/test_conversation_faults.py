@@ -51,7 +51,7 @@ def test_a_prompt_that_the_template_refuses_is_told_with_its_place(tmp_path):
 
 
 def test_unknown_fields_are_listed_once(tmp_path, caplog):
-    with caplog.at_level("INFO", logger="lightning.pytorch"):
+    with caplog.at_level("INFO", logger="lightning.pytorch.utilities.rank_zero"):
         read_pairs(tmp_path, *(pair(f"p{n}", score=n, **{"annotator": "x"} if n % 2 else {}) for n in range(9)))
     assert [line for line in caplog.messages if "read over" in line] == [
         f"{tmp_path}/pairs.jsonl: fields read over: annotator, score"

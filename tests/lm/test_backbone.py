@@ -106,7 +106,8 @@ def test_the_fragments_have_the_sizes_they_are_named_after(name, size, vocabular
 
 
 def test_every_fragment_is_tested_above():
-    assert {path.stem for path in CONFIGS.glob("*.yaml")} == {"llama_tiny", "llama_2m", "llama_125m"}
+    published = {"mistral_7b"}  # a name on the hub: the tests of the recipes that include it put a small folder there
+    assert {path.stem for path in CONFIGS.glob("*.yaml")} == {"llama_tiny", "llama_2m", "llama_125m"} | published
 
 
 # ---- published
