@@ -25,6 +25,21 @@ from benchmarks.turns import OurSteps, TheirSteps, Turns
 
 VOCABULARY, RATE, CLIP, DECAY, LOG_EVERY = 32000, 1e-4, 1.0, 0.1, 10
 END = "<end>"
+TRAINING: dict[str, Any] = {  # what TRL is told in every benchmark
+    "learning_rate": RATE,
+    "lr_scheduler_type": "constant",
+    "weight_decay": DECAY,
+    "max_grad_norm": CLIP,
+    "optim": "adamw_torch_fused",
+    "gradient_checkpointing": False,
+    "bf16": False,
+    "use_cpu": True,
+    "dataloader_pin_memory": False,
+    "logging_steps": LOG_EVERY,
+    "save_strategy": "no",
+    "report_to": "none",
+    "disable_tqdm": True,
+}
 
 
 @dataclass(frozen=True)
@@ -114,7 +129,7 @@ def write_dialogues(path: Path, source: Path, count: int, longest: int) -> PreTr
     from lm.tokenizer import BPETokenizer
 
     turn, rows = "\n\nAssistant:", []
-    for line in source.read_text().splitlines():
+    for line in source.read_text().rstrip("\n").split("\n"):
         sides = [json.loads(line)[side].rpartition(turn) for side in ("chosen", "rejected")]
         (prompt, _, chosen), (other, _, rejected) = sides
         if prompt == other and chosen != rejected and chosen.strip() and rejected.strip():
@@ -131,37 +146,37 @@ def write_dialogues(path: Path, source: Path, count: int, longest: int) -> PreTr
     return tokenizer
 
 
-def ours(work: Work, turns: Turns) -> None:
-    """A run of the command line."""
+def fit(method: dict[str, Any], data: dict[str, Any], folder: Path, steps: int, turns: Turns) -> None:
+    """A run of the command line, of the model in a folder, with TRAINING's settings."""
     import cli
 
     cli.quiet()
     OurSteps.turns = turns
-    model = {"class_path": "PretrainedBackbone", "init_args": {"name_or_path": str(work.folder / "model")}}
+    os.environ["SEEDLING_CACHE"] = str(folder / "cache")
     adam = {"lr": RATE, "weight_decay": DECAY, "fused": True}
-    method = {
-        "backbone": model,
-        "reference": "precomputed",
+    common = {
+        "backbone": {"class_path": "PretrainedBackbone", "init_args": {"name_or_path": str(folder / "model")}},
         "optimizer": {"class_path": "torch.optim.AdamW", "init_args": adam},
     }
-    os.environ["SEEDLING_CACHE"] = str(work.folder / "cache")
-    with tempfile.TemporaryDirectory() as runs:
+    with tempfile.TemporaryDirectory() as runs, redirect_stdout(StringIO()):
         trainer = {
             "accelerator": "cpu",
-            "max_steps": work.steps,
+            "max_steps": steps,
             "gradient_clip_val": CLIP,
             "log_every_n_steps": LOG_EVERY,
             "enable_progress_bar": False,
             "default_root_dir": runs,
             "callbacks": [{"class_path": f"{OurSteps.__module__}.{OurSteps.__name__}"}],
         }
-        config = {
-            "model": {"class_path": "DPO", "init_args": method},
-            "data": {"class_path": "PreferencePairs", "init_args": work.data()},
-            "trainer": trainer,
-        }
-        with redirect_stdout(StringIO()):
-            cli.main({"subcommand": "fit", "fit": config})
+        model = {**method, "init_args": {**common, **method.get("init_args", {})}}
+        cli.main({"subcommand": "fit", "fit": {"model": model, "data": data, "trainer": trainer}})
+
+
+def ours(work: Work, turns: Turns) -> None:
+    """DPO by the command line."""
+    method = {"class_path": "DPO", "init_args": {"reference": "precomputed"}}
+    data = {"class_path": "PreferencePairs", "init_args": work.data()}
+    fit(method, data, work.folder, work.steps, turns)
 
 
 def theirs(work: Work, turns: Turns, name: str, at_once: int) -> Callable[[], Any]:
@@ -182,28 +197,16 @@ def theirs(work: Work, turns: Turns, name: str, at_once: int) -> Callable[[], An
     pairs = pairs_in_order(work)
     for first in range(0, len(pairs), work.pairs):  # within a step the order is free: less is padding
         pairs[first : first + work.pairs] = sorted(pairs[first : first + work.pairs], key=Pair.longest)
-    records = [json.loads(line) for line in (work.folder / "pairs.jsonl").read_text().splitlines()]
+    records = [json.loads(line) for line in (work.folder / "pairs.jsonl").read_text().rstrip("\n").split("\n")]
     arguments = DPOConfig(
         output_dir=tempfile.mkdtemp(dir=work.folder),
         per_device_train_batch_size=at_once,
         gradient_accumulation_steps=work.pairs // at_once,
         max_steps=work.steps,
         train_sampling_strategy="sequential",
-        learning_rate=RATE,
-        lr_scheduler_type="constant",
-        weight_decay=DECAY,
-        max_grad_norm=CLIP,
-        optim="adamw_torch_fused",
         precompute_ref_log_probs=True,
         max_length=None,
-        gradient_checkpointing=False,
-        bf16=False,
-        use_cpu=True,
-        dataloader_pin_memory=False,
-        logging_steps=LOG_EVERY,
-        save_strategy="no",
-        report_to="none",
-        disable_tqdm=True,
+        **TRAINING,
     )
     steps = TheirSteps(turns, name)
     model = AutoModelForCausalLM.from_pretrained(work.folder / "model", dtype=torch.float32, attn_implementation="sdpa")

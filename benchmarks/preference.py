@@ -18,9 +18,11 @@ import argparse
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import torch
@@ -39,6 +41,7 @@ from benchmarks.dpo_trainers import (
     write_dialogues,
     write_random_pairs,
 )
+from benchmarks.rationales import compare_rationales
 from benchmarks.turns import OURS, Turns
 
 Shape = tuple[int, int, int]
@@ -51,6 +54,7 @@ SHAPES: dict[Shape, tuple[float, float]] = {  # tokens of prompt, chosen, reject
 PAIRS = 4  # of a step
 DIALOGUES = Path("/work/shared/data/hh_rlhf/train.jsonl")
 DIALOGUE_PAIRS, LONGEST, DIALOGUE_TARGET = 8, 512, 2.5
+RATIONALES_TARGET = 1.2
 SAME_LOSS = 2e-4  # of sums of about 1000 nats in float32, after some steps of Adam
 CONSOLE = Console(width=120)
 
@@ -89,17 +93,19 @@ def take_turns(work: Work, ways: Sequence[int]) -> Turns:
     return turns
 
 
-def add_rows(table: Table, what: str, turns: Turns, target: float, tokens: np.ndarray | None = None) -> None:
+def add_rows(
+    table: Table, what: str, turns: Turns, target: float, tokens: Mapping[str, np.ndarray] | None = None
+) -> None:
     """A row for each trainer: seconds a step or tokens a second, and how many times faster ours is."""
-    times = {name: np.array(seconds[1:]) for name, seconds in turns.seconds.items()}
-    best = min((name for name in times if name != OURS), key=lambda name: float(np.median(times[name])))
-    for name, seconds in times.items():
-        values = seconds if tokens is None else tokens / seconds
-        style = "{:.3f}" if tokens is None else "{:,.0f}"
-        shown = [style.format(f(values)) for f in (np.median, np.min, np.max)]
-        ratio = "" if name == OURS else f"{np.median(seconds) / np.median(times[OURS]):.2f}x"
+    work = {name: 1 if tokens is None else tokens[name] for name in turns.seconds}
+    speeds = {name: work[name] / np.array(seconds[1:]) for name, seconds in turns.seconds.items()}
+    best = max((name for name in speeds if name != OURS), key=lambda name: float(np.median(speeds[name])))
+    for name, speed in speeds.items():
+        values, style = (1 / speed, "{:.3f}") if tokens is None else (speed, "{:,.0f}")
+        middle, low, high = (style.format(f(values)) for f in (np.median, np.min, np.max))
+        ratio = "" if name == OURS else f"{np.median(speeds[OURS]) / np.median(speed):.2f}x"
         goal = f"{target}x" if name == best else ""
-        table.add_row(what, name, shown[0], " - ".join(shown[1:]), ratio, goal, end_section=name == list(times)[-1])
+        table.add_row(what, name, middle, f"{low} - {high}", ratio, goal, end_section=name == list(speeds)[-1])
         what = ""
 
 
@@ -123,10 +129,27 @@ def compare_dialogues(folder: Path, size: tuple[int, int], shapes: Sequence[Shap
     table = Table("pairs", "trainer", "tokens a second", "least - most", "to ours", "target")
     turns = take_turns(work, (DIALOGUE_PAIRS, 2, 1))
     tokens = np.reshape([pair.tokens() for pair in pairs], (steps, DIALOGUE_PAIRS)).sum(axis=1)
-    add_rows(table, "hh-rlhf", turns, DIALOGUE_TARGET, tokens[1:])
+    add_rows(table, "hh-rlhf", turns, DIALOGUE_TARGET, dict.fromkeys(turns.seconds, tokens[1:]))
     lengths = [pair.longest() for pair in pairs]
     about = f"{min(lengths)} to {max(lengths)} tokens, {np.mean(lengths):.0f} on average"
     CONSOLE.print(f"DPO on real dialogues of {about}, {DIALOGUE_PAIRS} a step. Tokens and losses of all agree.", table)
+
+
+def reference_pass(folder: Path, size: tuple[int, int], shapes: Sequence[Shape], steps: int) -> None:
+    """Two runs of two epochs: the sums of the reference are computed before the first one's first step, and no more."""
+    from lm.reference import ReferencePolicy
+
+    save_model(folder / "model", word_tokenizer(), *size)
+    write_random_pairs(folder / "pairs.jsonl", shapes[-1], PAIRS * steps)
+    score = ReferencePolicy.path_logprobs
+    table = Table("run", "pairs, two epochs", "reference forwards", "to the first step, s")
+    for run in ("the first", "the second, started anew"):
+        with mock.patch.object(ReferencePolicy, "path_logprobs", autospec=True, side_effect=score) as asked:
+            turns, began = Turns([OURS]), time.thread_time()
+            ours(Work(folder, PAIRS, 2 * steps), turns)
+            waited = time.thread_time() - began - sum(turns.seconds[OURS])
+        table.add_row(run, f"{PAIRS * steps}", f"{asked.call_count}", f"{waited:.2f}")
+    CONSOLE.print(table)
 
 
 # --- Memory: every trainer by itself
@@ -165,10 +188,20 @@ def compare_memory(folder: Path, size: tuple[int, int], shapes: Sequence[Shape],
     CONSOLE.print(f"Peak resident memory of DPO, {PAIRS} pairs a step.", table)
 
 
+def compare_sft(folder: Path, size: tuple[int, int], shapes: Sequence[Shape], steps: int) -> None:
+    """Real rationales."""
+    turns, tokens = compare_rationales(folder, size, steps)
+    table = Table("rationales", "trainer", "tokens a second", "least - most", "to ours", "target")
+    add_rows(table, "GSM8K", turns, RATIONALES_TARGET, {name: counts[1:] for name, counts in tokens.items()})
+    CONSOLE.print("SFT, about 2048 tokens a step, prompts unscored. Losses agree on the same sequences.", table)
+
+
 SECTIONS: dict[str, Callable[[Path, tuple[int, int], Sequence[Shape], int], None]] = {
     "shapes": compare_shapes,
     "memory": compare_memory,
     "dialogues": compare_dialogues,
+    "reference": reference_pass,
+    "rationales": compare_sft,
 }
 
 if __name__ == "__main__":

@@ -28,12 +28,14 @@ class Turns:
 
     Attributes:
         seconds: of each trainer's turns; the first warms up.
-        losses: of each trainer's steps, as its loop gave them.
+        losses: of each trainer's steps; where its loop splits a step, the mean over the parts.
+        batches: that each trainer was given, the parts of its steps one by one.
     """
 
     def __init__(self, names: Sequence[str]):
         self.seconds: dict[str, list[float]] = {name: [] for name in names}
         self.losses: dict[str, list[Tensor]] = {name: [] for name in names}
+        self.batches: dict[str, list[Any]] = {name: [] for name in names}
         self._order = list(names)
         self._missing = set(names)
         self._changed = threading.Condition()
@@ -88,8 +90,9 @@ class OurSteps(Callback):
 
     turns: ClassVar[Turns]
 
-    def on_train_batch_start(self, *_: Any) -> None:
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
         """Wait for the turn."""
+        self.turns.batches[OURS].append(batch)
         self.turns.step(OURS)
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, *_: Any) -> None:
@@ -111,8 +114,9 @@ class TheirSteps(TrainerCallback):
         """The same trainer, which keeps the loss of every step: the mean over its micro-batches."""
         compute, parts = trainer.compute_loss, []
 
-        def kept(*args: Any, **kwargs: Any) -> Any:
-            loss = compute(*args, **kwargs)
+        def kept(model: Any, inputs: Any, **kwargs: Any) -> Any:
+            self.turns.batches[self.name].append(dict(inputs))
+            loss = compute(model, inputs, **kwargs)
             parts.append(loss.detach())
             if len(parts) == trainer.args.gradient_accumulation_steps:
                 self.turns.losses[self.name].append(sum(parts) / len(parts))
