@@ -103,8 +103,19 @@ class CacheEngine(Engine):
         return cache
 
 
-ENGINES: dict[str, type[Engine]] = {"plain": PlainEngine, "cache": CacheEngine}
-EngineName = Literal["plain", "cache"]
+EngineName = Literal["auto", "plain", "cache"]
+
+
+def engine_of(name: EngineName, model: Any, tokenizer: PreTrainedTokenizerBase, max_batch_tokens: int) -> Engine:
+    """The engine of this name; ``auto`` is the cache engine if it can do with the model, else the plain one."""
+    if name == "plain":
+        return PlainEngine(model, tokenizer, max_batch_tokens)
+    try:
+        return CacheEngine(model, tokenizer, max_batch_tokens)
+    except UserError:
+        if name == "cache":
+            raise
+        return PlainEngine(model, tokenizer, max_batch_tokens)
 
 
 def nested(prefixes: Sequence[Sequence[int]]) -> tuple[list[tuple[int, ...]], list[int]]:

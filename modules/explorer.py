@@ -56,7 +56,7 @@ class Explorer(Rollouts):
         decoding: Decoding = Decoding(max_new_tokens=512, temperature=0.7),  # noqa: B008  frozen
         seed: int = 42,
         max_batch_tokens: int = 16384,
-        engine: EngineName = "plain",
+        engine: EngineName = "auto",
     ):
         super().__init__(backbone, decoding, seed, max_batch_tokens, engine)
         if min(k, max_steps, draws_per_wave) < 1:

@@ -11,7 +11,7 @@ from functools import cached_property
 
 from lm.backbone import Backbone
 from lm.batches import PromptBatch
-from lm.cached_generation import ENGINES, EngineName
+from lm.cached_generation import EngineName, engine_of
 from lm.generation import Decoding, Engine, Sample
 from lm.sampling import seed_of
 from modules.language_module import LanguageModule
@@ -28,7 +28,8 @@ class Generation(LanguageModule):
         samples: answers of each prompt.
         seed: of the draws.
         max_batch_tokens: tokens, prompts and answers, that are held at once.
-        engine: ``plain``, or ``cache`` (computes what draws share once); the answers are the same.
+        engine: ``cache`` computes what draws share once, ``plain`` does with any model, ``auto`` takes the first that
+            can; the answers are the same.
     """
 
     def __init__(
@@ -38,17 +39,17 @@ class Generation(LanguageModule):
         samples: int = 1,
         seed: int = 0,
         max_batch_tokens: int = 16384,
-        engine: EngineName = "plain",
+        engine: EngineName = "auto",
     ):
         super().__init__(backbone)
         self.decoding, self.samples, self.seed, self.max_batch_tokens = decoding, samples, seed, max_batch_tokens
-        self.engine_name = engine
+        self.engine_name: EngineName = engine
 
     @cached_property
     def engine(self) -> Engine:
         """What generates, once the model is built."""
         assert self.tokenizer is not None
-        return ENGINES[self.engine_name](self.model, self.tokenizer, self.max_batch_tokens)
+        return engine_of(self.engine_name, self.model, self.tokenizer, self.max_batch_tokens)
 
     def predict_step(self, batch: PromptBatch, batch_idx: int) -> list[Sample]:
         """``samples`` answers of each prompt, those of a prompt side by side."""

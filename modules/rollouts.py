@@ -15,7 +15,7 @@ from typing import Any
 
 from lm.adapters import weights_sha256
 from lm.backbone import Backbone
-from lm.cached_generation import ENGINES, EngineName
+from lm.cached_generation import EngineName, engine_of
 from lm.generation import Decoding, Engine
 from modules.language_module import LanguageModule
 from text.answers import AnswerChecker
@@ -30,7 +30,8 @@ class Rollouts(LanguageModule):
         decoding: how.
         seed: of all draws.
         max_batch_tokens: tokens that are held at once.
-        engine: ``plain``, or ``cache`` (computes what draws share once); the answers are the same.
+        engine: ``cache`` computes what draws share once, ``plain`` does with any model, ``auto`` takes the first that
+            can; the answers are the same.
 
     Attributes:
         done: what an interrupted run of the same work has finished already, by key; a callback fills it in.
@@ -42,18 +43,18 @@ class Rollouts(LanguageModule):
         decoding: Decoding = Decoding(max_new_tokens=512, temperature=0.7),  # noqa: B008  frozen
         seed: int = 42,
         max_batch_tokens: int = 16384,
-        engine: EngineName = "plain",
+        engine: EngineName = "auto",
     ):
         super().__init__(backbone)
         self.decoding, self.seed, self.max_batch_tokens = decoding, seed, max_batch_tokens
-        self.engine_name = engine
+        self.engine_name: EngineName = engine
         self.done: dict[str, Any] = {}
 
     @cached_property
     def engine(self) -> Engine:
         """What generates, once the model is built."""
         assert self.tokenizer is not None
-        return ENGINES[self.engine_name](self.model, self.tokenizer, self.max_batch_tokens)
+        return engine_of(self.engine_name, self.model, self.tokenizer, self.max_batch_tokens)
 
     @property
     def checker(self) -> AnswerChecker:

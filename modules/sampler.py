@@ -45,7 +45,7 @@ class Sampler(Rollouts):
         mining: Mining = Mining(),  # noqa: B008  frozen
         seed: int = 42,
         max_batch_tokens: int = 16384,
-        engine: EngineName = "plain",
+        engine: EngineName = "auto",
     ):
         super().__init__(backbone, decoding, seed, max_batch_tokens, engine)
         self.num_samples, self.mining = num_samples, mining

@@ -6,7 +6,7 @@ from transformers import MambaConfig, MambaForCausalLM
 
 from lm.adapters import LoRA
 from lm.attention import use_forest_attention
-from lm.cached_generation import CacheEngine, nested
+from lm.cached_generation import CacheEngine, engine_of, nested
 from lm.generation import Decoding, PlainEngine
 from tests.lm.test_generation import FAMILIES, PREFIXES, SAMPLED, SEEDS, by_hand, likes, model
 from tests.stand_ins import tiny_tokenizer
@@ -148,6 +148,9 @@ def test_refuses_models_whose_cache_cannot_be_cut():
     mamba = MambaForCausalLM(MambaConfig(hidden_size=8, num_hidden_layers=1, state_size=2, vocab_size=300))
     with pytest.raises(UserError, match=r"MambaForCausalLM does not keep .* PlainEngine"):
         engine(mamba)
+    with pytest.raises(UserError, match="MambaForCausalLM does not keep"):
+        engine_of("cache", mamba, tiny_tokenizer(), 99)
+    assert type(engine_of("auto", mamba, tiny_tokenizer(), 99)) is PlainEngine
 
 
 def test_refuses_sharded_models(monkeypatch):
