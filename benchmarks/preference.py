@@ -112,12 +112,13 @@ def add_rows(
 def compare_shapes(folder: Path, size: tuple[int, int], shapes: Sequence[Shape], steps: int) -> None:
     """Random pairs of given lengths."""
     save_model(folder / "model", word_tokenizer(), *size)
-    table = Table("prompt / chosen / rejected", "trainer", "seconds a step", "least - most", "to ours", "target")
-    for shape in shapes:
+    CONSOLE.print(f"DPO, {PAIRS} pairs a step, medians of {steps - 1} steps. Tokens and losses of all agree.")
+    for shape in shapes:  # a table each: whatever breaks off later, what was measured is on the screen
         write_random_pairs(folder / "pairs.jsonl", shape, PAIRS * steps)
+        table = Table("prompt / chosen / rejected", "trainer", "seconds a step", "least - most", "to ours", "target")
         turns = take_turns(Work(folder, PAIRS, steps), (PAIRS, 1))
         add_rows(table, "{} / {} / {}".format(*shape), turns, SHAPES[shape][0])
-    CONSOLE.print(f"DPO, {PAIRS} pairs a step, medians of {steps - 1} steps. Tokens and losses of all agree.", table)
+        CONSOLE.print(table)
 
 
 def compare_dialogues(folder: Path, size: tuple[int, int], shapes: Sequence[Shape], steps: int) -> None:
