@@ -109,7 +109,7 @@ class Explorer(Rollouts):
             if record.status == "format" or not probed:
                 continue
             coroutine = explore(probed, self.k, self.search, self.early_stop, self.draws_per_wave)
-            active.append((place, coroutine, coroutine.send(None)))
+            active.append((place, coroutine, next(coroutine, [])))
         while active:
             asked = [self._prefixes(pairs[place], found[place], wave) for place, _, wave in active]
             self._complete([key for keys in asked for key in keys], memo)
