@@ -109,7 +109,8 @@ class Explorer(Rollouts):
             if record.status == "format" or not probed:
                 continue
             coroutine = explore(probed, self.k, self.search, self.early_stop, self.draws_per_wave)
-            active.append((place, coroutine, next(coroutine, [])))
+            first = coroutine.send(None)  # type: ignore[arg-type]  # as a generator is started
+            active.append((place, coroutine, first))
         while active:
             asked = [self._prefixes(pairs[place], found[place], wave) for place, _, wave in active]
             self._complete([key for keys in asked for key in keys], memo)
