@@ -9,7 +9,7 @@ tokens, and the same loss at every step. Peak memory is that of processes that h
 
 TRL gets what makes it fastest here: SDPA, no checkpointing of gradients, no 16 bits, the fused AdamW; the pairs of a
 step all at once, or fewer at a time, accumulated and sorted by length. Of its other settings, `padding_free` is
-switched off in 1.16, and eager attention and torch.compile were no faster. Its fused head scores every position on a CPU.
+switched off in 1.16; eager attention and torch.compile were no faster. Its fused head scores every position on a CPU.
 """
 
 from __future__ import annotations
