@@ -42,7 +42,9 @@ SEED = 20240617
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    values = yaml.safe_load((ROOT / "configs/knowledge_probe/mini.yaml").read_text())
+    folder = ROOT / "configs" / "knowledge_probe"
+    values = yaml.safe_load((folder / "mini.yaml").read_text())
+    values["model"] = yaml.safe_load((folder / values["model"]).read_text())  # written out, to be changed below
     for key, value in SMALL.items():
         *path, last = key.split(".")
         section = values
