@@ -104,7 +104,8 @@ def _numbered(optimizer: dict[str, Any]) -> dict[str, Any]:
     """Optimizer state with parameters by number, as torch has it on one rank, instead of by name."""
     number = {name: i for i, name in enumerate(n for group in optimizer["param_groups"] for n in group["params"])}
     groups = [{**group, "params": [number[n] for n in group["params"]]} for group in optimizer["param_groups"]]
-    return {"state": {number[n]: s for n, s in optimizer["state"].items()}, "param_groups": groups}
+    state = optimizer.get("state", {})  # plain SGD keeps none
+    return {"state": {number[n]: s for n, s in state.items()}, "param_groups": groups}
 
 
 def number_as_module(state: dict[str, Any], optimizer: Optimizer, module: nn.Module) -> dict[str, Any]:

@@ -145,7 +145,8 @@ def model_sha256(model: nn.Module, without: str | None = None) -> str:
     digest = hashlib.sha256()
     for name, parameter in sorted(model.named_parameters()):
         if without is None or without not in name:
-            whole = parameter.full_tensor() if isinstance(parameter, DTensor) else parameter
+            # a copy: numpy would keep the storage of gathered weights from being freed again
+            whole = parameter.full_tensor() if isinstance(parameter, DTensor) else parameter.detach().clone()
             digest.update(weights_sha256({name: whole}).encode())
     return digest.hexdigest()
 

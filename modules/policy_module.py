@@ -66,6 +66,7 @@ class PolicyModule(LanguageModule):
         self.reference: ReferencePolicy
         self.reference_model: nn.Module | None = None  # of mode copy; the others have no weights of their own
         self.reference_sums: dict[str, ReferenceSums] = {}  # of mode precomputed, by split
+        self._weights = ""  # hash of those that sums are computed with
         self._said_unused = self._start_checked = False
         self._step_total = torch.tensor(0.0)
 
@@ -159,6 +160,7 @@ class PolicyModule(LanguageModule):
         """Have the sums of what is tested."""
         self._prepare_sums("test")
 
+    @torch.inference_mode(False)  # validation hooks run within it, and training needs ordinary tensors
     def _prepare_sums(self, *splits: Split) -> None:
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
         for split in splits if self.reference_mode == "precomputed" else ():
@@ -188,10 +190,11 @@ class PolicyModule(LanguageModule):
         def tell(line: str) -> None:
             rank_zero_only(print)(line, flush=True)
 
-        without = ".lora_" if self._base_is_reference else None
-        weights = f"{model_sha256(self.model, without)} {self.trainer.precision}"
+        if not self._weights:  # the same for every split
+            without = ".lora_" if self._base_is_reference else None
+            self._weights = f"{model_sha256(self.model, without)} {self.trainer.precision}"
         ranks = self.trainer.global_rank, self.trainer.world_size
-        return reference_sums(table, score, weights, self.device, *ranks, tell)
+        return reference_sums(table, score, self._weights, self.device, *ranks, tell)
 
     # ------------------------------------------------------------------------------------------- its checkpoints
 
