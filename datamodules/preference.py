@@ -191,6 +191,11 @@ class LabelledTable(AnswerTable):
     """Labelled answers; ``numbers`` are weight and label."""
 
     @property
+    def labels(self) -> np.ndarray:
+        """Whether each answer is desirable [n], bool."""
+        return self.numbers[:, 1] > 0
+
+    @property
     def sizes(self) -> np.ndarray:  # type: ignore[override]
         """As of any table; each answer is also computed after another prompt."""
         return super().sizes * np.array([[2], [1]])

@@ -8,7 +8,7 @@ Legend: P paths, R labelled answers (the first R paths; the others are mismatche
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
@@ -20,6 +20,7 @@ from lm.backbone import Backbone
 from lm.batches import LabelledBatch
 from lm.finite import require_finite
 from lm.logprobs import path_lengths
+from lm.protocols import HasPairTables
 from lm.reference import Reference, choose_reference
 from losses.preference import kto_loss
 from modules.exact_logs import Split
@@ -69,7 +70,6 @@ class KTO(PolicyModule):
         self.reference_mode = choose_reference(reference, backbone, needed=True)
         self.beta = beta
         self.desirable_weight, self.undesirable_weight = desirable_weight, undesirable_weight
-        self._warned = False
 
     def training_step(self, batch: LabelledBatch, batch_idx: int) -> Tensor:
         """The loss above; mean over the global batch, z0 over the micro-batches of all ranks."""
@@ -120,16 +120,22 @@ class KTO(PolicyModule):
         self.log_for(split, "desirable", batch.labels.float())
 
     def complete_means(self, means: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Adds the margin between the two kinds of answers; warns of weights that let one kind rule."""
+        """Adds the margin between the two kinds of answers."""
         if "rewards/chosen" in means:
             means["rewards/margin"] = means["rewards/chosen"] - means["rewards/rejected"]
-            self._check_weights(float(means["desirable"]))
         return means
+
+    def on_train_start(self) -> None:
+        """Warn of weights that let one kind of answers rule."""
+        super().on_train_start()
+        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        labels = getattr(data.table("train"), "labels", None) if isinstance(data, HasPairTables) else None
+        if labels is not None:
+            self._check_weights(float(labels.mean()))
 
     def _check_weights(self, desirable: float) -> None:
         ratio = self.desirable_weight * desirable / max(self.undesirable_weight * (1 - desirable), 1e-9)
-        if not self._warned and not 1 <= ratio <= 4 / 3:
-            self._warned = True
+        if not 1 <= ratio <= 4 / 3:
             rank_zero_warn(
                 f"{desirable:.0%} of the answers are desirable, so w_d n_d / (w_u n_u) is {ratio:.3g}; KTO's authors "
                 "advise 1 to 4/3: set desirable_weight or undesirable_weight"

@@ -6,8 +6,10 @@ import csv
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningDataModule
 from lightning.pytorch.loggers import CSVLogger
@@ -138,6 +140,9 @@ def labelled_batch(pairs: Sequence[Pair], rows: Sequence[int]) -> LabelledBatch:
 
 class LabelledData(PairData):
     """The answers of fixed pairs."""
+
+    def table(self, split: str) -> Any:
+        return SimpleNamespace(labels=np.array([True, False] * len(self.pairs)))
 
     def micro_batch(self, rows: Sequence[int]) -> Any:
         return labelled_batch(self.pairs, rows)

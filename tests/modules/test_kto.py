@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 from functools import partial
 
@@ -130,3 +131,6 @@ def test_what_makes_no_sense_is_refused(tmp_path):
 def test_weights_that_let_one_kind_rule_are_warned_of(tmp_path):
     with pytest.warns(UserWarning, match="w_d n_d / \\(w_u n_u\\) is 3"):
         fit(tmp_path, KTO(scratch(), desirable_weight=3.0), LabelledData(random_pairs(4), 4))
+    with warnings.catch_warnings(record=True) as said:
+        fit(tmp_path, KTO(scratch(), desirable_weight=1.2), LabelledData(random_pairs(4), 4))
+    assert not [w for w in said if "w_d" in str(w.message)]
