@@ -1,6 +1,7 @@
 """Logs that are means over a whole optimizer step or epoch, whatever the cut into batches and ranks.
 
-Methods log what they compute of each batch; it appears once, for all of them. Knows names and numbers, no model.
+Methods log what they compute of each batch; it appears once, for all of them. Lightning's own epoch means would not do:
+over ranks it averages the number of tokens as an integer, and drops the half. Knows names and numbers, no model.
 """
 
 from __future__ import annotations
@@ -35,11 +36,6 @@ class ExactLogs(LightningModule):
             self._epoch_logs.add(name, values, weights)
         elif self.step_is_logged:
             self._step_logs.add(name, values, weights)
-
-    def log_mean(self, name: str, losses: Tensor) -> None:
-        """Log the mean over a whole validation or test epoch, which Lightning keeps; ``name`` with its split."""
-        count = losses.numel()
-        self.log(name, losses.mean() if count else losses.sum(), batch_size=count, on_epoch=True, sync_dist=True)
 
     def complete_means(self, means: dict[str, Tensor]) -> dict[str, Tensor]:
         """What is logged of a step or an epoch, given the means of what was logged of its batches."""

@@ -30,7 +30,7 @@ class KnowledgeProbe(LanguageModule):
 
     def validation_step(self, batch: TokenRows, batch_idx: int) -> None:
         """``val/loss``: the same mean over held-out text, nats per token."""
-        self.log_mean("val/loss", -self.row_logprobs(batch))
+        self.log_for("val", "loss", -self.row_logprobs(batch))
 
     def predict_step(self, batch: Forest, batch_idx: int) -> Tensor:
         """Log-probs of all scored tokens of a forest of probes, nats, shape [N]."""

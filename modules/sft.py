@@ -55,10 +55,8 @@ class SFT(LanguageModule):
 
     def validation_step(self, batch: Forest, batch_idx: int) -> None:
         """``val/loss``: the same mean over held-out answers, nats per token."""
-        self.log_mean("val/loss", -self.answer_logprobs(batch))
+        self.log_for("val", "loss", -self.answer_logprobs(batch))
 
-    def on_validation_epoch_end(self) -> None:
+    def complete_means(self, means: dict[str, Tensor]) -> dict[str, Tensor]:
         """``val/perplexity``: exp of ``val/loss``."""
-        super().on_validation_epoch_end()
-        if (loss := self.trainer.callback_metrics.get("val/loss")) is not None:
-            self.log("val/perplexity", loss.exp(), sync_dist=True)  # the loss is the same on every rank already
+        return means | {"perplexity": means["loss"].exp()} if "loss" in means else means
