@@ -9,11 +9,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-import torch.distributed as dist
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from callbacks.run_folders import atomic_write
 from lm.batches import PromptBatch
+from lm.gather import merge_over_ranks
 from lm.token_files import cache_folder
 from text.records import Record
 
@@ -61,13 +61,10 @@ class RolloutFiles(Callback):
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Puts the results of all ranks together, and writes what the module makes of them."""
-        parts: list[Any] = [self.results]
-        if trainer.world_size > 1:
-            dist.all_gather_object(parts := [None] * trainer.world_size, self.results)
+        merged = merge_over_ranks(self.results)
         log_dir = trainer.log_dir  # agreed between ranks: every rank has to ask
         if not trainer.is_global_zero:
             return
-        merged = {row: result for part in parts for row, result in part.items()}
         files, counts = pl_module.files([merged[row] for row in sorted(merged)])  # type: ignore[operator]
         for name, value in counts.items():
             print(f"{name}: {value:.4g}" if isinstance(value, float) else f"{name}: {value}")

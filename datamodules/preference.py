@@ -206,7 +206,7 @@ class LabelledTable(AnswerTable):
         weights = np.where(self.empty[rows], 0.0, self.numbers[rows, 0])
         return LabelledBatch(
             forest=labelled_forest([self.answer(row) for row in rows], self.prompt_of[rows].tolist()),
-            labels=torch.as_tensor(self.numbers[rows, 1] > 0),
+            labels=torch.as_tensor(self.labels[rows]),
             rows=torch.as_tensor(rows, dtype=torch.int64),
             weights=_float32(weights),
             ids=[self.ids[row] for row in rows],
