@@ -52,7 +52,7 @@ SHAPES: dict[Shape, tuple[float, float]] = {  # tokens of prompt, chosen, reject
     (64, 96, 96): (2.2, 0.50),
 }
 PAIRS = 4  # of a step
-DIALOGUES = Path("/work/shared/data/hh_rlhf/train.jsonl")
+DIALOGUES = Path(__file__).parents[2] / "shared/data/hh_rlhf/train.jsonl"
 DIALOGUE_PAIRS, LONGEST, DIALOGUE_TARGET = 8, 512, 2.5
 RATIONALES_TARGET = 1.2
 SAME_LOSS = 2e-4  # of sums of about 1000 nats in float32, after some steps of Adam

@@ -24,7 +24,7 @@ from transformers import PreTrainedTokenizerBase
 from benchmarks.dpo_trainers import TRAINING, VOCABULARY, fit, save_model
 from benchmarks.turns import OURS, TheirSteps, Turns
 
-SOURCE = Path("/work/shared/data/gsm8k/train.jsonl")
+SOURCE = Path(__file__).parents[2] / "shared/data/gsm8k/train.jsonl"
 TOKENS = 2048  # of a step
 WAYS = {  # TRL's max_length, packed rows flattened into one, micro-batches of a step
     "TRL, rows of 2048": (2048, 1, 1),

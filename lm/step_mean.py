@@ -38,6 +38,11 @@ class StepMean:
         """One micro-batch on one rank: its mean is the mean, and gradients need no pass over memory."""
         return self.micro_batches == 1 and self.world_size == 1
 
+    @property
+    def is_empty(self) -> bool:
+        """No micro-batch of a new step has been taken in."""
+        return isinstance(self.total, float)
+
     def add(self, losses: Tensor, weights: Tensor | None = None) -> Tensor:
         """Take in a micro-batch; returns the scalar to back-propagate, which the trainer divides by ``micro_batches``.
 

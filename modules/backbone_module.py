@@ -140,6 +140,12 @@ class BackboneModule(ExactLogs):
             keep_configured(optimizer, schedulers[0] if schedulers else None, configured)
         self._clock, self._tokens_at_clock = time.perf_counter(), self._tokens_seen
 
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Let go of the last step's gradients: Lightning holds them through the forward, when memory peaks."""
+        if self.step_mean.is_empty:
+            for optimizer in self.trainer.optimizers:
+                optimizer.zero_grad()
+
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Make the gradients those of the global mean, before they are clipped; log the step."""
         gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]

@@ -10,7 +10,7 @@ import torch
 from metrics.win_rate import WinRate
 from text.errors import UserError
 
-PUBLISHED = Path("/work/shared/data/alpaca_eval_pairs")
+PUBLISHED = Path(__file__).parents[3] / "shared/data/alpaca_eval_pairs"
 KEYS = ["win_rate", "standard_error", "n_wins", "n_wins_base", "n_draws", "n_total", "ci_low", "ci_high"]
 
 

@@ -141,6 +141,19 @@ def test_logged_values_are_exact_for_the_global_batch(tmp_path, cut):
         assert row["train/tokens_per_s"] > 0
 
 
+def test_no_gradient_of_an_earlier_step_is_held_in_a_forward(tmp_path):
+    held = []
+
+    class Watched(Pretraining):
+        def training_step(self, batch, batch_idx: int) -> Tensor:
+            held.append(sum(p.grad is not None for p in self.parameters()))
+            return super().training_step(batch, batch_idx)
+
+    run(tmp_path, Watched, token_rows(8), micro=2, accumulate_grad_batches=2)
+    first, second, third, fourth = held
+    assert first == third == 0 < second == fourth
+
+
 def test_nothing_is_logged_but_the_steps_that_are_asked_for(tmp_path):
     logger = CSVLogger(tmp_path)
     run(tmp_path, Pretraining, token_rows(7), 1, logger=logger, log_every_n_steps=3)
