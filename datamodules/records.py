@@ -34,6 +34,8 @@ Raw = tuple[str, bytes | str | dict[str, Any]]
 Documents = Literal["file", "line", "wikitext"]
 TEXT_SUFFIXES = (".txt", ".text", ".md", ".raw", ".tokens")
 
+RECORDS_IN_JSON = "a .json file holds one list of records, or an object of them by id (one record a line is .jsonl)"
+
 SPLITS = {"val": "validation", "knowledge": "train"}  # what the hub calls our splits, where it differs
 
 
@@ -50,7 +52,7 @@ def iter_records(
     """The records of a source one by one, so that a corpus need not fit in memory.
 
     Args:
-        source: a path or glob (.jsonl, .json with one list, .parquet; the first two also .gz),
+        source: a path or glob (.jsonl, .json with one list, or one object by id; .parquet; the first two also .gz),
             ``hub:<id>[:config][@split]``, or a world.
         model: the pydantic type that each record must fit. Where it has a field `id`, ids must be unique; a record
             without one is known by its 0-based position.
@@ -190,7 +192,7 @@ def _file(path: str) -> Iterator[Raw]:
         raise UserError(f"'{path}': records are read from .jsonl, .json and .parquet, not from '{kind}'")
     with gzip.open(path) if path.endswith(".gz") else open(path, "rb") as stream:
         try:
-            yield from _json_lines(path, stream) if kind == ".jsonl" else _json_list(path, stream.read())
+            yield from _json_lines(path, stream) if kind == ".jsonl" else _json_items(path, stream.read())
         except (EOFError, gzip.BadGzipFile) as error:
             raise DataFormatError([f"{path}:1: not a whole gzip file: {error}"]) from error
 
@@ -203,8 +205,12 @@ def _json_lines(path: str, stream: Any) -> Iterator[Raw]:
             yield f"{path}:{number}", line
 
 
-def _json_list(path: str, content: bytes) -> Iterator[Raw]:
-    """The items of one JSON list as text, with the line where each begins (a whole-file parser would not tell)."""
+def _json_items(path: str, content: bytes) -> Iterator[Raw]:
+    """The items of one JSON list, or the values of one object of objects, as text.
+
+    Each comes with the line where it begins (a whole-file parser would not tell). The names of an object are not looked
+    at: where files are keyed by id, records have it too.
+    """
     text = content.decode("utf-8-sig", "surrogateescape")
     breaks = [match.start() for match in re.finditer("\n", text)]
 
@@ -214,25 +220,34 @@ def _json_list(path: str, content: bytes) -> Iterator[Raw]:
     def broken(at: int, what: str) -> DataFormatError:
         return DataFormatError([f"{path}:{line(at)}: invalid JSON: {what}"])
 
+    def value(at: int) -> tuple[Any, int]:
+        try:
+            return json.JSONDecoder().raw_decode(text, at)
+        except (ValueError, RecursionError) as error:
+            raise broken(getattr(error, "pos", at), getattr(error, "msg", str(error))) from error
+
     at = _skip_space(text, 0)
     if at == len(text):
         return
-    if text[at] != "[":
-        raise broken(at, "a .json file holds one list of records (one record per line is .jsonl)")
+    keyed, close = text[at] == "{", "}" if text[at] == "{" else "]"
+    if text[at] not in "[{":
+        raise broken(at, RECORDS_IN_JSON)
     at = _skip_space(text, at + 1)
-    while text[at : at + 1] != "]":
-        try:
-            _, end = json.JSONDecoder().raw_decode(text, at)
-        except (ValueError, RecursionError) as error:
-            raise broken(getattr(error, "pos", at), getattr(error, "msg", str(error))) from error
+    while text[at : at + 1] != close:
+        if keyed:
+            colon = _skip_space(text, value(at)[1])
+            at = _skip_space(text, colon + 1)
+            if text[colon : colon + 1] != ":" or text[at : at + 1] != "{":
+                raise broken(at, RECORDS_IN_JSON)
+        _, end = value(at)
         yield f"{path}:{line(at)}", text[at:end].encode("utf-8", "surrogateescape")
         at = _skip_space(text, end)
         if text[at : at + 1] == ",":
             at = _skip_space(text, at + 1)
-        elif text[at : at + 1] != "]":
-            raise broken(at, "expected ',' or ']'")
+        elif text[at : at + 1] != close:
+            raise broken(at, f"expected ',' or '{close}'")
     if text[at + 1 :].strip():
-        raise broken(_skip_space(text, at + 1), "text after the end of the list")
+        raise broken(_skip_space(text, at + 1), f"text after the end of the {'object' if keyed else 'list'}")
 
 
 def _skip_space(text: str, at: int) -> int:

@@ -56,6 +56,8 @@ class Rubric(Record):
         if found := {score: data[name] for score, name in apart.items() if name in data}:
             if "score_descriptions" in data:
                 raise PydanticCustomError("two_spellings", "give score_descriptions or {name}", {"name": apart["1"]})
+            if lacking := [name for score, name in apart.items() if score not in found]:
+                raise PydanticCustomError("missing_description", "{name}: missing", {"name": lacking[0]})
             data["score_descriptions"] = found
         data.setdefault("name", data.get("criteria", ""))
         return data

@@ -40,6 +40,7 @@ def test_every_format_gives_the_same_records(tmp_path, monkeypatch):
     lines = write(tmp_path / "a.jsonl", *rows)
     (tmp_path / "b.json").write_text(json.dumps(rows, indent=1))
     (tmp_path / "c.jsonl.gz").write_bytes(gzip.compress((tmp_path / "a.jsonl").read_bytes()))
+    (tmp_path / "f.json").write_text(json.dumps({f"key {n}": row for n, row in enumerate(rows)}, indent=1))
     (tmp_path / "d.json.gz").write_bytes(gzip.compress((tmp_path / "b.json").read_bytes()))
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -47,7 +48,7 @@ def test_every_format_gives_the_same_records(tmp_path, monkeypatch):
     pq.write_table(pa.Table.from_pylist([{**row, "scenario": None} for row in rows]), tmp_path / "e.parquet")
     (tmp_path / "repository").mkdir()
     write(tmp_path / "repository" / "train.jsonl", *rows)
-    sources = [lines, *[str(tmp_path / name) for name in ("b.json", "c.jsonl.gz", "d.json.gz", "e.parquet")]]
+    sources = [lines, *[str(tmp_path / name) for name in ("b.json", "c.jsonl.gz", "d.json.gz", "e.parquet", "f.json")]]
     sources.append(f"hub:{tmp_path / 'repository'}@train")
     read = [read_records(source, KnowledgeRecord, "knowledge") for source in sources]
     assert all([located.record for located in each] == [located.record for located in read[0]] for each in read)
@@ -122,7 +123,11 @@ def test_faults_of_a_json_list_are_found_by_line(tmp_path):
         ('[\n{"a": 1},\n\n{"train_context": 3', "FILE:4: invalid JSON: Expecting ',' delimiter"),
         ('[\n{"a": 1}\n{"a": 2}]', "FILE:3: invalid JSON: expected ',' or ']'"),
         ("[] x", "FILE:1: invalid JSON: text after the end of the list"),
-        ('{"a": 1}', "FILE:1: invalid JSON: a .json file holds one list of records (one record per line is .jsonl)"),
+        ('{"a": 1}', "FILE:1: invalid JSON: a .json file holds one list of records, or an object of them by id"),
+        ('{"a": {}\n"b": {}}', "FILE:2: invalid JSON: expected ',' or '}'"),
+        ('{"a": {},\n\n"b": {"train_context": 3', "FILE:3: invalid JSON: Expecting ',' delimiter"),
+        ('{"a" {}}', "FILE:1: invalid JSON: a .json file holds one list"),
+        ("{} x", "FILE:1: invalid JSON: text after the end of the object"),
         ("[" * 100_000, "FILE:1: invalid JSON: maximum recursion depth exceeded while decoding a JSON array"),
     ]:
         path.write_text(content)
