@@ -6,6 +6,7 @@ It knows results with keys, ranks and files. It does not know how anything was m
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,9 @@ from text.records import Record
 
 class RolloutFiles(Callback):
     """Writes ``<run folder>/<name>.jsonl`` for whatever the module makes of its results, and ``counts.json``.
+
+    `test` leaves ``answers.jsonl``: id, answer, gold and correct of every question, where a comparison of two models
+    needs more than a mean.
 
     Each result is appended to a file of its rank in the cache as soon as it is there; a run of the same work, by the
     same weights, takes it from there. The files of the run appear when they are whole, and are the same for any number
@@ -66,15 +70,37 @@ class RolloutFiles(Callback):
         if not trainer.is_global_zero:
             return
         files, counts = pl_module.files([merged[row] for row in sorted(merged)])  # type: ignore[operator]
+        pl_module.results = counts
         for name, value in counts.items():
             print(f"{name}: {value:.4g}" if isinstance(value, float) else f"{name}: {value}")
         if log_dir is None:  # fast_dev_run
             return
         for name, records in files.items():
-            with atomic_write(Path(log_dir) / f"{name}.jsonl") as file:
-                file.writelines(record.model_dump_json(exclude_none=True) + "\n" for record in records)
+            _write_lines(Path(log_dir) / f"{name}.jsonl", records)
         with atomic_write(Path(log_dir) / "counts.json") as file:
             json.dump(counts | {"model": pl_module.model_name}, file, indent=1, sort_keys=True)
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Nothing is answered yet."""
+        self.results = {}
+
+    def on_test_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: PromptBatch, batch_idx: int, *_: Any
+    ) -> None:
+        """Keeps the answers to some questions."""
+        self.results |= zip(batch.rows, outputs["answers"], strict=True)
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Writes the answers of all ranks, in the order of the questions."""
+        merged = merge_over_ranks(self.results)
+        log_dir = trainer.log_dir
+        if trainer.is_global_zero and log_dir is not None:
+            _write_lines(Path(log_dir) / "answers.jsonl", [merged[row] for row in sorted(merged)])
+
+
+def _write_lines(path: Path, records: Sequence[Record]) -> None:
+    with atomic_write(path) as file:
+        file.writelines(record.model_dump_json(exclude_none=True) + "\n" for record in records)
 
 
 def _plain(result: Any) -> Any:

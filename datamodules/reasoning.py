@@ -1,7 +1,7 @@
 """Questions with solutions: to train on, to solve, and pairs of solutions to explore.
 
 Knows where questions come from and which answer is right. It does not know how solutions are sampled or selected
-(modules/self_explore.py).
+(modules/rejection_sampling.py).
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from lm.answers import AnswerTable, Example
 from lm.batches import PromptBatch
 from lm.forest import Forest
 from lm.pair_forests import answer_forest
+from metrics.exploration import KnowsErrors
 from text.answers import AnswerChecker, NumberChecker
 from text.errors import DataFormatError
 from text.reasoning_records import MinedPair, QuestionRecord
@@ -80,6 +81,12 @@ class Reasoning(Conversations[AnswerTable]):
             self._ask(self._solving(self.pool or self.sources["train"], "pool" if self._made_up else "train"))
         elif stage == "test":
             self._ask(self._solving(self.sources.get("test", self.sources["train"]), "test"))
+
+    @property
+    def oracle(self) -> KnowsErrors | None:
+        """Who knows where solutions go wrong: the world that the questions come from, if it does."""
+        sources = (self.pool, self.sources["train"])
+        return next((source for source in sources if isinstance(source, KnowsErrors)), None)
 
     @property
     def _made_up(self) -> bool:

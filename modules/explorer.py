@@ -16,8 +16,19 @@ from lm.batches import PromptBatch
 from lm.cached_generation import EngineName
 from lm.generation import Decoding
 from lm.sampling import seed_of
+from metrics.exploration import pit_report
 from modules.rollouts import Rollouts
-from modules.self_explore import Dropped, Search, Used, explore, first_pit, granular_pair, is_nonmonotone
+from modules.self_explore import (
+    Dropped,
+    Rejected,
+    Search,
+    Used,
+    explore,
+    first_pit,
+    granular_pair,
+    is_nonmonotone,
+    outcome_pair,
+)
 from text.errors import UserError
 from text.reasoning_records import Completion, ExplorationRecord, MinedPair, Probe
 from text.records import Record
@@ -34,10 +45,12 @@ class Explorer(Rollouts):
         backbone: the explorer: in the paper the model that was trained on the right samples.
         k: completions of a probe; 4 in the paper.
         max_steps: steps of a solution that are probed; 20 in the official code.
-        search: ``linear``, or ``bisect``; see modules.self_explore.next_probe.
+        search: ``linear``, ``bisect`` or ``all``; see modules.self_explore.next_probe.
         early_stop: end a probe at its first success; the pairs are the same.
         draws_per_wave: completions of a probe that are asked for at a time.
         steps: how a solution is cut.
+        rejected: ``first_pit``, as in the paper; ``remainder``, with all that follows it; ``last_pit`` or
+            ``random_step``, which need ``search: all``; see modules.self_explore.rejected_step.
         decoding: see Rollouts.
         seed: see Rollouts.
         max_batch_tokens: see Rollouts.
@@ -53,6 +66,7 @@ class Explorer(Rollouts):
         early_stop: bool = True,
         draws_per_wave: int = 1,
         steps: StepSplitter = LineSteps(),  # noqa: B008  holds no state
+        rejected: Rejected = "first_pit",
         decoding: Decoding = Decoding(max_new_tokens=512, temperature=0.7),  # noqa: B008  frozen
         seed: int = 42,
         max_batch_tokens: int = 16384,
@@ -61,7 +75,9 @@ class Explorer(Rollouts):
         super().__init__(backbone, decoding, seed, max_batch_tokens, engine)
         if min(k, max_steps, draws_per_wave) < 1:
             raise UserError("Explorer: k, max_steps and draws_per_wave must be 1 or more")
-        self.k, self.max_steps, self.search = k, max_steps, search
+        if rejected in ("last_pit", "random_step") and search != "all":
+            raise UserError(f"Explorer: 'rejected: {rejected}' needs verdicts on all steps: set 'search: all'")
+        self.k, self.max_steps, self.search, self.rejected = k, max_steps, search, rejected
         self.early_stop, self.draws_per_wave, self.steps = early_stop, draws_per_wave, steps
 
     @property
@@ -162,25 +178,40 @@ class Explorer(Rollouts):
         probes = [Probe(step=step, completions=seen[step]) for step in sorted(seen)]
         return record.model_copy(update={"probes": probes, "pit": pit, "status": "pit" if pit else "no_pit"})
 
+    # --- what is made of explorations -------------------------------------------------------------------------------
+
     def files(self, results: Sequence[Any]) -> tuple[dict[str, Sequence[Record]], dict[str, Any]]:
-        """explorations.jsonl and gpairs.jsonl."""
+        """explorations.jsonl, gpairs.jsonl, and in outcome_pairs.jsonl the whole pairs that these were made of."""
         used: dict[str, Used] = {}
         granular: list[Record] = []
-        counts: Counter[str] = Counter()
-        pits: list[float] = []
+        whole: list[Record] = []
+        dropped: Counter[str] = Counter()
         for pair, exploration in results:
-            made = granular_pair(pair, exploration, used.setdefault(pair.question_id or pair.prompt, Used()))
+            of_question = used.setdefault(pair.question_id or pair.prompt, Used())
+            made = granular_pair(pair, exploration, of_question, self.rejected)
             if isinstance(made, Dropped):
-                counts[f"explore/dropped/{made.reason}"] += 1
+                dropped[f"explore/dropped/{made.reason}"] += 1
             else:
                 granular.append(made)
-            if exploration.pit:
-                pits.append(exploration.pit / len(exploration.steps))
-            counts["explore/boundary_moved"] += exploration.moved
-            for probe in exploration.probes:
-                counts["explore/probes"] += 1
-                counts["explore/draws"] += len(probe.completions)
-            counts["explore/nonmonotone"] += is_nonmonotone({p.step: p.success for p in exploration.probes})
-        told: dict[str, Any] = dict(counts) | {"explore/pairs": len(results), "explore/granular_pairs": len(granular)}
-        told["explore/pit_relative"] = sum(pits) / max(len(pits), 1)
-        return {"explorations": [exploration for _, exploration in results], "gpairs": granular}, told
+                whole.append(outcome_pair(pair, exploration, self.checker))
+        told = {"explore/pairs": len(results), "explore/granular_pairs": len(granular)} | dropped | self._told(results)
+        explorations = [exploration for _, exploration in results]
+        return {"explorations": explorations, "gpairs": granular, "outcome_pairs": whole}, told
+
+    def _told(self, results: Sequence[tuple[MinedPair, ExplorationRecord]]) -> dict[str, Any]:
+        """How exploring went, and how well where the data know what is wrong."""
+        explorations = [exploration for _, exploration in results]
+        pits = [e.pit / len(e.steps) for e in explorations if e.pit]
+        told: dict[str, Any] = {
+            "explore/boundary_moved": sum(exploration.moved for exploration in explorations),
+            "explore/probes": sum(len(exploration.probes) for exploration in explorations),
+            "explore/draws": sum(len(probe.completions) for e in explorations for probe in e.probes),
+            "explore/pit_relative": sum(pits) / max(len(pits), 1),
+        }
+        if self.search == "all":
+            back = [is_nonmonotone({probe.step: probe.success for probe in e.probes}) for e in explorations]
+            told["explore/nonmonotone"] = sum(back) / max(len(back), 1)
+        if oracle := getattr(self.trainer.datamodule, "oracle", None):  # type: ignore[attr-defined]
+            report = pit_report([pair.prompt.strip() for pair, _ in results], explorations, oracle)
+            told |= {f"explore/{name}": value for name, value in report.items()}
+        return told

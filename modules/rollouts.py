@@ -35,6 +35,7 @@ class Rollouts(LanguageModule):
 
     Attributes:
         done: what an interrupted run of the same work has finished already, by key; a callback fills it in.
+        results: the counts of the files that were written, for metrics.json; likewise.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class Rollouts(LanguageModule):
         self.decoding, self.seed, self.max_batch_tokens = decoding, seed, max_batch_tokens
         self.engine_name: EngineName = engine
         self.done: dict[str, Any] = {}
+        self.results: dict[str, Any] = {}
 
     @cached_property
     def engine(self) -> Engine:

@@ -1,7 +1,8 @@
 """Rejection sampling: a model solves questions many times (arXiv 2404.10346, section 3; arXiv 2308.01825).
 
 `predict` writes what was sampled, the right solutions to train on again (D_RFT) and pairs of a right and a wrong one
-(D_pair); `test` tells how often questions are answered rightly. Which solutions are kept is in modules/self_explore.py.
+(D_pair); `test` tells how often questions are answered rightly. Which solutions are kept is a matter of
+modules/rejection_sampling.py.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ from lm.cached_generation import EngineName
 from lm.generation import Decoding
 from lm.sampling import seed_of
 from metrics.reasoning import AnswerAccuracy, MajorityAtK, PassAtK, Unparsed
+from modules.rejection_sampling import Mining, mine
 from modules.rollouts import Rollouts
-from modules.self_explore import Mining, mine
-from text.reasoning_records import MinedPair, QuestionRecord, SampledSolution, SampleRecord
+from text.reasoning_records import AnswerRecord, MinedPair, QuestionRecord, SampledSolution, SampleRecord
 from text.records import Record
 
 
@@ -134,9 +135,10 @@ class Sampler(Rollouts):
         for score in self.scores.values():
             score.to(self.device)
 
-    def test_step(self, batch: PromptBatch, batch_idx: int) -> None:
+    def test_step(self, batch: PromptBatch, batch_idx: int) -> dict[str, Any]:  # type: ignore[override]
         """Answer some questions; accuracy is that of the first answer."""
-        for record in self.sample(batch):
+        records = self.sample(batch)
+        for record in records:
             answers = [sample.answer for sample in record.samples]
             right = sum(sample.correct for sample in record.samples)
             self.scores["test/accuracy"].update(answers[0], record.gold)
@@ -146,6 +148,7 @@ class Sampler(Rollouts):
                     score.update(len(answers), right)
                 elif isinstance(score, MajorityAtK):
                     self.scores[name].update(answers, record.gold)
+        return {"answers": [AnswerRecord.first(record) for record in records]}
 
     def on_test_epoch_end(self) -> None:
         """Over all questions of all ranks."""

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from cli import main
-from text.reasoning_records import ExplorationRecord, MinedPair, QuestionRecord, SampleRecord
+from text.reasoning_records import AnswerRecord, ExplorationRecord, MinedPair, QuestionRecord, SampleRecord
 from worlds.chain_arithmetic import ChainArithmetic
 
 pytest.importorskip("rapidfuzz")
@@ -112,6 +112,30 @@ def test_pairs_are_explored_and_stopping_early_changes_no_pair():
     counts = json.loads((first / "counts.json").read_text())
     assert counts["explore/pairs"] == 6
     assert counts["explore/draws"] == sum(len(probe.completions) for record in found for probe in record.probes)
+    assert counts["explore/pit_accuracy"] == sum(record.pit == 1 for record in found) / 6  # 'x' is no sum
+    assert "explore/nonmonotone" not in counts
+    assert json.loads((first / "metrics.json").read_text())["explore/pit_accuracy"] == counts["explore/pit_accuracy"]
+    whole = records(first / "outcome_pairs.jsonl", MinedPair)
+    assert [pair.id for pair in whole] == [pair.id for pair in granular]
+    assert all((pair.rejected, len(pair.rejected_tokens)) == ("x\ny", 3) for pair in whole)
+
+
+def test_what_the_ablations_reject(capsys):
+    weights = trained()
+    row = {"id": "q-0", "question_id": "q", "prompt": "01+1=?\n", "chosen": "A1", "rejected": "x\ny\nA99", "gold": "1"}
+    given = [f"--data.init_args.pairs={lines(Path('pairs.jsonl'), [row])}", *SHORT, weights]
+    rejected = "--model.init_args.rejected=last_pit"
+    with pytest.raises(SystemExit):
+        run("predict", "explore", *given, rejected)
+    assert "'rejected: last_pit' needs verdicts on all steps: set 'search: all'" in capsys.readouterr().err
+    done = run("predict", "explore", *given, rejected, "--model.init_args.search=all")
+    (found,) = records(done / "explorations.jsonl", ExplorationRecord)
+    assert [probe.step for probe in found.probes] == [1, 2, 3]
+    assert json.loads((done / "counts.json").read_text())["explore/nonmonotone"] in (0.0, 1.0)
+    without = ["--data.init_args.train=pool.jsonl"]
+    lines(Path("pool.jsonl"), [{"question": "01+1=?", "rationale": "01+1=02\nA02"}])
+    plain = run("predict", "explore", *given[:1], *without, "--model.init_args.decoding.max_new_tokens=16", weights)
+    assert not {"explore/pit_accuracy", "explore/sound_after_pit"} & {*json.loads((plain / "counts.json").read_text())}
 
 
 def test_training_reads_what_the_other_stages_write():
@@ -140,8 +164,12 @@ def test_a_file_of_questions_is_tested():
     weights = trained()
     questions = [{"id": str(n), "question": f"0{n}+1=?", "gold": f"0{n + 1}"} for n in range(5)]
     asked = [f"--data.init_args.test={lines(Path('questions.jsonl'), questions)}", *SHORT, weights]
-    scores = json.loads((run("test", "test", *asked) / "metrics.json").read_text())
+    tested = run("test", "test", *asked)
+    scores = json.loads((tested / "metrics.json").read_text())
     assert {"test/accuracy", "test/unparsed"} <= {*scores}
+    answers = records(tested / "answers.jsonl", AnswerRecord)
+    assert [(one.id, one.gold) for one in answers] == [(one["id"], one["gold"]) for one in questions]
+    assert sum(one.correct for one in answers) / 5 == pytest.approx(scores["test/accuracy"])
     sampled = ["--model.init_args.num_samples=3", "--model.init_args.decoding.temperature=0.7"]
     scores = json.loads((run("test", "test", *asked, *sampled) / "metrics.json").read_text())
     assert {"test/maj@3", "test/pass@3", "test/sample_accuracy"} <= {*scores}

@@ -162,6 +162,28 @@ class SampleRecord(Record):
         return sum(sample.correct for sample in self.samples) / max(len(self.samples), 1)
 
 
+class AnswerRecord(Record):
+    """What a model answered to a question.
+
+    Args:
+        id: of the question.
+        answer: as the checker read it.
+        gold: the right answer.
+        correct: whether they are equal.
+    """
+
+    id: Id
+    answer: str | None = None
+    gold: Text
+    correct: bool
+
+    @classmethod
+    def first(cls, record: SampleRecord) -> Self:
+        """Of the first sample."""
+        sample = record.samples[0]
+        return cls(id=record.id, answer=sample.answer, gold=record.gold, correct=sample.correct)
+
+
 class MinedPair(PreferenceRecord):
     """A right and a wrong solution of one question, or the right and the wrong way to go on from its first steps.
 

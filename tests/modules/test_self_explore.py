@@ -6,20 +6,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from modules.rejection_sampling import Mining, mine, select_pairs, select_rft, select_wrong
 from modules.self_explore import (
     Dropped,
-    Mining,
     Used,
     explore,
     first_pit,
     granular_pair,
     is_nonmonotone,
-    mine,
     next_probe,
-    select_pairs,
-    select_rft,
-    select_wrong,
+    outcome_pair,
+    rejected_step,
 )
+from text.answers import NumberChecker
 from text.errors import UserError
 from text.reasoning_records import Completion, ExplorationRecord, MinedPair, Probe, SampledSolution, SampleRecord
 
@@ -154,7 +153,14 @@ class TestFirstPit:
         assert first_pit({}, 0) is first_pit({}, 0, "bisect") is None
         assert next_probe({}, 0) is next_probe({}, 0, "bisect") is None
 
-    @given(st.lists(st.booleans(), min_size=1, max_size=20), st.sampled_from(["linear", "bisect"]))
+    def test_looking_on_after_the_pit(self):
+        verdicts = table("1", "0", "1", "0")
+        assert next_probe({1: True, 2: False}, 4) is None
+        assert next_probe({1: True, 2: False}, 4, "all") == 3
+        assert next_probe(verdicts, 4, "all") is None
+        assert first_pit(verdicts, 4, "all") == 2
+
+    @given(st.lists(st.booleans(), min_size=1, max_size=20), st.sampled_from(["linear", "bisect", "all"]))
     def test_searching_comes_to_what_the_whole_table_says(self, truth, search):
         verdicts = dict(enumerate(truth, 1))
         seen: dict[int, bool] = {}
@@ -199,7 +205,7 @@ tables = (
 
 
 class TestExplore:
-    @given(tables, st.sampled_from(["linear", "bisect"]), st.integers(1, 4))
+    @given(tables, st.sampled_from(["linear", "bisect", "all"]), st.integers(1, 4))
     def test_stopping_early_changes_neither_the_pit_nor_the_choice(self, truth, search, wave):
         full, most = run(truth, search=search, early_stop=False)
         early, drawn = run(truth, search=search, draws_per_wave=wave)
@@ -315,3 +321,47 @@ class TestGranularPair:
         )
         pair = granular_pair(PAIR, found, Used())
         assert (pair.prompt, pair.chosen, pair.rejected) == ("Q\na\n", "x", "\nb")
+
+
+def scanned(*verdicts: bool) -> ExplorationRecord:
+    """An exploration of all steps, in which the completion after step n says n."""
+    probes = [Probe(step=n, completions=[completion(0, f"{n}", right)]) for n, right in enumerate(verdicts, 1)]
+    return explored(verdicts.index(False) + 1).model_copy(update={"probes": probes})
+
+
+class TestOtherSteps:
+    """What the ablations reject in place of the first pit."""
+
+    def test_the_last_pit(self):
+        assert rejected_step(scanned(False, True, False, False), "first_pit") == 1
+        assert rejected_step(scanned(False, True, False, False), "last_pit") == 3
+        assert rejected_step(scanned(True, False, False, False), "last_pit") == 2
+        assert rejected_step(scanned(False, False, False, False), "last_pit") == 1
+        pair = granular_pair(PAIR, scanned(False, True, False, False), Used(), "last_pit")
+        assert (pair.prompt, pair.chosen, pair.rejected, pair.pit) == ("Q\na\nb\n", "2", "c", 3)
+
+    def test_any_step_that_something_right_goes_on_from(self):
+        found = scanned(True, False, True, False)
+        steps = {rejected_step(found.model_copy(update={"pair_id": str(n)}), "random_step") for n in range(40)}
+        assert steps == {1, 2, 4}
+        assert rejected_step(found, "random_step") == rejected_step(found, "random_step")
+
+    def test_the_remainder(self):
+        pair = granular_pair(PAIR, explored(2, completion(0, "good", True)), Used(), "remainder")
+        assert (pair.prompt, pair.chosen, pair.rejected) == ("Q\na\n", "good", "b\nc\nThe answer is 7")
+        assert (pair.prompt_tokens, pair.rejected_tokens, pair.pit) == ([1, 2, 10, 11], [12, 13, 14, 15, 16], 2)
+
+
+class TestOutcomePair:
+    """The official code cuts a rejected solution before its answer (section 3.5)."""
+
+    def test_without_the_wrong_answer(self):
+        pair = outcome_pair(PAIR, explored(3), NumberChecker(["The answer is"]))
+        assert (pair.chosen, pair.rejected) == (PAIR.chosen, "a\nb\nc")
+        assert pair.rejected_tokens == [10, 11, 12, 13, 14]
+
+    def test_where_there_is_no_answer_or_nothing_else(self):
+        assert outcome_pair(PAIR, explored(3), NumberChecker(["Result:"])) == PAIR
+        alone = PAIR.model_copy(update={"rejected": "The answer is 7", "rejected_tokens": [10]})
+        found = ExplorationRecord(pair_id="q-0", steps=["The answer is 7"], ends=[(1, 1)], pit=1, status="pit")
+        assert outcome_pair(alone, found, NumberChecker(["The answer is"])) == alone
