@@ -8,6 +8,7 @@ Shape suffixes: B pairs, R labelled answers. Margins say by how much the policy 
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable
 from typing import Literal, NamedTuple
@@ -17,6 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 NLLReduction = Literal["token", "sequence", "prompt+completion"]
+
+Sides = tuple[Tensor, Tensor]  # of the chosen and of the rejected answers, [B] each
 
 ALMOST_CERTAIN = -1e-7  # a mean log-prob above this is taken for this: the odds of a certain answer are infinite
 
@@ -72,19 +75,19 @@ class _Kind(NamedTuple):
     equation: Callable[..., Tensor]
     compares: Literal["sums", "means", "odds"] = "sums"
     reference: bool = True
-    smoothed: bool = False
     logistic: bool = True
+    takes: tuple[str, ...] = ()  # options that not every loss has a use for
 
 
 _KINDS = {
     "sigmoid": _Kind(sigmoid),
-    "cdpo": _Kind(cdpo, smoothed=True),
-    "robust": _Kind(robust, smoothed=True),
+    "cdpo": _Kind(cdpo, takes=("label_smoothing",)),
+    "robust": _Kind(robust, takes=("label_smoothing",)),
     "hinge": _Kind(hinge, logistic=False),
-    "ipo": _Kind(ipo, "means", logistic=False),
+    "ipo": _Kind(ipo, "means", logistic=False, takes=("length_normalize",)),
     "sigmoid_norm": _Kind(sigmoid, "means"),
-    "simpo": _Kind(sigmoid, "means", reference=False),
-    "orpo": _Kind(sigmoid, "odds", reference=False, logistic=False),
+    "simpo": _Kind(sigmoid, "means", reference=False, takes=("gamma",)),
+    "orpo": _Kind(sigmoid, "odds", reference=False, logistic=False, takes=("orpo_lambda",)),
 }
 LOSSES = tuple(_KINDS)  # the names that preference_loss knows
 
@@ -99,9 +102,29 @@ def uses_margins(loss: str) -> bool:
     return _kind(loss).logistic
 
 
+def per_token(loss: str, length_normalize: bool = True) -> bool:
+    """Whether a loss compares means per token rather than sums."""
+    return _kind(loss).compares != "sums" and (length_normalize or "length_normalize" not in _kind(loss).takes)
+
+
 def nll_weight(loss: str, rpo_alpha: float = 0.0) -> float:
     """How much of the chosen NLL a loss contains beside its term of pairs."""
     return rpo_alpha + (loss == "orpo")
+
+
+def require_used(loss: str, **options: object) -> None:
+    """Refuse options of `preference_loss` that are set, to something else than their defaults, and would be ignored.
+
+    Raises:
+        ValueError: naming the losses that have a use for the option.
+    """
+    for name in sorted(options.keys() & {name for kind in _KINDS.values() for name in kind.takes}):
+        default = inspect.signature(preference_loss).parameters[name].default
+        if options[name] != default and name not in _kind(loss).takes:
+            users = " or ".join(user for user, kind in _KINDS.items() if name in kind.takes)
+            raise ValueError(f"the loss '{loss}' ignores {name} {options[name]}: leave it out, or choose {users}")
+    if options.get("reference_free") and not needs_reference(loss):
+        raise ValueError(f"the loss '{loss}' compares with no reference anyway: leave out reference_free")
 
 
 def preference_loss(
@@ -148,25 +171,36 @@ def preference_loss(
     """
     kind = _kind(loss)
     _check(loss, beta, label_smoothing, margins)
-    chosen_B, rejected_B = _wide(chosen_logps), _wide(rejected_logps)
+    sides = _wide(chosen_logps), _wide(rejected_logps)
     if kind.reference and not reference_free:
-        if ref_chosen_logps is None or ref_rejected_logps is None:
-            raise ValueError(f"the loss '{loss}' needs ref_chosen_logps and ref_rejected_logps, or reference_free")
-        chosen_B, rejected_B = chosen_B - ref_chosen_logps.detach(), rejected_B - ref_rejected_logps.detach()
-    compared = rewards = chosen_B, rejected_B
-    if kind.compares != "sums" and (length_normalize or loss != "ipo"):
-        if chosen_lengths is None or rejected_lengths is None:
-            raise ValueError(f"the loss '{loss}' takes means per token: give chosen_lengths and rejected_lengths")
-        compared = chosen_B / chosen_lengths.clamp(min=1), rejected_B / rejected_lengths.clamp(min=1)
-        rewards = rewards if kind.reference else compared
+        sides = _relative(loss, sides, ref_chosen_logps, ref_rejected_logps)
+    compared = sides
+    if per_token(loss, length_normalize):
+        compared = _means(loss, sides, chosen_lengths, rejected_lengths)
     if kind.compares == "odds":
         losses_B = orpo_lambda * kind.equation(log_odds(compared[0]) - log_odds(compared[1]), 1.0)
     else:
         shift = (gamma if loss == "simpo" else 0.0) + (0.0 if margins is None else margins)
-        losses_B = kind.equation(compared[0] - compared[1] - shift / beta, beta, *[label_smoothing] * kind.smoothed)
+        smoothing = [label_smoothing] if "label_smoothing" in kind.takes else []
+        losses_B = kind.equation(compared[0] - compared[1] - shift / beta, beta, *smoothing)
     if weight := nll_weight(loss, rpo_alpha):
         losses_B = losses_B + weight * (chosen_nll(chosen_logps, chosen_lengths) if nll is None else nll)
-    return PreferenceOutput(losses_B, beta * rewards[0].detach(), beta * rewards[1].detach())
+    chosen_B, rejected_B = sides if kind.reference else compared
+    return PreferenceOutput(losses_B, beta * chosen_B.detach(), beta * rejected_B.detach())
+
+
+def _relative(loss: str, sides: Sides, ref_chosen: Tensor | None, ref_rejected: Tensor | None) -> Sides:
+    """Log-ratios to the reference."""
+    if ref_chosen is None or ref_rejected is None:
+        raise ValueError(f"the loss '{loss}' needs ref_chosen_logps and ref_rejected_logps, or reference_free")
+    return sides[0] - ref_chosen.detach(), sides[1] - ref_rejected.detach()
+
+
+def _means(loss: str, sides: Sides, chosen_lengths: Tensor | None, rejected_lengths: Tensor | None) -> Sides:
+    """Sums as means per token."""
+    if chosen_lengths is None or rejected_lengths is None:
+        raise ValueError(f"the loss '{loss}' takes means per token: give chosen_lengths and rejected_lengths")
+    return sides[0] / chosen_lengths.clamp(min=1), sides[1] / rejected_lengths.clamp(min=1)
 
 
 def chosen_nll(
@@ -241,7 +275,6 @@ def _kind(loss: str) -> _Kind:
 def _check(loss: str, beta: float, label_smoothing: float, margins: Tensor | None) -> None:
     if beta <= 0 or not 0 <= label_smoothing < 0.5:
         raise ValueError(f"beta ({beta}) must be above 0, label_smoothing ({label_smoothing}) in [0, 0.5)")
-    if label_smoothing and not _KINDS[loss].smoothed:
-        raise ValueError(f"the loss '{loss}' ignores label_smoothing {label_smoothing}: choose cdpo or robust")
+    require_used(loss, label_smoothing=label_smoothing)
     if margins is not None and not _KINDS[loss].logistic:
         raise ValueError(f"the loss '{loss}' ignores margins: {', '.join(filter(uses_margins, LOSSES))} do not")

@@ -9,10 +9,9 @@ Legend: P paths (chosen and rejected of pair i at 2 i and 2 i + 1), B pairs.
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 
@@ -21,7 +20,6 @@ from lm.batches import PairBatch
 from lm.finite import require_finite
 from lm.logprobs import path_lengths
 from lm.pair_forests import PairLayout
-from lm.reference import Reference, choose_reference
 from losses.preference import (
     ALMOST_CERTAIN,
     NLLReduction,
@@ -30,7 +28,9 @@ from losses.preference import (
     log_odds,
     needs_reference,
     nll_weight,
+    per_token,
     preference_loss,
+    require_used,
     uses_margins,
 )
 from metrics.preference_metrics import preference_metrics
@@ -66,7 +66,7 @@ class DPO(PolicyModule):
               \ell(\Delta) = -\log \sigma(\beta \Delta) \text{ for DPO}.
 
     Args:
-        backbone: the policy to train, which is also the reference.
+        backbone: see PolicyModule; so are reference, disable_dropout, optimizer, lr_scheduler and share_prefixes.
         loss: sigmoid (DPO), cdpo, robust, hinge, ipo, sigmoid_norm, simpo or orpo; see losses.preference for the
             equations and their sources.
         beta: inverse temperature of the implicit reward. 0.1 in the paper (appendix B); 2.0 to 2.5 for simpo.
@@ -78,11 +78,6 @@ class DPO(PolicyModule):
             tokens of the chosen rows, prompts included, as in TRL's orpo.
         length_normalize: ipo compares means per token; false compares sums, as older code does.
         reference_free: take every answer to be equally likely under the reference.
-        reference: the policy that rewards are measured against; see PolicyModule.
-        disable_dropout: see PolicyModule.
-        optimizer: see BackboneModule. 5e-7 suits full fine-tuning, 5e-6 LoRA.
-        lr_scheduler: see BackboneModule.
-        share_prefixes: see LanguageModule.
     """
 
     def __init__(
@@ -97,39 +92,35 @@ class DPO(PolicyModule):
         nll_reduction: NLLReduction = "token",
         length_normalize: bool = True,
         reference_free: bool = False,
-        reference: Reference = "auto",
-        disable_dropout: bool = True,
-        optimizer: OptimizerCallable = lambda p: torch.optim.AdamW(p, lr=5e-7, weight_decay=0.0),
-        lr_scheduler: LRSchedulerCallable | None = None,
-        share_prefixes: Literal["auto"] | bool = "auto",
+        **policy: Any,
     ):
-        super().__init__(backbone, disable_dropout, optimizer, lr_scheduler, share_prefixes)
+        options = {"beta": beta, "label_smoothing": label_smoothing, "gamma": gamma, "orpo_lambda": orpo_lambda}
+        options |= {"rpo_alpha": rpo_alpha, "length_normalize": length_normalize, "reference_free": reference_free}
+        self._refuse_wrong_options(loss, options, nll_reduction)
+        super().__init__(backbone, **policy)
+        self.settle_reference(needs_reference(loss) and not reference_free)
         self.loss = loss
-        self.options: dict[str, Any] = {
-            "loss": loss,
-            "beta": beta,
-            "label_smoothing": label_smoothing,
-            "gamma": gamma,
-            "orpo_lambda": orpo_lambda,
-            "rpo_alpha": rpo_alpha,
-            "length_normalize": length_normalize,
-            "reference_free": reference_free,
-        }
-        self._refuse_wrong_options()
-        self.reference_mode = choose_reference(reference, backbone, needs_reference(loss) and not reference_free)
+        self.options: dict[str, Any] = {"loss": loss, **options}
         self.nll_weight, self.nll_reduction = nll_weight(loss, rpo_alpha), nll_reduction
         self.pair_layout: PairLayout = "answers_and_rows" if nll_reduction == "prompt+completion" else "answers"
         compared = self.reference_mode != "none"
         self.held_out = nn.ModuleDict({split: preference_metrics(f"{split}/", compared) for split in ("val", "test")})
         self._warned = False
 
-    def _refuse_wrong_options(self) -> None:
-        """Before anything is built."""
+    @staticmethod
+    def _refuse_wrong_options(loss: str, options: dict[str, Any], nll_reduction: NLLReduction) -> None:
+        """Before anything is built: options that are out of range, or that the loss would ignore."""
         one = torch.ones(1)
         try:
-            preference_loss(-one, -one, -one, -one, one, one, **self.options)
+            preference_loss(-one, -one, -one, -one, one, one, loss=loss, **options)
+            require_used(loss, **options)
         except ValueError as refused:
             raise UserError(f"model: {refused}") from refused
+        if nll_reduction != "token" and not nll_weight(loss, options["rpo_alpha"]):
+            raise UserError(
+                f"model: the loss '{loss}' has no NLL, so it ignores nll_reduction '{nll_reduction}': leave it out, "
+                "or give rpo_alpha"
+            )
 
     # ------------------------------------------------------------------------------------------------ the method
 
@@ -139,6 +130,7 @@ class DPO(PolicyModule):
         output = self.pair_loss(pairs, batch, self.nll_terms(pairs, batch))
         self.log_pairs("train", pairs, output)
         self.log_margins(output.chosen_rewards - output.rejected_rewards)
+        self.warn_of_runaway(self.compared_margins(pairs, output))
         return self.global_mean(output.losses, batch.weights)
 
     def score(self, batch: PairBatch, split: Split) -> Pairs:
@@ -242,9 +234,19 @@ class DPO(PolicyModule):
             self.log_for(split, "orpo_clamped", (means > ALMOST_CERTAIN).float())  # answers whose odds are infinite
 
     def log_margins(self, margins_B: Tensor) -> None:
-        """How far apart rewards are, of a training step; a warning once they have run away."""
+        """How far apart rewards are, of a training step."""
         self.log_for("train", "rewards/margin", margins_B)
         self.log_for("train", "rewards/accuracy", (margins_B > 0).float())  # a tie is no success
+
+    def compared_margins(self, pairs: Pairs, output: PreferenceOutput) -> Tensor:
+        """The margins that the loss is a function of, [B]: rewards are of sums, but some losses compare means."""
+        if not per_token(self.loss, self.options["length_normalize"]) or not needs_reference(self.loss):
+            return output.chosen_rewards - output.rejected_rewards  # without a reference, rewards are means already
+        chosen_B = output.chosen_rewards / pairs.chosen_lengths.clamp(min=1)
+        return chosen_B - output.rejected_rewards / pairs.rejected_lengths.clamp(min=1)
+
+    def warn_of_runaway(self, margins_B: Tensor) -> None:
+        """Say once that what the loss compares is too far apart for it to teach anything."""
         if self.step_is_logged and not self._warned and margins_B.mean() > RUNAWAY_MARGIN:
             self._warned = True
             rank_zero_warn(

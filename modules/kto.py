@@ -8,11 +8,10 @@ Legend: P paths, R labelled answers (the first R paths; the others are mismatche
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.distributed as dist
-from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 
@@ -21,7 +20,6 @@ from lm.batches import LabelledBatch
 from lm.finite import require_finite
 from lm.logprobs import path_lengths
 from lm.protocols import HasPairTables
-from lm.reference import Reference, choose_reference
 from losses.preference import kto_loss
 from modules.exact_logs import Split
 from modules.policy_module import PolicyModule
@@ -40,16 +38,11 @@ class KTO(PolicyModule):
     :math:`z_0` is estimated within a micro-batch, over all ranks, is at least 0, and passes no gradient.
 
     Args:
-        backbone: the policy to train, which is also the reference.
+        backbone: see PolicyModule; so are reference, disable_dropout, optimizer, lr_scheduler and share_prefixes. Sums
+            cannot be computed beforehand (``precomputed``): which prompts are mismatched changes from epoch to epoch.
         beta: how fast the value of an answer saturates. 0.1 in the paper (section 5).
         desirable_weight: w_d.
         undesirable_weight: w_u. The paper wants w_d n_d / (w_u n_u) within [1, 4/3] (section 4.2).
-        reference: the policy that rewards are measured against; see PolicyModule. Sums cannot be computed beforehand:
-            which prompts are mismatched changes from epoch to epoch.
-        disable_dropout: see PolicyModule.
-        optimizer: see BackboneModule.
-        lr_scheduler: see BackboneModule.
-        share_prefixes: see LanguageModule.
     """
 
     def __init__(
@@ -58,16 +51,12 @@ class KTO(PolicyModule):
         beta: float = 0.1,
         desirable_weight: float = 1.0,
         undesirable_weight: float = 1.0,
-        reference: Reference = "auto",
-        disable_dropout: bool = True,
-        optimizer: OptimizerCallable = lambda p: torch.optim.AdamW(p, lr=5e-7, weight_decay=0.0),
-        lr_scheduler: LRSchedulerCallable | None = None,
-        share_prefixes: Literal["auto"] | bool = "auto",
+        **policy: Any,
     ):
-        super().__init__(backbone, disable_dropout, optimizer, lr_scheduler, share_prefixes)
-        if reference == "precomputed":
+        super().__init__(backbone, **policy)
+        self.settle_reference(needed=True)
+        if self.reference_mode == "precomputed":
             raise UserError("reference: 'precomputed': KTO compares answers after other prompts, which change by epoch")
-        self.reference_mode = choose_reference(reference, backbone, needed=True)
         self.beta = beta
         self.desirable_weight, self.undesirable_weight = desirable_weight, undesirable_weight
 

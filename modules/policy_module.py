@@ -26,6 +26,7 @@ from lm.reference import (
     Reference,
     ReferencePolicy,
     adapters_off,
+    choose_reference,
     frozen_copy,
     keep_adapter,
     kept_adapter,
@@ -42,27 +43,30 @@ class PolicyModule(LanguageModule):
 
     Args:
         backbone: the model to train; the reference is the same model before training.
+        reference: the policy that rewards are measured against: ``copy``, ``adapter_off``, ``adapter_named``,
+            ``precomputed`` or ``none``, or the one that suits the backbone (``auto``); docs/preference.md has a table.
         disable_dropout: switch dropout off for good, in policy and reference: else an untrained policy differs from
             itself by noise.
-        optimizer: see BackboneModule.
+        optimizer: see BackboneModule. 5e-7 suits full fine-tuning, 5e-6 LoRA.
         lr_scheduler: see BackboneModule.
         share_prefixes: see LanguageModule.
 
     Attributes:
-        reference_mode: where the reference is; a method sets it with `lm.reference.choose_reference`.
+        reference_mode: where the reference is, once `settle_reference` has decided.
     """
 
     def __init__(
         self,
         backbone: Backbone,
-        disable_dropout: bool,
-        optimizer: OptimizerCallable,
-        lr_scheduler: LRSchedulerCallable | None,
-        share_prefixes: Literal["auto"] | bool,
+        reference: Reference = "auto",
+        disable_dropout: bool = True,
+        optimizer: OptimizerCallable = lambda p: torch.optim.AdamW(p, lr=5e-7, weight_decay=0.0),
+        lr_scheduler: LRSchedulerCallable | None = None,
+        share_prefixes: Literal["auto"] | bool = "auto",
     ):
         super().__init__(backbone, optimizer, lr_scheduler, share_prefixes)
         self.disable_dropout = disable_dropout
-        self.reference_mode: Reference = "none"
+        self.reference_mode = reference
         self.reference: ReferencePolicy
         self.reference_model: nn.Module | None = None  # of mode copy; the others have no weights of their own
         self.reference_sums: dict[str, ReferenceSums] = {}  # of mode precomputed, by split
@@ -71,6 +75,17 @@ class PolicyModule(LanguageModule):
         self._step_total = torch.tensor(0.0)
 
     # --------------------------------------------------------------------------------------------- the reference
+
+    def settle_reference(self, needed: bool) -> None:
+        """Decide where the reference is, as a method's constructor has to.
+
+        Args:
+            needed: whether the method compares with one at all.
+
+        Raises:
+            UserError: if what was asked for does not suit the method or the backbone.
+        """
+        self.reference_mode = choose_reference(self.reference_mode, self.backbone, needed)
 
     def prepare_model(self, model: nn.Module) -> None:
         """Take out dropout; keep the adapter that training goes on with."""

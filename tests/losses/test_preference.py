@@ -16,6 +16,7 @@ from losses.preference import (
     log_odds,
     needs_reference,
     preference_loss,
+    require_used,
     reward_model_loss,
     uses_margins,
 )
@@ -327,6 +328,17 @@ def test_what_each_loss_needs():
 def test_an_option_that_would_be_ignored_is_refused(options, message):
     with pytest.raises(ValueError, match=message):
         preference_loss(*golden_inputs(torch.float32), **{"beta": 0.1, **options})
+
+
+def test_options_at_their_defaults_are_no_mistake():
+    """A caller that gives every loss the same settings means nothing by the defaults."""
+    defaults = {"label_smoothing": 0.0, "gamma": 1.0, "orpo_lambda": 0.1, "length_normalize": True}
+    for loss in LOSSES:
+        require_used(loss, **defaults, beta=0.3, rpo_alpha=1.0)
+    for loss, option in (("cdpo", {"label_smoothing": 0.1}), ("simpo", {"gamma": 0.5}), ("orpo", {"orpo_lambda": 0.2})):
+        require_used(loss, **option)
+        with pytest.raises(ValueError, match=f"ignores {next(iter(option))}.*{loss}"):
+            require_used("hinge", **option)
 
 
 def test_missing_inputs_are_named():

@@ -13,8 +13,8 @@ from torch.utils.data import DataLoader
 
 from lm.adapters import LoRA
 from lm.backbone import PretrainedBackbone
-from losses.preference import LOSSES, needs_reference
-from modules.dpo import DPO
+from losses.preference import LOSSES, PreferenceOutput, needs_reference
+from modules.dpo import DPO, Pairs
 from tests.preference_stand_ins import Pair, PairData, Saves, fit, pair_batch, random_pairs
 from tests.stand_ins import published, scratch, trainer
 from text.errors import UserError
@@ -218,6 +218,11 @@ REFUSED = {
     "superfluous reference": ({"loss": "simpo", "reference": "copy"}, "'none' or 'auto'"),
     "adapter": ({"reference": "adapter_off"}, "'lora'"),
     "beta": ({"beta": 0.0}, "beta"),
+    "gamma": ({"gamma": 0.5}, "'sigmoid' ignores gamma 0.5: leave it out, or choose simpo"),
+    "orpo_lambda": ({"loss": "simpo", "orpo_lambda": 0.2}, "'simpo' ignores orpo_lambda 0.2: .* choose orpo"),
+    "length_normalize": ({"loss": "sigmoid_norm", "length_normalize": False}, "length_normalize False: .* choose ipo"),
+    "reference_free": ({"loss": "orpo", "reference_free": True}, "'orpo' compares with no reference anyway"),
+    "nll_reduction": ({"nll_reduction": "sequence"}, "ignores nll_reduction 'sequence': leave it out, or give rpo_al"),
 }
 
 
@@ -260,6 +265,31 @@ def test_runaway_rewards_are_warned_of_once(tmp_path):
             max_epochs=9,
         )
     assert len([w for w in said if "apart" in str(w.message)]) == 1
+
+
+def test_a_loss_of_means_is_not_said_to_run_away_by_its_sums(tmp_path, recwarn):
+    """Rewards are of sums, and those of long answers are far apart long before the loss has nothing left to teach."""
+    generator = torch.Generator().manual_seed(0)
+    prompt, chosen, rejected = (torch.randint(1, 256, (n,), generator=generator).tolist() for n in (3, 30, 40))
+    module = DPO(scratch(), loss="sigmoid_norm", beta=1.0, optimizer=ADAM)
+    run = fit(tmp_path, module, PairData([Pair(prompt, chosen, rejected, "long")], 1), max_epochs=12)
+    apart = [row for row in run.logs if row["train/rewards/margin"] > 20]
+    assert apart[0]["train/loss"] > 0.01
+    assert not [w for w in recwarn if "apart" in str(w.message)]
+
+
+def test_margins_are_those_that_the_loss_compares():
+    chosen, rejected = torch.tensor([12.0, 0.0]), torch.tensor([-10.0, 4.0])  # rewards, of 6 and 5 tokens, 1 and none
+    lengths = torch.tensor([6, 1]), torch.tensor([5, 0])
+    pairs, output = Pairs(*[None] * 4, *lengths, *[None] * 2), PreferenceOutput(None, chosen, rejected)
+    for options, expected in (
+        ({}, [22.0, -4.0]),
+        ({"loss": "sigmoid_norm"}, [4.0, -4.0]),
+        ({"loss": "ipo"}, [4.0, -4.0]),
+        ({"loss": "ipo", "length_normalize": False}, [22.0, -4.0]),
+        ({"loss": "simpo"}, [22.0, -4.0]),  # its rewards are of means already
+    ):
+        assert DPO(scratch(), **options).compared_margins(pairs, output).tolist() == expected
 
 
 def test_an_unbounded_loss_says_so(tmp_path):
