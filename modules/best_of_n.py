@@ -14,8 +14,10 @@ import torch.distributed as dist
 from lm.backbone import Backbone
 from lm.batches import PromptBatch
 from lm.best_of_n import Best, best_of_n, judged
+from lm.cached_generation import EngineName, engine_of
 from lm.chat import ChatFormat
-from lm.generation import Decoding, PlainEngine
+from lm.generation import Decoding
+from lm.protocols import Generates
 from lm.rating import Rater, Rewards
 from lm.sampling import seed_of
 from metrics.best_of_n import best_of_n_curve
@@ -39,6 +41,7 @@ class BestOfN(LanguageModule):
             cut, answers never.
         seed: of the draws.
         max_batch_tokens: tokens that either model holds at once.
+        engine: see Generation.
 
     Attributes:
         results: the mean reward of the best of 1, 2, 4, ... N, estimated without bias from all draws, and how many
@@ -55,6 +58,7 @@ class BestOfN(LanguageModule):
         max_length: int | None = 2048,
         seed: int = 0,
         max_batch_tokens: int = 16384,
+        engine: EngineName = "auto",
     ):
         super().__init__(backbone)
         if n < 1:
@@ -63,14 +67,15 @@ class BestOfN(LanguageModule):
             raise UserError("model: at temperature 0 all answers to a prompt are the same: raise decoding.temperature")
         self.reward_backbone, self.reward_chat, self.max_length = reward, reward_chat, max_length
         self.n, self.decoding, self.seed, self.max_batch_tokens = n, decoding, seed, max_batch_tokens
+        self.engine_name: EngineName = engine
         self.rewards: list[Rewards] = []
         self.results: dict[str, Any] = {}
 
     @cached_property
-    def engine(self) -> PlainEngine:
+    def engine(self) -> Generates:
         """What generates, once the model is built."""
         assert self.tokenizer is not None
-        return PlainEngine(self.model, self.tokenizer, self.max_batch_tokens)
+        return engine_of(self.engine_name, self.model, self.tokenizer, self.max_batch_tokens)
 
     @cached_property
     def rater(self) -> Rater:

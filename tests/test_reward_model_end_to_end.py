@@ -141,6 +141,8 @@ def test_the_best_of_n_is_written_with_what_n_is_worth():
     assert curve["best_of_n/reward@1"] <= curve["best_of_n/reward@2"] <= curve["best_of_n/reward@4"]
     everything = [max(r for r in line["rewards"] if r is not None) for line in kept]
     assert curve["best_of_n/reward@4"] == pytest.approx(sum(everything) / 5, abs=1e-6)
+    plain = lines(run("predict", "best_of_n.yaml", *short, "--model.engine=plain") / "responses.jsonl")
+    assert [line["response"] for line in plain] == [line["response"] for line in kept]
     scored = lines(
         run("predict", "score.yaml", f"--data.prompts={found / 'responses.jsonl'}", "--model.normalize=false")
         / "rewards.jsonl"
