@@ -150,6 +150,16 @@ def test_the_recipes_of_the_paper_run_one_after_the_other(tmp_path):
     assert [metrics(number)["step"] for number in range(8)] == [1] * 8
 
 
+@pytest.mark.parametrize("name", ["dpo_7b.yaml", "kto_7b.yaml", "rm_7b.yaml", "rm_helpful_7b.yaml"])
+def test_small_rates_move_the_weights(name):
+    """A step of Adam is about its rate; bfloat16 has no number that close to a usual weight."""
+    built = main(["--config", str(HERE / name), *CPU], run=False)
+    rate = built.config.model.init_args.optimizer.init_args.lr
+    for dtype, moves in ((built.model.backbone.dtype, True), ("bfloat16", False)):
+        weight = torch.tensor(0.004, dtype=getattr(torch, dtype))
+        assert bool(weight + rate != weight) is moves
+
+
 def test_answers_to_the_bench_are_recorded(tmp_path):
     rubric = [{"criteria": "Is it kind?", "score_descriptions": FIVE}]
     asked = [
