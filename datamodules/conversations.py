@@ -177,7 +177,7 @@ class Conversations(LightningDataModule, Generic[T]):
 
     def _tokenised(self, split: str) -> T:
         source, name = self.sources[split], name_of(self.sources[split])
-        maker = TableMaker(self.renderer, self.limits)
+        maker = TableMaker(self.renderer, self.limits, self.tokenizer_sha256)
         left_out: Counter[str] = Counter()
         notes: Counter[str] = Counter()
         count, unknown = self._read(split, maker.add, left_out, notes)

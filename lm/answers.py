@@ -12,7 +12,7 @@ import hashlib
 import json
 from array import array
 from collections import Counter
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple, TypeVar
@@ -21,6 +21,7 @@ import numpy as np
 
 from lm.chat import ChatRenderer
 from lm.pair_forests import Answer
+from lm.token_files import kept_lists
 from lm.token_lists import TokenLists
 from text.errors import UserError
 from text.messages import Prompt
@@ -170,14 +171,15 @@ class TableMaker:
     Args:
         renderer: of prompts and answers.
         limits: what is cut or left out.
+        tokenizer_sha256: hash of the renderer's tokenizer: what it tokenises is kept in the cache; None keeps nothing.
 
     Attributes:
         left_out: how many records the table will not have, by reason.
         cut_prompts: how many prompts have lost their beginning.
     """
 
-    def __init__(self, renderer: ChatRenderer, limits: Limits):
-        self.renderer, self.limits = renderer, limits
+    def __init__(self, renderer: ChatRenderer, limits: Limits, tokenizer_sha256: str | None = None):
+        self.renderer, self.limits, self.tokenizer_sha256 = renderer, limits, tokenizer_sha256
         self.left_out: Counter[str] = Counter()
         self.cut_prompts = 0
         self._waiting: list[tuple[Example, str]] = []
@@ -217,18 +219,23 @@ class TableMaker:
 
     def _tokenise(self) -> None:
         waiting, self._waiting = self._waiting, []
-        digests = [
-            hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest() for _, text in waiting
-        ]
+        digests = [hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest() for _, text in waiting]
         fresh = {digest: pair for digest, pair in zip(digests, waiting, strict=True) if digest not in self._known}
-        encoded = self.renderer.encode_prompts([text for _, text in fresh.values()])
+        encoded = self._encoded(self.renderer.encode_prompts, [text for _, text in fresh.values()])
         for (digest, (example, _)), ids in zip(fresh.items(), encoded, strict=True):
             self._known[digest] = self._fit_prompt(ids, example)
         texts = [text for example, _ in waiting for text in example.answers]
         ends = [end for example, _ in waiting for end in example.append_eos]
-        answers = iter(self.renderer.encode_answers(texts, ends))
+        answers = iter(self._encoded(self.renderer.encode_answers, texts, ends))
         for (example, _), digest in zip(waiting, digests, strict=True):
             self._fit_answers(example, self._known[digest], [next(answers) for _ in example.answers])
+
+    def _encoded(self, encode: Callable[..., list[list[int]]], texts: list[str], *more: list[bool]) -> list[list[int]]:
+        """The tokens of prompts or answers, tokenised once for all runs."""
+        if self.tokenizer_sha256 is None or not texts:
+            return encode(texts, *more)
+        content = json.dumps([self.tokenizer_sha256, encode.__name__, texts, *more])
+        return kept_lists(hashlib.sha256(content.encode()).hexdigest(), lambda: encode(texts, *more))
 
     def _fit_prompt(self, ids: list[int], example: Example) -> int | str:
         """The number of a prompt that is cut and kept; or why it is not."""

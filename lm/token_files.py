@@ -1,6 +1,8 @@
-"""Flat files of token ids: documents one after the other, each closed by EOS, read through a memory map.
+"""Token ids on disk: what was tokenised, and which tokenizer was trained, is found again by the next run.
 
-Knows tokens and files. It does not know what the documents are, nor how rows become batches (datamodules/corpus.py).
+A corpus is a flat file, documents one after the other, each closed by EOS, read through a memory map; answered prompts
+are lists. Knows tokens and files. It does not know what the texts are, nor how rows become batches
+(datamodules/corpus.py).
 """
 
 from __future__ import annotations
@@ -8,9 +10,10 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from itertools import islice
+from contextlib import contextmanager
+from itertools import islice, pairwise
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
@@ -66,21 +69,42 @@ def tokenised(
     """
     path = cache_folder() / "tokens" / f"{key}.bin"
     if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
         left = max_tokens
-        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".writing", delete=False) as stream:
-            try:
-                for ids in _encoded(texts(), tokenizer):
-                    stream.write(ids[:left].tobytes())
-                    left = None if left is None else left - len(ids)
-                    if left is not None and left <= 0:
-                        break
-                stream.close()
-                os.replace(stream.name, path)
-            finally:
-                Path(stream.name).unlink(missing_ok=True)
+        with _written_whole(path) as stream:
+            for ids in _encoded(texts(), tokenizer):
+                stream.write(ids[:left].tobytes())
+                left = None if left is None else left - len(ids)
+                if left is not None and left <= 0:
+                    break
     dtype = _dtype(tokenizer)
     return np.memmap(path, dtype, "r") if path.stat().st_size else np.empty(0, dtype)
+
+
+def kept_lists(key: str, make: Callable[[], list[list[int]]]) -> list[list[int]]:
+    """Lists of token ids, made once and kept in the cache.
+
+    Args:
+        key: changes with the texts and the tokenizer.
+        make: makes them.
+
+    Raises:
+        UserError: if the file in the cache is broken.
+    """
+    path = cache_folder() / "token_lists" / f"{key}.npy"
+    if not path.exists():
+        lists = make()
+        flat = [len(lists), *map(len, lists), *(token for ids in lists for token in ids)]
+        with _written_whole(path) as stream:
+            np.save(stream, np.array(flat, np.int32))
+        return lists
+    try:
+        count, *kept = np.load(path).tolist()
+        edges = np.cumsum([count, *kept[:count]]).tolist()
+        if edges[-1] != len(kept):
+            raise ValueError("it holds another number of tokens than it says")
+    except (OSError, EOFError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read as token lists ({error}): delete it") from error
+    return [kept[begin:end] for begin, end in pairwise(edges)]
 
 
 def kept_tokenizer(key: str, build: Callable[[], PreTrainedTokenizerBase]) -> PreTrainedTokenizerBase:
@@ -102,6 +126,19 @@ def kept_folder(name: Path, fill: Callable[[Path], Any]) -> Path:
                 if not folder.exists():  # else another process was faster, with the same result
                     raise
     return folder
+
+
+@contextmanager
+def _written_whole(path: Path) -> Iterator[IO[bytes]]:
+    """A file that appears under its name once all of it is written."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".writing", delete=False) as stream:
+        try:
+            yield stream
+            stream.close()
+            os.replace(stream.name, path)
+        finally:
+            Path(stream.name).unlink(missing_ok=True)
 
 
 def _dtype(tokenizer: PreTrainedTokenizerBase) -> np.dtype:

@@ -39,7 +39,7 @@ def read_pairs(folder: Path, *records: Any, **options: Any) -> Any:
     """A datamodule over a file of these pairs, or of twenty, prepared for its layout."""
     layout = {key: options.pop(key) for key in ("ranks", "accumulation", "rank") if key in options}
     file = jsonl(folder / "pairs.jsonl", *(records or [pair(f"p{n}") for n in range(20)]))
-    return set_up(PreferencePairs(file, tokenizer=tiny(folder), **options), **layout)
+    return set_up(PreferencePairs(file, **{"tokenizer": tiny(folder), **options}), **layout)
 
 
 def trained_by(

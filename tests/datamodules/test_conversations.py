@@ -10,8 +10,8 @@ from lightning.pytorch import LightningModule
 
 from datamodules import Instructions, PreferencePairs
 from datamodules.loading import Position
-from lm.chat import PLAIN_TEMPLATE, ChatFormat
-from lm.tokenizer import BPETokenizer
+from lm.chat import PLAIN_TEMPLATE, ChatFormat, ChatRenderer
+from lm.tokenizer import BPETokenizer, PretrainedTokenizer
 from tests.conversation_files import first_batch, jsonl, pair, read_pairs, set_up, shown, tiny
 from tests.stand_ins import tiny_tokenizer
 from tests.stand_ins import trainer as quiet_trainer
@@ -57,6 +57,29 @@ def test_a_trained_tokenizer_reads_the_prompts_as_they_are_rendered(tmp_path):
         Instructions(file, tokenizer=BPE, batch_size=4, chat=ChatFormat(template="{{ messages[0].content }}"))
     )
     assert other.tokenizer_sha256 != data.tokenizer_sha256
+
+
+def test_what_was_tokenised_once_is_not_tokenised_again(tmp_path, monkeypatch):
+    tokenised, encode = [], ChatRenderer._encode
+    monkeypatch.setattr(ChatRenderer, "_encode", lambda self, texts: tokenised.extend(texts) or encode(self, texts))
+
+    def read(*records, **options):
+        tokenised.clear()
+        return read_pairs(tmp_path, *records, **options).table("train")
+
+    first = read()
+    assert len(tokenised) == 20 + 2 * 20
+    again = read()
+    assert tokenised == []
+    assert again.content_sha256 == first.content_sha256
+    assert read(max_length=4).answers.lengths.max() < first.answers.lengths.max()  # the same tokens, cut
+    assert tokenised == []
+    assert read(append_eos="none").content_sha256 != first.content_sha256
+    assert tokenised == ["good", "bad"] * 20
+    read(*[pair(f"q{n}") for n in range(20)])
+    assert tokenised == [f"q{n}" for n in range(20)]
+    read(tokenizer=PretrainedTokenizer(str(tmp_path / "tokenizer"), eos_token="the"))
+    assert len(tokenised) == 20 + 2 * 20
 
 
 def test_no_tokenizer_means_the_backbones_own(tmp_path):

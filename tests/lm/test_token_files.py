@@ -1,9 +1,13 @@
 """Token files: golden contents, a cache that is whole or not there, and foreign files that are checked."""
 
+import uuid
+
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from lm.token_files import cache_folder, kept_tokenizer, open_tokens, tokenised
+from lm.token_files import cache_folder, kept_lists, kept_tokenizer, open_tokens, tokenised
 from tests.stand_ins import tiny_tokenizer
 from text.errors import UserError
 
@@ -99,3 +103,28 @@ def test_a_trained_tokenizer_is_kept():
     for tokenizer in kept:
         assert tokenizer(TEXTS)["input_ids"] == TOKENIZER(TEXTS)["input_ids"]
         assert tokenizer.eos_token_id == TOKENIZER.eos_token_id
+
+
+def never():
+    raise AssertionError("made twice")
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.lists(st.integers(0, 2**31 - 1), max_size=5), max_size=5))
+def test_lists_are_made_once_and_come_back_as_they_were(lists):
+    key = uuid.uuid4().hex
+    assert kept_lists(key, lambda: lists) == lists
+    assert kept_lists(key, never) == lists
+
+
+def test_lists_that_break_off_leave_nothing_and_broken_ones_are_refused():
+    with pytest.raises(AssertionError):
+        kept_lists("k", never)
+    kept_lists("k", lambda: [[1, 2], [3]])
+    (path,) = (cache_folder() / "token_lists").iterdir()
+    whole = path.read_bytes()
+    np.save(path, np.array([2, 2, 1, 1, 2], np.int32))
+    for broken in (path.read_bytes(), whole[:-4], b""):
+        path.write_bytes(broken)
+        with pytest.raises(UserError, match=r"k\.npy: cannot be read as token lists .*: delete it"):
+            kept_lists("k", never)
