@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 from unittest import mock
 
+import lightning
 import torch
 from jsonargparse import _completions_jsonschema
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
@@ -46,6 +47,7 @@ from text.help_pages import HELP, verb_help
 from text.parse_errors import explain
 
 OVERLAYS = ("trainer", "backbone")  # folders of configs/ that change how a run runs, not which run it is
+LIGHTNING = Path(lightning.__file__).parent
 RUN = "SEEDLING_RUN"  # environment variable: tells the processes that a launcher starts which folder rank 0 has claimed
 
 include_yaml_alone()
@@ -234,7 +236,7 @@ def known_reason(error: Exception) -> str | None:
 
 def quiet() -> None:
     """Silences advertisements and known notices of the stack; what this repository says stays."""
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(no_small_talk)
     logging.getLogger("lightning.fabric.utilities.seed").setLevel(logging.WARNING)
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # advertises kernels of its own
     for notice in (
@@ -242,10 +244,17 @@ def quiet() -> None:
         ".*does not have many workers.*",
         ".*exists and is not empty.*",
         ".*srun. command is available.*",
+        ".*Total length of .list. across ranks is zero.*",  # held-out data is a choice
+        ".*module.s. in eval mode at the start of training.*",  # frozen references are meant to be
         ".*LightningCLI's args parameter is intended to run from within Python.*",
     ):
         warnings.filterwarnings("ignore", notice)
     warnings.filterwarnings("ignore", category=DeprecationWarning, module="lightning.pytorch.cli")
+
+
+def no_small_talk(record: logging.LogRecord) -> bool:
+    """Whether something said through Lightning is not its own information, but what this repository tells of data."""
+    return record.levelno >= logging.WARNING or not Path(record.pathname).is_relative_to(LIGHTNING)
 
 
 def default_root(config_files: Iterable[str], model_class: str) -> Path:

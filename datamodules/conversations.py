@@ -176,14 +176,14 @@ class Conversations(LightningDataModule, Generic[T]):
         return texts
 
     def _tokenised(self, split: str) -> T:
-        source, name = self.sources[split], name_of(self.sources[split])
+        name = name_of(self.sources[split])
         maker = TableMaker(self.renderer, self.limits, self.tokenizer_sha256)
         left_out: Counter[str] = Counter()
         notes: Counter[str] = Counter()
         count, unknown = self._read(split, maker.add, left_out, notes)
         table = maker.finish(self.table_kind)
         reasons = left_out + maker.left_out
-        told = "; ".join(f"{number:,} {reason}" for reason, number in reasons.items())
+        told = ", ".join(f"{number:,} {reason}" for reason, number in reasons.items())
         if (too_long := maker.left_out.total()) > self.max_drop_fraction * count:
             raise UserError(
                 f"{name}: {too_long:,} of {count:,} records are too long ({told}), which is more than "
@@ -198,7 +198,7 @@ class Conversations(LightningDataModule, Generic[T]):
         if table.empty.any():
             reasons["with an answer of no tokens (of weight 0)"] = int(table.empty.sum())
         self.dropped |= {reason if split == "train" else f"{split}: {reason}": n for reason, n in reasons.items()}
-        self._tell(split, source, table, maker)
+        self._tell(split, table, told, maker.cut_prompts)
         return table
 
     def _read(
@@ -229,11 +229,14 @@ class Conversations(LightningDataModule, Generic[T]):
             raise DataFormatError(problems)
         return count, unknown
 
-    def _tell(self, split: str, source: Source, table: T, maker: TableMaker) -> None:
+    def _tell(self, split: str, table: T, left_out: str, cut_prompts: int) -> None:
+        """One line on what there is of a split."""
         tokens = int(table.prompts.lengths.sum() + table.answers.lengths.sum())
+        cut = [f"{n:,} {what}" for n, what in ((cut_prompts, "prompts"), (int(table.cut.sum()), "answers")) if n]
+        told = {"left out": left_out, "cut": ", ".join(cut), "system messages": self.renderer.placement}
         size = f"{len(table):,} {self.called} of {len(table.prompts):,} prompts, {tokens:,} tokens"
-        cuts = f"; cut: {maker.cut_prompts:,} prompts, {int(table.cut.sum()):,} answers"
-        rank_zero_info(f"{split} ({name_of(source)}): {size}{cuts}; system messages: {self.renderer.placement}")
+        line = "; ".join([size, *(f"{what}: {those}" for what, those in told.items() if those)])
+        rank_zero_info(f"{split} ({name_of(self.sources[split])}): {line}")
 
     # --- batches ----------------------------------------------------------------------------------------------------
 

@@ -55,7 +55,8 @@ class ExactLogs(LightningModule):
     def log_epoch(self, split: Split) -> dict[str, Tensor]:
         """Log and return the means of the epoch that ends, by name."""
         means = self.complete_means(self._epoch_logs.finish(self.trainer.world_size))
-        self.log_dict({f"{split}/{name}": mean for name, mean in means.items()}, sync_dist=True)
+        for name, mean in means.items():
+            self.log(f"{split}/{name}", mean, prog_bar=name == "loss", sync_dist=True)
         return means
 
     def on_validation_epoch_start(self) -> None:

@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, MistralConfig, Mis
 from cli import main
 from export import main as export
 from lm.tokenizer import BPETokenizer
-from tests.conversation_files import jsonl
+from tests.conversation_files import jsonl, pair
 from worlds import Manners
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -101,6 +101,27 @@ def test_a_file_replaces_the_world_also_without_held_out_pairs(tmp_path):
     assert metrics()["step"] == 30  # 5 steps an epoch
     assert metrics()["train/rewards/accuracy"] > 0.8
     assert not [name for name in metrics() if name.startswith("val/")]
+
+
+def test_what_there_is_to_train_on_is_told_and_nothing_of_the_stack(tmp_path, caplog, capsys):
+    records = [pair(f"p {n}", annotator="x") for n in range(16)] + [pair("q", "same", "same"), pair("long " * 99)]
+    file = jsonl(tmp_path / "pairs.jsonl", *records)
+    options = ["--data.on_identical=drop", "--data.max_drop_fraction=0.1", "--data.max_length=90"]
+    few = [
+        *CPU,
+        "--trainer.max_steps=1",
+        "--trainer.val_check_interval=1",
+        f"--data.train={file}",
+        f"--data.val={file}",
+    ]
+    main(["fit", "--config", str(CONFIGS / "dpo/mini.yaml"), *few, *options])
+    fields, train, again, val = (record.getMessage() for record in caplog.records)
+    assert fields == again == f"{file}: fields read over: annotator"
+    left_out = "1 identical answers, 1 prompts of max_length tokens or more"
+    for split, line in (("train", train), ("val", val)):
+        assert line.startswith(f"{split} ({file}): 16 pairs of 16 prompts, ")
+        assert line.endswith(f" tokens; left out: {left_out}; system messages: native")
+    assert "validated at step 1  val/loss 0." in capsys.readouterr().out
 
 
 def test_adapters_on_a_bf16_base_resume_and_are_exported(tmp_path):
