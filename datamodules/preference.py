@@ -1,12 +1,14 @@
 """Preference pairs, and answers that are good or bad by themselves.
 
-Knows what is wrong with a pair and what may be left out. It does not know losses, nor where a reference policy is.
+Knows which pairs and answers are used, and how they become batches. It does not know what is odd about a pair
+(text/pair_rules.py), nor losses, nor where a reference policy is.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, TypeVar
@@ -22,59 +24,12 @@ from lm.batches import LabelledBatch, PairBatch
 from lm.pair_forests import PairLayout, labelled_forest, pair_forest
 from text.chat_records import AnyRecord, ChatRecord, LabelledRecord, PreferenceRecord
 from text.dialogues import PAIR_FORMATS
-from text.errors import DataFormatError, UserError
+from text.errors import UserError
+from text.pair_rules import OnEmpty, OnIdentical, OnMismatch, PairRules
 from text.records import Located
 
-OnIdentical = Literal["error", "drop"]
-OnEmpty = Literal["keep", "drop", "error"]
-OnMismatch = Literal["warn", "drop", "error"]
 AppendEos = Literal["both", "chosen", "none"]
 T = TypeVar("T", bound=AnswerTable)
-
-
-@dataclass(frozen=True)
-class PairRules:
-    """What is done about pairs that are legal but odd.
-
-    Args:
-        on_identical: chosen and rejected are the same.
-        on_empty_completion: an answer is empty; kept, it is the end-of-text token alone.
-        on_context_mismatch: the answers were given to different conversations; the prompt is what these share.
-    """
-
-    on_identical: OnIdentical = "error"
-    on_empty_completion: OnEmpty = "keep"
-    on_context_mismatch: OnMismatch = "warn"
-
-    def reason(self, found: Located[Any], notes: Counter[str]) -> str | None:
-        """Why a pair is left out; None keeps it."""
-        pair: PreferenceRecord = found.record
-        if pair.chosen == pair.rejected:
-            problem = "the same as 'chosen', so nothing is preferred (on_identical: drop leaves such pairs out)"
-            return _dealt_with(self.on_identical, found, "rejected", problem, "identical answers")
-        for side in ("chosen", "rejected"):
-            if not getattr(pair, side) and self.on_empty_completion != "keep":
-                return self.empty(found, side)
-        if pair.context_mismatch:
-            if self.on_context_mismatch == "warn":
-                notes["pairs whose answers were given to different conversations; their prompt is the common part"] += 1
-                return None
-            problem = "answers another conversation than 'chosen' (on_context_mismatch: warn keeps the common part)"
-            return _dealt_with(self.on_context_mismatch, found, "rejected", problem, "different contexts")
-        return None
-
-    def empty(self, found: Located[Any], field: str) -> str | None:
-        """Why a record with an empty answer is left out."""
-        if self.on_empty_completion == "keep":
-            return None
-        problem = "empty (on_empty_completion: keep trains on the end-of-text token alone)"
-        return _dealt_with(self.on_empty_completion, found, field, problem, "empty answers")
-
-
-def _dealt_with(option: str, found: Located[Any], field: str, problem: str, reason: str) -> str:
-    if option == "error":
-        raise DataFormatError([f"{found.where}: field '{field}': {problem}"])
-    return reason
 
 
 @dataclass
@@ -149,14 +104,24 @@ class PreferencePairs(_Judged[PreferenceTable]):
     Args:
         train: see Conversations; so are the other arguments.
         format: of the records: ``pairs``, or whole ``dialogues`` in plain text (hh-rlhf).
+        pairs_per_prompt: use at most so many pairs of a prompt, the first ones; null is all.
     """
 
     table_kind = PreferenceTable
     called = "pairs"
 
-    def __init__(self, train: Source, format: Literal["pairs", "dialogues"] = "pairs", **kwargs: Any):
+    def __init__(
+        self,
+        train: Source,
+        format: Literal["pairs", "dialogues"] = "pairs",
+        pairs_per_prompt: int | None = None,
+        **kwargs: Any,
+    ):
         super().__init__(train, **kwargs)
-        self.format = format
+        if pairs_per_prompt is not None and pairs_per_prompt < 1:
+            raise UserError(f"data.pairs_per_prompt is {pairs_per_prompt}: it must be 1 or more, or null")
+        self.format, self.pairs_per_prompt = format, pairs_per_prompt
+        self._used: Counter[bytes] = Counter()  # pairs of each prompt of the source that is being read
 
     def record_type(self, source: Source, split: str) -> type[ChatRecord]:
         """The type of the format."""
@@ -167,6 +132,11 @@ class PreferencePairs(_Judged[PreferenceTable]):
         if (reason := self.rules.reason(found, notes)) is not None:
             return reason
         pair = found.record
+        if self.pairs_per_prompt is not None:
+            prompt = hashlib.sha256(repr((pair.system, pair.prompt)).encode()).digest()
+            self._used[prompt] += 1
+            if self._used[prompt] > self.pairs_per_prompt:
+                return "pairs beyond pairs_per_prompt"
         references = (pair.ref_chosen_logp, pair.ref_rejected_logp)
         return [
             Example(
@@ -179,6 +149,12 @@ class PreferencePairs(_Judged[PreferenceTable]):
                 numbers=(pair.weight, pair.margin or 0.0, *(np.nan if r is None else r for r in references)),
             )
         ]
+
+    def _read(
+        self, split: str, take: Callable[[Example], None], left_out: Counter[str], notes: Counter[str]
+    ) -> tuple[int, set[str]]:
+        self._used.clear()
+        return super()._read(split, take, left_out, notes)
 
     def batch(self, table: PreferenceTable, rows: Sequence[int]) -> PairBatch:
         """These pairs in the layout that the module reads."""

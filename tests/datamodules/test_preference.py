@@ -131,6 +131,21 @@ def test_odd_pairs_are_kept_left_out_or_refused(tmp_path, kind, option):
         assert len(kept.table("train")) == (2 if kind is PreferencePairs else 4)
 
 
+def test_so_many_pairs_of_a_prompt_are_used(tmp_path):
+    """The same words under another system message are another prompt; pairs that are left out anyway do not count."""
+    asked = [{"prompt": "p"}, {"prompt": "q"}, {"prompt": "p"}, {"prompt": "p"}, {"prompt": "p", "system": "be kind"}]
+    records = [{"chosen": f"good {n}", "rejected": "bad", **prompt} for n, prompt in enumerate(asked)]
+    records[0]["rejected"] = records[0]["chosen"]
+    file = jsonl(tmp_path / "pairs.jsonl", *records)
+    few = {"pairs_per_prompt": 1, "on_identical": "drop", "tokenizer": tiny(tmp_path)}
+    data = set_up(PreferencePairs(file, val=file, **few))
+    for split in ("train", "val"):
+        assert data.table(split).ids == [f"{file}:{line}" for line in (2, 3, 5)]
+    assert data.dropped["pairs beyond pairs_per_prompt"] == data.dropped["val: pairs beyond pairs_per_prompt"] == 1
+    with pytest.raises(UserError, match="pairs_per_prompt is 0: it must be 1 or more"):
+        PreferencePairs(file, pairs_per_prompt=0)
+
+
 def test_answers_to_different_conversations_are_warned_of(tmp_path):
     with pytest.warns(UserWarning, match="data.jsonl: 1 pairs whose answers were given to different conversations"):
         read(PreferencePairs, tmp_path, ODD["on_context_mismatch"][0])

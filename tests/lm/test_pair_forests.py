@@ -1,5 +1,7 @@
 """Pairs and labelled answers as forests: what is scored where by hand, and sums equal to those of every row alone."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -36,6 +38,21 @@ def test_exactly_the_tokens_of_an_answer_are_scored():
         assert lengths(forest) == [len(answer)]
         assert forest.targets.tolist() == answer
         assert forest.input_ids[forest.sources].tolist() == [*prompt[-1:], *answer][: len(answer)]
+
+
+def test_a_sum_is_that_of_its_answer_and_of_nothing_in_its_prompt():
+    """Six answer tokens of log-prob -2 each make -12; of the prompt's logits the last ones alone matter."""
+    model = build("llama", vocab_size=2, tie_word_embeddings=False)
+    with torch.no_grad():  # both tokens look alike, so that every position has the same state, and the same logits
+        embedding, head = model.get_input_embeddings().weight, model.get_output_embeddings().weight
+        embedding[0] = embedding[1]
+        state = model.model(torch.tensor([[0]])).last_hidden_state[0, 0]
+        head[1], head[0] = 0, state * math.log(math.e**2 - 1) / state.square().sum()
+    forest = answer_forest(answers(([0, 1, 0], [1] * 6)), [0])
+    logprobs = forest_logprobs(model, forest)
+    torch.testing.assert_close(logprobs, torch.full_like(logprobs, -2))
+    assert path_sums(logprobs, forest).item() == pytest.approx(-12)
+    assert forest.sources.tolist() == [2, 3, 4, 5, 6, 7]
 
 
 def test_a_pair_shares_its_prompt_and_what_its_answers_begin_with():
