@@ -1,5 +1,6 @@
 """What feeds, watches or exports a run."""
 
+from callbacks.benchmark import BenchmarkEvaluation
 from callbacks.checkpoints import AtomicCheckpointIO, Checkpoints
 from callbacks.cost import Cost
 from callbacks.knowledge_injection import KnowledgeInjection
@@ -17,6 +18,7 @@ from callbacks.system_probe import SystemMessageProbe
 
 __all__ = [
     "AtomicCheckpointIO",
+    "BenchmarkEvaluation",
     "Checkpoints",
     "Cost",
     "KnowledgeInjection",

@@ -1,6 +1,8 @@
 """One file per kind of data: how records become batches."""
 
 from datamodules.beir import BEIR
+from datamodules.biggen import BiggenData
+from datamodules.biggen_results import BiggenResults
 from datamodules.corpus import Corpus
 from datamodules.instruction import Instructions
 from datamodules.instructir import InstructIR
@@ -13,6 +15,8 @@ from datamodules.reasoning import Reasoning
 
 __all__ = [
     "BEIR",
+    "BiggenData",
+    "BiggenResults",
     "Corpus",
     "InstructIR",
     "Instructions",

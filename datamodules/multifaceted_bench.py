@@ -8,12 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from datamodules.loading import ResumableLoader
 from datamodules.prompts import Prompts
 from datamodules.records import Source, read_records
 from lm.recorded import read_responses
+from lm.rubric_bench import RubricBench
 from text.multifaceted import BenchRecord
 from text.records import Located
 
@@ -48,12 +47,15 @@ class MultifacetedPrompts(Prompts):
             return
         self.records = self._read()[: self.limit]
         self.recorded = read_responses(self.responses, [located.name for located in self.records])
-        self.tokens: list[list[int]] = [[] for _ in self.records]
-        self.order = np.arange(len(self.records))
+        self.leave_untokenised()
 
     def test_dataloader(self) -> ResumableLoader:
         """This rank's instances."""
         return self.predict_dataloader()
+
+    def benchmark(self) -> RubricBench:
+        """The instances as a benchmark, for a run that does not test them (`lm.protocols.HasBenchmark`)."""
+        return RubricBench(self._read()[: self.limit])
 
     def _read(self) -> list[Located[Any]]:
         source: Any = self.source

@@ -68,9 +68,14 @@ class Prompts(LightningDataModule):
         source = self.tokenizer_source or own_tokenizer(getattr(module, "backbone", None))
         self.tokenizer = source.build(_words(self.records))
         self.renderer = self.chat.renderer(self.tokenizer)
-        self.tokens = self._tokenise()
+        self.tokens: list[list[int]] = self._tokenise()
         lengths = np.array([len(ids) for ids in self.tokens])
         self.order = np.argsort(-lengths, kind="stable")  # batches of like length, and what takes longest comes first
+
+    def leave_untokenised(self) -> None:
+        """What `setup` does for records whose answers are there already."""
+        self.tokens = [[] for _ in self.records]
+        self.order = np.arange(len(self.records))
 
     def predict_dataloader(self) -> ResumableLoader:
         """This rank's prompts, the longest first; as many batches on every rank."""

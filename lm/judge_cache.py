@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from lm.append_log import AppendLog
 from lm.judging import Judge, JudgeRequest, Verdict
 from text.errors import UserError
 
@@ -36,9 +37,14 @@ class CachedJudge:
         if not name.strip():
             raise UserError("a cache of verdicts needs the name of the judge: those of two judges must not mix")
         self.judge_itself, self.name = judge, name
-        self.path = Path(folder) / f"{hashlib.sha256(name.encode()).hexdigest()[:16]}.jsonl"
+        self._log = AppendLog(folder, hashlib.sha256(name.encode()).hexdigest()[:16], "a verdict")
         self.asked = self.found = 0
         self._known = self._read()
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self._log.path
 
     def judge(self, requests: Sequence[JudgeRequest]) -> list[Verdict]:
         """One verdict per request, in their order.
@@ -62,26 +68,13 @@ class CachedJudge:
 
     def _keep(self, verdicts: dict[str, Verdict]) -> None:
         self._known |= verdicts
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("a", encoding="utf-8") as file:
-            file.writelines(json.dumps({"key": key} | asdict(verdict)) + "\n" for key, verdict in verdicts.items())
+        self._log.append({key: asdict(verdict) for key, verdict in verdicts.items()})
 
     def _read(self) -> dict[str, Verdict]:
-        """What is there; the last line may be broken off, and is asked again."""
-        if not self.path.exists():
-            return {}
-        known = {}
-        whole, _, rest = self.path.read_text(encoding="utf-8").rpartition("\n")
-        for number, line in enumerate(whole.splitlines(), 1):
-            try:
-                record = json.loads(line)
-                key = record.pop("key")
-                known[key] = Verdict(**record)
-            except (ValueError, KeyError, TypeError) as error:
-                raise UserError(f"{self.path}:{number}: not a verdict: {error}. Remove the file to ask anew") from error
-        if rest:
-            self.path.write_text(whole + "\n" if whole else "", encoding="utf-8")
-        return known
+        try:
+            return {key: Verdict(**kept) for key, kept in self._log.read().items()}
+        except TypeError as error:
+            raise UserError(f"{self.path}: not a verdict: {error}. Remove the file to ask anew") from error
 
 
 def _digest(request: JudgeRequest) -> str:

@@ -1,4 +1,4 @@
-"""The one protocol by which answers are judged, and a judge that is a program.
+"""The one protocol by which answers are judged, a judge that is a program, and one judge for all ranks.
 
 Whoever judges (a program here, a language model elsewhere) gets requests and gives a verdict on each. This file knows
 no model and no benchmark; what a verdict looks like in words is in text/verdicts.py.
@@ -9,7 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
+from zlib import crc32
 
+import torch.distributed as dist
+
+from lm.gather import merge_over_ranks
 from text.errors import UserError
 from text.rubrics import Rubric
 from text.suggestions import did_you_mean
@@ -83,10 +87,11 @@ class ProgrammaticJudge:
     Args:
         scorers: by the name of the rubric (`Rubric.name`): the score of a response to a request, or None if it has
             none.
+        other: scores by every other rubric: of a benchmark whose instances have rubrics of their own.
     """
 
-    def __init__(self, scorers: Mapping[str, Scorer]):
-        self.scorers = dict(scorers)
+    def __init__(self, scorers: Mapping[str, Scorer] | None = None, other: Scorer | None = None):
+        self.scorers, self.other = dict(scorers or {}), other
 
     def judge(self, requests: Sequence[JudgeRequest]) -> list[Verdict]:
         """One verdict per request, in their order.
@@ -97,7 +102,7 @@ class ProgrammaticJudge:
         return [self._verdict(request) for request in requests]
 
     def _verdict(self, request: JudgeRequest) -> Verdict:
-        scorer = self.scorers.get(request.rubric.name)
+        scorer = self.scorers.get(request.rubric.name, self.other)
         if scorer is None:
             raise UserError(
                 f"request '{request.id}': no scorer for the rubric '{request.rubric.name}'."
@@ -117,3 +122,30 @@ def preferred(first: float, second: float, tie_within: float = 0.0) -> Preferenc
     if abs(first - second) <= tie_within:
         return "tie"
     return "A" if first > second else "B"
+
+
+class SharedJudge:
+    """A judge on every rank, each of which judges its share of the questions; all ranks must ask, and the same.
+
+    Equal questions go to one rank: a judge that draws, or remembers, tells them apart by their order.
+
+    Args:
+        judge: who is asked.
+    """
+
+    def __init__(self, judge: Judge):
+        self.own = judge
+
+    def judge(self, requests: Sequence[JudgeRequest]) -> list[Verdict]:
+        """One verdict per request, in their order, on every rank."""
+        shared = dist.is_available() and dist.is_initialized()
+        rank, world_size = (dist.get_rank(), dist.get_world_size()) if shared else (0, 1)
+        mine = [number for number, request in enumerate(requests) if _share(request, world_size) == rank]
+        given = self.own.judge([requests[number] for number in mine]) if mine else []
+        found = merge_over_ranks(dict(zip(mine, given, strict=True)))
+        return [found[number] for number in range(len(requests))]
+
+
+def _share(request: JudgeRequest, world_size: int) -> int:
+    seen = "\n".join((request.instruction, *request.responses, request.rubric.criteria))
+    return crc32(seen.encode()) % world_size

@@ -13,8 +13,8 @@ from lm.forest import Forest
 from lm.generation import Decoding, Sample
 from lm.pair_forests import PairLayout
 from lm.texts import TokenTable
+from text.chat_records import PromptRecord
 from text.knowledge import Facts
-from text.multifaceted import BenchRecord
 from text.records import Located
 from text.retrieval import RetrievalTask, TextPool
 
@@ -108,10 +108,11 @@ class HasInstances(Protocol):
 
     Attributes:
         instances: what is asked and what answers are judged by; rows of batches are places in it.
-        recorded: answers to each that are there already; None where they are to be generated.
+        recorded: answers to each that are there already, none to an instance that was not answered; None where all are
+            to be generated.
     """
 
-    instances: Sequence[Located[BenchRecord]]
+    instances: Sequence[Located[Any]]
     recorded: Sequence[Sequence[str]] | None
 
 
@@ -139,10 +140,19 @@ class HasResults(Protocol):
 class Benchmark(Protocol):
     """A benchmark: what to ask a model, and how its answers are scored."""
 
-    def requests(self) -> Sequence[Any]:
+    def requests(self) -> Sequence[Located[PromptRecord]]:
         """What the model is asked, in a fixed order."""
         ...
 
-    def score(self, responses: Sequence[Any], judge: Any | None) -> dict[str, float]:
+    def score(self, responses: Sequence[str], judge: Any | None) -> dict[str, float]:
         """Scalars by name, from one response per request."""
+        ...
+
+
+@runtime_checkable
+class HasBenchmark(Protocol):
+    """A datamodule that reads a benchmark, which then goes without it."""
+
+    def benchmark(self) -> Benchmark:
+        """The benchmark, with the settings that its judging has by default."""
         ...

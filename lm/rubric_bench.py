@@ -9,27 +9,27 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
+from lm.asking import Asking, Judged, put_questions
 from lm.judging import Judge, JudgeRequest
 from lm.recorded import read_responses
-from metrics.multifaceted import LOWEST, instance_score
+from metrics.multifaceted import instance_score
 from metrics.multifaceted_report import BenchReport, Instance, bench_report
 from text.errors import UserError
 from text.multifaceted import BenchRecord, group_of, next_variants
 from text.records import Located
 
-EmptyPolicy = Literal["lowest", "judge"]
 Scores = Sequence[float | None]
 
 
 @dataclass(frozen=True)
-class Judging:
-    """How answers are judged.
+class Judging(Asking):
+    """How answers are judged; the paper averages 3 runs, as its judge draws.
 
     Args:
-        runs: how often each question is put; the paper averages 3, as its judge draws.
-        empty_policy: an answer without a word scores 1 on every rubric without being judged (``lowest``), or is judged.
+        runs: see Asking.
+        empty_policy: see Asking.
         good_threshold: two answers of one score are both good if they score at least this.
         tie_eps: scores that differ by no more are a tie.
         baseline_responses: recorded answers of an opponent (responses.jsonl, or instances.jsonl of its own test), which
@@ -38,8 +38,6 @@ class Judging:
             twice the calls.
     """
 
-    runs: int = 1
-    empty_policy: EmptyPolicy = "lowest"
     good_threshold: float = 4.0
     tie_eps: float = 0.0
     baseline_responses: str | None = None
@@ -47,40 +45,9 @@ class Judging:
 
     def __post_init__(self) -> None:
         """Check what the configuration gave."""
-        if self.runs < 1 or self.tie_eps < 0:
-            raise UserError(f"judging: 'runs' is {self.runs} and 'tie_eps' {self.tie_eps}; they must be >= 1 and >= 0")
-
-
-@dataclass
-class Judged:
-    """What a judge made of one answer per instance.
-
-    Args:
-        scores: by instance, judge run and rubric; None where the judge came to no verdict.
-        empty: answers without a word.
-    """
-
-    scores: list[list[list[float | None]]]
-    empty: int
-
-    @property
-    def questions(self) -> int:
-        """How many scores there should be."""
-        return sum(len(scores) for runs in self.scores for scores in runs)
-
-    @property
-    def nulls(self) -> int:
-        """How many of them there are not."""
-        return sum(score is None for runs in self.scores for scores in runs for score in scores)
-
-    def instances(self) -> list[float | None]:
-        """The score of each instance."""
-        return [instance_score(runs) for runs in self.scores]
-
-    def rubrics(self) -> list[list[float | None]]:
-        """The score of each rubric of each instance: the mean over judge runs."""
-        by_rubric = [zip(*runs, strict=True) for runs in self.scores]
-        return [[instance_score([[score] for score in scores]) for scores in rubrics] for rubrics in by_rubric]
+        super().__post_init__()
+        if self.tie_eps < 0:
+            raise UserError(f"judging: 'tie_eps' is {self.tie_eps}; it must be 0 or more")
 
 
 class RubricBench:
@@ -118,11 +85,11 @@ class RubricBench:
         swapped: Scores = nothing
         if judging.sensitivity:
             others = next_variants(self.groups)
-            swapped = self.judge([None if n is None else first[n] for n in others], judge).instances()
+            swapped = instance_scores(self.judge([None if n is None else first[n] for n in others], judge))
         opponent: Scores = nothing
         if judging.baseline_responses is not None:
             theirs = read_responses(judging.baseline_responses, [located.name for located in self.records])
-            opponent = self.judge([texts[0] for texts in theirs], judge).instances()
+            opponent = instance_scores(self.judge([texts[0] for texts in theirs], judge))
         return bench_report(
             list(self._instances(answers, draws, swapped, opponent)),
             questions=draws[0].questions,
@@ -135,26 +102,20 @@ class RubricBench:
 
     def judge(self, responses: Sequence[str | None], judge: Judge) -> Judged:
         """Put every question about the answers, one per instance; None asks nothing about that instance."""
-        asked: list[JudgeRequest] = []
-        places: list[tuple[int, int, int]] = []
-        scores: list[list[list[float | None]]] = []
-        for number, (located, response) in enumerate(zip(self.records, responses, strict=True)):
-            rubrics = located.record.rubric
-            lowest = response is not None and not response.strip() and self.judging.empty_policy == "lowest"
-            runs = range(self.judging.runs if response is not None else 0)
-            scores.append([[LOWEST if lowest else None] * len(rubrics) for _ in runs])
-            if response is not None and not lowest:
-                places += [(number, run, place) for run in runs for place in range(len(rubrics))]
-                asked += [_question(located, response, place, run) for run in runs for place in range(len(rubrics))]
-        verdicts = judge.judge(asked) if asked else []
-        for (number, run, place), verdict in zip(places, verdicts, strict=True):
-            scores[number][run][place] = verdict.score
-        return Judged(scores, sum(response is not None and not response.strip() for response in responses))
+        return put_questions(judge, responses, self._questions, self.judging)
+
+    def _questions(self, number: int, response: str) -> list[JudgeRequest]:
+        located = self.records[number]
+        record = located.record
+        return [
+            JudgeRequest(f"{located.name}/{place}", question(record), (response,), rubric, record.reference_answer)
+            for place, rubric in enumerate(record.rubric)
+        ]
 
     def _instances(
         self, answers: Sequence[Sequence[str]], draws: Sequence[Judged], swapped: Scores, opponent: Scores
     ) -> Iterator[Instance]:
-        rubrics, scores = draws[0].rubrics(), [judged.instances() for judged in draws]
+        rubrics, scores = rubric_scores(draws[0]), [instance_scores(judged) for judged in draws]
         for number, located in enumerate(self.records):
             names = [rubric.name or rubric.criteria for rubric in located.record.rubric]
             yield Instance(
@@ -177,12 +138,12 @@ def question(record: BenchRecord) -> str:
     return f"{record.system}\n{said}" if record.system else said
 
 
-def _question(located: Located[BenchRecord], response: str, place: int, run: int) -> JudgeRequest:
-    record = located.record
-    return JudgeRequest(
-        id=f"{located.name}/{place}#{run}",
-        instruction=question(record),
-        responses=(response,),
-        rubric=record.rubric[place],
-        reference=record.reference_answer,
-    )
+def instance_scores(judged: Judged) -> list[float | None]:
+    """The score of each instance."""
+    return [instance_score(runs) for runs in judged.scores]
+
+
+def rubric_scores(judged: Judged) -> list[list[float | None]]:
+    """The score of each rubric of each instance: the mean over judge runs."""
+    by_rubric = [zip(*runs, strict=True) for runs in judged.scores]
+    return [[instance_score([[score] for score in scores]) for scores in rubrics] for rubrics in by_rubric]

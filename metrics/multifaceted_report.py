@@ -5,11 +5,9 @@ Pure functions of scores. This file does not know who answered or judged, nor wh
 
 from __future__ import annotations
 
-import json
 import math
-import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +18,7 @@ from metrics.best_of_n import best_of_n_curve
 from metrics.diversity import DistinctN, PersonalDiversity
 from metrics.intervals import Interval, cluster_bootstrap
 from metrics.multifaceted import HIGHEST, LOWEST, MultifacetedScore, Outcome, TieWinRate, compare
+from metrics.report_files import write_figure, write_lines, write_text
 from metrics.tables import number, section
 
 if TYPE_CHECKING:
@@ -265,20 +264,10 @@ def score_figure(report: BenchReport) -> Figure:
 def write_report(report: BenchReport, example: str, folder: Path) -> Path:
     """Write report.md, scores.png, instances.jsonl and, for each source, <source>.jsonl; tell where report.md is."""
     folder.mkdir(parents=True, exist_ok=True)
-    _write(folder / "instances.jsonl", report.rows)
+    write_lines(folder / "instances.jsonl", report.rows)
     for source in Counter(row["source"] for row in report.rows):
         if source:
-            _write(folder / f"{source}.jsonl", [row for row in report.rows if row["source"] == source])
-    partial = folder / ".scores.png.partial"
-    score_figure(report).savefig(partial, format="png", dpi=160)
-    os.replace(partial, folder / "scores.png")
-    _write(folder / "report.md", [report_text(report, example)])
+            write_lines(folder / f"{source}.jsonl", [row for row in report.rows if row["source"] == source])
+    write_figure(folder / "scores.png", score_figure(report))
+    write_text(folder / "report.md", report_text(report, example))
     return folder / "report.md"
-
-
-def _write(path: Path, parts: Iterable[dict[str, Any] | str]) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    with partial.open("w", encoding="utf-8") as file:
-        for part in parts:
-            file.write(part if isinstance(part, str) else json.dumps(part, ensure_ascii=False) + "\n")
-    os.replace(partial, path)

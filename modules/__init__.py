@@ -2,10 +2,12 @@
 
 from modules.best_of_n import BestOfN
 from modules.bi_encoder import BiEncoder
+from modules.biggen_bench import BiggenBench, RecordedBiggen
 from modules.bm25 import BM25
 from modules.dpo import DPO
 from modules.explorer import Explorer
 from modules.generation import Generation
+from modules.judge_agreement import JudgeAgreement
 from modules.knowledge_probe import KnowledgeProbe
 from modules.knowledge_report import KnowledgeReport
 from modules.kto import KTO
@@ -21,12 +23,15 @@ __all__ = [
     "SFT",
     "BestOfN",
     "BiEncoder",
+    "BiggenBench",
     "Explorer",
     "Generation",
+    "JudgeAgreement",
     "KnowledgeProbe",
     "KnowledgeReport",
     "MultifacetedBench",
     "RecordedBench",
+    "RecordedBiggen",
     "RewardModel",
     "Sampler",
 ]

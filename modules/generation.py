@@ -12,7 +12,9 @@ from functools import cached_property
 from lm.backbone import Backbone
 from lm.batches import PromptBatch
 from lm.cached_generation import EngineName, engine_of
-from lm.generation import Decoding, Engine, Sample
+from lm.generation import Decoding, Sample
+from lm.protocols import Generates
+from lm.response_log import LoggedEngine
 from lm.sampling import seed_of
 from modules.language_module import LanguageModule
 
@@ -30,6 +32,7 @@ class Generation(LanguageModule):
         max_batch_tokens: tokens, prompts and answers, that are held at once.
         engine: ``cache`` computes what draws share once, ``plain`` does with any model, ``auto`` takes the first that
             can; the answers are the same.
+        log: folder in which answers are kept as they come: a run that was broken off finds them there. Null keeps none.
     """
 
     def __init__(
@@ -40,16 +43,19 @@ class Generation(LanguageModule):
         seed: int = 0,
         max_batch_tokens: int = 16384,
         engine: EngineName = "auto",
+        log: str | None = None,
     ):
         super().__init__(backbone)
         self.decoding, self.samples, self.seed, self.max_batch_tokens = decoding, samples, seed, max_batch_tokens
         self.engine_name: EngineName = engine
+        self.log_folder = log
 
     @cached_property
-    def engine(self) -> Engine:
+    def engine(self) -> Generates:
         """What generates, once the model is built."""
         assert self.tokenizer is not None
-        return engine_of(self.engine_name, self.model, self.tokenizer, self.max_batch_tokens)
+        engine = engine_of(self.engine_name, self.model, self.tokenizer, self.max_batch_tokens)
+        return engine if self.log_folder is None else LoggedEngine(engine, self.log_folder)
 
     def predict_step(self, batch: PromptBatch, batch_idx: int) -> list[Sample]:
         """``samples`` answers of each prompt, those of a prompt side by side."""

@@ -9,62 +9,37 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-import torch.distributed as dist
-from lightning.pytorch import LightningModule
 
 from lm.backbone import Backbone
 from lm.batches import PromptBatch
 from lm.generation import Decoding
-from lm.judging import Judge
-from lm.protocols import HasInstances
+from lm.judging import Judge, SharedJudge
 from lm.rubric_bench import Judging, RubricBench, question
-from metrics.multifaceted_report import report_text, write_report
-from metrics.retrieval_report import plain
+from metrics.multifaceted_report import report_text, score_figure, write_report
 from modules.generation import Generation
+from modules.judged_bench import JudgedBench, Told
 from text.errors import UserError
 
 
-class _Judged(LightningModule):
-    """Judges answers at the end of a test, wherever they come from."""
+class _Multifaceted(JudgedBench):
+    """Judges rubric by rubric: ``bench/score``, ``bench/score/<source>`` and others."""
 
     judge: Judge
     judging: Judging
 
-    def on_test_start(self) -> None:
-        """Nothing is answered yet; the report replaces Lightning's table."""
-        self.trainer.test_loop.verbose = False
-        self.results: dict[str, Any] = {}
-        self._answers: dict[int, Sequence[str]] = {}
-        if not isinstance(self._data, HasInstances):
-            raise UserError(f"{type(self).__name__} needs instances with rubrics: use MultifacetedPrompts")
-
-    @property
-    def _data(self) -> Any:
-        return self.trainer.datamodule  # type: ignore[attr-defined]
-
-    def on_test_epoch_end(self) -> None:
-        """Judge the answers of all ranks, report and log: ``bench/score``, ``bench/score/<source>`` and others."""
-        parts: list[Any] = [self._answers]
-        if self.trainer.world_size > 1:
-            dist.all_gather_object(parts := [None] * self.trainer.world_size, self._answers)
-        log_dir = self.trainer.log_dir  # agreed between ranks: every rank has to ask
-        if not self.trainer.is_global_zero:
-            return
-        answers = {row: texts for part in parts for row, texts in part.items()}
+    def tell(self, answers: list[Sequence[str]]) -> Told:
+        """What `RubricBench` makes of the answers."""
         records = self._data.instances
-        report = RubricBench(records, self.judging).report([answers[row] for row in range(len(records))], self.judge)
-        scalars = {f"bench/{name}": value for name, value in report.scalars.items()}
-        self.log_dict(scalars, rank_zero_only=True)
-        self.results = plain(scalars) | {"bench/valid": report.valid}  # what is logged loses half of the digits
-        example = question(records[0].record)
-        print(report_text(report, example))
-        if log_dir is not None:
-            print(f"Report: {write_report(report, example, Path(log_dir) / 'bench')}")
+        report = RubricBench(records, self.judging).report(answers, SharedJudge(self.judge))
+        text = report_text(report, example := question(records[0].record))
+
+        def write(folder: Path) -> Path:
+            return write_report(report, example, folder)
+
+        return Told(report.scalars, text, text, score_figure(report), write, {"bench/valid": report.valid})
 
 
-class MultifacetedBench(_Judged, Generation):
+class MultifacetedBench(_Multifaceted, Generation):
     """Generates answers to all instances, and has them judged.
 
     Args:
@@ -75,6 +50,7 @@ class MultifacetedBench(_Judged, Generation):
         samples: answers to each instance; the first is scored, all of them make the best-of-N curve.
         seed: of the draws.
         max_batch_tokens: tokens, prompts and answers, that are held at once.
+        log: folder in which answers are kept as they come; see Generation.
     """
 
     def __init__(
@@ -86,8 +62,9 @@ class MultifacetedBench(_Judged, Generation):
         samples: int = 1,
         seed: int = 0,
         max_batch_tokens: int = 16384,
+        log: str | None = None,
     ):
-        super().__init__(backbone, decoding, samples, seed, max_batch_tokens)
+        super().__init__(backbone, decoding, samples, seed, max_batch_tokens, log=log)
         self.judge, self.judging = judge, judging
 
     def test_step(self, batch: PromptBatch, batch_idx: int) -> None:
@@ -97,7 +74,7 @@ class MultifacetedBench(_Judged, Generation):
             self._answers[row] = texts[place * self.samples : (place + 1) * self.samples]
 
 
-class RecordedBench(_Judged):
+class RecordedBench(_Multifaceted):
     """Judges answers that are on record: no model, only a judge.
 
     Args:
@@ -115,7 +92,3 @@ class RecordedBench(_Judged):
             raise UserError("RecordedBench judges what is there: give data.responses, the file of a run of predict")
         for row in batch.rows:
             self._answers[row] = self._data.recorded[row]
-
-    def configure_optimizers(self) -> None:
-        """There is nothing to train."""
-        raise UserError("RecordedBench has nothing to train: use `test`")

@@ -1,4 +1,4 @@
-"""The BiGGen Bench (arXiv 2406.05761): its records, its capabilities and tasks, and the parts that are run by themselves.
+"""The BiGGen Bench (arXiv 2406.05761): its records, capabilities and tasks, and parts that are run by themselves.
 
 Every instance brings its own system prompt, reference answer and rubric. A bench of one's own has the same records and
 other capabilities. This file does not know who answers or judges, nor what scores come to (metrics/capability.py).
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from random import Random
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, NamedTuple
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, create_model, model_validator
 
@@ -30,8 +30,8 @@ TASKS = {
         "instruction_data_creation lexical_constraint multi_task_inference semantic_constraint"
     ),
     "planning": (
-        "compositional_planning constrained_planning executable_planning personal_assistant reward_modeling travel_plan "
-        "world_modeling"
+        "compositional_planning constrained_planning executable_planning personal_assistant reward_modeling "
+        "travel_plan world_modeling"
     ),
     "reasoning": (
         "abductive competition_mwp deductive first_order_logic high_school_mwp hypothesis_proposal inductive "
@@ -62,8 +62,6 @@ SMALLER = {"llm_judge_relative": 8, "rationale_revision": 9, "self_correction": 
 INSTANCES = {  # how many there are of each task; the indices of the smaller ones have gaps
     (capability, task): SMALLER.get(task, 10) for capability, tasks in TASKS.items() for task in tasks.split()
 }
-
-Granularity = Literal["instance", "domain", "coarse"]
 
 
 class BiggenRecord(PromptRecord):
@@ -150,6 +148,7 @@ class ScoreRecord(Record):
         response: what was judged.
         response_model_name: who answered.
         eval_model_name: who judged.
+        judged: false where there was no answer to judge, as in files of ours.
     """
 
     model_config = ConfigDict(extra="ignore")
@@ -160,6 +159,7 @@ class ScoreRecord(Record):
     response: str | None = None
     response_model_name: str | None = None
     eval_model_name: str | None = None
+    judged: bool = True
 
 
 # --- the parts that are run by themselves -----------------------------------------------------------------------------

@@ -4,8 +4,18 @@ from worlds.biographies import Biographies
 from worlds.chain_arithmetic import ChainArithmetic
 from worlds.instructed_search import InstructedSearch
 from worlds.manners import Manners
+from worlds.rubrics import RubricWorld
 from worlds.user_scenarios import UserScenarios
 from worlds.value_messages import ValueMessages
 from worlds.world import World
 
-__all__ = ["Biographies", "ChainArithmetic", "InstructedSearch", "Manners", "UserScenarios", "ValueMessages", "World"]
+__all__ = [
+    "Biographies",
+    "ChainArithmetic",
+    "InstructedSearch",
+    "Manners",
+    "RubricWorld",
+    "UserScenarios",
+    "ValueMessages",
+    "World",
+]

@@ -8,7 +8,7 @@ import pytest
 
 from lm.judging import Verdict
 from lm.protocols import Benchmark
-from lm.rubric_bench import Judging, RubricBench, question
+from lm.rubric_bench import Judging, RubricBench, instance_scores, question, rubric_scores
 from text.errors import UserError
 from text.multifaceted import BenchRecord
 from text.records import Located
@@ -68,17 +68,17 @@ def test_one_question_a_rubric_in_the_form_of_the_paper():
 def test_runs_are_averaged_before_rubrics():
     scores = RubricBench(RECORDS[:1], Judging(runs=3)).judge(["x"], Script(5, 1, None, 1, 2, 1))
     assert scores.scores == [[[5, 1], [None, 1], [2, 1]]]
-    assert scores.instances() == [(3.5 + 1) / 2]
-    assert scores.rubrics() == [[3.5, 1.0]]
+    assert instance_scores(scores) == [(3.5 + 1) / 2]
+    assert rubric_scores(scores) == [[3.5, 1.0]]
     assert (scores.nulls, scores.questions) == (1, 6)
 
 
 def test_empty_answers_score_one_without_the_judge():
     judge = Script(4, 4)
     judged = RubricBench(RECORDS[:2]).judge([" \n", "y"], judge)
-    assert (judged.instances(), judged.empty, len(judge.asked)) == ([1.0, 4.0], 1, 2)
+    assert (instance_scores(judged), judged.empty, len(judge.asked)) == ([1.0, 4.0], 1, 2)
     judged = RubricBench(RECORDS[:2], Judging(empty_policy="judge")).judge(["", "y"], judge := Script(2, 2, 4, 4))
-    assert (judged.instances(), judged.empty, len(judge.asked)) == ([2.0, 4.0], 1, 4)
+    assert (instance_scores(judged), judged.empty, len(judge.asked)) == ([2.0, 4.0], 1, 4)
 
 
 def test_sensitivity_puts_the_questions_of_each_about_the_other():

@@ -60,7 +60,7 @@ def test_bad_records_are_refused_by_line_and_field(tmp_path, changes, complaint)
 
 def test_a_bench_of_ones_own_has_other_capabilities(tmp_path):
     own = GOOD | {"capability": "cooking", "id": "cooking_honesty_0"}
-    with pytest.raises(DataFormatError, match="There are grounding, .* extra_capabilities"):
+    with pytest.raises(DataFormatError, match=r"There are grounding, .* extra_capabilities"):
         read(tmp_path, own)
     kind = BiggenRecord.with_capabilities(["cooking"])
     assert [record.capability for record in read(tmp_path, own, GOOD, kind=kind)] == ["cooking", "safety"]
@@ -100,7 +100,9 @@ def test_a_stratified_draw_keeps_the_shares_of_tasks():
     assert choose(PLACES, "stratified:765") == list(range(765))
 
 
-@pytest.mark.parametrize("subset", ["englisch", "stratified:0", "stratified:x", "stratified:766", "english+multilingual"])
+@pytest.mark.parametrize(
+    "subset", ["englisch", "stratified:0", "stratified:x", "stratified:766", "english+multilingual"]
+)
 def test_a_subset_that_cannot_be_is_refused(subset):
     with pytest.raises(UserError, match="subset"):
         choose(PLACES, subset)

@@ -1,0 +1,201 @@
+"""How well evaluators agree with humans on the same answers: by capability, over all, and on which model is better.
+
+This file knows scores. It does not know who gave them or how an evaluator was asked. Agreement is that of arXiv
+2406.05761, section 4: correlations within each capability, then their mean.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from metrics.capability import aggregate, rank_agreement
+from metrics.capability_report import coefficients
+from metrics.tables import number, section
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+COEFFICIENTS = ("pearson", "spearman", "kendall")
+MEAN, POOLED = "mean", "pooled"
+
+
+@dataclass(frozen=True)
+class Rating:
+    """One answer of one model, scored.
+
+    Args:
+        model: who answered.
+        capability: of the instance.
+        task: of the instance.
+        human: a human's score, None without one.
+        judges: scores of evaluators by their names; None where none could be read, left out where it does not count.
+    """
+
+    model: str
+    capability: str
+    task: str
+    human: float | None
+    judges: Mapping[str, float | None]
+
+
+@dataclass(frozen=True)
+class MetaEvaluation:
+    """All that is reported.
+
+    Args:
+        agreement: of each evaluator with the human, by capability, their ``mean``, and ``pooled`` over all answers.
+        dropped: answers of each evaluator that lack a score of it or of the human.
+        models: macro score of each model, by evaluator; the human is one of them.
+        capabilities: mean of each model on each capability, by evaluator.
+        ranks: Kendall's tau-b between the models' order by an evaluator and by the human.
+    """
+
+    agreement: dict[str, dict[str, dict[str, float]]]
+    dropped: dict[str, int]
+    models: dict[str, dict[str, float]]
+    capabilities: dict[str, dict[str, dict[str, float]]]
+    ranks: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def scalars(self) -> dict[str, float]:
+        """By name, as metrics.json holds them."""
+        found: dict[str, float] = {}
+        for judge, parts in self.agreement.items():
+            for part, values in parts.items():
+                found |= {f"agreement/{judge}/{part}/{name}": value for name, value in values.items()}
+            found |= {
+                f"agreement/{judge}/dropped": float(self.dropped[judge]),
+                f"agreement/{judge}/model_ranks": self.ranks[judge],
+            }
+        for judge, models in self.models.items():
+            found |= {f"models/{judge}/{model}": value for model, value in models.items()}
+            for model, means in self.capabilities[judge].items():
+                found |= {f"models/{judge}/{model}/{name}": value for name, value in means.items()}
+        return found
+
+
+def meta_evaluation(ratings: Sequence[Rating], judges: Sequence[str], human: str = "human") -> MetaEvaluation:
+    """Compare evaluators with the human.
+
+    Args:
+        ratings: answers of one model or several.
+        judges: names of the evaluators.
+        human: what the human is called among them.
+    """
+    agreement, dropped = {}, {}
+    for judge in judges:
+        counted = [one for one in ratings if judge in one.judges]
+        known = [one for one in counted if one.human is not None and one.judges[judge] is not None]
+        agreement[judge] = _agreement(known, judge)
+        dropped[judge] = len(counted) - len(known)
+    models, capabilities = {}, {}
+    for who in (human, *judges):
+        found = {
+            model: aggregate([_record(one, who, human) for one in ratings if one.model == model])
+            for model in dict.fromkeys(one.model for one in ratings)
+        }
+        models[who] = {model: means["macro"] for model, means in found.items()}
+        capabilities[who] = {model: means["per_capability"] for model, means in found.items()}
+    ranks = {judge: rank_agreement(_known(models[judge]), _known(models[human])) for judge in judges}
+    return MetaEvaluation(agreement, dropped, models, capabilities, ranks)
+
+
+def _agreement(known: Sequence[Rating], judge: str) -> dict[str, dict[str, float]]:
+    parts = {
+        name: [one for one in known if one.capability == name]
+        for name in dict.fromkeys(one.capability for one in known)
+    }
+    found = {
+        name: coefficients([_of(one, judge) for one in part], [float(one.human or 0) for one in part])
+        for name, part in (parts | {POOLED: known}).items()
+    }
+    means = {
+        name: float(np.mean([found[part][name] for part in parts])) if parts else math.nan for name in COEFFICIENTS
+    }
+    return {name: found[name] for name in parts} | {MEAN: means, POOLED: found[POOLED]}
+
+
+def _of(one: Rating, judge: str) -> float:
+    return float(one.judges[judge] or 0)  # who has none was left out
+
+
+def _record(one: Rating, who: str, human: str) -> dict[str, Any]:
+    place = {"capability": one.capability, "task": one.task}
+    if who == human:
+        return place if one.human is None else place | {"score": one.human}
+    return place | ({"score": one.judges[who]} if who in one.judges else {})
+
+
+def _known(scores: Mapping[str, float]) -> dict[str, float]:
+    return {name: score for name, score in scores.items() if not math.isnan(score)}
+
+
+# --- for readers ------------------------------------------------------------------------------------------------------
+
+
+def report_text(found: MetaEvaluation, notes: Sequence[str] = ()) -> str:
+    """The report in markdown."""
+    judges = list(found.agreement)
+    parts = [
+        part for part in dict.fromkeys(p for of in found.agreement.values() for p in of) if part not in (MEAN, POOLED)
+    ]
+    nothing: dict[str, float] = {}
+    rows = [
+        [part, *(number(found.agreement[judge].get(part, nothing).get("pearson", math.nan), 3) for judge in judges)]
+        for part in (*parts, MEAN, POOLED)
+    ]
+    pearson = section("Pearson correlation with the human's scores", _about(found), ["", *judges], rows)
+    others = section(
+        "Other coefficients",
+        "Over all answers (pooled).",
+        ["evaluator", "answers", "Spearman", "Kendall tau-b", "order of models, tau-b"],
+        [_others(found, judge) for judge in judges],
+    )
+    head = ["model", *found.models]
+    rows = [
+        [model, *(number(of[model]) for of in found.models.values())] for model in next(iter(found.models.values()), {})
+    ]
+    models = section("Models by macro score", "", head, rows)
+    text = ["# Evaluators and humans", "\n".join(f"- {note}" for note in notes), pearson, others, models]
+    return "\n\n".join(part for part in text if part) + "\n"
+
+
+def _about(found: MetaEvaluation) -> str:
+    lost = ", ".join(f"{judge} {count:,}" for judge, count in found.dropped.items())
+    return f"Within each capability, their mean, and pooled. Answers that lack a score of one of the two: {lost}."
+
+
+def _others(found: MetaEvaluation, judge: str) -> list[str]:
+    pooled = found.agreement[judge][POOLED]
+    values = [number(pooled[name], 3) for name in ("spearman", "kendall")]
+    return [judge, f"{pooled['n']:.0f}", *values, number(found.ranks[judge], 3)]
+
+
+def agreement_figure(found: MetaEvaluation) -> Figure:
+    """Pearson correlation with the human by capability, a mark for every evaluator."""
+    from matplotlib.figure import Figure
+
+    parts = [
+        part for part in dict.fromkeys(p for of in found.agreement.values() for p in of) if part not in (MEAN, POOLED)
+    ]
+    parts += [MEAN, POOLED]
+    figure = Figure(figsize=(6.8, 1.4 + 0.4 * len(parts)), layout="constrained")
+    axis = figure.subplots()
+    judges = list(found.agreement)
+    for shift, judge in enumerate(judges):
+        places = [place + 0.5 * ((shift + 0.5) / len(judges) - 0.5) for place in range(len(parts))]
+        values = [found.agreement[judge].get(part, {}).get("pearson", math.nan) for part in parts]
+        axis.plot(values, places, linestyle="", marker="oDs^v<>"[shift % 7], label=judge)
+    axis.axhline(len(parts) - 2.5, color="#bdbdbd", linewidth=0.8)
+    axis.axvline(0, color="#bdbdbd", linewidth=0.8)
+    axis.set_yticks(range(len(parts)), parts)
+    axis.invert_yaxis()
+    axis.set(xlabel="Pearson correlation with the human's scores")
+    axis.grid(color="#e6e6e6")
+    axis.legend(fontsize=8, loc="best")
+    return figure

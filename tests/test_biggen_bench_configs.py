@@ -1,0 +1,115 @@
+"""Every config of BiGGen Bench builds as it stands, and runs: on its world, or on files of the official schemas."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from cli import main
+from tests.stand_ins import published
+from worlds import RubricWorld
+
+HERE = Path(__file__).parents[1] / "configs" / "biggen_bench"
+RECIPES = sorted(file.name for file in HERE.glob("*.yaml") if "study" not in file.name)
+CPU = ["--trainer.accelerator=cpu", "--trainer.devices=1", "--trainer.precision=32-true"]
+QUIET = [*CPU, "--trainer.enable_progress_bar=false", "--trainer.default_root_dir=runs"]
+
+
+@pytest.fixture(autouse=True)
+def in_a_folder_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["main.py"])
+    monkeypatch.setenv("SEEDLING_CACHE", str(tmp_path / "cache"))
+
+
+def metrics(number: int = 0) -> dict:
+    return json.loads(Path(f"runs/version_{number}/metrics.json").read_text())
+
+
+def written(name: str, records: list[dict]) -> str:
+    """As the official files are: keyed by id."""
+    Path(name).write_text(json.dumps({record["id"]: record for record in records}, indent=1))
+    return name
+
+
+def official(capability: str, n: int) -> dict:
+    descriptions = {f"score{score}_description": f"worth {score}" for score in range(1, 6)}
+    given = {"id": f"{capability}_t_{n}", "capability": capability, "task": "t", "instance_idx": n}
+    asked = {"system_prompt": "Be brief.", "input": f"why {n}?", "reference_answer": "so"}
+    return given | asked | {"score_rubric": {"criteria": "Is it brief?", **descriptions}}
+
+
+INSTANCES = [official(capability, n) for capability in ("planning", "safety") for n in range(3)]
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_config_builds_as_it_stands(name):
+    built = main(["--config", str(HERE / name), *CPU], run=False)
+    kinds = {"mini": "BiggenBench", "recorded": "RecordedBiggen", "meta_eval": "JudgeAgreement"}
+    expected = kinds.get(Path(name).stem, "RecordedBiggen" if "judge" in name else "Generation")
+    assert type(built.model).__name__ == expected
+
+
+def test_recorded_scores_are_summed_up():
+    """The acceptance of the bench: worked means, from official files, without a model."""
+    scores = [
+        {"id": "planning_t_0", "score": 5},
+        {"id": "planning_t_1", "score": 3},
+        {"id": "planning_t_2", "score": None},
+    ]
+    scores.append({"id": "safety_t_0", "score": 2})
+    data = [
+        f"--data.init_args.instances={written('i.json', INSTANCES[:4])}",
+        f"--data.init_args.scores={written('s.json', scores)}",
+    ]
+    main(["test", "--config", str(HERE / "recorded.yaml"), *QUIET, *data])
+    found = metrics()
+    assert (found["biggen/planning"], found["biggen/safety"], found["biggen/overall_macro"]) == (4.0, 2.0, 3.0)
+    assert found["biggen/overall_micro"] == pytest.approx(10 / 3)
+    assert (found["biggen/coverage"], found["biggen/parse_failure_rate"]) == (0.75, 0.25)
+    main(["test", "--config", str(HERE / "recorded.yaml"), *QUIET, *data, "--model.init_args.grading.impute=1"])
+    assert metrics(1)["biggen/overall_micro"] == 2.75
+
+
+def test_the_miniature_answers_and_is_judged():
+    small = ["--data.instances.init_args.instances=2"]
+    main(["predict", "--config", str(HERE / "mini.yaml"), *QUIET, *small])
+    lines = [json.loads(line) for line in Path("runs/version_0/responses.jsonl").read_text().splitlines()]
+    assert [line["id"] for line in lines] == [record["id"] for record in RubricWorld(instances=2).records("test")]
+    main(["test", "--config", str(HERE / "mini.yaml"), *QUIET, *small])
+    assert metrics(1)["biggen/coverage"] == 1.0
+    report = Path("runs/version_1/bench/report.md").read_text()
+    assert "| c2/t3 | 2 |" in report
+    recorded = [
+        "--data.init_args.instances.init_args.instances=2",
+        "--data.init_args.scores=runs/version_1/bench/instances.jsonl",
+    ]
+    main(["test", "--config", str(HERE / "recorded.yaml"), *QUIET, *recorded])
+    assert metrics(2)["biggen/overall_macro"] == metrics(1)["biggen/overall_macro"]
+
+
+def test_evaluators_are_compared_with_the_human():
+    main(["test", "--config", str(HERE / "meta_eval.yaml"), *QUIET, "--data.init_args.results.init_args.instances=4"])
+    found = metrics()
+    assert found["agreement/program/pooled/pearson"] == found["agreement/gold/pooled/pearson"] > 0.8
+    assert sorted(path.name for path in Path("runs/version_0/agreement").iterdir()) == [
+        "agreement.png",
+        "answers.jsonl",
+        "report.md",
+    ]
+
+
+@pytest.mark.parametrize("name", ["chat_7b.yaml", "base_7b_urial.yaml"])
+def test_models_answer_the_official_schema(name, tmp_path):
+    folder = published(tmp_path / "model", max_position_embeddings=2048)
+    small = [f"--data.instances={written('i.json', INSTANCES)}", "--model.decoding.max_new_tokens=4", "--model.log=log"]
+    model = [f"--model.backbone.name_or_path={folder}", "--model.backbone.dtype=float32"]
+    main(["predict", "--config", str(HERE / name), *QUIET, *small, *model])
+    lines = [json.loads(line) for line in Path("runs/version_0/responses.jsonl").read_text().splitlines()]
+    assert [line["id"] for line in lines] == [one["id"] for one in INSTANCES]
+    assert len([*Path("log").iterdir()]) == 1
+    main(["predict", "--config", str(HERE / name), *QUIET, *small, *model])  # from the log
+    assert Path("runs/version_1/responses.jsonl").read_text() == Path("runs/version_0/responses.jsonl").read_text()
