@@ -11,16 +11,13 @@ import errno
 import importlib
 import itertools
 import json
-import logging
 import os
 import sys
-import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 from unittest import mock
 
-import lightning
 import torch
 from jsonargparse import _completions_jsonschema
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
@@ -44,10 +41,10 @@ from text.config_files import include_yaml_alone
 from text.config_schema import compact
 from text.errors import UserError
 from text.help_pages import HELP, verb_help
+from text.notices import quiet
 from text.parse_errors import explain
 
 OVERLAYS = ("trainer", "backbone")  # folders of configs/ that change how a run runs, not which run it is
-LIGHTNING = Path(lightning.__file__).parent
 RUN = "SEEDLING_RUN"  # environment variable: tells the processes that a launcher starts which folder rank 0 has claimed
 
 include_yaml_alone()
@@ -232,29 +229,6 @@ def known_reason(error: Exception) -> str | None:
         return known_reason(error.__cause__)  # type: ignore[arg-type]
     optional_package = isinstance(error, ModuleNotFoundError) and error.name is None  # as Lightning's loggers raise it
     return str(error) if optional_package or isinstance(error, UserError | MisconfigurationException) else None
-
-
-def quiet() -> None:
-    """Silences advertisements and known notices of the stack; what this repository says stays."""
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(no_small_talk)
-    logging.getLogger("lightning.fabric.utilities.seed").setLevel(logging.WARNING)
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # advertises kernels of its own
-    for notice in (
-        ".*LeafSpec.*",
-        ".*does not have many workers.*",
-        ".*exists and is not empty.*",
-        ".*srun. command is available.*",
-        ".*Total length of .list. across ranks is zero.*",  # held-out data is a choice
-        ".*module.s. in eval mode at the start of training.*",  # frozen references are meant to be
-        ".*LightningCLI's args parameter is intended to run from within Python.*",
-    ):
-        warnings.filterwarnings("ignore", notice)
-    warnings.filterwarnings("ignore", category=DeprecationWarning, module="lightning.pytorch.cli")
-
-
-def no_small_talk(record: logging.LogRecord) -> bool:
-    """Whether something said through Lightning is not its own information, but what this repository tells of data."""
-    return record.levelno >= logging.WARNING or not Path(record.pathname).is_relative_to(LIGHTNING)
 
 
 def default_root(config_files: Iterable[str], model_class: str) -> Path:
