@@ -1,0 +1,68 @@
+"""A benchmark that is killed while it answers goes on from its log to the identical report; so do two ranks."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).resolve().parents[2]
+RUN = [sys.executable, str(PROJECT / "main.py"), "test", "--config", str(PROJECT / "configs/biggen_bench/mini.yaml")]
+SMALL = ["--data.batch_size=4", "--data.instances.init_args.instances=10", "--model.decoding.temperature=1.0"]
+CPU = ["--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false", "--trainer.logger=false"]
+
+pytestmark = pytest.mark.slow
+
+
+def command(folder: str, log: str, *more: str) -> list[str]:
+    return [*RUN, *SMALL, *CPU, f"--trainer.default_root_dir={folder}", f"--model.log={log}", *more]
+
+
+def lines(log: Path) -> int:
+    return sum(len(path.read_text().splitlines()) for path in log.glob("responses.*.jsonl"))
+
+
+def outcome(folder: Path, number: int = 0) -> tuple[dict, str, str]:
+    run = folder / f"version_{number}"
+    report = run / "bench"
+    return (
+        json.loads((run / "metrics.json").read_text()),
+        (report / "report.md").read_text(),
+        (report / "instances.jsonl").read_text(),
+    )
+
+
+def run(tmp_path: Path, *arguments: str) -> None:
+    ran = subprocess.run(command(*arguments), cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+
+
+def test_a_killed_run_goes_on_to_the_identical_report(tmp_path):
+    run(tmp_path, "whole", "log_of_whole")
+    killed = subprocess.Popen(
+        command("killed", "log"), cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 200
+    while lines(tmp_path / "log") < 8:
+        assert killed.poll() is None, "it ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    killed.kill()
+    killed.wait()
+    there = lines(tmp_path / "log")
+    assert 8 <= there < 120
+    assert not (tmp_path / "killed" / "version_0" / "metrics.json").exists()
+    run(tmp_path, "killed", "log")
+    assert outcome(tmp_path / "killed", 1) == outcome(tmp_path / "whole")
+    assert lines(tmp_path / "log") == 120
+
+
+def test_two_ranks_come_to_the_report_of_one(tmp_path):
+    run(tmp_path, "one", "log_one")
+    run(tmp_path, "two", "log_two", "--trainer.devices=2", "--trainer.strategy=ddp")
+    assert outcome(tmp_path / "two") == outcome(tmp_path / "one")
+    assert sorted(path.suffixes[-2] for path in (tmp_path / "log_two").glob("responses*.rank*.jsonl")) == [".rank1"]
