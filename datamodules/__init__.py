@@ -7,7 +7,7 @@ from datamodules.corpus import Corpus
 from datamodules.instruction import Instructions
 from datamodules.instructir import InstructIR
 from datamodules.knowledge_traces import KnowledgeTraces
-from datamodules.multifaceted import Multifaceted, MultifacetedPairs
+from datamodules.multifaceted import Multifaceted, MultifacetedAnswers, MultifacetedPairs
 from datamodules.multifaceted_bench import MultifacetedPrompts
 from datamodules.preference import LabelledAnswers, PreferencePairs
 from datamodules.prompts import Prompts
@@ -23,6 +23,7 @@ __all__ = [
     "KnowledgeTraces",
     "LabelledAnswers",
     "Multifaceted",
+    "MultifacetedAnswers",
     "MultifacetedPairs",
     "MultifacetedPrompts",
     "PreferencePairs",

@@ -16,7 +16,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 
 from datamodules.conversations import Conversations
 from datamodules.instruction import Instructions
-from datamodules.preference import PreferencePairs
+from datamodules.preference import LabelledAnswers, PreferencePairs
 from datamodules.records import Source, iter_records, name_of
 from lm.answers import Example
 from text.chat_records import ChatRecord, InstructionRecord, PreferenceRecord
@@ -137,15 +137,11 @@ class Multifaceted(_Variants, Instructions):
     """
 
 
-class MultifacetedPairs(_Variants, PreferencePairs):
-    """The same instructions as pairs: a record's own answer is chosen, that of the next variant rejected.
-
-    What is rejected is a good answer to the same instruction, for somebody with other values. Arguments as of
-    Multifaceted and PreferencePairs.
-    """
+class _RejectsVariants(_Variants):
+    """Makes pairs of the records that are chosen, before a subclass makes examples of them."""
 
     def examples(self, found: Located[Any], notes: Counter[str]) -> Sequence[Example] | str:
-        """The pair of a record; or why there is none."""
+        """The examples of a record's pair; or why there is none."""
         rejected = self._part.kept.get(found.row, "")
         if rejected is None:
             return "the only variant of their instruction"
@@ -154,3 +150,18 @@ class MultifacetedPairs(_Variants, PreferencePairs):
         return super().examples(
             replace(found, record=PreferenceRecord(**kept, chosen=record.output, rejected=rejected)), notes
         )
+
+
+class MultifacetedPairs(_RejectsVariants, PreferencePairs):
+    """The same instructions as pairs: a record's own answer is chosen, that of the next variant rejected.
+
+    What is rejected is a good answer to the same instruction, for somebody with other values. Arguments as of
+    Multifaceted and PreferencePairs.
+    """
+
+
+class MultifacetedAnswers(_RejectsVariants, LabelledAnswers):
+    """Both answers of those pairs by themselves, the one good and the other bad.
+
+    Arguments as of Multifaceted and LabelledAnswers.
+    """

@@ -96,7 +96,7 @@ def test_every_config_builds_as_it_stands(name):
     assert type(built.model).__name__ == expected
 
 
-@pytest.mark.parametrize("name", ["mini.yaml", "mini_dpo.yaml", "mini_orpo.yaml", "mini_rm.yaml"])
+@pytest.mark.parametrize("name", ["mini.yaml", "mini_dpo.yaml", "mini_kto.yaml", "mini_orpo.yaml", "mini_rm.yaml"])
 def test_the_miniatures_train_on_their_world(name):
     main(["fit", "--config", str(HERE / name), *QUIET, *STEPS, *SMALL_WORLD, "--data.batch_size=16"])
     assert metrics()["step"] == 2

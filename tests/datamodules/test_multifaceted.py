@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import pytest
 
-from datamodules.multifaceted import Multifaceted, MultifacetedPairs
+from datamodules.multifaceted import Multifaceted, MultifacetedAnswers, MultifacetedPairs
 from datamodules.multifaceted_bench import MultifacetedPrompts
 from lm.batches import PairBatch
 from lm.encoder import WordTokenizer
@@ -106,6 +106,15 @@ def test_pairs_reject_the_answer_to_the_next_message(tmp_path):
     sides = decoded(data, data.table("train").batch(range(6)))
     assert sides[::2] == [one["output"] for one in records[:-1]]
     assert sides[1::2] == ["a0 b1", "a0 b2", "a0 b0", "a1 b1", "a1 b2", "a1 b0"]
+
+
+def test_the_answers_of_a_pair_may_stand_by_themselves(tmp_path):
+    data = MultifacetedAnswers(written(tmp_path, [record(0, v) for v in range(2)]), tokenizer=WORDS)
+    read(data)
+    table = data.table("train")
+    assert table.labels.tolist() == [True, False] * 2
+    said = [data.tokenizer.decode(table.answer(row)[1], skip_special_tokens=True) for row in range(4)]
+    assert said == ["a0 b0", "a0 b1", "a0 b1", "a0 b0"]
 
 
 def test_a_pair_rejects_nothing_that_is_held_out(tmp_path):
