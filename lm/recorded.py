@@ -1,4 +1,4 @@
-"""Answers that are on record: what a run of predict, or of a benchmark, left behind.
+"""Answers that are on record: what a run of predict, or of a benchmark, left behind; a judge's words among them.
 
 Knows the lines of such files. It does not know what the answers are worth.
 """
@@ -9,8 +9,42 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from lm.judging import JudgeRequest, Verdict
 from text.errors import DataFormatError, UserError
 from text.suggestions import missing_file
+from text.verdicts import parse_score
+
+
+class RecordedJudge:
+    """Verdicts that a judge has written down already: its words, by the ids of requests (`lm.judging.Judge`).
+
+    So any engine can judge, here or elsewhere: it is given the questions as prompts, and this judge reads its answers.
+
+    Args:
+        path: JSON lines with the ``id`` of a request without its run (in BiGGen Bench the instance's, in a
+            meta-evaluation ``<model>/<instance>``), ``response``, the judge's words, and ``draw``, the run, if there
+            are several.
+    """
+
+    def __init__(self, path: str):
+        self.path = path
+
+    def judge(self, requests: Sequence[JudgeRequest]) -> list[Verdict]:
+        """One verdict per request, in their order.
+
+        Raises:
+            UserError: for a request that is not on record, or a run of it.
+        """
+        asked = [request.id.partition("#") for request in requests]
+        written = read_responses(self.path, [name for name, _, _ in asked])
+        return [self._verdict(name, int(run or 0), texts) for (name, _, run), texts in zip(asked, written, strict=True)]
+
+    def _verdict(self, name: str, run: int, texts: Sequence[str]) -> Verdict:
+        if run >= len(texts):
+            raise UserError(f"{self.path}: run {run} of '{name}' is asked for, and there are {len(texts)}")
+        parsed = parse_score(texts[run])
+        score = None if parsed.value is None else float(parsed.value)
+        return Verdict(score=score, feedback=parsed.feedback, reason=parsed.reason)
 
 
 def read_responses(path: str, wanted: Sequence[str]) -> list[list[str]]:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from cli import main
+from studies.plan import read_study
 from tests.stand_ins import published
 from worlds import RubricWorld
 
@@ -48,8 +49,9 @@ INSTANCES = [official(capability, n) for capability in ("planning", "safety") fo
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_config_builds_as_it_stands(name):
     built = main(["--config", str(HERE / name), *CPU], run=False)
-    kinds = {"mini": "BiggenBench", "recorded": "RecordedBiggen", "meta_eval": "JudgeAgreement"}
-    expected = kinds.get(Path(name).stem, "RecordedBiggen" if "judge" in name else "Generation")
+    kinds = {"mini": "BiggenBench", "recorded": "RecordedBiggen", "mini_evaluator": "SFT"}
+    kinds |= dict.fromkeys(("meta_eval", "mini_agreement"), "JudgeAgreement")
+    expected = kinds.get(Path(name).stem, "RecordedBiggen" if name.startswith("judge_") else "Generation")
     assert type(built.model).__name__ == expected
 
 
@@ -113,3 +115,21 @@ def test_models_answer_the_official_schema(name, tmp_path):
     assert len([*Path("log").iterdir()]) == 1
     main(["predict", "--config", str(HERE / name), *QUIET, *small, *model])  # from the log
     assert Path("runs/version_1/responses.jsonl").read_text() == Path("runs/version_0/responses.jsonl").read_text()
+
+
+def test_an_evaluator_is_trained_asked_and_compared_with_the_human():
+    world = [f"--data.{name}.init_args.seed=1" for name in ("train", "val")]
+    few = ["--data.train.init_args.trained=90", "--data.val.init_args.held_out=9", "--data.batch_size=8"]
+    main(["fit", "--config", str(HERE / "mini_evaluator.yaml"), *QUIET, *world, *few, "--trainer.max_steps=2"])
+    trained = ["--model.backbone=TrainedBackbone", "--model.backbone.path=runs/version_0", "--data.tokenizer=null"]
+    small = "prompts.init_args.instances=1"
+    main(["predict", "--config", str(HERE / "mini_judge.yaml"), *QUIET, *trained, f"--data.{small}"])
+    words = "--model.judges.evaluator.init_args.path=runs/version_1/responses.jsonl"
+    main(["test", "--config", str(HERE / "mini_agreement.yaml"), *QUIET, words, "--data.results.init_args.instances=1"])
+    found = metrics(2)
+    assert found["agreement/evaluator/dropped"] + found["agreement/evaluator/pooled/n"] == 36
+
+
+def test_the_study_is_whole():
+    study = read_study(HERE / "study.yaml")
+    assert {arm for claim in study.claims for arm in claim.statistic.arms} == set(study.arms)

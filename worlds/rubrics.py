@@ -24,6 +24,7 @@ POOL = 6  # symbols that the instances of a task are made of
 DEMAND = (4, 4, 3, 3, 1, 1)  # how often each symbol of a pool is demanded, compared with the others
 SHORTEST, LONGEST = 6, 10
 NOISE = ((-1, 0.15), (0, 0.70), (1, 0.15))  # of a human's score, and how probable
+SPLITS = ("train", "val", "test", "responses", "scores", "results", "questions")
 DESCRIPTIONS = ("none", "one spoilt", "one", "both spoilt", "both")
 
 
@@ -51,7 +52,8 @@ class RubricWorld(World):
     Splits: `train` and `val`, answers with feedback and scores to train an evaluator on, a third of them under each
     kind of rubric; `test`, the instances; `responses`, the answers of ``model`` to them; `scores`, a human's scores of
     these; `results`, the answers of all three models with the right score and a human's, as the bench publishes its
-    results. What test instances demand and forbid together is never trained.
+    results; `questions`, what a judge of `results` is asked in plain words. What test instances demand and forbid
+    together is never trained.
 
     Args:
         granularity: whose rubric instances bring: their own, their task's, or one for all.
@@ -59,6 +61,8 @@ class RubricWorld(World):
         trained: answers to train on.
         held_out: answers of `val`.
         model: good, middle or weak.
+        as_text: `train` and `val` are questions and what a judge should say to them (``prompt``, ``output``), in place
+            of their parts.
         seed: of pools, instances and answers.
     """
 
@@ -69,10 +73,11 @@ class RubricWorld(World):
         trained: int = 4000,
         held_out: int = 300,
         model: str = "middle",
+        as_text: bool = False,
         seed: int = 0,
     ):
         self.granularity, self.instances, self.trained, self.held_out = granularity, instances, trained, held_out
-        self.model, self.seed = model, seed
+        self.model, self.as_text, self.seed = model, as_text, seed
 
     def records(self, split: str) -> list[dict]:
         """The records of a split."""
@@ -84,7 +89,8 @@ class RubricWorld(World):
             raise ValueError("instances, trained and held_out must be 1 or more")
         match split:
             case "train" | "val":
-                return list(self._judged(split, self.trained if split == "train" else self.held_out))
+                judged = self._judged(split, self.trained if split == "train" else self.held_out)
+                return [_taught(record) for record in judged] if self.as_text else list(judged)
             case "test":
                 return [self._instance(*place) for place in self._places()]
             case "responses":
@@ -96,7 +102,15 @@ class RubricWorld(World):
                 ]
             case "results":
                 return [row for model in MODELS for row in self._results(model)]
-        raise ValueError(f"RubricWorld has the splits train, val, test, responses, scores and results, not '{split}'")
+            case "questions":
+                return [
+                    {
+                        "id": f"{row['model_name']}/{row['id']}",
+                        "prompt": question(row["input"], row["response"], row["score_rubric"]["criteria"]),
+                    }
+                    for row in self.records("results")
+                ]
+        raise ValueError(f"RubricWorld has the splits {', '.join(SPLITS)}, not '{split}'")
 
     # --- tasks and instances --------------------------------------------------------------------------------------
 
@@ -171,6 +185,16 @@ class RubricWorld(World):
                 "feedback": " ".join(["found", *found]),
                 "score": right_score(said, wanted),
             }
+
+
+def question(instruction: str, response: str, criteria: str) -> str:
+    """What a judge is asked, the rubric last: what is looked for is known where the verdict is written."""
+    return f"{instruction} | {response} | {criteria} :"
+
+
+def _taught(record: dict) -> dict:
+    asked = question(record["instruction"], record["response"], record["rubric"]["criteria"])
+    return {"id": record["id"], "prompt": asked, "output": f"{record['feedback']} [RESULT] {record['score']}"}
 
 
 def right_score(said: list[str], wanted: Wanted) -> int:

@@ -78,6 +78,19 @@ def test_models_are_as_strong_as_they_are_said_to_be():
     assert scores == {row["id"]: row["human_score"] for row in rows if row["model_name"] == "middle"}
 
 
+def test_as_text_a_judge_is_asked_as_it_is_taught():
+    taught = RubricWorld(trained=3, as_text=True).records("train")
+    parts = RubricWorld(trained=3).records("train")
+    assert [set(record) for record in taught] == [{"id", "prompt", "output"}] * 3
+    for record, part in zip(taught, parts, strict=True):
+        assert record["prompt"] == f"{part['instruction']} | {part['response']} | {part['rubric']['criteria']} :"
+        assert record["output"] == f"{part['feedback']} [RESULT] {part['score']}"
+    asked, rows = WORLD.records("questions"), WORLD.records("results")
+    assert [one["id"] for one in asked] == [f"{row['model_name']}/{row['id']}" for row in rows]
+    assert asked[0]["prompt"].endswith(f"| {rows[0]['score_rubric']['criteria']} :")
+    assert "human" not in asked[0]
+
+
 @pytest.mark.parametrize("changes", [{"granularity": "fine"}, {"model": "best"}, {"instances": 0}])
 def test_worlds_that_cannot_be_are_refused(changes):
     with pytest.raises(ValueError, match=next(iter(changes))):

@@ -1,0 +1,33 @@
+"""What is on record: answers, and a judge's words; see also tests/modules/test_multifaceted_bench.py."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from lm.judging import Judge, JudgeRequest
+from lm.recorded import RecordedJudge
+from text.errors import UserError
+from text.rubrics import Rubric
+
+RUBRIC = Rubric(criteria="c", score_descriptions={str(score): "-" for score in range(1, 6)})
+
+
+def test_a_judges_words_are_read_by_request_and_run(tmp_path):
+    lines = [
+        {"id": "m/a", "draw": 1, "response": "bad [RESULT] 2"},
+        {"id": "m/a", "draw": 0, "response": "good [RESULT] 4"},
+        {"id": "m/b", "response": "I cannot say"},
+    ]
+    (tmp_path / "words.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    judge = RecordedJudge(str(tmp_path / "words.jsonl"))
+    assert isinstance(judge, Judge)
+    asked = [JudgeRequest(name, "i", ("x",), RUBRIC) for name in ("m/a#0", "m/a#1", "m/b#0", "m/a")]
+    found = judge.judge(asked)
+    assert [verdict.score for verdict in found] == [4.0, 2.0, None, 4.0]
+    assert (found[0].feedback, found[2].reason) == ("good", "no_marker")
+    with pytest.raises(UserError, match="run 1 of 'm/b' is asked for, and there are 1"):
+        judge.judge([JudgeRequest("m/b#1", "i", ("x",), RUBRIC)])
+    with pytest.raises(UserError, match="no response to 1 of 1"):
+        judge.judge([JudgeRequest("m/c#0", "i", ("x",), RUBRIC)])
