@@ -30,6 +30,12 @@ def pytest_configure(config: pytest.Config) -> None:
         config.stash[RECORDER].watch()
 
 
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Two processes for the whole fast suite; a part of it, the slow tests and ``--status`` run in this one."""
+    whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS and config.option.markexpr == "not slow"
+    return 2 if whole and not config.getoption("--status") else 0
+
+
 RECORDER = pytest.StashKey[status.Recorder]()
 
 
