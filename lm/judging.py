@@ -15,7 +15,7 @@ import torch.distributed as dist
 
 from lm.gather import merge_over_ranks
 from text.errors import UserError
-from text.rubrics import Rubric
+from text.rubrics import Criterion
 from text.suggestions import did_you_mean
 
 Preference = Literal["A", "B", "tie"]
@@ -29,14 +29,14 @@ class JudgeRequest:
         id: names the request in files and messages; equal requests may have equal ids.
         instruction: what the answers answer, a system message included.
         responses: one answer to score, or two to compare (A, then B).
-        rubric: what counts.
+        rubric: what counts; a comparison can do without descriptions of scores.
         reference: an answer that deserves the highest score, if there is one.
     """
 
     id: str
     instruction: str
     responses: tuple[str, ...]
-    rubric: Rubric
+    rubric: Criterion
     reference: str | None = None
 
     def __post_init__(self) -> None:
@@ -54,12 +54,22 @@ class Verdict:
         preference: the better of two answers; None for a single one, or where none was understood.
         feedback: the judge's reasons in words.
         reason: why there is neither, such as "no_marker"; "ok" otherwise.
+        parsed: false if no verdict could be read in what a judge wrote, and it was made to name one all the same.
+        attempts: how often the judge wrote before one could be read.
+        probabilities: of the scores 1, 2, ... or of A and B, where the judge tells.
     """
 
     score: float | None = None
     preference: Preference | None = None
     feedback: str = ""
     reason: str = "ok"
+    parsed: bool = True
+    attempts: int = 1
+    probabilities: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        """What comes out of a file is a list."""
+        object.__setattr__(self, "probabilities", tuple(self.probabilities))
 
     @property
     def unparsed(self) -> bool:

@@ -27,28 +27,47 @@ def _five(descriptions: Any) -> Any:
     return {score: named[score] for score in SCORES}
 
 
-class Rubric(Record):
-    """One criterion with a description of every score.
-
-    ``score1_description`` .. ``score5_description`` (Prometheus, BiGGen Bench) and the same with ``orig_`` before all
-    names (Feedback Collection) are read as well.
+class Criterion(Record):
+    """What two answers are compared by.
 
     Args:
         criteria: the question that is asked of an answer.
-        score_descriptions: what "1" .. "5" stand for.
-        name: by which programs know the rubric; the criteria themselves where none is given.
+        name: by which programs know the criterion; the criteria themselves where none is given.
     """
 
     # None of them are worth refusing a file for: benchmarks keep notes beside their rubrics.
     model_config = ConfigDict(extra="ignore")
 
     criteria: Text
-    score_descriptions: Annotated[dict[str, Text], BeforeValidator(_five)]
     name: str = ""
 
     @model_validator(mode="before")
     @classmethod
     def _official_spellings(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        data = {key.removeprefix("orig_") if isinstance(key, str) else key: value for key, value in data.items()}
+        data.setdefault("name", data.get("criteria", ""))
+        return data
+
+
+class Rubric(Criterion):
+    """One criterion with a description of every score.
+
+    ``score1_description`` .. ``score5_description`` (Prometheus, BiGGen Bench) and the same with ``orig_`` before all
+    names (Feedback Collection) are read as well.
+
+    Args:
+        criteria: see Criterion.
+        score_descriptions: what "1" .. "5" stand for.
+        name: see Criterion.
+    """
+
+    score_descriptions: Annotated[dict[str, Text], BeforeValidator(_five)]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _official_descriptions(cls, data: Any) -> Any:
         if not isinstance(data, dict):
             return data
         data = {key.removeprefix("orig_") if isinstance(key, str) else key: value for key, value in data.items()}
@@ -59,5 +78,14 @@ class Rubric(Record):
             if lacking := [name for score, name in apart.items() if score not in found]:
                 raise PydanticCustomError("missing_description", "{name}: missing", {"name": lacking[0]})
             data["score_descriptions"] = found
-        data.setdefault("name", data.get("criteria", ""))
         return data
+
+
+def read_criterion(value: Any) -> Any:
+    """A rubric if anything describes its scores, else a criterion; text is one too."""
+    if isinstance(value, str):
+        return Criterion(criteria=value)
+    if not isinstance(value, dict):
+        return value
+    described = any("score_descriptions" in str(key) or str(key).endswith("_description") for key in value)
+    return (Rubric if described else Criterion).model_validate(value)

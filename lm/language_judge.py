@@ -1,0 +1,256 @@
+"""A language model as a judge: verdicts in its own words, or read off its probabilities (arXiv 2405.01535).
+
+Knows models, tokens and templates of questions. It does not know which records are judged, nor what verdicts come to
+(metrics/agreement.py). Questions that begin alike (an instruction with many responses, one response under many rubrics,
+both orders of a pair) are computed as one forest.
+
+Legend: Q questions, V verdicts that one can have.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from lm.cached_generation import EngineName, engine_of
+from lm.chat import ChatRenderer
+from lm.forest import Forest, Path
+from lm.generation import Decoding
+from lm.judging import JudgeRequest, Verdict
+from lm.logprobs import SharePrefixes, forest_logprobs
+from lm.modes import evaluating
+from lm.protocols import Generates
+from lm.sampling import seed_of
+from text.errors import UserError
+from text.judge_prompts import MARKER, JudgePrompts, answer_text, verdicts_of
+from text.verdicts import Parsed, Reading, parse_preference, parse_score
+
+
+@dataclass(frozen=True)
+class Judging:
+    """How a judge comes to its verdicts.
+
+    Args:
+        verdicts: ``text`` reads them in what the judge writes; ``constrained`` takes the likeliest of the words that a
+            verdict can be; ``expected`` does too of two responses, and scores one by the mean over those words (arXiv
+            2303.16634, section 2), which hardly ever ties.
+        feedback: the judge first writes its reasons. Without them nothing is sampled: one forward for all verdicts.
+        decoding: how feedback is written. That of the paper (table 8).
+        max_retries: how often a judge writes anew whose verdict cannot be read in its text.
+        fallback: what becomes of it then: ``constrained`` as above, counted as a failure; or ``none``.
+        reading: how far a judge may stray from the words asked for (text/verdicts.py).
+        use_reference: show a reference answer where there is one.
+        seed: of what is sampled.
+    """
+
+    verdicts: Literal["text", "constrained", "expected"] = "text"
+    feedback: bool = True
+    decoding: Decoding = Decoding(max_new_tokens=1024, temperature=1.0, top_p=0.9, repetition_penalty=1.03)  # noqa: RUF009  frozen
+    max_retries: int = 3
+    fallback: Literal["constrained", "none"] = "constrained"
+    reading: Reading = "lenient"
+    use_reference: bool = True
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Check what the configuration gave."""
+        if self.verdicts == "text" and not self.feedback:
+            raise UserError("judging: verdicts: text are read in what the judge writes, so feedback must be true")
+        if self.max_retries < 0:
+            raise UserError(f"judging: 'max_retries' is {self.max_retries}; it must be 0 or more")
+
+
+@dataclass
+class _Case:
+    """A question on its way to a verdict."""
+
+    request: JudgeRequest
+    prompt: list[int]
+    seed: tuple[str, int]  # what the request is called, and how many of that name came before
+    feedback: str | None = None
+    parsed: Parsed | None = None
+    attempts: int = 1
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """What a verdict can be."""
+        return verdicts_of(self.request)
+
+
+class LanguageJudge:
+    """A model that judges (`lm.judging.Judge`).
+
+    Args:
+        model: a causal language model of transformers, or a `PeftModel` around one; it may be in training.
+        renderer: makes tokens of questions.
+        template: the words around what is judged.
+        judging: how it comes to its verdicts.
+        max_tokens: tokens that are held at once.
+        share_prefixes: see `lm.logprobs.forest_logprobs`.
+        engine: who writes feedback; see `lm.cached_generation.engine_of`.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        renderer: ChatRenderer,
+        template: JudgePrompts,
+        judging: Judging = Judging(),
+        max_tokens: int = 16384,
+        share_prefixes: SharePrefixes = "auto",
+        engine: EngineName = "auto",
+    ):
+        self.model, self.renderer, self.template, self.judging = model, renderer, template, judging
+        self.max_tokens, self.share_prefixes, self.engine_name = max_tokens, share_prefixes, engine
+
+    @cached_property
+    def engine(self) -> Generates:
+        """What writes feedback."""
+        return engine_of(self.engine_name, self.model, self.renderer.tokenizer, self.max_tokens)
+
+    def judge(self, requests: Sequence[JudgeRequest]) -> list[Verdict]:
+        """One verdict per request, in their order.
+
+        What is drawn depends on the seed, the id of a request, and how many of that id came before. A question that
+        leaves no room for an answer in the model's context has no verdict, for the reason ``too_long``.
+        """
+        cases = self._cases(requests)
+        fit = [case for case in cases if len(case.prompt) + self._room <= self._context]
+        if self.judging.feedback:
+            self._write(fit)
+        forced = [case for case in fit if case.parsed is None or self._fails(case)]
+        read = dict(zip(map(id, forced), self._read(forced), strict=True))
+        return [self._verdict(case, read.get(id(case))) for case in cases]
+
+    # --- questions --------------------------------------------------------------------------------------------------
+
+    def _cases(self, requests: Sequence[JudgeRequest]) -> list[_Case]:
+        questions = [self.template.question(request, self.judging.use_reference) for request in requests]
+        texts = [self.renderer.prompt_text(question.user, question.system or None) for question in questions]
+        times: Counter[str] = Counter()
+        cases = []
+        for request, prompt in zip(requests, self.renderer.encode_prompts(texts), strict=True):
+            cases.append(_Case(request, prompt, (request.id, times[request.id])))
+            times[request.id] += 1
+        return cases
+
+    @property
+    def _context(self) -> float:
+        config = self.model.config.get_text_config()
+        return getattr(config, "max_position_embeddings", None) or float("inf")
+
+    @property
+    def _room(self) -> int:
+        """Tokens beside a question: the words of the verdict, and a feedback as far as it is sure to fit."""
+        feedback = min(self.judging.decoding.max_new_tokens, self._context // 4) if self.judging.feedback else 0
+        return int(self._closing + feedback)
+
+    @cached_property
+    def _closing(self) -> int:
+        return len(self.renderer.answer_ids(answer_text("x", "1")))
+
+    # --- words ------------------------------------------------------------------------------------------------------
+
+    def _write(self, cases: Sequence[_Case]) -> None:
+        """Have feedback written; where verdicts are read in it, again until they can be."""
+        reads_text = self.judging.verdicts == "text"
+        decoding = self.judging.decoding
+        if not reads_text:
+            decoding = replace(decoding, stop=(*decoding.stop, MARKER))
+        tries = self.judging.max_retries if reads_text and decoding.temperature > 0 else 0  # greedy says the same again
+        waiting = list(cases)
+        for attempt in range(tries + 1):
+            if not waiting:
+                return
+            seeds = [seed_of(self.judging.seed, *case.seed, attempt) for case in waiting]
+            samples = self.engine.generate([case.prompt for case in waiting], 1, decoding, seeds)
+            for case, sample in zip(waiting, samples, strict=True):
+                case.feedback, case.attempts = sample.text.strip(), attempt + 1
+                if reads_text:
+                    case.parsed = self._parse(case, sample.text)
+                    case.feedback = case.parsed.feedback
+            waiting = [case for case in waiting if case.parsed is not None and case.parsed.value is None]
+
+    def _parse(self, case: _Case, text: str) -> Parsed:
+        if len(case.request.responses) == 1:
+            return parse_score(text, reading=self.judging.reading)
+        return parse_preference(text, self.judging.reading)
+
+    def _fails(self, case: _Case) -> bool:
+        """Whether a verdict is taken from a judge whose words hold none."""
+        return case.parsed is not None and case.parsed.value is None and self.judging.fallback == "constrained"
+
+    # --- probabilities ----------------------------------------------------------------------------------------------
+
+    def _read(self, cases: Sequence[_Case]) -> list[list[float]]:
+        """Probabilities of the verdicts of each question, after its feedback."""
+        found: list[list[float]] = [[] for _ in cases]
+        stems, words = self._stems(cases)
+        for batch in _batches(stems, [len(ids) for ids in words], self.max_tokens):
+            paths = [Path([*stems[q], word], len(stems[q])) for q in batch for word in words[q]]
+            forest = Forest.from_paths(paths).to(self.model.device)
+            with torch.no_grad(), evaluating(self.model):
+                logprobs_N = forest_logprobs(self.model, forest, self.share_prefixes)
+            values = logprobs_N[forest.path_targets].double().cpu()
+            for q, part in zip(batch, values.split([len(words[q]) for q in batch]), strict=True):
+                found[q] = part.softmax(0).tolist()
+        return found
+
+    def _stems(self, cases: Sequence[_Case]) -> tuple[list[list[int]], list[list[int]]]:
+        """What comes before the verdict of each question, and the tokens that the verdicts begin with."""
+        texts = [answer_text(case.feedback, word) for case in cases for word in case.words]
+        encoded = iter(self.renderer.encode_answers(texts, [False] * len(texts)))
+        stems, words = [], []
+        for case in cases:
+            answers = [next(encoded) for _ in case.words]
+            common = min(shared_length(answers[0], answer) for answer in answers[1:])
+            stems.append([*case.prompt, *answers[0][:common]])
+            words.append([answer[common] for answer in answers])
+            if len(set(words[-1])) < len(answers):
+                raise UserError(f"the tokenizer writes the verdicts {', '.join(case.words)} with one first token")
+        return stems, words
+
+    def _verdict(self, case: _Case, probabilities: Sequence[float] | None) -> Verdict:
+        about: dict[str, Any] = {"feedback": case.feedback or "", "attempts": case.attempts}
+        direct = len(case.request.responses) == 1
+        if probabilities is not None:
+            about |= {"probabilities": tuple(probabilities), "parsed": case.parsed is None}
+            best = case.words[int(np.argmax(probabilities))]
+            if not direct:
+                return Verdict(preference=best if probabilities[0] != probabilities[1] else "tie", **about)  # type: ignore[arg-type]
+            mean = sum(int(word) * p for word, p in zip(case.words, probabilities, strict=True))
+            return Verdict(score=mean if self.judging.verdicts == "expected" else float(best), **about)
+        if case.parsed is None:
+            return Verdict(reason="too_long", parsed=False)
+        if case.parsed.value is None:
+            return Verdict(reason=case.parsed.reason, parsed=False, **about)
+        if direct:
+            return Verdict(score=float(case.parsed.value), **about)
+        return Verdict(preference=case.parsed.value, **about)  # type: ignore[arg-type]
+
+
+def shared_length(one: Sequence[int], other: Sequence[int]) -> int:
+    """How many tokens two lists have in common from their beginning."""
+    return next((n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+
+
+def _batches(stems: Sequence[Sequence[int]], further: Sequence[int], max_tokens: int) -> Iterator[list[int]]:
+    """Numbers of questions by batch: those that begin alike side by side, up to so many tokens that are computed."""
+    batch: list[int] = []
+    total, previous = 0, None
+    for q in sorted(range(len(stems)), key=lambda q: stems[q]):
+        shared = 0 if previous is None else shared_length(stems[previous], stems[q])
+        cost = len(stems[q]) - shared + further[q]
+        if batch and total + cost > max_tokens:
+            yield batch
+            batch, total, cost = [], 0, len(stems[q]) + further[q]
+        batch.append(q)
+        total, previous = total + cost, q
+    if batch:
+        yield batch
