@@ -143,7 +143,7 @@ def _stratified(values: Sequence[float], places: Sequence[Place], resamples: int
     crowded = {place for place, count in Counter(places).items() if count > 1}
     found = {}
     for name, low, high, coefficients_P in zip(names, low_K, high_K, coefficients_KP, strict=True):
-        used = [places[number] for number in np.flatnonzero(coefficients_P)]
+        used = [places[number] for number in np.flatnonzero(coefficients_P).tolist()]
         spread = not crowded.isdisjoint(used)
         bounds = (float(low), float(high)) if spread else (math.nan, math.nan)
         found[name] = Interval(float(coefficients_P @ values_P), *bounds, len(used))

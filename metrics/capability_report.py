@@ -125,8 +125,8 @@ def capability_report(
         scalars |= {f"versus/{name}": float(versus[name]) for name in ("wins", "ties", "losses")}
         scalars["versus/macro"] = versus["intervals"]["macro"].mean
     rows = _rows(records, evaluators, scored)
-    found = intervals(records, impute=summing.impute, resamples=summing.resamples)
-    return CapabilityReport(scalars, found, means, judges, agreement, versus, rows)
+    around = intervals(records, impute=summing.impute, resamples=summing.resamples)
+    return CapabilityReport(scalars, around, means, judges, agreement, versus, rows)
 
 
 def _scored(instances: Sequence[Instance], evaluator: Evaluator, how: SelfConsistency) -> list[dict[str, Any]]:
