@@ -139,8 +139,14 @@ class PackedBatches:
         if len(rows) < self.world_size:
             raise UserError(f"{len(rows)} records cannot be shared by {self.world_size} ranks")
         parts = np.split(rows, self.pack(rows)[1:])
-        while len(parts) % self.world_size:  # halve the largest
+        wanted = -(-len(parts) // self.world_size) * self.world_size
+        if wanted > len(rows):  # some would be empty: fewer, and a few tokens more than the budget
+            wanted -= self.world_size
+        while len(parts) < wanted:  # halve the largest
             largest = max(range(len(parts)), key=lambda part: len(parts[part]))
             half = len(parts[largest]) // 2
             parts[largest : largest + 1] = [parts[largest][:half], parts[largest][half:]]
+        while len(parts) > wanted:  # join the smallest neighbours
+            least = min(range(len(parts) - 1), key=lambda part: len(parts[part]) + len(parts[part + 1]))
+            parts[least : least + 2] = [np.concatenate(parts[least : least + 2])]
         return parts[self.rank :: self.world_size]

@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from lm.grouped_batches import CountedBatches, GroupedOrder, PackedBatches
@@ -102,6 +102,7 @@ def test_packed_steps_are_dealt_in_order(size):
     np.testing.assert_array_equal(far, whole.rows(40, 0))
 
 
+@example([0, 0, 3, 4, 1, 1, 2], 4)
 @given(GROUPS, st.integers(1, 4))
 def test_shares_hold_everything_once_in_as_many_parts_on_every_rank(groups, world_size):
     if len(groups) < world_size:
