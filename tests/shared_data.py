@@ -8,11 +8,19 @@ from typing import Any
 
 import pytest
 
-BIGGEN = Path(__file__).parents[2] / "shared" / "data" / "biggen"
+SHARED = Path(__file__).parents[2] / "shared" / "data"
+BIGGEN = SHARED / "biggen"
 
 
 def biggen_instances() -> list[dict[str, Any]]:
     """Every second instance of BiGGen Bench, 384 of them."""
     if not (path := BIGGEN / "instances.jsonl").is_file():
         pytest.skip("needs half of BiGGen Bench in ../shared/data/biggen")
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def evaluator_records(name: str) -> list[dict[str, Any]]:
+    """Judgments published with arXiv 2405.01535: ``vicuna_eval`` or ``hhh_alignment_eval``."""
+    if not (path := SHARED / "evaluator" / f"{name}.jsonl").is_file():
+        pytest.skip("needs the judgments in ../shared/data/evaluator")
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
