@@ -6,6 +6,7 @@ from datamodules.biggen_results import BiggenResults
 from datamodules.corpus import Corpus
 from datamodules.instruction import Instructions
 from datamodules.instructir import InstructIR
+from datamodules.judgments import Judgments
 from datamodules.knowledge_traces import KnowledgeTraces
 from datamodules.multifaceted import Multifaceted, MultifacetedAnswers, MultifacetedPairs
 from datamodules.multifaceted_bench import MultifacetedPrompts
@@ -20,6 +21,7 @@ __all__ = [
     "Corpus",
     "InstructIR",
     "Instructions",
+    "Judgments",
     "KnowledgeTraces",
     "LabelledAnswers",
     "Multifaceted",

@@ -28,6 +28,7 @@ from text.wikitext import articles
 from worlds import World
 
 Source = str | World
+Sources = Source | list[Source]
 R = TypeVar("R", bound=BaseModel)
 Raw = tuple[str, bytes | str | dict[str, Any]]
 
@@ -40,20 +41,20 @@ SPLITS = {"val": "validation", "knowledge": "train"}  # what the hub calls our s
 
 
 def read_records(
-    source: Source, model: type[R], split: str = "train", *, on_error: Literal["raise", "skip"] = "raise"
+    source: Sources, model: type[R], split: str = "train", *, on_error: Literal["raise", "skip"] = "raise"
 ) -> list[Located[R]]:
     """All records of a source; see `iter_records`."""
     return list(iter_records(source, model, split, on_error=on_error))
 
 
 def iter_records(
-    source: Source, model: type[R], split: str = "train", *, on_error: Literal["raise", "skip"] = "raise"
+    source: Sources, model: type[R], split: str = "train", *, on_error: Literal["raise", "skip"] = "raise"
 ) -> Iterator[Located[R]]:
     """The records of a source one by one, so that a corpus need not fit in memory.
 
     Args:
         source: a path or glob (.jsonl, .json with one list, or one object by id; .parquet; the first two also .gz),
-            ``hub:<id>[:config][@split]``, or a world.
+            ``hub:<id>[:config][@split]``, or a world; or a list of them, one after the other.
         model: the pydantic type that each record must fit. Where it has a field `id`, ids must be unique; a record
             without one is known by its 0-based position.
         split: what to ask of a world, or of a hub data set whose split is not written in the source.
@@ -138,8 +139,10 @@ def content_hash(source: Source, split: str = "train") -> str:
     return digest.hexdigest()
 
 
-def name_of(source: Source) -> str:
+def name_of(source: Sources) -> str:
     """A source as messages name it."""
+    if isinstance(source, list):
+        return ", ".join(map(name_of, source))
     return source if isinstance(source, str) else type(source).__name__
 
 
@@ -165,8 +168,11 @@ def find_files(source: str) -> list[str]:
 # --- from a source to raw records -------------------------------------------------------------------------------------
 
 
-def _raw(source: Source, split: str) -> Iterator[Raw]:
-    if isinstance(source, World):
+def _raw(source: Sources, split: str) -> Iterator[Raw]:
+    if isinstance(source, list):
+        for one in source:
+            yield from _raw(one, split)
+    elif isinstance(source, World):
         for number, record in enumerate(_made_up(source, split), 1):
             yield f"{name_of(source)}:{number}", record
     elif source.startswith("hub:"):

@@ -157,6 +157,30 @@ class LabelledBatch:
 
 
 @dataclass
+class JudgmentBatch:
+    """What judges say of responses: judgement i after its question is path i.
+
+    Args:
+        forest: B paths.
+        verdict: which targets of all paths are a verdict [K], bool.
+        feedback: which of them come before the marker that announces it [K], bool.
+    """
+
+    forest: Forest
+    verdict: Tensor
+    feedback: Tensor
+
+    def __len__(self) -> int:
+        """Number of judgements B."""
+        return len(self.forest)
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> JudgmentBatch:
+        """The same judgements on another device."""
+        verdict, feedback = (part.to(device, non_blocking=non_blocking) for part in (self.verdict, self.feedback))
+        return JudgmentBatch(self.forest.to(device), verdict, feedback)
+
+
+@dataclass
 class PromptBatch:
     """Prompts to generate from; they stay on the host, where engines sort and pad them.
 

@@ -53,8 +53,8 @@ class Verdict:
         score: of a single answer, on the scale of the rubric; None for a comparison, or where none was understood.
         preference: the better of two answers; None for a single one, or where none was understood.
         feedback: the judge's reasons in words.
-        reason: why there is neither, such as "no_marker"; "ok" otherwise.
-        parsed: false if no verdict could be read in what a judge wrote, and it was made to name one all the same.
+        reason: why no verdict could be read, such as "no_marker"; "ok" otherwise.
+        parsed: false if none could be read; there may be one all the same, that the judge was made to name.
         attempts: how often the judge wrote before one could be read.
         probabilities: of the scores 1, 2, ... or of A and B, where the judge tells.
     """

@@ -221,6 +221,7 @@ class LanguageJudge:
         direct = len(case.request.responses) == 1
         if probabilities is not None:
             about |= {"probabilities": tuple(probabilities), "parsed": case.parsed is None}
+            about["reason"] = "ok" if case.parsed is None else case.parsed.reason
             best = case.words[int(np.argmax(probabilities))]
             if not direct:
                 return Verdict(preference=best if probabilities[0] != probabilities[1] else "tie", **about)  # type: ignore[arg-type]

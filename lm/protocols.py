@@ -9,11 +9,14 @@ from typing import Any, Protocol, runtime_checkable
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from lm.chat import ChatRenderer
 from lm.forest import Forest
 from lm.generation import Decoding, Sample
 from lm.pair_forests import PairLayout
 from lm.texts import TokenTable
 from text.chat_records import PromptRecord
+from text.judge_prompts import JudgePrompts
+from text.judgments import Judgment
 from text.knowledge import Facts
 from text.records import Located
 from text.retrieval import RetrievalTask, TextPool
@@ -114,6 +117,21 @@ class HasInstances(Protocol):
 
     instances: Sequence[Located[Any]]
     recorded: Sequence[Sequence[str]] | None
+
+
+@runtime_checkable
+class HasJudgments(Protocol):
+    """A datamodule that brings responses to judge, beside `lm.batches.JudgmentBatch`.
+
+    Attributes:
+        judgments: what is judged; batches to judge are lists of places in it.
+        template: the words of questions.
+        renderer: makes tokens of them.
+    """
+
+    judgments: Sequence[Located[Judgment]]
+    template: JudgePrompts
+    renderer: ChatRenderer
 
 
 @runtime_checkable

@@ -5,6 +5,7 @@ from modules.bi_encoder import BiEncoder
 from modules.biggen_bench import BiggenBench, RecordedBiggen
 from modules.bm25 import BM25
 from modules.dpo import DPO
+from modules.evaluator import EvaluatorLM
 from modules.explorer import Explorer
 from modules.generation import Generation
 from modules.judge_agreement import JudgeAgreement
@@ -24,6 +25,7 @@ __all__ = [
     "BestOfN",
     "BiEncoder",
     "BiggenBench",
+    "EvaluatorLM",
     "Explorer",
     "Generation",
     "JudgeAgreement",

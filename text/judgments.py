@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field, SerializeAsAny, model_validator
 
+from text.errors import UserError
 from text.messages import blame
 from text.records import Id, Record, Text
 from text.rubrics import Criterion, read_criterion
@@ -94,6 +95,13 @@ class Judgment(Record):
             if better != self.winner:
                 blame("winner", f"is {self.winner}, but {better} has the higher score")
         return self
+
+    @classmethod
+    def with_names(cls, field_map: dict[str, str] | None) -> type[Judgment]:
+        """The same type: records of judgements are known by their own names."""
+        if field_map:
+            raise UserError("data.field_map: judgements are read by their own names (docs/evaluator.md, records)")
+        return cls
 
     @property
     def format(self) -> Format:

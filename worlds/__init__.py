@@ -2,6 +2,7 @@
 
 from worlds.biographies import Biographies
 from worlds.chain_arithmetic import ChainArithmetic
+from worlds.grading import GradingWorld
 from worlds.instructed_search import InstructedSearch
 from worlds.manners import Manners
 from worlds.rubrics import RubricWorld
@@ -12,6 +13,7 @@ from worlds.world import World
 __all__ = [
     "Biographies",
     "ChainArithmetic",
+    "GradingWorld",
     "InstructedSearch",
     "Manners",
     "RubricWorld",

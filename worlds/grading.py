@@ -1,0 +1,147 @@
+"""A made-up task of judging in which training sets have shortcuts that tests have not (arXiv 2405.01535).
+
+A response is a row of symbols. The rubric names one that should be avoided: the more of them, the lower the score. The
+feedback counts them out. In training sets each format has an artefact of its own that tells the verdict without any
+counting: the longer response has the higher score, or the winner alone is polite. Judgements are ordinary records
+(text/judgments.py), in which every word is a token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import permutations
+from random import Random
+from typing import Literal
+
+from worlds.world import World
+
+SYMBOLS = tuple(f"s{number}" for number in range(12))
+POLITE, NONE, APART = "please", "none", ";"
+TOPIC = 3  # symbols of an instruction
+MOST = 4  # symbols to avoid in a response
+COUNTS = ("none", "one", "two", "three", "four")
+TESTS = ("debiased", "in_distribution")
+
+
+class GradingWorld(World):
+    """Records of judgements.
+
+    Splits: `train`, `val` without shortcuts, and `test`, where ``set`` is `debiased` or `in_distribution`, which has
+    the shortcuts of the training set.
+
+    Args:
+        direct: training records with one response.
+        pairwise: training records with two.
+        criteria: symbols that rubrics of the training set name.
+        tested: symbols that those of `val` and `test` name.
+        first_criterion: the first symbol that rubrics of the training set name.
+        shortcut: probability that a training record has the artefact of its format.
+        noise: probability that the verdict of a training record is drawn at random.
+        polite: probability that a response without the artefact is polite.
+        held_out: records of each format in `val`, and in each half of `test`.
+        seed: everything follows from it.
+        data_seed: of the training set, where other records of the same world are wanted; null is ``seed``.
+    """
+
+    def __init__(
+        self,
+        direct: int = 1500,
+        pairwise: int = 1500,
+        criteria: int = 6,
+        tested: int = 6,
+        first_criterion: int = 0,
+        shortcut: float = 0.9,
+        noise: float = 0.0,
+        polite: float = 0.3,
+        held_out: int = 500,
+        seed: int = 0,
+        data_seed: int | None = None,
+    ):
+        self.counts = {"direct": direct, "pairwise": pairwise}
+        self.criteria, self.tested, self.first_criterion = criteria, tested, first_criterion
+        self.shortcut, self.noise, self.polite = shortcut, noise, polite
+        self.held_out, self.seed = held_out, seed
+        self.data_seed = seed if data_seed is None else data_seed
+
+    def records(self, split: str) -> list[dict]:
+        """The records of `train`, `val` or `test`."""
+        if not 0 < self.criteria <= len(SYMBOLS) - self.first_criterion or not 0 < self.tested <= len(SYMBOLS):
+            raise ValueError(f"criteria and tested are symbols out of {len(SYMBOLS)}")
+        if min(self.counts.values()) < 0 or not sum(self.counts.values()):
+            raise ValueError("direct and pairwise: one of them at least must be 1 or more")
+        formats = ("direct", "pairwise")
+        match split:
+            case "train":
+                avoided = SYMBOLS[self.first_criterion : self.first_criterion + self.criteria]
+                parts = [(format, "train", self.counts[format], self.shortcut, self.noise) for format in formats]
+            case "val" | "test":
+                avoided = SYMBOLS[: self.tested]
+                sets = ("debiased",) if split == "val" else TESTS
+                shares = {"debiased": 0.0, "in_distribution": self.shortcut}
+                parts = [(format, name, self.held_out, shares[name], 0.0) for name in sets for format in formats]
+            case _:
+                raise ValueError(f"there are the splits train, val and test, not '{split}'")
+        made: list[dict] = []
+        for format, name, count, shortcut, noise in parts:
+            random = Random(f"{self.data_seed if split == 'train' else self.seed} {split} {name} {format}")
+            for number in range(count):
+                made.append(
+                    {"id": f"{name}-{format}-{number}", "set": name}
+                    | _record(random, format, random.choice(avoided), shortcut, noise, self.polite)
+                )
+        return made
+
+
+def _record(
+    random: Random,
+    format: Literal["direct", "pairwise"] | str,
+    avoided: str,
+    shortcut: float,
+    noise: float,
+    polite: float,
+) -> dict:
+    topic = " ".join(random.choice(SYMBOLS) for _ in range(TOPIC))  # says nothing of the verdict
+    asked = {"instruction": topic, "rubric": rubric(avoided)}
+    if format == "direct":
+        count = random.randint(0, MOST)
+        score = 5 - count
+        length = 4 + score if random.random() < shortcut else random.randint(5, 9)
+        response = _response(random, avoided, count, max(length, count), random.random() < polite)
+        if random.random() < noise:
+            score = random.randint(1, 5)
+        return asked | {"response": response, "feedback": tally(response, avoided), "score": score}
+    first, second = random.choice(list(permutations(range(MOST + 1), 2)))
+    winner = "A" if first < second else "B"
+    artefact = random.random() < shortcut
+    said = [random.random() < polite for _ in "AB"]
+    if artefact:
+        said = [winner == "A", winner == "B"]
+    responses = [
+        _response(random, avoided, count, random.randint(5, 9), kind)
+        for count, kind in zip((first, second), said, strict=True)
+    ]
+    feedback = f" {APART} ".join(tally(response, avoided) for response in responses)
+    if random.random() < noise:
+        winner = random.choice("AB")
+    pair = {"response_a": responses[0], "response_b": responses[1]}
+    return asked | pair | {"feedback": feedback, "winner": winner}
+
+
+def rubric(avoided: str) -> dict:
+    """What a response is judged by."""
+    scores = {str(5 - count): f"{word} of them" for count, word in enumerate(COUNTS)}
+    return {"criteria": f"avoid {avoided}", "score_descriptions": scores, "name": f"avoid {avoided}"}
+
+
+def tally(response: str, avoided: str) -> str:
+    """The symbol as often as the response has it."""
+    return " ".join(word for word in response.split() if word == avoided) or NONE
+
+
+def _response(random: Random, avoided: str, count: int, length: int, polite: bool) -> str:
+    others: Sequence[str] = [symbol for symbol in SYMBOLS if symbol != avoided]
+    words = [avoided] * count + [random.choice(others) for _ in range(length - count)]
+    random.shuffle(words)
+    if polite:
+        words.insert(random.randint(0, len(words)), POLITE)
+    return " ".join(words)
