@@ -46,8 +46,27 @@ def official(capability: str, n: int) -> dict:
 INSTANCES = [official(capability, n) for capability in ("planning", "safety") for n in range(3)]
 
 
+PROMPTS = """
+ABS_SYSTEM_PROMPT = REL_SYSTEM_PROMPT = "You judge."
+SCORE_RUBRIC_TEMPLATE = "[{criteria}] {score1_description} {score5_description}"
+def get_prompt_template(grading_format, include_reference):
+    shown = " {reference_answer}" if include_reference else ""
+    return ("{instruction} {response} {rubric}" + shown) if grading_format == "absolute" else "{instruction}" + shown
+"""
+
+
+@pytest.fixture
+def prometheus_words(tmp_path, monkeypatch):
+    """Stands in for the optional package prometheus-eval."""
+    package = tmp_path / "site" / "prometheus_eval"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("raise ImportError('needs what should not be installed')")
+    (package / "prompts.py").write_text(PROMPTS)
+    monkeypatch.syspath_prepend(str(package.parent))
+
+
 @pytest.mark.parametrize("name", RECIPES)
-def test_every_config_builds_as_it_stands(name):
+def test_every_config_builds_as_it_stands(name, prometheus_words):
     built = main(["--config", str(HERE / name), *CPU], run=False)
     kinds = {"mini": "BiggenBench", "recorded": "RecordedBiggen", "mini_evaluator": "SFT"}
     kinds |= dict.fromkeys(("meta_eval", "mini_agreement"), "JudgeAgreement")
@@ -117,16 +136,27 @@ def test_models_answer_the_official_schema(name, tmp_path):
     assert Path("runs/version_1/responses.jsonl").read_text() == Path("runs/version_0/responses.jsonl").read_text()
 
 
+def test_answers_on_record_are_judged_by_prometheus(tmp_path, prometheus_words):
+    folder = published(tmp_path / "model", max_position_embeddings=2048)
+    answers = written("r.json", [{"id": one["id"], "response": "so"} for one in INSTANCES])
+    backbone = "--model.judges.prometheus_7b.init_args.backbone.init_args"
+    judge = [f"{backbone}.name_or_path={folder}", f"{backbone}.dtype=float32"]
+    judge.append("--model.judges.prometheus_7b.init_args.judging.decoding.max_new_tokens=4")
+    data = [f"--data.instances={written('i.json', INSTANCES)}", f"--data.responses={answers}", "--model.log=log"]
+    main(["test", "--config", str(HERE / "judge_prometheus_7b.yaml"), *QUIET, *data, *judge])
+    assert metrics()["biggen/coverage"] == 1.0  # what cannot be read is read off the probabilities
+    again = ["test", "--config", str(HERE / "judge_prometheus_7b.yaml"), *QUIET, *data, *judge]
+    main([*again, f"{backbone}.name_or_path=nowhere"])  # all verdicts are in the log
+    assert metrics(1) == metrics()
+
+
 def test_an_evaluator_is_trained_asked_and_compared_with_the_human():
     world = [f"--data.{name}.init_args.seed=1" for name in ("train", "val")]
     few = ["--data.train.init_args.trained=90", "--data.val.init_args.held_out=9", "--data.batch_size=8"]
     main(["fit", "--config", str(HERE / "mini_evaluator.yaml"), *QUIET, *world, *few, "--trainer.max_steps=2"])
-    trained = ["--model.backbone=TrainedBackbone", "--model.backbone.path=runs/version_0", "--data.tokenizer=null"]
-    small = "prompts.init_args.instances=1"
-    main(["predict", "--config", str(HERE / "mini_judge.yaml"), *QUIET, *trained, f"--data.{small}"])
-    words = "--model.judges.evaluator.init_args.path=runs/version_1/responses.jsonl"
-    main(["test", "--config", str(HERE / "mini_agreement.yaml"), *QUIET, words, "--data.results.init_args.instances=1"])
-    found = metrics(2)
+    judge = "--model.judges.evaluator.init_args.backbone.init_args.path=runs/version_0"
+    main(["test", "--config", str(HERE / "mini_agreement.yaml"), *QUIET, judge, "--data.results.init_args.instances=1"])
+    found = metrics(1)
     assert found["agreement/evaluator/dropped"] + found["agreement/evaluator/pooled/n"] == 36
 
 

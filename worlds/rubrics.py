@@ -24,7 +24,7 @@ POOL = 6  # symbols that the instances of a task are made of
 DEMAND = (4, 4, 3, 3, 1, 1)  # how often each symbol of a pool is demanded, compared with the others
 SHORTEST, LONGEST = 6, 10
 NOISE = ((-1, 0.15), (0, 0.70), (1, 0.15))  # of a human's score, and how probable
-SPLITS = ("train", "val", "test", "responses", "scores", "results", "questions")
+SPLITS = ("train", "val", "test", "responses", "scores", "results")
 DESCRIPTIONS = ("none", "one spoilt", "one", "both spoilt", "both")
 
 
@@ -52,8 +52,7 @@ class RubricWorld(World):
     Splits: `train` and `val`, answers with feedback and scores to train an evaluator on, a third of them under each
     kind of rubric; `test`, the instances; `responses`, the answers of ``model`` to them; `scores`, a human's scores of
     these; `results`, the answers of all three models with the right score and a human's, as the bench publishes its
-    results; `questions`, what a judge of `results` is asked in plain words. What test instances demand and forbid
-    together is never trained.
+    results. What test instances demand and forbid together is never trained.
 
     Args:
         granularity: whose rubric instances bring: their own, their task's, or one for all.
@@ -102,14 +101,6 @@ class RubricWorld(World):
                 ]
             case "results":
                 return [row for model in MODELS for row in self._results(model)]
-            case "questions":
-                return [
-                    {
-                        "id": f"{row['model_name']}/{row['id']}",
-                        "prompt": question(row["input"], row["response"], row["score_rubric"]["criteria"]),
-                    }
-                    for row in self.records("results")
-                ]
         raise ValueError(f"RubricWorld has the splits {', '.join(SPLITS)}, not '{split}'")
 
     # --- tasks and instances --------------------------------------------------------------------------------------
@@ -187,13 +178,9 @@ class RubricWorld(World):
             }
 
 
-def question(instruction: str, response: str, criteria: str) -> str:
-    """What a judge is asked, the rubric last: what is looked for is known where the verdict is written."""
-    return f"{instruction} | {response} | {criteria} :"
-
-
 def _taught(record: dict) -> dict:
-    asked = question(record["instruction"], record["response"], record["rubric"]["criteria"])
+    """A question, the rubric last (what is looked for is known where the verdict is written), and what to say to it."""
+    asked = f"{record['instruction']} | {record['response']} | {record['rubric']['criteria']} :"
     return {"id": record["id"], "prompt": asked, "output": f"{record['feedback']} [RESULT] {record['score']}"}
 
 

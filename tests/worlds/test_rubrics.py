@@ -85,10 +85,6 @@ def test_as_text_a_judge_is_asked_as_it_is_taught():
     for record, part in zip(taught, parts, strict=True):
         assert record["prompt"] == f"{part['instruction']} | {part['response']} | {part['rubric']['criteria']} :"
         assert record["output"] == f"{part['feedback']} [RESULT] {part['score']}"
-    asked, rows = WORLD.records("questions"), WORLD.records("results")
-    assert [one["id"] for one in asked] == [f"{row['model_name']}/{row['id']}" for row in rows]
-    assert asked[0]["prompt"].endswith(f"| {rows[0]['score_rubric']['criteria']} :")
-    assert "human" not in asked[0]
 
 
 @pytest.mark.parametrize("changes", [{"granularity": "fine"}, {"model": "best"}, {"instances": 0}])
