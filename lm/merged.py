@@ -42,7 +42,9 @@ class MergedBackbone(Backbone):
         if not 0 <= self.alpha <= 1:
             raise UserError(f"backbone: 'alpha' is {self.alpha}; it must be from 0 to 1")
         if self.first == self.second:
-            raise UserError(f"backbone: 'first' and 'second' are both '{self.first}': a run merged with itself is itself")
+            raise UserError(
+                f"backbone: 'first' and 'second' are both '{self.first}', which merged with itself is itself"
+            )
 
     @property
     def parts(self) -> tuple[TrainedBackbone, TrainedBackbone]:

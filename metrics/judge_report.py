@@ -13,7 +13,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from metrics.capability_report import coefficients
+import torch
+
+from metrics.agreement import (
+    JudgeCorrelation,
+    PairwiseAccuracy,
+    PositionConsistency,
+    ScoreAccuracy,
+    krippendorff_alpha,
+    merge_orders,
+)
 from metrics.report_files import write_lines, write_text
 from metrics.tables import number, section
 from text.judgments import Judgment
@@ -50,7 +59,8 @@ class JudgeReport:
 def judge_report(judged: Sequence[Judged]) -> JudgeReport:
     """``direct/...`` and ``pairwise/...`` over all records, and ``direct/<group>/...`` over the parts of each group.
 
-    Accuracies are shares of pairs whose true winner is not a tie; a tie that a judge names is wrong there.
+    What the measures are is told in metrics/agreement. Of pairs in both orders ``acc_mean`` is the mean accuracy of the
+    orders, and ``acc_no_tie``, ``acc_half`` and ``acc_with_tie`` are of one verdict made of both.
     """
     report = JudgeReport()
     groups = sorted({one.group for one in judged if one.group is not None})
@@ -64,76 +74,64 @@ def judge_report(judged: Sequence[Judged]) -> JudgeReport:
     return report
 
 
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values) if values else math.nan
-
-
-def _failures(judged: Sequence[Judged]) -> dict[str, float]:
+def _failure_rate(judged: Sequence[Judged]) -> float:
+    """The share of verdicts that could not be read, those included that the judge was made to name after all."""
     lines = [line for one in judged for line in one.lines]
-    return {"parse_failure_rate": _mean([not line["parsed"] for line in lines]), "n": float(len(judged))}
+    return sum(not line["parsed"] for line in lines) / len(lines)
 
 
 def _direct(judged: Sequence[Judged]) -> dict[str, float]:
     """Correlations of the mean over runs with that of the reference, and what else scores tell."""
-    given = {one.name: [line["score"] for line in one.lines if line["score"] is not None] for one in judged}
-    scores = [score for of_record in given.values() for score in of_record]
-    found = _failures(judged) | {"mean_score": _mean(scores)}
-    both = [(one, given[one.name]) for one in judged if given[one.name] and one.record.mean_score is not None]
-    if not both:
-        return found
-    gold = [float(one.record.mean_score or 0) for one, _ in both]
-    said = [_mean(of_record) for _, of_record in both]
-    exact = [round(of_record[0]) == (one.record.score or one.record.scores[0]) for one, of_record in both]  # type: ignore[index]
-    return found | {
-        **{name: value for name, value in coefficients(said, gold).items() if name != "n"},
-        "accuracy": _mean(exact),
-        "mae": _mean([abs(mine - theirs) for mine, theirs in zip(said, gold, strict=True)]),
-    }
+    runs = [[line["score"] for line in one.lines] for one in judged]
+    scores = [score for of_record in runs for score in of_record if score is not None]
+    found = {"mean_score": sum(scores) / len(scores) if scores else math.nan}
+    if len(runs[0]) > 1:
+        found["alpha"] = float(krippendorff_alpha(torch.tensor(_filled(runs)).T))
+    gold = [one.record.mean_score for one in judged]
+    if any(score is not None for score in gold):
+        correlation, accuracy = JudgeCorrelation(), ScoreAccuracy()
+        correlation.update(runs, gold)
+        first = [None if of_record[0] is None else round(of_record[0]) for of_record in runs]
+        accuracy.update(first, [one.record.scores[0] if one.record.scores else one.record.score for one in judged])
+        agreement = correlation.compute()
+        found |= {name: agreement[name] for name in ("pearson", "spearman", "kendall", "n_excluded")}
+        found |= {name: accuracy.compute()[name] for name in ("accuracy", "mae")}
+    return found | {"parse_failure_rate": _failure_rate(judged), "n": float(len(judged))}
+
+
+def _filled(runs: Sequence[Sequence[float | None]]) -> list[list[float]]:
+    return [[math.nan if score is None else score for score in of_record] for of_record in runs]
 
 
 def _pairwise(judged: Sequence[Judged]) -> dict[str, float]:
     """Accuracies over pairs, and how far they hang on the order in which responses are shown."""
-    found = _failures(judged)
-    orders = {one.name: _by_order(one) for one in judged}
-    first = [_is_first(line) for one in judged for line in one.lines if line["preference"] in ("A", "B")]
-    found["first_bias"] = _mean(first) - 0.5
-    both = [orders[one.name] for one in judged if len(orders[one.name]) == 2]
-    if both:
-        found["consistency"] = _mean([None not in pair and pair[0] == pair[1] for pair in both])
-    decided = [one for one in judged if one.record.winner in ("A", "B")]
-    if decided:
-        right = [[said == one.record.winner for said in orders[one.name]] for one in decided]
-        found["acc_no_tie"] = _mean([_mean(pair) for pair in right])
-        if both:
-            found["acc_both"] = _mean([all(pair) for pair in right])
-    if any(one.record.winner == "tie" for one in judged):
-        found["acc_with_tie"] = _mean([_merged(orders[one.name]) == one.record.winner for one in judged])
-    return found
+    gold = [one.record.winner for one in judged]
+    orders = [[_said(one, swapped) for one in judged] for swapped in (False, True)]
+    found: dict[str, float] = {}
+    verdicts: Any = orders[0]
+    if any(line["swapped"] for one in judged for line in one.lines):
+        position = PositionConsistency()
+        position.update(*orders, gold)
+        both = position.compute()
+        found = {name: both[name] for name in ("acc_mean", "acc_both", "consistency", "first_bias")}
+        verdicts = merge_orders(*orders)
+    accuracy = PairwiseAccuracy()
+    accuracy.update(gold, verdicts)
+    measured = accuracy.compute()
+    found |= {name: measured[name] for name in ("acc_no_tie", "acc_half", "acc_with_tie")}
+    if all(winner is None for winner in gold):
+        found = {name: value for name, value in found.items() if not name.startswith("acc")}
+    return found | {"parse_failure_rate": _failure_rate(judged), "n": float(len(judged))}
 
 
-def _by_order(one: Judged) -> list[str | None]:
-    """The preference in each order that was shown: what most runs said, a tie where they are even."""
-    found: list[str | None] = []
-    for swapped in (False, True):
-        said = Counter(line["preference"] for line in one.lines if line["swapped"] == swapped)
-        if said:
-            del said[None]
-            best = max(said.values(), default=0)
-            winners = [name for name, count in said.items() if count == best]
-            found.append(None if not winners else winners[0] if len(winners) == 1 else "tie")
-    return found
-
-
-def _merged(orders: Sequence[str | None]) -> str | None:
-    """One verdict of both orders: where they disagree it is a tie."""
-    if None in orders:
+def _said(one: Judged, swapped: bool) -> str | None:
+    """The preference in one order: what most runs said, a tie where they are even, None where none was read."""
+    said = Counter(line["preference"] for line in one.lines if line["swapped"] == swapped)
+    del said[None]
+    winners = [name for name, count in said.items() if count == max(said.values())]
+    if not winners:
         return None
-    return orders[0] if len(set(orders)) == 1 else "tie"
-
-
-def _is_first(line: Line) -> bool:
-    """Whether the response that was shown first was preferred."""
-    return (line["preference"] == "A") != line["swapped"]
+    return winners[0] if len(winners) == 1 else "tie"
 
 
 def report_text(report: JudgeReport) -> str:

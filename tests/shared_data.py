@@ -24,3 +24,10 @@ def evaluator_records(name: str) -> list[dict[str, Any]]:
     if not (path := SHARED / "evaluator" / f"{name}.jsonl").is_file():
         pytest.skip("needs the judgments in ../shared/data/evaluator")
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def judgments_file(name: str) -> str:
+    """A file of published judgements."""
+    if not (path := BIGGEN.parent / "evaluator" / name).is_file():
+        pytest.skip(f"needs {name} in ../shared/data/evaluator")
+    return str(path)
