@@ -1,38 +1,45 @@
 """Generation that computes every prefix once: its keys and values are kept, repeated over draws, and cut for steps.
 
-The samples are those of `lm.generation.PlainEngine`. This file knows batches and caches. It does not know how a token
-is chosen, nor where a continuation ends (lm/generation.py).
+The samples are those of `lm.generation.PlainEngine`. This file knows draws, and which of them are written at a time. It
+does not know how a token is chosen, where a continuation ends (lm/generation.py), nor how keys and values are kept
+(lm/rolling_cache.py).
 
-Legend: B rows, W width of a padded prefix.
+Legend: B rows, W columns of a batch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from transformers import DynamicCache, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase, StoppingCriteria
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from lm.generation import Decoding, Draw, Engine, PlainEngine, Sample, left_padded
+from lm.rolling_cache import KeysValues, RollingCache, rows_of
 from lm.stopping import Ends
 from text.errors import UserError
 
 FEW = 4  # rows that end are carried along until there are so many: to leave them behind costs a forward's worth
+REFILL = 8  # while draws wait, one of so many rows may have ended before others take their place
+ROOM = 64  # columns of the cache beyond what rows can fill: the more, the seldomer it is moved
 
 
 class CacheEngine(Engine):
-    """Batches of rows of like length whose prefixes are computed once.
+    """A batch whose rows are replaced as they end, and whose prefixes are computed once.
 
     The draws of a prefix share its computation, and a prefix that begins another one (the steps of a solution) is part
-    of that one's; only what does not fit into one batch is computed once per batch. Rows that ended leave a batch.
+    of that one's. The longest come first.
 
     Args:
         model: see Engine. Every layer keeps keys and values of its tokens: a recurrent one cannot be cut.
         tokenizer: see Engine.
-        max_batch_tokens: see Engine.
+        max_batch_tokens: see Engine; prefixes that are computed ahead take a quarter more.
     """
 
     def __init__(self, model: Any, tokenizer: PreTrainedTokenizerBase, max_batch_tokens: int = 16384):
@@ -45,62 +52,149 @@ class CacheEngine(Engine):
                 "(engine: plain)"
             )
 
-    def _batches(self, draws: list[Draw], decoding: Decoding) -> list[list[int]]:
-        """Numbers of draws by batch, the longest first; those that share a computation stay together if they fit."""
-        roots, root_of = nested([draw.prefix for draw in draws])
-        groups: list[list[int]] = [[] for _ in roots]
-        for number, root in enumerate(root_of):
-            groups[root].append(number)
-        batches: list[list[int]] = []
-        rows = 0  # that fit into the last batch
-        for root in sorted(range(len(roots)), key=lambda root: -len(roots[root])):
-            fit = max(1, self.max_batch_tokens // (len(roots[root]) + decoding.max_new_tokens))
-            for start in range(0, len(groups[root]), fit):
-                part = groups[root][start : start + fit]
-                if not batches or len(batches[-1]) + len(part) > rows:
-                    batches.append([])
-                    rows = fit
-                batches[-1] += part
-        return batches
-
-    def _continue(self, draws: list[Draw], decoding: Decoding) -> list[Sample]:
-        """One batch through the model, piece by piece: after each, rows that ended are left behind."""
-        ids, mask = left_padded([draw.prefix for draw in draws], self.causal.device)
-        cache, width = self._prefilled(draws, ids.shape[1]), ids.shape[1]
-        samples: dict[int, Sample] = {}
-        still = list(range(len(draws)))
-        while still:
-            rows, ends = self._write(
-                [draws[row] for row in still], decoding, ids, mask, width, _many_ended, past_key_values=cache
+    def _run(self, draws: list[Draw], decoding: Decoding) -> Iterator[tuple[int, Sample]]:
+        """The rows of a batch, which others replace as they end; see Engine."""
+        if not draws:
+            return
+        prefixes = _Prefixes(self.causal, [draw.prefix for draw in draws], self.max_batch_tokens // 4)
+        waiting = deque(prefixes.order)
+        columns = prefixes.longest + decoding.max_new_tokens
+        rows = _Rows(min(len(draws), max(1, self.max_batch_tokens // columns)), columns + ROOM, self.causal.device)
+        while waiting or rows.live:
+            taken = [waiting.popleft() for _ in range(min(len(waiting), len(rows.free)))]
+            rows.fill([(number, draws[number].prefix, prefixes.take(number)) for number in taken])
+            enough = max(1, len(rows.numbers) // REFILL) if waiting else max(FEW, len(rows.numbers) // 2)
+            written, ends = self._write(
+                [draws[number] for number in rows.live],
+                decoding,
+                rows.ids,
+                rows.mask,
+                rows.width,
+                rows.cache.room,
+                partial(_many_ended, enough),
+                past_key_values=rows.cache,
             )
-            found = zip(still, self._samples(rows, ends), ends.done.tolist(), strict=True)
-            samples |= {row: sample for row, sample, done in found if done}
-            kept = (~ends.done).nonzero().flatten()
-            still = [still[place] for place in kept.tolist()]
-            mask = torch.nn.functional.pad(mask, (0, rows.shape[1] - mask.shape[1]), value=1)[kept]
-            ids = rows[kept]
-            cache.batch_select_indices(kept)
-        return [samples[row] for row in range(len(draws))]
+            samples = self._samples(written, ends)
+            yield from rows.take(written, samples, ends.done.tolist())
 
-    def _prefilled(self, draws: Sequence[Draw], width: int) -> DynamicCache:
-        """The cache of all tokens but the last of each draw's prefix, padded on the left to W - 1."""
-        cache = DynamicCache()  # keeps what is beyond a sliding window too: shorter prefixes may need it
-        if width == 1:
-            return cache
-        roots, root_of = nested([draw.prefix for draw in draws])
+
+class _Rows:
+    """The rows that are written at the moment.
+
+    Args:
+        slots: the most rows B.
+        columns: of the cache.
+        device: of the model.
+
+    Attributes:
+        numbers: of the draws that are in the slots; None where one has ended.
+        ids: padding, prefixes and what was written, [B, W].
+        mask: 0 where `ids` are padding, like `ids`.
+        width: columns of each row before its continuation [B].
+        cache: of all columns but the last.
+    """
+
+    def __init__(self, slots: int, columns: int, device: torch.device):
+        self.numbers: list[int | None] = [None] * slots
+        self.ids = self.mask = torch.zeros(slots, 1, dtype=torch.long, device=device)
+        self.width = torch.zeros(slots, dtype=torch.long, device=device)
+        self.cache = RollingCache(slots, columns)
+
+    @property
+    def live(self) -> list[int]:
+        """Numbers of the draws whose rows go on."""
+        return [number for number in self.numbers if number is not None]
+
+    @property
+    def free(self) -> list[int]:
+        """Slots whose rows have ended."""
+        return [slot for slot, number in enumerate(self.numbers) if number is None]
+
+    def fill(self, taken: Sequence[tuple[int, Sequence[int], KeysValues]]) -> None:
+        """Put draws with their prefixes, and what was computed of these, into free slots.
+
+        Slots that stay free are left behind, and so are columns that are padding in all rows.
+        """
+        slots = self.free[: len(taken)]
+        kept = [slot for slot, number in enumerate(self.numbers) if number is not None]
+        lengths = [len(prefix) for _, prefix, _ in taken]
+        columns = max([*lengths, *self.mask[kept].sum(dim=1).tolist()])
+        self._cut(columns)
+        self.cache.begin(columns - 1, taken[0][2] if taken else [])
+        if taken:
+            ids, mask = left_padded([prefix for _, prefix, _ in taken], self.ids.device)
+            self.ids[slots], self.mask[slots] = _fitted(ids, columns), _fitted(mask, columns, 0)
+            self.width[slots] = columns
+        for slot, (number, prefix, computed) in zip(slots, taken, strict=True):
+            self.numbers[slot] = number
+            self.cache.place(slot, computed, len(prefix) - 1)
+        if self.free:
+            self._keep(sorted(kept + slots))
+        if self.cache.room < ROOM:
+            self.cache.make_room()
+
+    def take(self, written: Tensor, samples: Sequence[Sample], done: Sequence[bool]) -> Iterator[tuple[int, Sample]]:
+        """What was written of the rows; those that are done come out with their number, and free their slots."""
+        self.mask = F.pad(self.mask, (0, written.shape[1] - self.mask.shape[1]), value=1)
+        self.ids = written
+        for slot, (sample, ended) in enumerate(zip(samples, done, strict=True)):
+            if ended:
+                number, self.numbers[slot] = self.numbers[slot], None
+                assert number is not None
+                yield number, sample
+
+    def _cut(self, columns: int) -> None:
+        """Leave so many columns on the right."""
+        self.width += columns - self.ids.shape[1]
+        self.ids, self.mask = _fitted(self.ids, columns), _fitted(self.mask, columns, 0)
+
+    def _keep(self, slots: list[int]) -> None:
+        """Leave other slots behind."""
+        self.numbers = [self.numbers[slot] for slot in slots]
+        self.ids, self.mask, self.width = self.ids[slots], self.mask[slots], self.width[slots]
+        self.cache.keep(torch.tensor(slots, device=self.ids.device))
+
+
+class _Prefixes:
+    """What is computed of prefixes: some at a time, in order, each once; let go when it was taken for the last time.
+
+    Args:
+        causal: the model.
+        prefixes: of the draws.
+        tokens: that are computed at a time.
+
+    Attributes:
+        order: numbers of the draws, those with the longest prefixes first, those that share a computation together.
+    """
+
+    def __init__(self, causal: PreTrainedModel, prefixes: Sequence[Sequence[int]], tokens: int):
+        self.causal, self.tokens = causal, tokens
+        self.roots, self.root_of = nested(prefixes)
+        ranks = sorted(range(len(self.roots)), key=lambda root: -len(self.roots[root]))
+        place = {root: place for place, root in enumerate(ranks)}
+        self.order = sorted(range(len(prefixes)), key=lambda number: place[self.root_of[number]])
+        self.longest = len(self.roots[ranks[0]])
+        self._left, self._uses = deque(ranks), Counter(self.root_of)
+        self._computed: dict[int, KeysValues] = {}
+
+    def take(self, number: int) -> KeysValues:
+        """The keys and values of a draw's prefix, and of what else comes after it."""
+        root = self.root_of[number]
+        if root not in self._computed:
+            self._compute()
+        self._uses[root] -= 1
+        return self._computed[root] if self._uses[root] else self._computed.pop(root)
+
+    def _compute(self) -> None:
+        fit = max(1, self.tokens // len(self.roots[self._left[0]]))
+        ranks = [self._left.popleft() for _ in range(min(fit, len(self._left)))]
+        roots = [self.roots[root] for root in ranks]
         ids, mask = left_padded(roots, self.causal.device)
-        self.causal.generate(
-            ids,
-            attention_mask=mask,
-            past_key_values=cache,
-            generation_config=GenerationConfig(max_new_tokens=1, do_sample=False, use_cache=True),
-        )
-        cache.crop(-1)  # the last token is the first that `generate` computes
-        cache.batch_select_indices(torch.tensor(root_of, device=ids.device))
-        longer = [len(roots[root]) - len(draw.prefix) for root, draw in zip(root_of, draws, strict=True)]
-        if any(longer):
-            _shift_right(cache, torch.tensor(longer, device=ids.device))
-        return cache
+        cache = DynamicCache()  # keeps what is beyond a sliding window too: shorter prefixes may need it
+        if ids.shape[1] > 1:
+            settings = GenerationConfig(max_new_tokens=1, do_sample=False, use_cache=True)
+            self.causal.generate(ids, attention_mask=mask, past_key_values=cache, generation_config=settings)
+        self._computed |= zip(ranks, rows_of(cache, [len(root) for root in roots]), strict=True)
 
 
 EngineName = Literal["auto", "plain", "cache"]
@@ -136,18 +230,6 @@ def nested(prefixes: Sequence[Sequence[int]]) -> tuple[list[tuple[int, ...]], li
     return roots, [number_of[tuple(prefix)] for prefix in prefixes]
 
 
-def _shift_right(cache: DynamicCache, by: Tensor) -> None:
-    """Cuts so many tokens [B] off the end of each row; padding comes in from the left, and nobody sees it.
-
-    Keys carry the position of their token, so that the place where they are kept does not matter.
-    """
-    columns = (torch.arange(cache.get_seq_length(), device=by.device) - by[:, None]).clamp(min=0)
-    for layer in cache.layers:
-        for name in ("keys", "values"):
-            kept = getattr(layer, name)
-            setattr(layer, name, kept.take_along_dim(columns[:, None, :, None], dim=2))
-
-
 def _keeps_all_tokens(causal: PreTrainedModel) -> bool:
     """Whether the model works with a `DynamicCache` of nothing but keys and values."""
     if causal._is_stateful or not causal._supports_default_dynamic_cache():
@@ -156,16 +238,24 @@ def _keeps_all_tokens(causal: PreTrainedModel) -> bool:
     return kinds <= {DynamicLayer, DynamicSlidingWindowLayer}
 
 
-def _many_ended(ends: Ends) -> list[StoppingCriteria]:
-    return [_ManyEnded(ends)]
+def _fitted(columns: Tensor, width: int, padding: int | None = None) -> Tensor:
+    """The last columns [B, W]; where there are not so many, with padding on the left: by default the first again."""
+    columns = columns[:, -width:]
+    missing = (len(columns), width - columns.shape[1])
+    left = columns[:, :1].expand(missing) if padding is None else columns.new_full(missing, padding)
+    return torch.cat([left, columns], dim=1)
+
+
+def _many_ended(enough: int, ends: Ends) -> list[StoppingCriteria]:
+    return [_ManyEnded(enough, ends)]
 
 
 class _ManyEnded(StoppingCriteria):
-    """Stops a batch once half of its rows have ended, to go on without them; called after `ends`."""
+    """Stops a batch once so many of its rows have ended, to go on without them; called after `ends`."""
 
-    def __init__(self, ends: Ends):
-        self.ends = ends
+    def __init__(self, enough: int, ends: Ends):
+        self.enough, self.ends = enough, ends
 
     def __call__(self, input_ids: Tensor, scores: Tensor | None, **kwargs: object) -> Tensor:
         done = self.ends.done
-        return torch.full_like(done, bool(done.sum() >= max(FEW, len(done) / 2)))
+        return torch.full_like(done, bool(done.sum() >= self.enough))

@@ -3,7 +3,7 @@
 Greedy decoding is transformers' own, token for token; sampling draws the token at (seed, draw, position) from that key
 alone (lm/sampling.py). This file knows models and tokens. It does not know how a prompt became tokens (lm/chat.py).
 
-Legend: B rows, W width of a padded prefix.
+Legend: B rows, W width of a padded prefix, S of what is written of its continuation.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -123,8 +124,7 @@ class Engine(ABC):
         self.sharded = isinstance(model, FSDPModule) and dist.get_world_size() > 1
         self.context = getattr(self.causal.config.get_text_config(), "max_position_embeddings", None) or math.inf
         self.end_ids = end_tokens(self.causal, tokenizer)
-        self.samples = self.tokens = 0
-        self.began = self.told = time.monotonic()
+        self.told = time.monotonic()
 
     def generate(
         self, prefixes: Sequence[Sequence[int]], k: int, decoding: Decoding, seeds: Sequence[int]
@@ -151,22 +151,17 @@ class Engine(ABC):
         different = k if decoding.temperature > 0 else 1
         draws = [Draw(p, s, j) for p, s in zip(prefixes, seeds, strict=True) for j in range(different)]
         found: dict[int, Sample] = {}
+        tokens, began = 0, time.monotonic()
         with evaluating(self.model), self._own_defaults():
-            for batch in self._batches(draws, decoding):
-                samples = self._continue([draws[number] for number in batch] or [Draw([0], 0, 0)], decoding)
-                self.samples += len(batch)
-                self.tokens += sum(len(sample.tokens) for sample in samples[: len(batch)])
-                found |= zip(batch, samples, strict=False)
-                self._tell()
+            for number, sample in self._run(draws, decoding):
+                found[number] = sample
+                tokens += len(sample.tokens)
+                self._tell(len(found), len(draws), tokens, began)
         return [found[row * different + draw % different] for row in range(len(prefixes)) for draw in range(k)]
 
     @abstractmethod
-    def _batches(self, draws: list[Draw], decoding: Decoding) -> list[list[int]]:
-        """Numbers of draws by batch."""
-
-    @abstractmethod
-    def _continue(self, draws: list[Draw], decoding: Decoding) -> list[Sample]:
-        """One batch through the model."""
+    def _run(self, draws: list[Draw], decoding: Decoding) -> Iterator[tuple[int, Sample]]:
+        """The sample of each draw, with the draw's number, in the order in which they come to their end."""
 
     def _write(
         self,
@@ -174,7 +169,8 @@ class Engine(ABC):
         decoding: Decoding,
         ids: Tensor,
         mask: Tensor,
-        width: int,
+        width: Tensor,
+        most: float = math.inf,
         also: Callable[[Ends], list[StoppingCriteria]] = lambda ends: [],
         **options: Any,
     ) -> tuple[Tensor, Ends]:
@@ -183,29 +179,30 @@ class Engine(ABC):
         Args:
             draws: whose rows these are, B of them.
             decoding: how tokens are chosen.
-            ids: padded prefixes, W wide, and what was written of the rows so far [B, W + written].
+            ids: padded prefixes, and what was written of the rows so far [B, W + S].
             mask: 0 where `ids` are padding, like `ids`.
-            width: W.
+            width: of each row's padded prefix [B], int64.
+            most: tokens that are written at most.
             also: what may stop all rows beside their ends, by the ends.
             options: more arguments of ``generate``.
 
         Returns: `ids` with what was written, and where rows ended.
         """
-        room = torch.tensor([min(decoding.max_new_tokens, self.context - len(draw.prefix)) for draw in draws])
-        ends = Ends(width, room.to(ids.device), self.end_ids, StopStrings(self.tokenizer, decoding.stop))
+        left = [min(decoding.max_new_tokens, self.context - len(draw.prefix)) for draw in draws]
+        room = torch.tensor(left, device=ids.device)
+        chosen = decoding.temperature, decoding.top_p, decoding.top_k
+        ends = Ends(width, room, self.end_ids, StopStrings(self.tokenizer, decoding.stop))
         keys = row_keys([draw.seed for draw in draws], [draw.number for draw in draws], ids.device)
         rows = self.causal.generate(
             ids,
             attention_mask=mask,
             generation_config=GenerationConfig(
-                max_new_tokens=int(room.max()) + width - ids.shape[1],
+                max_new_tokens=min(int((room + width).max()) - ids.shape[1], most),
                 do_sample=False,  # the noise is among the scores
                 use_cache=True,
                 repetition_penalty=decoding.repetition_penalty,
             ),
-            logits_processor=LogitsProcessorList(
-                [_FirstScores(width), *samplers(decoding.temperature, decoding.top_p, decoding.top_k, keys, width)]
-            ),
+            logits_processor=LogitsProcessorList([_FirstScores(ids.shape[1]), *samplers(*chosen, keys, width)]),
             stopping_criteria=StoppingCriteriaList([ends, *also(ends)]),
             **options,
         )
@@ -213,11 +210,9 @@ class Engine(ABC):
 
     def _samples(self, rows: Tensor, ends: Ends) -> list[Sample]:
         """What `_write` wrote, row by row."""
-        written = rows[:, ends.width :].tolist()
-        return [
-            Sample(tuple(tokens[:length]), ends.stop.text(tokens[:length]), finished)
-            for tokens, length, finished in zip(written, ends.lengths.tolist(), ends.finished.tolist(), strict=True)
-        ]
+        found = zip(rows.tolist(), ends.width.tolist(), ends.lengths.tolist(), ends.finished.tolist(), strict=True)
+        written = ((row[width : width + length], finished) for row, width, length, finished in found)
+        return [Sample(tuple(tokens), ends.stop.text(tokens), finished) for tokens, finished in written]
 
     @contextmanager
     def _own_defaults(self) -> Iterator[None]:
@@ -229,13 +224,15 @@ class Engine(ABC):
         finally:
             self.causal.generation_config = published
 
-    def _tell(self) -> None:
-        """A line about long work, from the first rank."""
+    def _tell(self, done: int, draws: int, tokens: int, began: float) -> None:
+        """A line about long work, from the first rank: what there is of the draws of this call, and when it will be."""
         now = time.monotonic()
         if now - self.told < TELL_EVERY or (dist.is_initialized() and dist.get_rank() > 0):
             return
         self.told = now
-        print(f"generated {self.samples} samples, {self.tokens / (now - self.began):.0f} tokens/s", flush=True)
+        spent = now - began
+        left = timedelta(seconds=round(spent * (draws - done) / done))
+        print(f"generated {done} of {draws} samples, {tokens / spent:.0f} tokens/s, {left} left", flush=True)
 
 
 class PlainEngine(Engine):
@@ -255,6 +252,12 @@ class PlainEngine(Engine):
         if self.sharded and is_adapted(model):
             raise UserError("a sharded model with adapters cannot generate: use --trainer.strategy ddp")
 
+    def _run(self, draws: list[Draw], decoding: Decoding) -> Iterator[tuple[int, Sample]]:
+        """Batch by batch; an empty one has one row, that nobody asked for."""
+        for batch in self._batches(draws, decoding):
+            of_batch = [draws[number] for number in batch] or [Draw([0], 0, 0)]
+            yield from zip(batch, self._continue(of_batch, decoding), strict=False)
+
     def _batches(self, draws: list[Draw], decoding: Decoding) -> list[list[int]]:
         """Numbers of draws by batch, the longest first; sharded ranks get equally many, the last ones empty."""
         lengths = np.array([len(draw.prefix) + decoding.max_new_tokens for draw in draws])
@@ -268,14 +271,15 @@ class PlainEngine(Engine):
     def _continue(self, draws: list[Draw], decoding: Decoding) -> list[Sample]:
         """One batch through the model."""
         ids, mask = left_padded([draw.prefix for draw in draws], self.causal.device)
-        rows, ends = self._write(draws, decoding, ids, mask, ids.shape[1], synced_gpus=self.sharded)
+        width = torch.full((len(draws),), ids.shape[1], device=ids.device)
+        rows, ends = self._write(draws, decoding, ids, mask, width, synced_gpus=self.sharded)
         return self._samples(rows, ends)
 
 
 def left_padded(prefixes: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
-    """Ids and mask [B, W], W of the longest; which id pads does not matter, since nobody sees it."""
+    """Ids and mask [B, W], W of the longest; rows are padded with what they begin with, which no penalty can tell."""
     width = max(map(len, prefixes))
-    ids = torch.tensor([[0] * (width - len(prefix)) + list(prefix) for prefix in prefixes])
+    ids = torch.tensor([[prefix[0]] * (width - len(prefix)) + list(prefix) for prefix in prefixes])
     mask = torch.tensor([[0] * (width - len(prefix)) + [1] * len(prefix) for prefix in prefixes])
     return ids.to(device), mask.to(device)
 

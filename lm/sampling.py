@@ -4,7 +4,7 @@ A token is the argmax of its score plus Gumbel noise, which has exactly the dist
 the noise of every vocabulary entry comes from a counter-based generator, so that there is no state that batches,
 orders or ranks could share. This file knows scores and seeds. It does not know models.
 
-Legend: B rows, V vocabulary, W width of a padded prefix.
+Legend: B rows, V vocabulary.
 """
 
 from __future__ import annotations
@@ -63,15 +63,15 @@ def _signed(number: int) -> int:
     return (number + 2**63) % 2**64 - 2**63
 
 
-def gumbel_noise(keys: Tensor, position: int, size: int) -> Tensor:
+def gumbel_noise(keys: Tensor, position: Tensor | int, size: int) -> Tensor:
     """Standard Gumbel variables [B, V], float32: a pure function of a row's key, the position and the place in V.
 
     Args:
         keys: of `row_keys`, [B].
-        position: of the token in its continuation, from 0.
+        position: of the token in its continuation, from 0; one for all rows, or [B].
         size: V.
     """
-    at_position = mix(keys + _signed((position + 1) * STEP))
+    at_position = mix(keys + (torch.as_tensor(position, device=keys.device) + 1) * STEP)
     counters = torch.arange(1, size + 1, device=keys.device) * STEP
     uniform = (_shift(mix(at_position[:, None] + counters), 1).float() + 0.5) * 2.0**-63
     # Near 0, which is where the largest noise comes from, floats are dense; at 1 the logarithm must stay finite.
@@ -83,10 +83,10 @@ class GumbelNoise(LogitsProcessor):
 
     Args:
         keys: of `row_keys`, [B].
-        width: W, tokens before the first that is drawn.
+        width: tokens, padding included, before the first that is drawn; one number for all rows, or [B].
     """
 
-    def __init__(self, keys: Tensor, width: int):
+    def __init__(self, keys: Tensor, width: Tensor | int):
         self.keys, self.width = keys, width
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
@@ -94,7 +94,9 @@ class GumbelNoise(LogitsProcessor):
         return scores + gumbel_noise(self.keys, input_ids.shape[1] - self.width, scores.shape[1])
 
 
-def samplers(temperature: float, top_p: float, top_k: int | None, keys: Tensor, width: int) -> LogitsProcessorList:
+def samplers(
+    temperature: float, top_p: float, top_k: int | None, keys: Tensor, width: Tensor | int
+) -> LogitsProcessorList:
     """What turns scores into a draw, in the order of transformers; nothing at temperature 0.
 
     Args:
@@ -102,7 +104,7 @@ def samplers(temperature: float, top_p: float, top_k: int | None, keys: Tensor, 
         top_p: smallest probability mass that stays possible.
         top_k: how many tokens stay possible; None is all.
         keys: of `row_keys`, [B].
-        width: W.
+        width: see GumbelNoise.
     """
     if temperature == 0:
         return LogitsProcessorList()

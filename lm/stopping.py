@@ -3,7 +3,7 @@
 Rows of a batch end one by one and are remembered where they did; what a batch goes on to write behind an end is never
 looked at. This file knows tokens. It does not know how they are chosen (lm/sampling.py).
 
-Legend: B rows, W width of a padded prefix.
+Legend: B rows.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Ends(StoppingCriteria):
     """Ends each row on its own and remembers how.
 
     Args:
-        width: W.
+        width: tokens of each row, padding included, before its continuation [B], int64.
         room: most tokens of each continuation [B], int64.
         end_ids: tokens that end one.
         stop: stop strings.
@@ -61,7 +61,7 @@ class Ends(StoppingCriteria):
         finished: whether it came to an end, other than by its room [B].
     """
 
-    def __init__(self, width: int, room: Tensor, end_ids: Collection[int], stop: StopStrings):
+    def __init__(self, width: Tensor, room: Tensor, end_ids: Collection[int], stop: StopStrings):
         self.width, self.room, self.stop = width, room, stop
         self.end_ids = torch.tensor(sorted(end_ids), device=room.device, dtype=torch.long)
         self.lengths = room.clone()
@@ -82,7 +82,8 @@ class Ends(StoppingCriteria):
     def _stopped(self, input_ids: Tensor) -> Tensor:
         stopped = torch.zeros_like(self.done)
         if self.stop.strings:
-            tails = input_ids[:, self.width :][:, -self.stop.window :].tolist()
+            tails, length = input_ids[:, -self.stop.window :].tolist(), input_ids.shape[1]
+            written = (length - self.width).tolist()
             open_rows = (~self.done).nonzero().flatten().tolist()
-            stopped[[row for row in open_rows if self.stop.end(tails[row])]] = True
+            stopped[[row for row in open_rows if self.stop.end(tails[row][-written[row] :])]] = True
         return stopped

@@ -92,6 +92,18 @@ def test_rows_that_end_leave_the_others_alone():
     assert rows[-1] <= 8
 
 
+def test_rows_that_end_are_replaced():
+    decoding = Decoding(max_new_tokens=30, temperature=1.0, stop=("a", "e", "th"))
+    arguments = PREFIXES, 16, decoding, SEEDS
+    expected = plain(MODELS["llama"], *arguments)
+    call = engine(MODELS["llama"], max_batch_tokens=16 * 50)
+    assert call.generate(*arguments) == expected
+    seen = [rows for rows, columns in widths(MODELS["llama"], lambda: call.generate(*arguments)) if columns == 1]
+    assert max(seen) < len(expected) / 4
+    written = sum(len(sample.tokens) + 1 for sample in expected)
+    assert sum(seen) < 1.35 * written  # hardly a row is carried along after its end
+
+
 def test_adapters_take_part():
     built = model(lora=LoRA(r=4))
     for name, weight in built.named_parameters():
@@ -127,11 +139,13 @@ def test_a_prefix_is_computed_once_for_all_draws_and_steps():
     assert all(shape == (28, 1) for shape in seen[1:4])
 
 
-def test_draws_of_a_prefix_stay_together_if_they_fit():
-    decoding = Decoding(max_new_tokens=3, temperature=1.0)
-    call = engine(MODELS["llama"], max_batch_tokens=6 * 10)
-    seen = widths(MODELS["llama"], lambda: call.generate([[5] * 7, [6] * 7], 4, decoding, [0, 1]))
-    assert [shape for shape in seen if shape[1] > 1] == [(1, 7)] * 2
+@pytest.mark.parametrize(("budget", "batches"), [(60, [(2, 7), (1, 6)]), (24, [(1, 7), (1, 7), (1, 6)])])
+def test_a_prefix_is_computed_once_also_if_its_draws_do_not_fit_into_a_batch(budget, batches):
+    prefixes = [[5] * 6, [5] * 7, [6] * 7, [7] * 6]  # the first begins the second
+    call = engine(MODELS["llama"], max_batch_tokens=budget)
+    seen = widths(MODELS["llama"], lambda: call.generate(prefixes, 4, Decoding(3, temperature=1.0), range(4)))
+    assert [shape for shape in seen if shape[1] > 1] == batches
+    assert max(rows for rows, columns in seen if columns == 1) == budget // 10
 
 
 def test_beginnings_are_found_and_equal_ones_are_one():

@@ -1,4 +1,5 @@
 import random
+import re
 
 import pytest
 import torch
@@ -301,4 +302,7 @@ def test_refuses_what_cannot_generate():
 def test_tells_of_long_work(monkeypatch, capsys):
     monkeypatch.setattr("lm.generation.TELL_EVERY", 0.0)
     engine().generate(PREFIXES[:3], 2, SAMPLED, SEEDS[:3])
-    assert "generated 6 samples, " in capsys.readouterr().out
+    told = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r"generated 1 of 6 samples, \d+ tokens/s, \d:\d\d:\d\d left", told[0])
+    assert told[-1].startswith("generated 6 of 6 samples, ")
+    assert told[-1].endswith(" 0:00:00 left")

@@ -1,0 +1,144 @@
+"""A key-value cache whose rows come and go: it has room for what is still to come, and rows are replaced in place.
+
+transformers' own cache is copied whole for every new token. Here the rows of a batch are slots of buffers, and all rows
+end in the same column; what is before the first token of a row is padding, which a mask hides. Keys carry the position
+of their token, so that the column in which they are kept does not matter. This file knows keys and values, not tokens.
+
+Legend: B slots, H heads, D their width, C columns of the buffers.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+from torch import Tensor
+from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
+
+KeysValues = list[tuple[Tensor, Tensor] | None]  # of one row, by layer: [H, tokens, D] each; None for an unused layer
+
+
+class RollingCache(DynamicCache):
+    """The keys and values of B rows.
+
+    Args:
+        slots: B.
+        columns: C.
+    """
+
+    layers: list[_Buffers]
+
+    def __init__(self, slots: int, columns: int):
+        super().__init__()
+        self.columns = columns
+        self.layer_class_to_replicate = partial(_Buffers, slots, columns)  # for layers that see a first token
+
+    def begin(self, width: int, row: KeysValues) -> None:
+        """See nothing but the last columns, so that rows can be placed; the buffers are left as they are if they may.
+
+        Args:
+            width: how many columns; more of them than there were are padding.
+            row: some row, which tells what layers there are.
+        """
+        while width and len(self.layers) < len(row):
+            self.layers.append(self.layer_class_to_replicate())
+        for layer in self.layers:
+            layer.begin(width)
+
+    def place(self, slot: int, row: KeysValues, tokens: int) -> None:
+        """Put the first `tokens` of a row into a slot."""
+        for layer, kept in zip(self.layers, row if tokens else [], strict=False):
+            if kept is not None:
+                layer.place(slot, kept[0][:, :tokens], kept[1][:, :tokens])
+
+    @property
+    def room(self) -> int:
+        """Tokens that every row can still take."""
+        return self.columns - max((layer.end for layer in self.layers), default=0)
+
+    def make_room(self) -> None:
+        """Move the columns in use to the beginning of the buffers."""
+        for layer in self.layers:
+            layer.move(layer.end - layer.start)
+
+    def keep(self, slots: Tensor) -> None:
+        """Leave the other slots behind; those that are kept are numbered anew."""
+        for layer in self.layers:
+            layer.keep(slots)
+        self.layer_class_to_replicate = partial(_Buffers, len(slots), self.columns)
+
+
+class _Buffers(DynamicLayer):
+    """One layer; columns ``start`` up to ``end`` are in use."""
+
+    def __init__(self, slots: int, columns: int):
+        super().__init__()
+        self.slots, self.columns, self.start, self.end = slots, columns, 0, 0
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        """Makes the buffers: zeros, since padding is multiplied by nothing, and must be a number for that."""
+        self.dtype, self.device = key_states.dtype, key_states.device
+        self.buffers = [
+            states.new_zeros(self.slots, states.shape[-3], self.columns, states.shape[-1])
+            for states in (key_states, value_states)
+        ]
+        self.is_initialized = True
+        self._show()
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object) -> tuple:
+        """Takes more tokens of each row [B, H, tokens, D]; returns all keys and values that are in use."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        after = self.end + key_states.shape[2]
+        for buffer, states in zip(self.buffers, (key_states, value_states), strict=True):
+            buffer[:, :, self.end : after] = states
+        self.end = after
+        self._show()
+        return self.keys, self.values
+
+    def get_seq_length(self) -> int:
+        """Columns in use."""
+        return self.end - self.start
+
+    def begin(self, width: int) -> None:
+        """See RollingCache."""
+        if width > self.end:
+            self.move(width)
+        self.start = self.end - width
+        self._show()
+
+    def place(self, slot: int, keys: Tensor, values: Tensor) -> None:
+        """See RollingCache."""
+        if not self.is_initialized:
+            self.lazy_initialization(keys, values)
+        for buffer, states in zip(self.buffers, (keys, values), strict=True):
+            buffer[slot, :, self.end - keys.shape[1] : self.end] = states
+
+    def move(self, end: int) -> None:
+        """Put the columns in use elsewhere, up to column `end`."""
+        if self.is_initialized:
+            for buffer in self.buffers:
+                used = buffer[:, :, self.start : self.end].clone()
+                buffer[:, :, end - used.shape[2] : end] = used
+        self.start, self.end = end - self.get_seq_length(), end
+        self._show()
+
+    def keep(self, slots: Tensor) -> None:
+        """See RollingCache."""
+        self.slots = len(slots)
+        if self.is_initialized:
+            self.buffers = [buffer[slots] for buffer in self.buffers]
+            self._show()
+
+    def _show(self) -> None:
+        if self.is_initialized:
+            self.keys, self.values = (buffer[:, :, self.start : self.end] for buffer in self.buffers)
+
+
+def rows_of(cache: DynamicCache, lengths: list[int]) -> list[KeysValues]:
+    """The rows of a cache of transformers, padded on the left, each with so many tokens."""
+    layers = [(layer.keys, layer.values) if layer.is_initialized else None for layer in cache.layers]
+    return [
+        [None if layer is None else (layer[0][row, :, -n:], layer[1][row, :, -n:]) for layer in layers]
+        for row, n in enumerate(lengths)
+    ]
