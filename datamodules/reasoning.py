@@ -85,8 +85,10 @@ class Reasoning(Conversations[AnswerTable]):
     @property
     def oracle(self) -> KnowsErrors | None:
         """Who knows where solutions go wrong: the world that the questions come from, if it does."""
-        sources = (self.pool, self.sources["train"])
-        return next((source for source in sources if isinstance(source, KnowsErrors)), None)
+        for source in (self.pool, self.sources["train"]):
+            if isinstance(source, KnowsErrors):
+                return source
+        return None
 
     @property
     def _made_up(self) -> bool:

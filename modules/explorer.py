@@ -212,6 +212,6 @@ class Explorer(Rollouts):
             back = [is_nonmonotone({probe.step: probe.success for probe in e.probes}) for e in explorations]
             told["explore/nonmonotone"] = sum(back) / max(len(back), 1)
         if oracle := getattr(self.trainer.datamodule, "oracle", None):  # type: ignore[attr-defined]
-            report = pit_report([pair.prompt.strip() for pair, _ in results], explorations, oracle)
+            report = pit_report([str(pair.prompt).strip() for pair, _ in results], explorations, oracle)
             told |= {f"explore/{name}": value for name, value in report.items()}
         return told

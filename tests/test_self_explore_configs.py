@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from cli import main
+from studies.plan import read_study
 from text.reasoning_records import AnswerRecord, ExplorationRecord, MinedPair, QuestionRecord, SampleRecord
 from worlds.chain_arithmetic import ChainArithmetic
 
@@ -183,3 +184,34 @@ def test_a_question_without_an_answer_is_named(capsys):
     told = capsys.readouterr().err
     assert f"{file}:2: field 'gold': missing" in told
     assert f"{file}:3: field 'gold': 'many' cannot be read by NumberChecker" in told
+
+
+def test_the_study_compares_like_with_like():
+    """Arms of stage 5 differ in what they reject and in their rate alone; ablations, in what they are named for."""
+    study = read_study(HERE / "study.yaml")
+    assert {arm for claim in study.claims for arm in claim.statistic.arms} == set(study.arms)
+    dpo, outcome = study.stages["dpo"].set, study.stages["outcome_dpo"].set
+    assert {key for key in dpo | outcome if dpo.get(key) != outcome.get(key)} == {"data.train"}
+    for arm in [*study.arms.values(), *study.ablations.values()]:
+        assert arm.stages[-1] == "measure"
+        assert all(
+            "seed_everything" in study.stages[name].set for name in arm.stages if study.stages[name].verb == "fit"
+        )
+    usual = study.arms["self_explore"].set
+    for name, arm in study.ablations.items():
+        assert arm.stages == study.arms["self_explore"].stages
+        assert arm.set["measure"] == usual["measure"]
+        assert usual["dpo"].items() <= arm.set["dpo"].items(), name
+
+
+def test_what_the_paper_gains():
+    """Figure 3: the gains of the abstract are means over three models."""
+    found = {
+        name: numbers
+        for claim in read_study(HERE / "study.yaml").claims
+        for table in (claim.paper or {}).values()
+        for name, numbers in table.items()
+    }
+    sft, ours = found["SFT"], found["Self-Explore"]
+    assert sum(map(float.__sub__, ours, sft)) / 3 == pytest.approx(11.573, abs=5e-4)
+    assert [round(a - b, 2) for a, b in zip(ours, found["DPO"], strict=True)] == [2.2, 2.2, 3.79]
