@@ -18,11 +18,11 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from scipy import stats
 from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities.data import dim_zero_cat
 
+from metrics.agreement import kendall, pearson
 from metrics.intervals import Interval, cluster_weights, percentile_bounds
 from text.biggen import CAPABILITIES, Place, choose
 from text.errors import UserError
@@ -219,7 +219,7 @@ def correlation(one: Sequence[float], other: Sequence[float]) -> float:
     """Pearson's, NaN where one of them is constant or there are fewer than two."""
     if len(set(one)) < 2 or len(set(other)) < 2:
         return math.nan
-    return float(stats.pearsonr(one, other).statistic)
+    return float(pearson(torch.tensor(one, dtype=torch.float64), torch.tensor(other, dtype=torch.float64)))
 
 
 def rank_agreement(one: Mapping[str, float], other: Mapping[str, float]) -> float:
@@ -233,7 +233,7 @@ def rank_agreement(one: Mapping[str, float], other: Mapping[str, float]) -> floa
     given = [[scores[model] for model in models] for scores in (one, other)]
     if any(len(set(scores)) < 2 for scores in given):
         return math.nan
-    return float(stats.kendalltau(*given).statistic)
+    return float(kendall(*(torch.tensor(scores, dtype=torch.float64) for scores in given)))
 
 
 class CapabilityScore(Metric):

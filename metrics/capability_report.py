@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
-from scipy import stats
+import torch
 
+from metrics.agreement import JudgeCorrelation, krippendorff_alpha
 from metrics.capability import (
     OVERALL,
     RESAMPLES,
@@ -118,7 +119,7 @@ def capability_report(
     versus = delta(records, others, resamples=summing.resamples) if others else None
     scalars = _scalars(means) | {"length_bias": length_bias(records).get("", math.nan)}
     for one in evaluators:
-        scalars |= _of_judge(one.name, judges) if len(evaluators) > 1 else {}
+        scalars |= _self_agreement(one) | (_of_judge(one.name, judges) if len(evaluators) > 1 else {})
     for pair, found in agreement.items():
         scalars |= {f"agreement/{'~'.join(pair)}/{name}": value for name, value in found.items()}
     if versus is not None:
@@ -146,20 +147,9 @@ def _panel(
 
 def agreements(one: Sequence[Instance], other: Sequence[Instance]) -> dict[str, float]:
     """How alike two evaluators score the same answers, by coefficient; ``n`` answers have a score of both."""
-    pairs = [
-        (mine["score"], theirs["score"])
-        for mine, theirs in zip(one, other, strict=True)
-        if mine.get("score") is not None and theirs.get("score") is not None
-    ]
-    return coefficients([mine for mine, _ in pairs], [theirs for _, theirs in pairs])
-
-
-def coefficients(one: Sequence[float], other: Sequence[float]) -> dict[str, float]:
-    """Pearson, Spearman and Kendall's tau-b of two lists of scores, NaN where one is constant; and ``n``."""
-    varied = len(set(one)) > 1 and len(set(other)) > 1
-    measures = {"pearson": stats.pearsonr, "spearman": stats.spearmanr, "kendall": stats.kendalltau}
-    found = {name: float(measure(one, other).statistic) if varied else math.nan for name, measure in measures.items()}
-    return found | {"n": float(len(one))}
+    metric = JudgeCorrelation()
+    metric.update([mine.get("score") for mine in one], [theirs.get("score") for theirs in other])
+    return metric.compute()
 
 
 def _scalars(means: Mapping[str, Any]) -> dict[str, float]:
@@ -179,6 +169,16 @@ def _of_judge(name: str, judges: Mapping[str, Mapping[str, Any]]) -> dict[str, f
     others = [other["per_capability"] for who, other in judges.items() if who not in (name, PANEL)]
     ranks = [rank_agreement(means["per_capability"], theirs) for theirs in others]
     return scalars | {f"judges/{name}/capability_ranks": sum(ranks) / len(ranks)}
+
+
+def _self_agreement(evaluator: Evaluator) -> dict[str, float]:
+    """How alike an evaluator's ratings of one answer are: Krippendorff's alpha of its runs, where there are several."""
+    runs = max(map(len, evaluator.ratings), default=0)
+    if runs < 2:
+        return {}
+    table = [[math.nan if r is None else r for r in given] for given in evaluator.ratings if len(given) == runs]
+    alpha = krippendorff_alpha(torch.tensor(table, dtype=torch.float64).T, "ordinal")
+    return {f"judges/{evaluator.name}/self_alpha": float(alpha)}
 
 
 def _rows(

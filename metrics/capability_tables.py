@@ -94,8 +94,8 @@ def _judges(report: CapabilityReport) -> str:
 
 
 def _agreement(report: CapabilityReport) -> str:
-    head = ["", "answers", "Pearson", "Spearman", "Kendall tau-b"]
-    names = ("pearson", "spearman", "kendall")
+    head = ["", "answers", "Pearson", "Spearman", "Kendall tau-b", "Krippendorff alpha"]
+    names = ("pearson", "spearman", "kendall", "alpha")
     rows = [
         [" and ".join(pair), f"{found['n']:.0f}", *(number(found[name], 3) for name in names)]
         for pair, found in report.agreement.items()

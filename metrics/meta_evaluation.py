@@ -11,16 +11,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
+from metrics.agreement import JudgeCorrelation
 from metrics.capability import aggregate, rank_agreement
-from metrics.capability_report import coefficients
 from metrics.tables import number, section
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-COEFFICIENTS = ("pearson", "spearman", "kendall")
+COEFFICIENTS = ("pearson", "spearman", "kendall", "alpha")
 MEAN, POOLED = "mean", "pooled"
 
 
@@ -90,9 +88,8 @@ def meta_evaluation(ratings: Sequence[Rating], judges: Sequence[str], human: str
     agreement, dropped = {}, {}
     for judge in judges:
         counted = [one for one in ratings if judge in one.judges]
-        known = [one for one in counted if one.human is not None and one.judges[judge] is not None]
-        agreement[judge] = _agreement(known, judge)
-        dropped[judge] = len(counted) - len(known)
+        agreement[judge] = _agreement(counted, judge)
+        dropped[judge] = int(agreement[judge][POOLED]["n_excluded"])
     models, capabilities = {}, {}
     for who in (human, *judges):
         found = {
@@ -105,23 +102,18 @@ def meta_evaluation(ratings: Sequence[Rating], judges: Sequence[str], human: str
     return MetaEvaluation(agreement, dropped, models, capabilities, ranks)
 
 
-def _agreement(known: Sequence[Rating], judge: str) -> dict[str, dict[str, float]]:
-    parts = {
-        name: [one for one in known if one.capability == name]
-        for name in dict.fromkeys(one.capability for one in known)
-    }
-    found = {
-        name: coefficients([_of(one, judge) for one in part], [float(one.human or 0) for one in part])
-        for name, part in (parts | {POOLED: known}).items()
-    }
-    means = {
-        name: float(np.mean([found[part][name] for part in parts])) if parts else math.nan for name in COEFFICIENTS
-    }
-    return {name: found[name] for name in parts} | {MEAN: means, POOLED: found[POOLED]}
-
-
-def _of(one: Rating, judge: str) -> float:
-    return float(one.judges[judge] or 0)  # who has none was left out
+def _agreement(ratings: Sequence[Rating], judge: str) -> dict[str, dict[str, float]]:
+    """By capability, ``mean`` over them and ``pooled``."""
+    parts = list(dict.fromkeys(one.capability for one in ratings))
+    metric = JudgeCorrelation(parts)
+    metric.update(
+        [one.judges[judge] for one in ratings], [one.human for one in ratings], [one.capability for one in ratings]
+    )
+    found = metric.compute()
+    kept = (*COEFFICIENTS, "n", "n_excluded")
+    by_part = {part: {name: found[f"{part}/{name}"] for name in kept} for part in parts}
+    means = {name: found.get(f"{MEAN}/{name}", math.nan) for name in COEFFICIENTS}
+    return by_part | {MEAN: means, POOLED: {name: found[name] for name in kept}}
 
 
 def _record(one: Rating, who: str, human: str) -> dict[str, Any]:
@@ -153,7 +145,7 @@ def report_text(found: MetaEvaluation, notes: Sequence[str] = ()) -> str:
     others = section(
         "Other coefficients",
         "Over all answers (pooled).",
-        ["evaluator", "answers", "Spearman", "Kendall tau-b", "order of models, tau-b"],
+        ["evaluator", "answers", "Spearman", "Kendall tau-b", "Krippendorff alpha", "order of models, tau-b"],
         [_others(found, judge) for judge in judges],
     )
     head = ["model", *found.models]
@@ -172,7 +164,7 @@ def _about(found: MetaEvaluation) -> str:
 
 def _others(found: MetaEvaluation, judge: str) -> list[str]:
     pooled = found.agreement[judge][POOLED]
-    values = [number(pooled[name], 3) for name in ("spearman", "kendall")]
+    values = [number(pooled[name], 3) for name in ("spearman", "kendall", "alpha")]
     return [judge, f"{pooled['n']:.0f}", *values, number(found.ranks[judge], 3)]
 
 

@@ -7,7 +7,9 @@ import zlib
 
 import numpy as np
 import pytest
+import torch
 
+from metrics.agreement import krippendorff_alpha
 from metrics.capability import (
     CapabilityScore,
     aggregate,
@@ -235,3 +237,6 @@ def test_self_consistency_on_the_shared_half():
         found = aggregate([one | {"score": self_consistent(ratings, how)} for one, ratings in runs], "english")
         assert (found["macro"], found["micro"]) == pytest.approx((macro, micro), abs=5e-5)
         assert found["null"] == 0
+    english = [ratings for one, ratings in runs if one["capability"] != "multilingual"]
+    table = torch.tensor([[math.nan if r is None else float(r) for r in row] for row in zip(*english, strict=True)])
+    assert float(krippendorff_alpha(table, "ordinal")) == pytest.approx(0.0082, abs=5e-5)

@@ -39,6 +39,8 @@ def test_several_evaluators():
     assert found.scalars["planning"] == pytest.approx(((5 + 4.5) / 2 + (3 + 4) / 2 + 1.5) / 3)
     assert found.agreement["one", "two"]["n"] == 4
     assert found.scalars["judges/two/coverage"] == 1.0
+    assert -1 <= found.scalars["judges/two/self_alpha"] <= 1
+    assert "judges/one/self_alpha" not in found.scalars
     text = report_text(found)
     assert "by a panel of one, two" in text
     assert "| one and two | 4 |" in text
