@@ -12,6 +12,7 @@ from random import Random
 from typing import Annotated, Any, ClassVar, NamedTuple
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, create_model, model_validator
+from pydantic_core import PydanticCustomError
 
 from text.chat_records import PromptRecord
 from text.errors import UserError
@@ -131,7 +132,7 @@ class ResponseRecord(Record):
 
 def _on_scale(score: float | None) -> float | None:
     if score is not None and not 1 <= score <= 5:
-        raise ValueError(f"a score is from 1 to 5 or null, not {score:g}")
+        raise PydanticCustomError("off_scale", "a score is from 1 to 5, or null, not {score}", {"score": score})
     return score
 
 
