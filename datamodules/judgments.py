@@ -89,7 +89,8 @@ class Judgments(Conversations[AnswerTable]):
         """The question and the words of the judge."""
         record = found.record
         if isinstance(record, InstructionRecord):
-            return [Example(found.name, record.prompt, (record.output,), (True,), record.system)]
+            group = (record.model_extra or {}).get("orig_instruction")
+            return [Example(found.name, record.prompt, (record.output,), (True,), record.system, group, group)]
         if (verdict := record.verdict) is None:
             return "ties" if record.winner == "tie" else "judgements without a verdict"
         if record.feedback is None and self.require_feedback:

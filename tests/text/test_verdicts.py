@@ -98,3 +98,55 @@ def test_never_a_number_beyond_the_scale_nor_one_that_nobody_gave(text, highest)
 def test_a_verdict_as_it_was_asked_for_is_always_read(feedback, score):
     """Whatever the reasons say."""
     assert parse_score(f"{feedback}\n[RESULT] {score}").value == (score if 1 <= score <= 5 else None)
+
+
+@pytest.mark.parametrize(
+    ("text", "official", "strict"),
+    [  # evaluator.md 5, the absolute format
+        ("[RESULT] 4", 4, 4),
+        ("[RESULT] (4)", 4, None),
+        ("[Result]: 4", 4, None),
+        ("Score: 4", 4, None),
+        ("score of 3 out of 5", 3, None),
+        ("[RESULT] 4/5", 4, None),
+        ("[RESULT] 4.", None, None),
+        ("[RESULT] 4 / 5", None, None),
+        ("[RESULT] 4/10", None, None),
+        ("[RESULT] **4**", None, None),
+        ("[RESULT] 6", None, None),
+        ("Score: 0", None, None),
+        ("Score: 2.5", None, None),
+        ("4", None, None),
+        ("[RESULT] 4 is it", None, None),
+        ("[RESULT] 2 [RESULT] 4", 4, 4),
+    ],
+)
+def test_scores_read_officially_and_strictly(text, official, strict):
+    assert parse_score(text, reading="official").value == official
+    assert parse_score(text, reading="strict").value == strict
+
+
+@pytest.mark.parametrize(
+    ("text", "official", "strict"),
+    [  # the relative format
+        ("[RESULT] a", "A", None),
+        ("[RESULT] A", "A", "A"),
+        ("[RESULT] Response A", "A", None),
+        ("Result: B", "B", None),
+        ("[Response A", "A", None),
+        ("[RESULT] A\nand so on", "A", None),
+        ("[RESULT] A.", None, None),
+        ("[RESULT] (A)", None, None),
+        ("[RESULT] Tie", None, None),
+        ("The winner is A", None, None),
+    ],
+)
+def test_preferences_read_officially_and_strictly(text, official, strict):
+    assert parse_preference(text, "official").value == official
+    assert parse_preference(text, "strict").value == strict
+
+
+def test_words_after_a_verdict_are_told_apart_from_none():
+    assert parse_score("Fine. [RESULT] 4 is what I say").reason == "trailing_text"
+    assert parse_preference("[RESULT] A because").reason == "trailing_text"
+    assert parse_score("Fine. [RESULT] 4 ", reading="strict") == (4, "Fine.", "ok")
