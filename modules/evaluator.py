@@ -27,6 +27,7 @@ from lm.language_judge import Judging, LanguageJudge
 from lm.protocols import HasJudgments
 from lm.trained_judge import note_template, warn_of_template
 from metrics.judge_report import Judged, judge_report, report_text, write_report
+from metrics.retrieval_report import plain
 from modules.language_module import LanguageModule
 from text.errors import UserError
 from text.judgments import Judgment
@@ -184,7 +185,7 @@ class EvaluatorLM(LanguageModule):
         report = judge_report(judged)
         if verb == "test":
             self.log_dict(report.scalars, rank_zero_only=True)
-            self.results = dict(report.scalars)  # what is logged loses half of the digits
+            self.results = plain(report.scalars)  # what is logged loses half of the digits
         print(report_text(report))
         if log_dir is not None:
             print(f"Verdicts: {write_report(report, judged, Path(log_dir))}")
