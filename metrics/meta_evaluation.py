@@ -60,6 +60,16 @@ class MetaEvaluation:
     ranks: dict[str, float] = field(default_factory=dict)
 
     @property
+    def parts(self) -> list[str]:
+        """Capabilities, their mean, all answers."""
+        named = dict.fromkeys(part for parts in self.agreement.values() for part in parts)
+        return [*(part for part in named if part not in (MEAN, POOLED)), MEAN, POOLED]
+
+    def pearson(self, judge: str, part: str) -> float:
+        """The correlation of an evaluator with the human on a part, NaN where there is none."""
+        return self.agreement[judge].get(part, {}).get("pearson", math.nan)
+
+    @property
     def scalars(self) -> dict[str, float]:
         """By name, as metrics.json holds them."""
         found: dict[str, float] = {}
@@ -133,14 +143,7 @@ def _known(scores: Mapping[str, float]) -> dict[str, float]:
 def report_text(found: MetaEvaluation, notes: Sequence[str] = ()) -> str:
     """The report in markdown."""
     judges = list(found.agreement)
-    parts = [
-        part for part in dict.fromkeys(p for of in found.agreement.values() for p in of) if part not in (MEAN, POOLED)
-    ]
-    nothing: dict[str, float] = {}
-    rows = [
-        [part, *(number(found.agreement[judge].get(part, nothing).get("pearson", math.nan), 3) for judge in judges)]
-        for part in (*parts, MEAN, POOLED)
-    ]
+    rows = [[part, *(number(found.pearson(judge, part), 3) for judge in judges)] for part in found.parts]
     pearson = section("Pearson correlation with the human's scores", _about(found), ["", *judges], rows)
     others = section(
         "Other coefficients",
@@ -172,16 +175,13 @@ def agreement_figure(found: MetaEvaluation) -> Figure:
     """Pearson correlation with the human by capability, a mark for every evaluator."""
     from matplotlib.figure import Figure
 
-    parts = [
-        part for part in dict.fromkeys(p for of in found.agreement.values() for p in of) if part not in (MEAN, POOLED)
-    ]
-    parts += [MEAN, POOLED]
+    parts = found.parts
     figure = Figure(figsize=(6.8, 1.4 + 0.4 * len(parts)), layout="constrained")
     axis = figure.subplots()
     judges = list(found.agreement)
     for shift, judge in enumerate(judges):
         places = [place + 0.5 * ((shift + 0.5) / len(judges) - 0.5) for place in range(len(parts))]
-        values = [found.agreement[judge].get(part, {}).get("pearson", math.nan) for part in parts]
+        values = [found.pearson(judge, part) for part in parts]
         axis.plot(values, places, linestyle="", marker="oDs^v<>"[shift % 7], label=judge)
     axis.axhline(len(parts) - 2.5, color="#bdbdbd", linewidth=0.8)
     axis.axvline(0, color="#bdbdbd", linewidth=0.8)
