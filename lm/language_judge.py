@@ -67,7 +67,7 @@ class Judging:
 
 
 @dataclass
-class _Case:
+class Case:
     """A question on its way to a verdict."""
 
     request: JudgeRequest
@@ -120,7 +120,7 @@ class LanguageJudge:
         What is drawn depends on the seed, the id of a request, and how many of that id came before. A question that
         leaves no room for an answer in the model's context has no verdict, for the reason ``too_long``.
         """
-        cases = self._cases(requests)
+        cases = self.cases(requests)
         fit = [case for case in cases if len(case.prompt) + self._room <= self._context]
         if self.judging.feedback:
             self._write(fit)
@@ -130,13 +130,14 @@ class LanguageJudge:
 
     # --- questions --------------------------------------------------------------------------------------------------
 
-    def _cases(self, requests: Sequence[JudgeRequest]) -> list[_Case]:
+    def cases(self, requests: Sequence[JudgeRequest]) -> list[Case]:
+        """The requests as tokens of questions."""
         questions = [self.template.question(request, self.judging.use_reference) for request in requests]
         texts = [self.renderer.prompt_text(question.user, question.system or None) for question in questions]
         times: Counter[str] = Counter()
         cases = []
         for request, prompt in zip(requests, self.renderer.encode_prompts(texts), strict=True):
-            cases.append(_Case(request, prompt, (request.id, times[request.id])))
+            cases.append(Case(request, prompt, (request.id, times[request.id])))
             times[request.id] += 1
         return cases
 
@@ -157,7 +158,7 @@ class LanguageJudge:
 
     # --- words ------------------------------------------------------------------------------------------------------
 
-    def _write(self, cases: Sequence[_Case]) -> None:
+    def _write(self, cases: Sequence[Case]) -> None:
         """Have feedback written; where verdicts are read in it, again until they can be."""
         reads_text = self.judging.verdicts == "text"
         decoding = self.judging.decoding
@@ -177,21 +178,21 @@ class LanguageJudge:
                     case.feedback = case.parsed.feedback
             waiting = [case for case in waiting if case.parsed is not None and case.parsed.value is None]
 
-    def _parse(self, case: _Case, text: str) -> Parsed:
+    def _parse(self, case: Case, text: str) -> Parsed:
         if len(case.request.responses) == 1:
             return parse_score(text, reading=self.judging.reading)
         return parse_preference(text, self.judging.reading)
 
-    def _fails(self, case: _Case) -> bool:
+    def _fails(self, case: Case) -> bool:
         """Whether a verdict is taken from a judge whose words hold none."""
         return case.parsed is not None and case.parsed.value is None and self.judging.fallback == "constrained"
 
     # --- probabilities ----------------------------------------------------------------------------------------------
 
-    def _read(self, cases: Sequence[_Case]) -> list[list[float]]:
+    def _read(self, cases: Sequence[Case]) -> list[list[float]]:
         """Probabilities of the verdicts of each question, after its feedback."""
         found: list[list[float]] = [[] for _ in cases]
-        stems, words = self._stems(cases)
+        stems, words = self.stems(cases)
         for batch in _batches(stems, [len(ids) for ids in words], self.max_tokens):
             paths = [Path([*stems[q], word], len(stems[q])) for q in batch for word in words[q]]
             forest = Forest.from_paths(paths).to(self.model.device)
@@ -202,8 +203,12 @@ class LanguageJudge:
                 found[q] = part.softmax(0).tolist()
         return found
 
-    def _stems(self, cases: Sequence[_Case]) -> tuple[list[list[int]], list[list[int]]]:
-        """What comes before the verdict of each question, and the tokens that the verdicts begin with."""
+    def stems(self, cases: Sequence[Case]) -> tuple[list[list[int]], list[list[int]]]:
+        """What comes before the verdict of each question, and the tokens that the verdicts begin with.
+
+        Raises:
+            UserError: if the tokenizer has one first token for two verdicts.
+        """
         texts = [answer_text(case.feedback, word) for case in cases for word in case.words]
         encoded = iter(self.renderer.encode_answers(texts, [False] * len(texts)))
         stems, words = [], []
@@ -216,7 +221,7 @@ class LanguageJudge:
                 raise UserError(f"the tokenizer writes the verdicts {', '.join(case.words)} with one first token")
         return stems, words
 
-    def _verdict(self, case: _Case, probabilities: Sequence[float] | None) -> Verdict:
+    def _verdict(self, case: Case, probabilities: Sequence[float] | None) -> Verdict:
         about: dict[str, Any] = {"feedback": case.feedback or "", "attempts": case.attempts}
         direct = len(case.request.responses) == 1
         if probabilities is not None:

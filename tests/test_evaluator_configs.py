@@ -1,4 +1,4 @@
-"""Every config of the evaluator builds as it stands, and runs: on its world, or a small Mistral and files of its schema."""
+"""Every config of the evaluator builds as it stands, and runs: on its world, or on a small Mistral."""
 
 from __future__ import annotations
 
