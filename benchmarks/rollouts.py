@@ -72,10 +72,8 @@ def main() -> None:
     compared = list(answers.values())[1:]
     assert all(found == compared[0] for found in compared), "the ways did not write the same tokens"
     written = [len(answer) for answer in compared[0]]
-    print(
-        f"{len(questions)} questions, {options.samples} samples of {np.mean(written):.0f} tokens each ({min(written)} to"
-    )
-    print(f"  {max(written)}); {size(model)}, one thread")
+    print(f"{len(questions)} questions, {options.samples} samples of {np.mean(written):.0f} tokens each")
+    print(f"  ({min(written)} to {max(written)}); {size(model)}, one thread")
     Console().print(table(seconds, {name: sum(map(len, found)) for name, found in answers.items()}))
 
 

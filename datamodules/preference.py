@@ -24,7 +24,7 @@ from lm.batches import LabelledBatch, PairBatch
 from lm.pair_forests import PairLayout, labelled_forest, pair_forest
 from text.chat_records import AnyRecord, ChatRecord, LabelledRecord, PreferenceRecord
 from text.dialogues import PAIR_FORMATS
-from text.errors import UserError
+from text.errors import DataFormatError, UserError
 from text.pair_rules import OnEmpty, OnIdentical, OnMismatch, PairRules
 from text.records import Located
 
@@ -97,6 +97,21 @@ class _Judged(Conversations[T]):
         """Whether a good answer, or another, ends with the end-of-text token."""
         return self.append_eos == "both" or (good and self.append_eos == "chosen")
 
+    def tokens(self, found: Located[Any], notes: Counter[str]) -> tuple[list[int], list[int], list[int]]:
+        """Of the prompt and both answers of a pair, where it brings them."""
+        pair: PreferenceRecord = found.record
+        known = pair.prompt_tokens, pair.chosen_tokens, pair.rejected_tokens
+        tokenizer = getattr(self, "tokenizer", None)
+        if tokenizer is None or not any(known):  # a tokenizer that is yet to be trained knows no tokens
+            return known
+        if (most := max(map(max, filter(None, known)))) >= len(tokenizer):
+            problem = f"{most}, and the tokenizer has {len(tokenizer):,}: the pair was made with another one"
+            raise DataFormatError([f"{found.where}: field 'tokens': {problem}"])
+        answers = ((pair.chosen, pair.chosen_tokens), (pair.rejected, pair.rejected_tokens))
+        if any(ids and text.strip() not in tokenizer.decode(ids, skip_special_tokens=True) for text, ids in answers):
+            notes["pairs have tokens that do not tell their texts: were they made with another tokenizer?"] += 1
+        return known
+
 
 class PreferencePairs(_Judged[PreferenceTable]):
     """Prompts with two answers of which one is preferred (`text.chat_records.PreferenceRecord`); see `PairBatch`.
@@ -146,7 +161,10 @@ class PreferencePairs(_Judged[PreferenceTable]):
                 append_eos=(self.ends(True), self.ends(False)),
                 system=pair.system,
                 group=pair.group_id,
+                # Prompts that came as tokens are often beginnings of one another: the steps of a solution.
+                tree=f"\0{pair.group_id}" if pair.group_id is not None and pair.prompt_tokens else None,
                 numbers=(pair.weight, pair.margin or 0.0, *(np.nan if r is None else r for r in references)),
+                tokens=self.tokens(found, notes),
             )
         ]
 
@@ -225,10 +243,14 @@ class LabelledAnswers(_Judged[LabelledTable]):
         record, name = found.record, found.record.id or found.where
         if isinstance(record, PreferenceRecord):
             reason = self.rules.reason(found, notes)
-            answers = [(f"{name}/chosen", record.chosen, True), (f"{name}/rejected", record.rejected, False)]
+            prompt, chosen, rejected = self.tokens(found, notes)
+            answers: list[tuple[str, str, bool, tuple[list[int], ...]]] = [
+                (f"{name}/chosen", record.chosen, True, (prompt, chosen)),
+                (f"{name}/rejected", record.rejected, False, (prompt, rejected)),
+            ]
         else:
             reason = None if record.completion else self.rules.empty(found, "completion")
-            answers = [(name, record.completion, record.label)]
+            answers = [(name, record.completion, record.label, ())]
         if reason is not None:
             return reason
         return [
@@ -240,8 +262,9 @@ class LabelledAnswers(_Judged[LabelledTable]):
                 system=record.system,
                 group=record.group_id,
                 numbers=(record.weight, float(label)),
+                tokens=tokens,
             )
-            for id, text, label in answers
+            for id, text, label, tokens in answers
         ]
 
     def batch(self, table: LabelledTable, rows: Sequence[int]) -> LabelledBatch:

@@ -41,6 +41,7 @@ class Example(NamedTuple):
         group: records of one group stay together; None groups by prompt.
         tree: records of one label share what they have in common; None shares within a prompt.
         numbers: whatever a batch will want to know of the record, as many for every record.
+        tokens: of the prompt and of each answer, where they are known: an empty list is made of the text.
     """
 
     id: str
@@ -51,6 +52,12 @@ class Example(NamedTuple):
     group: str | None = None
     tree: str | None = None
     numbers: tuple[float, ...] = ()
+    tokens: tuple[list[int], ...] = ()
+
+    @property
+    def question(self) -> list[int]:
+        """The tokens of the prompt, if they are known."""
+        return self.tokens[0] if self.tokens else []
 
 
 @dataclass(frozen=True)
@@ -198,7 +205,11 @@ class TableMaker:
         Raises:
             UserError: if the chat template refuses its prompt.
         """
-        self._waiting.append((example, self.renderer.prompt_text(example.prompt, example.system)))
+        if example.question:
+            text = f"\0{example.question}"
+        else:
+            text = self.renderer.prompt_text(example.prompt, example.system)
+        self._waiting.append((example, text))
         if len(self._waiting) == TOGETHER:
             self._tokenise()
 
@@ -221,14 +232,17 @@ class TableMaker:
         waiting, self._waiting = self._waiting, []
         digests = [hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest() for _, text in waiting]
         fresh = {digest: pair for digest, pair in zip(digests, waiting, strict=True) if digest not in self._known}
-        encoded = self._encoded(self.renderer.encode_prompts, [text for _, text in fresh.values()])
+        asked = ["" if example.question else text for example, text in fresh.values()]
+        encoded = self._encoded(self.renderer.encode_prompts, asked)
         for (digest, (example, _)), ids in zip(fresh.items(), encoded, strict=True):
-            self._known[digest] = self._fit_prompt(ids, example)
+            self._known[digest] = self._fit_prompt(example.question or ids, example)
         texts = [text for example, _ in waiting for text in example.answers]
         ends = [end for example, _ in waiting for end in example.append_eos]
         answers = iter(self._encoded(self.renderer.encode_answers, texts, ends))
         for (example, _), digest in zip(waiting, digests, strict=True):
-            self._fit_answers(example, self._known[digest], [next(answers) for _ in example.answers])
+            told = zip(example.tokens[1:] or [[]] * len(example.answers), example.append_eos, strict=True)
+            own = [(next(answers), ids and self.renderer.ended(ids, end)) for ids, end in told]
+            self._fit_answers(example, self._known[digest], [known or made for made, known in own])
 
     def _encoded(self, encode: Callable[..., list[list[int]]], texts: list[str], *more: list[bool]) -> list[list[int]]:
         """The tokens of prompts or answers, tokenised once for all runs."""

@@ -182,8 +182,12 @@ class ChatRenderer:
         eos = self.tokenizer.eos_token_id
         if eos is None and any(append_eos):
             raise UserError("the tokenizer has no end-of-text token to end answers with: name it with 'eos_token'")
-        rows = self._encode(texts)
-        return [[*ids, eos] if end and ids[-1:] != [eos] else ids for ids, end in zip(rows, append_eos, strict=True)]
+        return [self.ended(ids, end) for ids, end in zip(self._encode(texts), append_eos, strict=True)]
+
+    def ended(self, ids: list[int], append_eos: bool) -> list[int]:
+        """The tokens of an answer, ended if so asked and not ended already."""
+        eos = self.tokenizer.eos_token_id
+        return [*ids, eos] if append_eos and ids[-1:] != [eos] else ids
 
     def system_length(self, prompt: str | Sequence[Message], system: str | None = None) -> int:
         """How many of the tokens of a prompt come before the first words of the user, if it has a system message."""

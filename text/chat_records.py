@@ -23,10 +23,12 @@ __all__ = [
     "PreferenceRecord",
     "PromptRecord",
     "Role",
+    "Tokens",
 ]
 
 PROMPTS = ("prompt", "instruction", "user_prompt")
 ANSWERS = ("output", "response", "completion")
+Tokens = list[Annotated[int, Field(ge=0)]]
 
 
 class Preference(Record):
@@ -161,6 +163,10 @@ class PreferenceRecord(ChatRecord):
         ref_rejected_logp: of the rejected answer.
         context_mismatch: the two answers were given to conversations that part before the last message; the prompt is
             what they have in common.
+        prompt_tokens: what a model was asked, token for token; where there are any, they count, and not the text. So
+            with the next two.
+        chosen_tokens: without the end token.
+        rejected_tokens: without the end token.
     """
 
     chosen: str
@@ -170,6 +176,9 @@ class PreferenceRecord(ChatRecord):
     ref_chosen_logp: FiniteFloat | None = None
     ref_rejected_logp: FiniteFloat | None = None
     context_mismatch: bool = False
+    prompt_tokens: Tokens = Field(default_factory=list)
+    chosen_tokens: Tokens = Field(default_factory=list)
+    rejected_tokens: Tokens = Field(default_factory=list)
 
     @classmethod
     def _normal(cls, given: dict[str, Any]) -> None:

@@ -14,12 +14,10 @@ from pydantic import Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
 from text.answers import AnswerChecker, last_boxed
-from text.chat_records import ChatRecord, PreferenceRecord
+from text.chat_records import ChatRecord, PreferenceRecord, Tokens
 from text.messages import blame
 from text.records import Id, Record, Text
 from text.steps import ANSWER, up_to_answer
-
-Tokens = list[Annotated[int, Field(ge=0)]]
 
 _MARKER = re.compile(r"^#### *", re.MULTILINE)
 
@@ -187,14 +185,11 @@ class AnswerRecord(Record):
 class MinedPair(PreferenceRecord):
     """A right and a wrong solution of one question, or the right and the wrong way to go on from its first steps.
 
-    A preference pair in every respect. Where there are tokens they count, and the texts tell what they say.
+    A preference pair in every respect.
 
     Args:
         question_id: of the question; pairs of one question are one group.
         gold: the right answer.
-        prompt_tokens: of the prompt, with what opens a text.
-        chosen_tokens: without the end token.
-        rejected_tokens: without the end token.
         kind: `outcome`: whole solutions; `granular`: from the step before the first pit.
         pit: the rejected step, counted from 1.
         num_steps: of the wrong solution.
@@ -202,9 +197,6 @@ class MinedPair(PreferenceRecord):
 
     question_id: Id | None = None
     gold: Text | None = None
-    prompt_tokens: Tokens = Field(default_factory=list)
-    chosen_tokens: Tokens = Field(default_factory=list)
-    rejected_tokens: Tokens = Field(default_factory=list)
     kind: Literal["outcome", "granular"] = "outcome"
     num_steps: Annotated[int, Field(ge=1)] | None = None
     pit: Annotated[int, Field(ge=1)] | None = None

@@ -254,3 +254,46 @@ def test_chat_options_reach_the_prompt(tmp_path):
     chat = ChatFormat(system_mode="replace", uniform_system="be brief")
     data = read(PreferencePairs, tmp_path, PAIRS[0] | {"system": "be kind"}, chat=chat)
     assert shown(first_batch(data).forest, data.tokenizer)[0][0] == "be brief\nthe cat"
+
+
+# --- pairs that bring their tokens ------------------------------------------------------------------------------------
+
+
+def test_tokens_count_and_texts_do_not(tmp_path):
+    tokenizer = tiny_tokenizer()
+    letters, end = tokenizer("cat", add_special_tokens=False)["input_ids"], tokenizer.eos_token_id
+    split = [tokenizer.convert_tokens_to_ids(letter) for letter in "cat"]
+    assert len(letters) < len(split)  # a model that was sampled may write a word otherwise
+    pair = {"prompt": "rendered anew", "chosen": "cat", "rejected": "cat!"}
+    pair |= {"prompt_tokens": [7, 8], "chosen_tokens": split, "rejected_tokens": [*split, 0]}
+    data = read(PreferencePairs, tmp_path, pair, append_eos="chosen")
+    prompt, chosen = data.table("train").answer(0, 0)
+    assert (prompt.tolist(), chosen.tolist()) == ([7, 8], [*split, end])
+    assert data.table("train").answer(0, 1)[1].tolist() == [*split, 0]
+    labelled = read(LabelledAnswers, tmp_path, pair, append_eos="chosen").table("train")
+    assert [labelled.answer(row)[1].tolist() for row in (0, 1)] == [[*split, end], [*split, 0]]
+    del pair["prompt_tokens"], pair["rejected_tokens"]
+    table = read(PreferencePairs, tmp_path, pair).table("train")
+    assert table.answer(0, 0)[0].tolist() == tokenizer("rendered anew")["input_ids"]
+    assert table.answer(0, 0)[1].tolist() == [*split, end]
+    assert table.answer(0, 1)[1].tolist() == [*tokenizer("cat!", add_special_tokens=False)["input_ids"], end]
+
+
+def test_a_question_and_its_steps_are_one_tree_over_all_pairs(tmp_path):
+    steps = {"chosen": "x", "rejected": "y", "chosen_tokens": [9], "rejected_tokens": [10], "group_id": "q"}
+    prompts = [[1, 2, 3], [1, 2, 3, 4, 5], [1, 2, 3, 4, 5, 6]]
+    pairs = [steps | {"prompt": f"{n}", "prompt_tokens": prompt} for n, prompt in enumerate(prompts)]
+    data = read(PreferencePairs, tmp_path, *pairs, append_eos="none")
+    forest = data.table("train").batch([0, 1, 2]).forest
+    assert forest.position_ids.tolist().count(0) == 1
+    assert len(forest.input_ids) == 6  # answers of one token are predicted, and never computed
+
+
+def test_tokens_of_another_tokenizer_are_refused_or_told(tmp_path):
+    pair = {"prompt": "p", "chosen": "cat", "rejected": "dog", "chosen_tokens": [10**6]}
+    with pytest.raises(
+        DataFormatError, match=r"data\.jsonl:1: field 'tokens': 1000000, and the tokenizer has .* another"
+    ):
+        read(PreferencePairs, tmp_path, pair)
+    with pytest.warns(UserWarning, match="1 pairs have tokens that do not tell their texts"):
+        read(PreferencePairs, tmp_path, pair | {"chosen_tokens": [5]})
