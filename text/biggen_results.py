@@ -7,9 +7,9 @@ humans agree (metrics/meta_evaluation.py).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import ConfigDict, Field
+from pydantic import BeforeValidator, ConfigDict, Field
 
 from text.messages import blame
 from text.records import Record, Text
@@ -34,7 +34,7 @@ class ResultRecord(Record):
         system_prompt: for a judge that is asked now, like the fields below.
         input: what was answered.
         reference_answer: deserves the highest score.
-        score_rubric: of the instance.
+        score_rubric: of the instance; as plain text it is of no use to a judge, and is not read.
     """
 
     model_config = ConfigDict(extra="allow")
@@ -44,17 +44,19 @@ class ResultRecord(Record):
     capability: Text
     task: Text
     response: str | None = None
-    human_score: int = Field(NO_RATING, ge=NO_RATING, le=5)
+    human_score: float = Field(NO_RATING, ge=NO_RATING, le=5)  # tables with gaps hold whole numbers as floats
     used_for_training: bool = False
     system_prompt: str = ""
     input: str = ""
     reference_answer: str | None = None
-    score_rubric: Rubric | None = None
+    score_rubric: Annotated[Rubric | None, BeforeValidator(lambda given: None if isinstance(given, str) else given)] = (
+        None
+    )
 
     @property
     def human(self) -> float | None:
         """The human's score, if there is one."""
-        return float(self.human_score) if self.human_score > 0 else None
+        return self.human_score if self.human_score >= 1 else None
 
     def judges(self) -> list[str]:
         """Evaluators that have a column here: ``<name>_score``."""

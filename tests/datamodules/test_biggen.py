@@ -148,7 +148,7 @@ def result(model: str, **more) -> dict:
 def test_results_have_a_column_for_every_judge(tmp_path):
     rows = [
         result("m", human_score=4, gpt4_score=5, bgb_score=[1, None, 3], bgb_feedback="f", used_for_training=True),
-        result("n", human_score=-1, gpt4_score=-1, bgb_score=[None] * 3),
+        result("n", human_score=-1.0, gpt4_score=-1, bgb_score=[None] * 3, score_rubric="Is it kind?"),
     ]
     made = BiggenResults(write(tmp_path / "r.jsonl", rows))
     made.setup("test")
@@ -157,6 +157,7 @@ def test_results_have_a_column_for_every_judge(tmp_path):
     assert [row.ratings("bgb") for row in made.rows] == [[1, None, 3], [None] * 3]
     assert made.rows[1].ratings("gpt4") == [None]
     assert made.rubrics[0].criteria == "Is it kind?"
+    assert made.rubrics[1] is None
     with pytest.raises(UserError, match="no column 'claude_score'"):
         BiggenResults(str(tmp_path / "r.jsonl"), judges=["claude"]).setup("test")
     write(tmp_path / "r.jsonl", [result("m", gpt4_score="five")])
