@@ -21,7 +21,7 @@ from lm.pair_forests import answer_forest
 from metrics.exploration import KnowsErrors
 from text.answers import AnswerChecker, NumberChecker
 from text.errors import DataFormatError
-from text.reasoning_records import MinedPair, QuestionRecord
+from text.reasoning_records import MinedPair, QuestionRecord, SampleRecord
 from text.records import Located
 from worlds import World
 
@@ -35,6 +35,7 @@ class Reasoning(Conversations[AnswerTable]):
     Args:
         train: questions with solutions; those without one are left out. See Conversations, also for other arguments.
         pool: questions to sample solutions of; a world given as ``train`` serves here too (split "pool").
+        samples: of a `predict` before (its ``samples.jsonl``): they are mined anew, and nothing is drawn.
         pairs: pairs of a right and a wrong solution (`text.reasoning_records.MinedPair`); with them `predict` explores.
         checker: finds answers and compares them.
         questions: that a rank takes at a time, to sample, to explore or to answer.
@@ -48,12 +49,13 @@ class Reasoning(Conversations[AnswerTable]):
         train: Source,
         pool: Source | None = None,
         pairs: Source | None = None,
+        samples: Source | None = None,
         checker: AnswerChecker = NumberChecker(),  # noqa: B008  holds no state
         questions: int = 64,
         **kwargs: Any,
     ):
         super().__init__(train, **kwargs)
-        self.pool, self.pairs, self.checker, self.questions = pool, pairs, checker, questions
+        self.pool, self.pairs, self.samples, self.checker, self.questions = pool, pairs, samples, checker, questions
         if pool is None and isinstance(train, World):
             self.pool = train
 
@@ -77,6 +79,8 @@ class Reasoning(Conversations[AnswerTable]):
         super().setup(stage if stage in ("fit", "validate") else "")
         if stage == "predict" and self.pairs is not None:
             self._ask(self._exploring())
+        elif stage == "predict" and self.samples is not None:
+            self._ask(self._mining(self.samples))
         elif stage == "predict":
             self._ask(self._solving(self.pool or self.sources["train"], "pool" if self._made_up else "train"))
         elif stage == "test":
@@ -110,6 +114,14 @@ class Reasoning(Conversations[AnswerTable]):
         if problems:
             raise DataFormatError(problems)
         return asked
+
+    def _mining(self, samples: Source) -> list[list[dict[str, Any]]]:
+        """One question each, with what was drawn."""
+        found = [(one.where, one.record) for one in read_records(samples, SampleRecord, "samples")]
+        return [
+            [{"id": drawn.id, "prompt": f"{drawn.question.strip()}\n", "drawn": drawn, "where": where}]
+            for where, drawn in found
+        ]
 
     def _exploring(self) -> list[list[dict[str, Any]]]:
         """The pairs of one question each, in the order of the file."""

@@ -19,6 +19,7 @@ from lm.sampling import seed_of
 from metrics.reasoning import AnswerAccuracy, MajorityAtK, PassAtK, Unparsed
 from modules.rejection_sampling import Mining, mine
 from modules.rollouts import Rollouts
+from text.errors import UserError
 from text.reasoning_records import AnswerRecord, MinedPair, QuestionRecord, SampledSolution, SampleRecord
 from text.records import Record
 
@@ -36,6 +37,7 @@ class Sampler(Rollouts):
         seed: see Rollouts.
         max_batch_tokens: see Rollouts.
         engine: see Rollouts.
+        allow_stale: mine samples of the data that another model has drawn.
     """
 
     def __init__(
@@ -47,9 +49,10 @@ class Sampler(Rollouts):
         seed: int = 42,
         max_batch_tokens: int = 16384,
         engine: EngineName = "auto",
+        allow_stale: bool = False,
     ):
         super().__init__(backbone, decoding, seed, max_batch_tokens, engine)
-        self.num_samples, self.mining = num_samples, mining
+        self.num_samples, self.mining, self.allow_stale = num_samples, mining, allow_stale
 
     @property
     def work(self) -> dict[str, Any]:
@@ -76,6 +79,7 @@ class Sampler(Rollouts):
     def predict_step(self, batch: PromptBatch, batch_idx: int) -> list[tuple[str, SampleRecord]]:
         """The samples of each question with their key; what is done already is not done again."""
         keys = [self.key(id, prompt) for id, prompt in zip(batch.ids, batch.prompts, strict=True)]
+        self.done |= {key: self._own(asked) for key, asked in zip(keys, batch.records, strict=True) if "drawn" in asked}
         open_ = [place for place, key in enumerate(keys) if key not in self.done]
         asked = PromptBatch(
             [batch.prompts[place] for place in open_],
@@ -85,6 +89,17 @@ class Sampler(Rollouts):
         )
         new = dict(zip((keys[place] for place in open_), self.sample(asked), strict=True))
         return [(key, new.get(key) or SampleRecord.model_validate(self.done[key])) for key in keys]
+
+    def _own(self, asked: dict[str, Any]) -> SampleRecord:
+        """Samples that were drawn before, if by this model."""
+        drawn: SampleRecord = asked["drawn"]
+        if drawn.model != self.model_name and not self.allow_stale:
+            by = f"drawn by '{drawn.model}', and the checkpoint is '{self.model_name}'"
+            raise UserError(
+                f"{asked['where']}: field 'model': {by}: "
+                "give the checkpoint that drew them, draw anew, or set model.init_args.allow_stale"
+            )
+        return drawn
 
     def files(self, results: Sequence[SampleRecord]) -> tuple[dict[str, Sequence[Record]], dict[str, Any]]:
         """samples.jsonl, rft.jsonl and pairs.jsonl."""

@@ -82,6 +82,21 @@ def test_samples_are_the_same_in_any_batches_and_are_not_drawn_again():
     assert kept.stat().st_size == size
 
 
+def test_samples_are_mined_anew_but_not_those_of_another_checkpoint(capsys):
+    weights = trained()
+    drawn = run("predict", "sample", *SHORT, weights)
+    file = f"--data.init_args.samples={drawn / 'samples.jsonl'}"
+    all_of_them = ["--model.init_args.mining.require_answer=false", "--model.init_args.mining.include_gold=true"]
+    mined = run("predict", "sample", *SHORT, weights, file, *all_of_them)
+    assert (mined / "samples.jsonl").read_bytes() == (drawn / "samples.jsonl").read_bytes()
+    assert len(records(mined / "pairs.jsonl", MinedPair)) > len(records(drawn / "pairs.jsonl", MinedPair))
+    with pytest.raises(SystemExit):
+        run("predict", "sample", *SHORT, file)  # weights of chance
+    assert "samples.jsonl:1: field 'model': drawn by '" in capsys.readouterr().err
+    again = run("predict", "sample", *SHORT, file, "--model.init_args.allow_stale=true")
+    assert (again / "pairs.jsonl").read_bytes() == (drawn / "pairs.jsonl").read_bytes()
+
+
 def test_pairs_are_explored_and_stopping_early_changes_no_pair():
     weights = trained()
     # Solutions of one line that say 'A' and a digit are right by chance now and then.
