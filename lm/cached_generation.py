@@ -22,6 +22,7 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from lm.generation import Decoding, Draw, Engine, PlainEngine, Sample, left_padded
 from lm.rolling_cache import KeysValues, RollingCache, rows_of
+from lm.served_generation import ContinuousEngine, VLLMEngine
 from lm.stopping import Ends
 from text.errors import UserError
 
@@ -197,11 +198,14 @@ class _Prefixes:
         self._computed |= zip(ranks, rows_of(cache, [len(root) for root in roots]), strict=True)
 
 
-EngineName = Literal["auto", "plain", "cache"]
+EngineName = Literal["auto", "plain", "cache", "continuous", "vllm"]
+SERVED = {"continuous": ContinuousEngine, "vllm": VLLMEngine}  # they draw by random numbers of their own
 
 
 def engine_of(name: EngineName, model: Any, tokenizer: PreTrainedTokenizerBase, max_batch_tokens: int) -> Engine:
     """The engine of this name; ``auto`` is the cache engine if it can do with the model, else the plain one."""
+    if name in SERVED:
+        return SERVED[name](model, tokenizer, max_batch_tokens)
     if name == "plain":
         return PlainEngine(model, tokenizer, max_batch_tokens)
     try:

@@ -15,7 +15,7 @@ from typing import Any
 
 from lm.adapters import weights_sha256
 from lm.backbone import Backbone
-from lm.cached_generation import EngineName, engine_of
+from lm.cached_generation import SERVED, EngineName, engine_of
 from lm.generation import Decoding, Engine
 from modules.language_module import LanguageModule
 from text.answers import AnswerChecker
@@ -31,7 +31,7 @@ class Rollouts(LanguageModule):
         seed: of all draws.
         max_batch_tokens: tokens that are held at once.
         engine: ``cache`` computes what draws share once, ``plain`` does with any model, ``auto`` takes the first that
-            can; the answers are the same.
+            can; the answers are the same. ``continuous`` and ``vllm``: see docs/generation.md.
 
     Attributes:
         done: what an interrupted run of the same work has finished already, by key; a callback fills it in.
@@ -75,7 +75,10 @@ class Rollouts(LanguageModule):
 
     def key(self, *parts: Any) -> str:
         """The key of a piece of work: the same for the same model, settings and parts."""
-        told = json.dumps([self.model_name, self.tokenizer_sha256, self.work, *parts], sort_keys=True, default=str)
+        drawn_by = [self.engine_name] if self.engine_name in SERVED else []
+        told = json.dumps(
+            [self.model_name, self.tokenizer_sha256, self.work, *drawn_by, *parts], sort_keys=True, default=str
+        )
         return hashlib.sha256(told.encode()).hexdigest()[:32]
 
     @abstractmethod

@@ -1,0 +1,94 @@
+import sys
+from types import SimpleNamespace
+
+import pytest
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from lm.adapters import LoRA
+from lm.cached_generation import engine_of
+from lm.generation import Decoding, PlainEngine
+from lm.served_generation import VLLMEngine
+from tests.lm.test_generation import model
+from tests.stand_ins import tiny_tokenizer
+from text.errors import UserError
+
+PREFIXES = [[1, 2, 3], [4, 5], [6] * 9]
+
+
+class StubLLM:
+    """Answers as vLLM does: greedily, by the weights that it finds in a folder."""
+
+    def __init__(self, model: str, **options):
+        self.options, self.asked = options, []
+        self.engine = PlainEngine(
+            AutoModelForCausalLM.from_pretrained(model), AutoTokenizer.from_pretrained(model), 10**6
+        )
+
+    def generate(self, prompts, settings):
+        for prompt, setting in zip(prompts, settings, strict=True):
+            self.asked.append((prompt["prompt_token_ids"], setting))
+            decoding = Decoding(setting.max_tokens, stop=tuple(setting.stop))
+            (sample,) = self.engine.generate([prompt["prompt_token_ids"]], 1, decoding, [0])
+            # With an end token: vLLM counts a stop token among what was written.
+            ids = [*sample.tokens, *(setting.stop_token_ids[:1] if sample.finished and not setting.stop else [])]
+            reason = "stop" if sample.finished else "length"
+            yield SimpleNamespace(outputs=[SimpleNamespace(token_ids=ids, finish_reason=reason)])
+
+
+@pytest.fixture
+def vllm(monkeypatch):
+    stub = SimpleNamespace(LLM=StubLLM, SamplingParams=SimpleNamespace)
+    monkeypatch.setitem(sys.modules, "vllm", stub)
+    return stub
+
+
+@pytest.mark.parametrize("decoding", [Decoding(9), Decoding(20, stop=("a", "e", "th"))])
+def test_vllm_gives_what_the_plain_engine_gives(vllm, decoding):
+    built = model()
+    served = engine_of("vllm", built, tiny_tokenizer(), 99)
+    expected = PlainEngine(built, tiny_tokenizer()).generate(PREFIXES, 2, decoding, [1, 2, 3])
+    assert served.generate(PREFIXES, 2, decoding, [1, 2, 3]) == expected
+    assert served._served.options == {"enable_prefix_caching": True}
+
+
+def test_vllm_is_asked_for_each_draw_with_a_seed_of_its_own(vllm):
+    served = engine_of("vllm", model(), tiny_tokenizer(), 99)
+    served.generate([[1, 2], [1] * 60], 2, Decoding(8, temperature=0.7, top_p=0.9, top_k=5), [7, 7])
+    prompts, settings = zip(*served._served.asked, strict=True)
+    assert list(prompts) == [[1, 2], [1, 2], [1] * 60, [1] * 60]
+    assert [setting.max_tokens for setting in settings] == [8, 8, 4, 4]  # the context is 64
+    assert {(setting.temperature, setting.top_p, setting.top_k) for setting in settings} == {(0.7, 0.9, 5)}
+    assert len({setting.seed for setting in settings[:2]}) == 2
+    assert served.generate([], 2, Decoding(8), []) == []
+
+
+def test_vllm_is_imported_only_if_it_is_asked_for(monkeypatch):
+    monkeypatch.setitem(sys.modules, "vllm", None)  # as if it were not installed
+    engine_of("auto", model(), tiny_tokenizer(), 99)
+    with pytest.raises(UserError, match=r"not installed: pip install 'seedling\[vllm\]'"):
+        VLLMEngine(model(), tiny_tokenizer())
+
+
+def test_vllm_does_not_take_adapters(vllm):
+    with pytest.raises(UserError, match="merge the adapters"):
+        VLLMEngine(model(lora=LoRA(r=4)), tiny_tokenizer())
+
+
+def test_continuous_batching_refuses_what_it_cannot_do():
+    served = engine_of("continuous", model(), tiny_tokenizer(), 99)
+    with pytest.raises(UserError, match="'stop' and 'repetition_penalty' are not to be had"):
+        served.generate([[1]], 1, Decoding(stop=("x",)), [0])
+    assert served.generate([], 1, Decoding(), []) == []
+
+
+@pytest.mark.slow  # a manager and its threads are started
+def test_continuous_batching_gives_the_tokens_of_the_plain_engine():
+    built = model()
+    attention = built.config._attn_implementation
+    expected = PlainEngine(built, tiny_tokenizer()).generate(PREFIXES, 1, Decoding(6), [0, 0, 0])
+    assert (
+        engine_of("continuous", built, tiny_tokenizer(), 999).generate(PREFIXES, 1, Decoding(6), [0, 0, 0]) == expected
+    )
+    assert built.config._attn_implementation == attention
+    drawn = engine_of("continuous", built, tiny_tokenizer(), 999).generate(PREFIXES, 3, Decoding(6, 1.0), [0, 1, 2])
+    assert len({sample.tokens for sample in drawn}) > 3
