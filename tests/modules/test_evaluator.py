@@ -43,14 +43,8 @@ def evaluator(**options):
 
 def trainer(folder, **options):
     quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
-    return Trainer(
-        accelerator="cpu",
-        devices=1,
-        default_root_dir=folder,
-        max_steps=3,
-        enable_checkpointing=False,
-        **(quiet | options),
-    )
+    quiet |= {"enable_checkpointing": False, "accelerator": "cpu", "devices": 1}
+    return Trainer(default_root_dir=folder, **(quiet | options))
 
 
 def fitted(folder, **options):
