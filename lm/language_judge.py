@@ -246,7 +246,7 @@ def shared_length(one: Sequence[int], other: Sequence[int]) -> int:
     return next((n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
 
 
-def _batches(stems: Sequence[Sequence[int]], further: Sequence[int], max_tokens: int) -> Iterator[list[int]]:
+def _batches(stems: Sequence[list[int]], further: Sequence[int], max_tokens: int) -> Iterator[list[int]]:
     """Numbers of questions by batch: those that begin alike side by side, up to so many tokens that are computed."""
     batch: list[int] = []
     total, previous = 0, None

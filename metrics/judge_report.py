@@ -111,10 +111,10 @@ def _pairwise(judged: Sequence[Judged]) -> dict[str, float]:
     verdicts: Any = orders[0]
     if any(line["swapped"] for one in judged for line in one.lines):
         position = PositionConsistency()
-        position.update(*orders, gold)
+        position.update(orders[0], orders[1], gold)
         both = position.compute()
         found = {name: both[name] for name in ("acc_mean", "acc_both", "consistency", "first_bias")}
-        verdicts = merge_orders(*orders)
+        verdicts = merge_orders(orders[0], orders[1])
     accuracy = PairwiseAccuracy()
     accuracy.update(gold, verdicts)
     measured = accuracy.compute()
