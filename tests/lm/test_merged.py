@@ -43,7 +43,7 @@ def test_models_of_other_shapes_are_refused(runs):
 
 
 @pytest.mark.parametrize(
-    ("options", "complaint"), [({"alpha": 1.5}, "from 0 to 1"), ({"second": "one"}, "give two runs")]
+    ("options", "complaint"), [({"alpha": 1.5}, "from 0 to 1"), ({"second": "one"}, "are both 'one'")]
 )
 def test_wrong_options_are_refused(options, complaint):
     with pytest.raises(UserError, match=complaint):
