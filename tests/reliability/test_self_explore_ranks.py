@@ -1,11 +1,13 @@
-"""Solving and exploring on one, two and three processes: the same bytes."""
+"""Solving and exploring on one, two and three processes, and killed and started again: the same bytes."""
 
 from __future__ import annotations
 
 import json
 import os
+import random
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -26,7 +28,8 @@ SMALL = [
 ]
 
 
-def run(folder: Path, stage: str, ranks: int, *options: str) -> Path:
+def command(folder: Path, stage: str, ranks: int, *options: str) -> tuple[list[str], dict[str, str]]:
+    """What is called, and in which environment."""
     call = [
         sys.executable,
         str(ROOT / "main.py"),
@@ -41,14 +44,35 @@ def run(folder: Path, stage: str, ranks: int, *options: str) -> Path:
         f"--trainer.default_root_dir={folder / stage / str(ranks)}",
     ]
     call += ["--trainer.strategy=ddp"] * (ranks > 1)
-    environment = os.environ | {"SEEDLING_CACHE": str(folder / f"cache{ranks}"), "OMP_NUM_THREADS": "1"}
+    return call, os.environ | {"SEEDLING_CACHE": str(folder / f"cache{ranks}"), "OMP_NUM_THREADS": "1"}
+
+
+def run(folder: Path, stage: str, ranks: int, *options: str) -> Path:
+    call, environment = command(folder, stage, ranks, *options)
     done = subprocess.run(call, cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-6000:]
-    return folder / stage / str(ranks) / "version_0"
+    return max((folder / stage / str(ranks)).glob("version_*"), key=lambda version: int(version.name.split("_")[1]))
 
 
-def test_any_number_of_ranks_writes_the_same_bytes(tmp_path):
-    # Answers of one digit are right by chance now and then.
+def kill_after(folder: Path, stage: str, results: int, *options: str) -> None:
+    """Kills the stage outright once the cache has so many results more."""
+    call, environment = command(folder, stage, 1, *options)
+
+    def kept() -> int:
+        return sum(file.read_bytes().count(b"\n[") for file in folder.glob("cache1/rollouts/*/*.jsonl"))
+
+    before = kept()
+    with subprocess.Popen(
+        call, cwd=folder, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as job:
+        while kept() < before + results:
+            assert job.poll() is None, "it ended by itself"
+            time.sleep(0.005)
+        job.kill()
+
+
+def pairs_file(folder: Path) -> str:
+    """Pairs to explore; answers of one digit are right by chance now and then."""
     rows = [
         {
             "id": f"q{n}-0",
@@ -60,10 +84,36 @@ def test_any_number_of_ranks_writes_the_same_bytes(tmp_path):
         }
         for n in range(8)
     ]
-    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return f"--data.init_args.pairs={folder / 'pairs.jsonl'}"
+
+
+@pytest.mark.parametrize(
+    ("stage", "names"), [("sample", ("samples", "rft", "pairs")), ("explore", ("explorations", "gpairs"))]
+)
+def test_killed_at_random_points_it_goes_on_and_writes_the_same_bytes(tmp_path, stage, names):
+    rng = random.Random(stage)
+    options = ["--data.init_args.questions=1", *([pairs_file(tmp_path)] if stage == "explore" else [])]
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    whole.mkdir()
+    broken.mkdir()
+    expected = run(whole, stage, 1, *options)
+    for _ in range(2):
+        kill_after(broken, stage, rng.randint(1, 3), *options)
+    found = run(broken, stage, 1, *options)
+    for name in names:
+        assert (found / f"{name}.jsonl").read_bytes() == (expected / f"{name}.jsonl").read_bytes()
+    drawn = [
+        line for file in broken.glob("cache1/rollouts/*/0.jsonl") for line in file.read_bytes().split(b"\n") if line
+    ]
+    keys = [json.loads(line)[0] for line in drawn if line.endswith(b"]")]
+    assert len(keys) == len(set(keys))  # nothing was drawn twice
+
+
+def test_any_number_of_ranks_writes_the_same_bytes(tmp_path):
     for stage, names, options in (
         ("sample", ("samples", "rft", "pairs"), ()),
-        ("explore", ("explorations", "gpairs"), (f"--data.init_args.pairs={tmp_path / 'pairs.jsonl'}",)),
+        ("explore", ("explorations", "gpairs"), (pairs_file(tmp_path),)),
     ):
         found = [run(tmp_path, stage, ranks, *options) for ranks in (1, 2, 3)]
         for name in names:
