@@ -93,7 +93,7 @@ def usual(
         keys is not None
     ):  # what num_return_sequences does, which is for `do_sample` alone; here the noise is among the scores
         ids, mask = ids.repeat_interleave(k, 0), mask.repeat_interleave(k, 0)
-        own_keys = row_keys(*zip(*keys, strict=True))
+        own_keys = row_keys(*zip(*keys, strict=True))  # type: ignore[arg-type]
         more = {"logits_processor": LogitsProcessorList(samplers(decoding.temperature, 1.0, None, own_keys, width))}
     else:
         more = {}

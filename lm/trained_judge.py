@@ -38,7 +38,7 @@ class TrainedJudge:
         self,
         backbone: Backbone,
         template: JudgePrompts | None = None,
-        judging: Judging = Judging(),
+        judging: Judging = Judging(),  # noqa: B008  frozen
         chat: ChatFormat = JUDGE_CHAT,
         max_tokens: int = 16384,
     ):
