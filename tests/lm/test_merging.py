@@ -60,6 +60,35 @@ def test_a_merged_folder_is_opened_by_transformers(models, tmp_path, method):
     torch.testing.assert_close(load_file(out / "model.safetensors"), expected, atol=0, rtol=0)
 
 
+@pytest.mark.parametrize(
+    ("method", "theirs", "common"),
+    [
+        ("linear", {}, {}),
+        ("task_arithmetic", {}, {}),
+        ("ties", {"density": 0.3}, {"normalize": True}),
+        ("slerp", {}, {"t": 0.3}),
+    ],
+)
+def test_mergekit_agrees(models, tmp_path, method, theirs, common):
+    pytest.importorskip("mergekit", reason="an oracle that is not installed with us: pip install mergekit")
+    from mergekit.config import MergeConfiguration
+    from mergekit.merge import MergeOptions, run_merge
+
+    base = {"base_model": str(models / ("direct" if method == "slerp" else "base"))} if method != "linear" else {}
+    each = {} if method == "slerp" else theirs | {"weight": 1.0}
+    recipe = {
+        "merge_method": method,
+        "models": [{"model": str(folder), "parameters": each} for folder in two(models)],
+        "parameters": common,
+        "dtype": "float32",
+    }
+    run_merge(MergeConfiguration.model_validate(recipe | base), str(tmp_path / "theirs"), MergeOptions())
+    ours = theirs | ({"alpha": 0.7} if method == "slerp" else {})
+    needs = {"base": models / "base"} if method not in ("linear", "slerp") else {}
+    out = merge(two(models), tmp_path / "ours", method, **needs, **ours)
+    torch.testing.assert_close(weights(out), load_file(tmp_path / "theirs" / "model.safetensors"), atol=1e-6, rtol=0)
+
+
 def test_what_comes_along(models, tmp_path):
     template = "{% for message in messages %}{{ message.content }}{% endfor %}"
     (models / "direct" / "chat_template.jinja").write_text(template)
