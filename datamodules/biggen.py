@@ -78,7 +78,7 @@ class BiggenData(Prompts):
         seed: int = 0,
         **kwargs: Any,
     ):
-        super().__init__(instances, **kwargs)
+        super().__init__(prompts=instances, **kwargs)
         self.responses, self.score_sources, self.versus = responses, scores, versus
         self.subset, self.capabilities, self.extra = subset, capabilities, tuple(extra_capabilities)
         self.few_shot, self.seed = few_shot, seed

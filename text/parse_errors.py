@@ -7,10 +7,12 @@ arguments. It does not know which classes there are.
 
 from __future__ import annotations
 
+import ast
 import importlib
 import inspect
 import os
 import re
+import textwrap
 import typing
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -164,6 +166,7 @@ def import_class(path: str) -> type | None:
 def parameters(owner: type) -> dict[str, Any]:
     """Constructor arguments of a class and of the classes it hands ``**kwargs`` on to, with their types."""
     found: dict[str, Any] = {}
+    settled: set[str] = set()
     for base in owner.__mro__:
         if (init := base.__dict__.get("__init__")) is None:
             continue
@@ -173,10 +176,20 @@ def parameters(owner: type) -> dict[str, Any]:
         except NameError:  # a type that is only imported for type checkers
             hints = {}
         named = [p for p in signature if p.name != "self" and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
-        found |= {p.name: hints.get(p.name) for p in named if p.name not in found}
+        found |= {p.name: hints.get(p.name) for p in named if p.name not in found and p.name not in settled}
         if not any(p.kind is p.VAR_KEYWORD for p in signature):
             break
+        settled |= _settled(init)
     return found
+
+
+def _settled(init: Any) -> set[str]:
+    """What a constructor gives to the next class's by name itself, so that nobody else can."""
+    calls = [
+        node for node in ast.walk(ast.parse(textwrap.dedent(inspect.getsource(init)))) if isinstance(node, ast.Call)
+    ]
+    onward = [call for call in calls if isinstance(call.func, ast.Attribute) and call.func.attr == "__init__"]
+    return {keyword.arg for call in onward for keyword in call.keywords if keyword.arg is not None}
 
 
 def subclasses(hint: Any) -> set[str]:
