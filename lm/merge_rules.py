@@ -164,7 +164,7 @@ def weighted_sum(tensors: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
         return torch.zeros_like(tensors[0])
     total = counted[0][0] * counted[0][1]
     for tensor, weight in counted[1:]:
-        total.add_(tensor, alpha=weight)
+        total += tensor * weight  # not fused, which would round otherwise on other machines
     return total
 
 

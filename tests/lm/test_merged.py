@@ -1,13 +1,16 @@
-"""The mean of two runs as a backbone."""
+"""Two models as one backbone: the mean of runs, and every method as lm/merging.py writes it into a folder."""
 
 from __future__ import annotations
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM
 
+from lm.adapters import LoRA
 from lm.merged import MergedBackbone
+from lm.merging import merge
 from lm.trained import TrainedBackbone
-from tests.stand_ins import scratch, tiny_tokenizer
+from tests.stand_ins import published, scratch, tiny_tokenizer
 from text.errors import UserError
 
 
@@ -42,8 +45,60 @@ def test_models_of_other_shapes_are_refused(runs):
         MergedBackbone("one", "other").load(tiny_tokenizer())
 
 
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    root = tmp_path_factory.mktemp("folders")
+    return [str(published(root / name, seed)) for seed, name in enumerate(("direct", "pairwise", "base"))]
+
+
 @pytest.mark.parametrize(
-    ("options", "complaint"), [({"alpha": 1.5}, "from 0 to 1"), ({"second": "one"}, "are both 'one'")]
+    ("method", "options"),
+    [
+        ("linear", {}),
+        ("slerp", {}),
+        ("task_arithmetic", {"scale": 2.0}),
+        ("ties", {"density": 0.4}),
+        ("dare_linear", {"drop_rate": 0.5, "seed": 3}),
+        ("dare_ties", {}),
+        ("dare_sequential", {}),
+    ],
+)
+def test_folders_are_merged_as_on_disk(folders, tmp_path, method, options):
+    given = {"method": method, **options} | ({} if method in ("linear", "slerp") else {"base": folders[2]})
+    alpha = {} if method == "dare_sequential" else {"alpha": 0.3}
+    expected = AutoModelForCausalLM.from_pretrained(merge(folders[:2], tmp_path / "out", **given, **alpha))
+    found = MergedBackbone(*folders[:2], **given, **alpha).build(tiny_tokenizer())
+    torch.testing.assert_close(weights(found), weights(expected), atol=0, rtol=0)
+
+
+def test_every_choice_has_a_fingerprint_of_its_own(folders):
+    choices = [{}, {"alpha": 0.3}, {"method": "slerp"}, {"method": "ties", "base": folders[2]}]
+    marks = []
+    for choice in choices:
+        backbone = MergedBackbone(*folders[:2], **choice)
+        marks.append(backbone.fingerprint(backbone.build(tiny_tokenizer())))
+    assert len({mark["tensor_sha256"] for mark in marks}) == len(choices)
+    assert len({mark["config_sha256"] for mark in marks}) == 1
+    again = MergedBackbone(*folders[:2])
+    assert again.fingerprint(again.build(tiny_tokenizer())) == marks[0]
+
+
+def test_fresh_adapters_on_a_merge(folders):
+    model = MergedBackbone(*folders[:2], lora=LoRA(r=2)).build(tiny_tokenizer())
+    assert all(".lora_" in name for name, p in model.named_parameters() if p.requires_grad)
+    assert MergedBackbone(*folders[:2]).tokenizer_name == folders[0]
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ({"alpha": 1.5}, "from 0 to 1"),
+        ({"second": "one"}, "are both 'one'"),
+        ({"method": "ties"}, "ties needs a 'base'"),
+        ({"base": "three"}, "linear has no use for a 'base'"),
+        ({"density": 0.5}, "'density' means nothing to linear"),
+        ({"method": "lineer"}, "Did you mean: linear"),
+    ],
 )
 def test_wrong_options_are_refused(options, complaint):
     with pytest.raises(UserError, match=complaint):
