@@ -241,7 +241,7 @@ class ExplorationRecord(Record):
 
     pair_id: Id
     steps: list[str]
-    ends: list[tuple[int, int]] = Field(default_factory=list)
+    ends: list[Annotated[tuple[int, int], Field(strict=False)]] = Field(default_factory=list)  # JSON has lists alone
     moved: int = 0
     probes: list[Probe] = Field(default_factory=list)
     pit: int | None = None

@@ -61,12 +61,10 @@ def kill_after(folder: Path, stage: str, results: int, *options: str) -> None:
     def kept() -> int:
         return sum(file.read_bytes().count(b"\n[") for file in folder.glob("cache1/rollouts/*/*.jsonl"))
 
-    before = kept()
-    with subprocess.Popen(
-        call, cwd=folder, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    ) as job:
+    before, told = kept(), folder / "killed.log"
+    with told.open("w") as log, subprocess.Popen(call, cwd=folder, env=environment, stdout=log, stderr=log) as job:
         while kept() < before + results:
-            assert job.poll() is None, "it ended by itself"
+            assert job.poll() is None, told.read_text()[-6000:]
             time.sleep(0.005)
         job.kill()
 

@@ -7,7 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 from text.answers import NumberChecker
-from text.reasoning_records import Completion, MinedPair, QuestionRecord, SampledSolution
+from text.reasoning_records import Completion, ExplorationRecord, MinedPair, Probe, QuestionRecord, SampledSolution
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 CHECKER = NumberChecker()
@@ -91,3 +91,11 @@ def test_a_pit_is_one_of_the_steps():
         MinedPair.model_validate(pair | {"num_steps": 3, "pit": 4})
     with pytest.raises(ValidationError):
         MinedPair.model_validate(pair | {"chosen_tokens": [-1]})
+
+
+def test_an_exploration_is_read_as_it_was_written():
+    seen = Probe(step=1, completions=[Completion(text="x", correct=True, draw=0)])
+    record = ExplorationRecord(
+        pair_id="a", steps=["x\n", "y"], ends=[(1, 2), (3, 3)], probes=[seen], pit=2, status="pit"
+    )
+    assert ExplorationRecord.model_validate(json.loads(record.model_dump_json())) == record
