@@ -28,6 +28,7 @@ from text.errors import UserError
 
 ADAPTER = "adapter_config.json"
 BESIDE_WEIGHTS = {".json", ".jinja", ".model", ".txt"}  # configuration, tokenizer, chat template: no code, no pickles
+WANTED = ["*.json", "*.jinja", "*.txt", "tokenizer.model", "model*.safetensors", "adapter_model.safetensors"]
 OWN = {INDEX, "merge.json", "trainer_state.json"}  # of these names only the first model's would be true
 
 
@@ -111,7 +112,7 @@ def find_folder(name: str | Path) -> Path:
     if path.is_dir():
         return path
     try:
-        return Path(snapshot_download(str(name), ignore_patterns=["*.bin", "*.pt", "*.pth", "*.gguf"]))
+        return Path(snapshot_download(str(name), allow_patterns=WANTED))  # many repositories hold weights twice
     except Exception as error:  # offline, no such repository, no access: each with an error of its own
         raise not_loaded(str(name), "model", error) from error
 
@@ -223,7 +224,7 @@ def merge_adapters(
         overwrite: whether `out` may be replaced.
 
     Raises:
-        UserError: a folder holds no adapter, or they do not fit the base.
+        UserError: a folder holds no adapter, they name different bases, or do not fit the base.
     """
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
@@ -231,7 +232,10 @@ def merge_adapters(
     sources = [find_folder(folder) for folder in folders]
     if bare := next((source for source in sources if not (source / ADAPTER).is_file()), None):
         raise UserError(f"merge: '{bare}' holds a full model and another folder an adapter: merge models of one kind")
-    name = str(base or json.loads((sources[0] / ADAPTER).read_text(encoding="utf-8"))["base_model_name_or_path"])
+    bases = [json.loads((s / ADAPTER).read_text(encoding="utf-8")).get("base_model_name_or_path") for s in sources]
+    if base is None and (len({*bases}) > 1 or not bases[0]):
+        raise UserError(f"merge: the adapters name different bases ({', '.join(map(str, bases))}): give 'base'")
+    name = str(base or bases[0])
     try:
         model = AutoModelForCausalLM.from_pretrained(resolve(name, "base of the adapters"))
         adapted = PeftModel.from_pretrained(model, str(sources[0]), adapter_name="adapter_0")

@@ -52,7 +52,10 @@ class WeightFiles:
         self.folder = folder
         index = folder / INDEX
         if index.is_file():
-            files = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+            try:
+                files = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+            except (KeyError, ValueError) as error:
+                raise UserError(f"{index} is not an index of safetensors files: {error!r}") from error
         else:
             files = ["model.safetensors"]
         self._file: dict[str, Path] = {}

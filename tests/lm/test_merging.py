@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -207,6 +208,10 @@ def test_folders_that_are_none(models, tmp_path):
     (broken / "model.safetensors").write_bytes(b"half")
     with pytest.raises(UserError, match="not a whole safetensors file"):
         merge([models / "direct", broken], tmp_path / "out")
+    (broken / INDEX).write_text("{}")
+    with pytest.raises(UserError, match=r"index\.json is not an index"):
+        merge([models / "direct", broken], tmp_path / "out")
+    (broken / INDEX).unlink()
     (broken / "model.safetensors").unlink()
     with pytest.raises(UserError, match=r"has no model\.safetensors"):
         merge([models / "direct", broken], tmp_path / "out")
@@ -262,6 +267,13 @@ def test_adapters_refused(models, adapters, tmp_path):
         merge(adapters, tmp_path / "out", "ties", base=models / "base")
     with pytest.raises(UserError, match="models of one kind"):
         merge([adapters[0], models / "direct"], tmp_path / "out")
+    moved = tmp_path / "moved"
+    shutil.copytree(adapters[1], moved)
+    config = json.loads((moved / "adapter_config.json").read_text())
+    (moved / "adapter_config.json").write_text(json.dumps(config | {"base_model_name_or_path": "another"}))
+    with pytest.raises(UserError, match=r"different bases .*another.*give 'base'"):
+        merge([adapters[0], moved], tmp_path / "out")
+    merge([adapters[0], moved], tmp_path / "out", base=models / "base")
 
 
 # --- in memory --------------------------------------------------------------------------------------------------------
