@@ -101,10 +101,11 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--quick", action="store_true", help="few questions, a tiny model, one round")
+    parser.add_argument("--rounds", type=int, help="default 3, or 1 with --quick")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--rows", type=int, default=8, help="prompts of a batch of `generate`")
     arguments = parser.parse_args()
-    instructions, rounds, width = (2, 1, 64) if arguments.quick else (8, 3, 256)
+    instructions, rounds, width = (2, arguments.rounds or 1, 64) if arguments.quick else (8, arguments.rounds or 3, 256)
     texts = [text for found in read_records(str(SOURCE), Judgment) for text in found.record.responses]
     judge = build(BPETokenizer(vocab_size=4000).build(texts), width, arguments.device)
     print(
