@@ -25,6 +25,8 @@ from torch.nn.utils import get_total_norm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.peak_memory import peak_kibibytes
+
 LENGTH = 64  # tokens of a text
 SAME_GRADIENTS = 1e-5  # distance by norm, float32
 WHOLE = 0  # tokens of a chunk: everything at once
@@ -98,8 +100,7 @@ def step_alone(pairs: int, tokens: int, file: Path) -> None:
         info_nce(queries_BD @ documents_BD.T / module.temperature, rows).mean().backward()
         spent = time.thread_time() - began
     torch.save([p.grad for p in module.parameters() if p.grad is not None], file)
-    [line] = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")]
-    print(line.split()[1], spent)
+    print(peak_kibibytes(), spent)
 
 
 if __name__ == "__main__":

@@ -41,6 +41,7 @@ from benchmarks.dpo_trainers import (
     write_dialogues,
     write_random_pairs,
 )
+from benchmarks.peak_memory import peak_kibibytes
 from benchmarks.rationales import compare_rationales
 from benchmarks.turns import OURS, Turns
 
@@ -161,8 +162,7 @@ def run_alone(way: str, work: Work) -> None:
     turns = Turns([way])
     run = partial(ours, work, turns) if way == OURS else theirs(work, turns, way, int(way.split()[1]))
     turns.run(run, [])
-    [line] = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")]
-    print(f"peak {line.split()[1]}")
+    print(f"peak {peak_kibibytes()}")
 
 
 def peak(way: str, folder: Path, steps: int) -> float:

@@ -22,7 +22,7 @@ from rich.console import Console
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.thinkers import VOCABULARY, size, table, thinker, timed, usual, words
+from benchmarks.thinkers import VOCABULARY, fill_in, size, table, thinker, timed, usual, words
 from lm.cached_generation import CacheEngine
 from lm.generation import Decoding
 
@@ -93,12 +93,8 @@ def parse() -> argparse.Namespace:
         "--rows", type=int, nargs="+", default=[16, 32, 64, 128], help="of plain calls: the best counts"
     )
     parser.add_argument("--tried", type=int, default=16, help="questions on which they are tried")
-    options = parser.parse_args()
-    quick = {"questions": (64, 6), "width": (256, 64), "layers": (8, 2), "rounds": (3, 1)}
-    for name, (full, few) in quick.items():
-        if getattr(options, name) is None:
-            setattr(options, name, few if options.quick else full)
-    return options
+    sizes = {"questions": (64, 6), "width": (256, 64), "layers": (8, 2), "rounds": (3, 1)}
+    return fill_in(parser.parse_args(), sizes)
 
 
 if __name__ == "__main__":

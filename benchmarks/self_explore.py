@@ -25,7 +25,7 @@ from rich.console import Console
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.thinkers import VOCABULARY, chance, size, table, thinker, timed, usual, words
+from benchmarks.thinkers import VOCABULARY, chance, fill_in, size, table, thinker, timed, usual, words
 from lm.backbone import ScratchBackbone
 from lm.cached_generation import CacheEngine
 from lm.generation import Decoding, Engine, PlainEngine
@@ -181,12 +181,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--k", type=int, default=4)
     parser.add_argument("--right", type=float, default=0.35, help="share of completions that are right")
     parser.add_argument("--max-batch-tokens", type=int, default=32768)
-    options = parser.parse_args()
-    quick = {"questions": (16, 2), "width": (256, 64), "layers": (8, 2), "rounds": (3, 1)}
-    for name, (full, few) in quick.items():
-        if getattr(options, name) is None:
-            setattr(options, name, few if options.quick else full)
-    return options
+    sizes = {"questions": (16, 2), "width": (256, 64), "layers": (8, 2), "rounds": (3, 1)}
+    return fill_in(parser.parse_args(), sizes)
 
 
 if __name__ == "__main__":

@@ -7,9 +7,10 @@ benchmarks/self_explore.py.
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -55,6 +56,14 @@ def thinker(width: int, layers: int, ends_at: int) -> Thinker:
     )
     config.ends_at = ends_at
     return Thinker(config).eval()
+
+
+def fill_in(options: argparse.Namespace, sizes: Mapping[str, tuple[int, int]]) -> argparse.Namespace:
+    """Give the options that were left out the first of their sizes, or the second with ``--quick``."""
+    for name, (full, few) in sizes.items():
+        if getattr(options, name) is None:
+            setattr(options, name, few if options.quick else full)
+    return options
 
 
 def words() -> PreTrainedTokenizerFast:

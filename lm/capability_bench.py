@@ -39,6 +39,10 @@ class Grading(Asking):
     impute: Impute = "none"
     show_system_prompt: bool = False
 
+    def instruction(self, system: str | None, prompt: str) -> str:
+        """What an evaluator is told was asked."""
+        return f"{system}\n\n{prompt}" if self.show_system_prompt and system else prompt
+
 
 class CapabilityBench:
     """Instances by capability and task, and how answers to them are scored (`lm.protocols.Benchmark`).
@@ -103,7 +107,5 @@ class CapabilityBench:
 
     def _question(self, number: int, response: str) -> list[JudgeRequest]:
         record = self.records[number].record
-        asked = str(record.prompt)
-        if self.grading.show_system_prompt and record.system:
-            asked = f"{record.system}\n\n{asked}"
+        asked = self.grading.instruction(record.system, str(record.prompt))
         return [JudgeRequest(record.id, asked, (response,), self.rubrics[number], record.reference_answer)]

@@ -82,3 +82,10 @@ def _digest(request: JudgeRequest) -> str:
     seen = asdict(request) | {"rubric": request.rubric.model_dump()}
     del seen["id"]
     return hashlib.sha256(json.dumps(seen, sort_keys=True).encode()).hexdigest()
+
+
+def kept(judges: dict[str, Judge], log: str | None) -> dict[str, Judge]:
+    """The judges, their verdicts kept in the folder if there is one."""
+    if log is None:
+        return judges
+    return {name: CachedJudge(judge, name, log) for name, judge in judges.items()}

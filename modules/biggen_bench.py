@@ -14,7 +14,7 @@ from lm.backbone import Backbone
 from lm.batches import PromptBatch
 from lm.capability_bench import CapabilityBench, Grading
 from lm.generation import Decoding
-from lm.judge_cache import CachedJudge
+from lm.judge_cache import kept
 from lm.judging import Judge, SharedJudge
 from metrics.capability_report import score_figure
 from metrics.capability_tables import capability_table, report_text, write_report
@@ -111,10 +111,3 @@ class RecordedBiggen(_Biggen):
             raise UserError("RecordedBiggen needs what is there: give data.responses or data.scores")
         for row in batch.rows:
             self._answers[row] = self._data.recorded[row]
-
-
-def kept(judges: dict[str, Judge], log: str | None) -> dict[str, Judge]:
-    """The judges, their verdicts kept in the folder if there is one."""
-    if log is None:
-        return judges
-    return {name: CachedJudge(judge, name, log) for name, judge in judges.items()}

@@ -16,7 +16,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 from lm.asking import put_questions
 from lm.capability_bench import Grading
-from lm.judge_cache import CachedJudge
+from lm.judge_cache import kept
 from lm.judging import Judge, JudgeRequest, SharedJudge
 from metrics.capability import self_consistent
 from metrics.capability_report import PANEL
@@ -47,9 +47,7 @@ class JudgeAgreement(LightningModule):
         log: str | None = None,
     ):
         super().__init__()
-        asked = judges or {}
-        self.judges = asked if log is None else {name: CachedJudge(one, name, log) for name, one in asked.items()}
-        self.grading = grading
+        self.judges, self.grading = kept(judges or {}, log), grading
 
     def on_test_start(self) -> None:
         """The report replaces Lightning's table."""
@@ -82,8 +80,7 @@ class JudgeAgreement(LightningModule):
             row, rubric = rows[number], rubrics[number]
             if rubric is None:
                 raise UserError(f"'{row.instance}' has no rubric to judge by: give score_rubric, or data.rubrics")
-            shown = self.grading.show_system_prompt and row.system_prompt
-            asked = f"{row.system_prompt}\n\n{row.input}" if shown else row.input
+            asked = self.grading.instruction(row.system_prompt, row.input)
             name = f"{row.model_name}/{row.instance}"
             return [JudgeRequest(name, asked, (response,), rubric, row.reference_answer)]
 
