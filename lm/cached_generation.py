@@ -9,7 +9,7 @@ Legend: B rows, W columns of a batch.
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any, Literal
@@ -26,21 +26,20 @@ from lm.served_generation import ContinuousEngine, VLLMEngine
 from lm.stopping import Ends
 from text.errors import UserError
 
-FEW = 4  # rows that end are carried along until there are so many: to leave them behind costs a forward's worth
-REFILL = 8  # while draws wait, one of so many rows may have ended before others take their place
+REFILL = 8  # one of so many rows may have ended before others take their place: to stop costs a forward's worth
 ROOM = 64  # columns of the cache beyond what rows can fill: the more, the seldomer it is moved
 
 
 class CacheEngine(Engine):
     """A batch whose rows are replaced as they end, and whose prefixes are computed once.
 
-    The draws of a prefix share its computation, and a prefix that begins another one (the steps of a solution) is part
-    of that one's. The longest come first.
+    The draws of a root share its computation; see lm.generation.Draw. The longest come first, and what is appended at
+    once, for its root is at hand.
 
     Args:
         model: see Engine. Every layer keeps keys and values of its tokens: a recurrent one cannot be cut.
         tokenizer: see Engine.
-        max_batch_tokens: see Engine; prefixes that are computed ahead take a quarter more.
+        max_batch_tokens: see Engine; roots that are kept take half as much again.
     """
 
     def __init__(self, model: Any, tokenizer: PreTrainedTokenizerBase, max_batch_tokens: int = 16384):
@@ -57,16 +56,18 @@ class CacheEngine(Engine):
         """The rows of a batch, which others replace as they end; see Engine."""
         if not draws:
             return
-        prefixes = _Prefixes(self.causal, [draw.prefix for draw in draws], self.max_batch_tokens // 4)
-        waiting = deque(prefixes.order)
-        columns = prefixes.longest + decoding.max_new_tokens
-        rows = _Rows(min(len(draws), max(1, self.max_batch_tokens // columns)), columns + ROOM, self.causal.device)
+        roots = _Roots(self.causal, self.max_batch_tokens // 2)
+        longest = max(len(_root(draw)) for draw in draws)
+        columns = longest + decoding.max_new_tokens
+        rows = _Rows(max(1, self.max_batch_tokens // columns), columns + ROOM, self.causal.device)
+        waiting = deque(_longest_first(draws))
         while waiting or rows.live:
-            taken = [waiting.popleft() for _ in range(min(len(waiting), len(rows.free)))]
-            rows.fill([(number, draws[number].prefix, prefixes.take(number)) for number in taken])
-            enough = max(1, len(rows.numbers) // REFILL) if waiting else max(FEW, len(rows.numbers) // 2)
+            taken = [waiting.popleft() for _ in range(min(len(waiting), rows.most - len(rows.live)))]
+            computed = roots.take([_root(draws[place]) for place in taken])
+            rows.fill([(place, draws[place].prefix, row) for place, row in zip(taken, computed, strict=True)])
+            enough = max(1, len(rows.places) // REFILL)
             written, ends = self._write(
-                [draws[number] for number in rows.live],
+                [draws[place] for place in rows.places],
                 decoding,
                 rows.ids,
                 rows.mask,
@@ -76,126 +77,118 @@ class CacheEngine(Engine):
                 past_key_values=rows.cache,
             )
             samples = self._samples(written, ends)
+            known = len(draws)
             yield from rows.take(written, samples, ends.done.tolist())
+            waiting.extendleft(reversed(range(known, len(draws))))
 
 
 class _Rows:
     """The rows that are written at the moment.
 
     Args:
-        slots: the most rows B.
+        most: rows at a time.
         columns: of the cache.
         device: of the model.
 
     Attributes:
-        numbers: of the draws that are in the slots; None where one has ended.
+        places: of the draws whose rows these are, B of them; None where one has ended.
         ids: padding, prefixes and what was written, [B, W].
         mask: 0 where `ids` are padding, like `ids`.
         width: columns of each row before its continuation [B].
         cache: of all columns but the last.
     """
 
-    def __init__(self, slots: int, columns: int, device: torch.device):
-        self.numbers: list[int | None] = [None] * slots
-        self.ids = self.mask = torch.zeros(slots, 1, dtype=torch.long, device=device)
-        self.width = torch.zeros(slots, dtype=torch.long, device=device)
-        self.cache = RollingCache(slots, columns)
+    def __init__(self, most: int, columns: int, device: torch.device):
+        self.most, self.places = most, list[int | None]()
+        self.ids = self.mask = torch.zeros(0, 1, dtype=torch.long, device=device)
+        self.width = torch.zeros(0, dtype=torch.long, device=device)
+        self.cache = RollingCache(most, columns)
 
     @property
     def live(self) -> list[int]:
-        """Numbers of the draws whose rows go on."""
-        return [number for number in self.numbers if number is not None]
-
-    @property
-    def free(self) -> list[int]:
-        """Slots whose rows have ended."""
-        return [slot for slot, number in enumerate(self.numbers) if number is None]
+        """Rows that go on."""
+        return [row for row, place in enumerate(self.places) if place is not None]
 
     def fill(self, taken: Sequence[tuple[int, Sequence[int], KeysValues]]) -> None:
-        """Put draws with their prefixes, and what was computed of these, into free slots.
+        """Put draws with their prefixes, and what was computed of these, where rows have ended, and behind them.
 
-        Slots that stay free are left behind, and so are columns that are padding in all rows.
+        Rows that have ended and are not needed are left behind, and so are columns that are padding in all rows.
         """
-        slots = self.free[: len(taken)]
-        kept = [slot for slot, number in enumerate(self.numbers) if number is not None]
-        lengths = [len(prefix) for _, prefix, _ in taken]
-        columns = max([*lengths, *self.mask[kept].sum(dim=1).tolist()])
-        self._cut(columns)
+        live = self.live
+        count = len(live) + len(taken)
+        ended = [row for row, place in enumerate(self.places) if place is None]
+        fresh = [*ended, *range(len(self.places), count)][: len(taken)]
+        moves = dict(zip(ended[len(taken) :], (row for row in live if row >= count), strict=False))
+        source = {row: row for row in live if row < count} | moves
+        columns = max([*(len(prefix) for _, prefix, _ in taken), *self.mask[live].sum(dim=1).tolist()])
+
         self.cache.begin(columns - 1, taken[0][2] if taken else [])
-        if taken:
-            ids, mask = left_padded([prefix for _, prefix, _ in taken], self.ids.device)
-            self.ids[slots], self.mask[slots] = _fitted(ids, columns), _fitted(mask, columns, 0)
-            self.width[slots] = columns
-        for slot, (number, prefix, computed) in zip(slots, taken, strict=True):
-            self.numbers[slot] = number
-            self.cache.place(slot, computed, len(prefix) - 1)
-        if self.free:
-            self._keep(sorted(kept + slots))
+        self.cache.move(moves, count)
+        for row, (_, prefix, computed) in zip(fresh, taken, strict=True):
+            self.cache.place(row, computed, len(prefix) - 1)
         if self.cache.room < ROOM:
             self.cache.make_room()
 
+        rows, kept = [*source], [*source.values()]
+        ids, mask = self.ids.new_zeros(2, count, columns)
+        width = torch.full((count,), columns, device=ids.device)
+        width[rows] += self.width[kept] - self.ids.shape[1]
+        ids[rows], mask[rows] = _fitted(self.ids[kept], columns), _fitted(self.mask[kept], columns, 0)
+        if taken:
+            prefixes, real = left_padded([prefix for _, prefix, _ in taken], ids.device)
+            ids[fresh], mask[fresh] = _fitted(prefixes, columns), _fitted(real, columns, 0)
+        place_of = {row: self.places[old] for row, old in source.items()}
+        place_of |= {row: place for row, (place, _, _) in zip(fresh, taken, strict=True)}
+        self.places = [place_of[row] for row in range(count)]
+        self.ids, self.mask, self.width = ids, mask, width
+
     def take(self, written: Tensor, samples: Sequence[Sample], done: Sequence[bool]) -> Iterator[tuple[int, Sample]]:
-        """What was written of the rows; those that are done come out with their number, and free their slots."""
+        """What was written of the rows; those that are done come out with their place."""
         self.mask = F.pad(self.mask, (0, written.shape[1] - self.mask.shape[1]), value=1)
         self.ids = written
-        for slot, (sample, ended) in enumerate(zip(samples, done, strict=True)):
+        for row, (sample, ended) in enumerate(zip(samples, done, strict=True)):
             if ended:
-                number, self.numbers[slot] = self.numbers[slot], None
-                assert number is not None
-                yield number, sample
-
-    def _cut(self, columns: int) -> None:
-        """Leave so many columns on the right."""
-        self.width += columns - self.ids.shape[1]
-        self.ids, self.mask = _fitted(self.ids, columns), _fitted(self.mask, columns, 0)
-
-    def _keep(self, slots: list[int]) -> None:
-        """Leave other slots behind."""
-        self.numbers = [self.numbers[slot] for slot in slots]
-        self.ids, self.mask, self.width = self.ids[slots], self.mask[slots], self.width[slots]
-        self.cache.keep(torch.tensor(slots, device=self.ids.device))
+                place, self.places[row] = self.places[row], None
+                assert place is not None
+                yield place, sample
 
 
-class _Prefixes:
-    """What is computed of prefixes: some at a time, in order, each once; let go when it was taken for the last time.
+class _Roots:
+    """Keys and values of roots: computed together when they are wanted, and kept until others need their room.
 
     Args:
         causal: the model.
-        prefixes: of the draws.
-        tokens: that are computed at a time.
-
-    Attributes:
-        order: numbers of the draws, those with the longest prefixes first, those that share a computation together.
+        tokens: that are kept beside those in use, and computed at a time.
     """
 
-    def __init__(self, causal: PreTrainedModel, prefixes: Sequence[Sequence[int]], tokens: int):
+    def __init__(self, causal: PreTrainedModel, tokens: int):
         self.causal, self.tokens = causal, tokens
-        self.roots, self.root_of = nested(prefixes)
-        ranks = sorted(range(len(self.roots)), key=lambda root: -len(self.roots[root]))
-        place = {root: place for place, root in enumerate(ranks)}
-        self.order = sorted(range(len(prefixes)), key=lambda number: place[self.root_of[number]])
-        self.longest = len(self.roots[ranks[0]])
-        self._left, self._uses = deque(ranks), Counter(self.root_of)
-        self._computed: dict[int, KeysValues] = {}
+        self._kept: dict[tuple[int, ...], KeysValues] = {}  # what was not in use for the longest time comes first
 
-    def take(self, number: int) -> KeysValues:
-        """The keys and values of a draw's prefix, and of what else comes after it."""
-        root = self.root_of[number]
-        if root not in self._computed:
-            self._compute()
-        self._uses[root] -= 1
-        return self._computed[root] if self._uses[root] else self._computed.pop(root)
+    def take(self, roots: Sequence[Sequence[int]]) -> list[KeysValues]:
+        """What is computed of each."""
+        wanted = [tuple(root) for root in roots]
+        in_use = {root: self._kept.pop(root, None) for root in dict.fromkeys(wanted)}
+        missing = sorted((root for root, row in in_use.items() if row is None), key=len, reverse=True)
+        room = self.tokens - sum(map(len, missing))
+        for oldest in [*self._kept]:
+            if sum(map(len, self._kept)) <= room:
+                break
+            del self._kept[oldest]
+        while missing:
+            fit = max(1, self.tokens // len(missing[0]))
+            in_use |= self._compute(missing[:fit])
+            missing = missing[fit:]
+        self._kept |= in_use
+        return [self._kept[root] for root in wanted]
 
-    def _compute(self) -> None:
-        fit = max(1, self.tokens // len(self.roots[self._left[0]]))
-        ranks = [self._left.popleft() for _ in range(min(fit, len(self._left)))]
-        roots = [self.roots[root] for root in ranks]
+    def _compute(self, roots: Sequence[tuple[int, ...]]) -> dict[tuple[int, ...], KeysValues]:
         ids, mask = left_padded(roots, self.causal.device)
         cache = DynamicCache()  # keeps what is beyond a sliding window too: shorter prefixes may need it
         if ids.shape[1] > 1:
             settings = GenerationConfig(max_new_tokens=1, do_sample=False, use_cache=True)
             self.causal.generate(ids, attention_mask=mask, past_key_values=cache, generation_config=settings)
-        self._computed |= zip(ranks, rows_of(cache, [len(root) for root in roots]), strict=True)
+        return dict(zip(roots, rows_of(cache, [len(root) for root in roots]), strict=True))
 
 
 EngineName = Literal["auto", "plain", "cache", "continuous", "vllm"]
@@ -216,22 +209,15 @@ def engine_of(name: EngineName, model: Any, tokenizer: PreTrainedTokenizerBase, 
         return PlainEngine(model, tokenizer, max_batch_tokens)
 
 
-def nested(prefixes: Sequence[Sequence[int]]) -> tuple[list[tuple[int, ...]], list[int]]:
-    """Which prefixes are beginnings of others.
+def _root(draw: Draw) -> Sequence[int]:
+    return draw.prefix if draw.root is None else draw.root
 
-    Args:
-        prefixes: tokens.
 
-    Returns: the distinct ones that begin no other one, and for each prefix the number of one that it begins or is.
-    """
-    roots: list[tuple[int, ...]] = []
-    number_of: dict[tuple[int, ...], int] = {}
-    # In descending order a prefix follows directly upon those that it begins.
-    for prefix in sorted({tuple(prefix) for prefix in prefixes}, reverse=True):
-        if not roots or roots[-1][: len(prefix)] != prefix:
-            roots.append(prefix)
-        number_of[prefix] = len(roots) - 1
-    return roots, [number_of[tuple(prefix)] for prefix in prefixes]
+def _longest_first(draws: Sequence[Draw]) -> list[int]:
+    """Places of draws in the order of their roots' lengths, those of one root side by side."""
+    first: dict[tuple[int, ...], int] = {}
+    keys = [(-len(root), first.setdefault(root, len(first))) for root in (tuple(_root(draw)) for draw in draws)]
+    return sorted(range(len(draws)), key=keys.__getitem__)
 
 
 def _keeps_all_tokens(causal: PreTrainedModel) -> bool:

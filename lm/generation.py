@@ -94,11 +94,20 @@ class Sample(NamedTuple):
 
 
 class Draw(NamedTuple):
-    """One row of work: the draw of this number from the continuations of a prefix."""
+    """One row of work: the draw of this number from the continuations of a prefix.
+
+    Args:
+        prefix: tokens.
+        seed: of the prefix.
+        number: of the draw.
+        root: tokens that begin with the prefix, and of which more beginnings may be continued (the steps of a
+            solution); the prefix itself by default. An engine may compute them together; samples are the same.
+    """
 
     prefix: Sequence[int]
     seed: int
     number: int
+    root: Sequence[int] | None = None
 
 
 class Engine(ABC):
@@ -150,18 +159,28 @@ class Engine(ABC):
                 raise UserError(f"prefix {number} has {len(prefix)} tokens{most}")
         different = k if decoding.temperature > 0 else 1
         draws = [Draw(p, s, j) for p, s in zip(prefixes, seeds, strict=True) for j in range(different)]
-        found: dict[int, Sample] = {}
+        found = dict(self.serve(draws, decoding))
+        return [found[row * different + draw % different] for row in range(len(prefixes)) for draw in range(k)]
+
+    def serve(self, draws: list[Draw], decoding: Decoding) -> Iterator[tuple[int, Sample]]:
+        """The sample of each draw, with the draw's place, in the order in which they come to their end.
+
+        Draws that are appended in the meantime follow, so that what is drawn next can depend on what came.
+
+        Args:
+            draws: as for `generate`; those that are appended have no longer roots than those there were.
+            decoding: how tokens are chosen.
+        """
         tokens, began = 0, time.monotonic()
         with evaluating(self.model), self._own_defaults():
-            for number, sample in self._run(draws, decoding):
-                found[number] = sample
+            for done, (place, sample) in enumerate(self._run(draws, decoding), start=1):
                 tokens += len(sample.tokens)
-                self._tell(len(found), len(draws), tokens, began)
-        return [found[row * different + draw % different] for row in range(len(prefixes)) for draw in range(k)]
+                self._tell(done, len(draws), tokens, began)
+                yield place, sample
 
     @abstractmethod
     def _run(self, draws: list[Draw], decoding: Decoding) -> Iterator[tuple[int, Sample]]:
-        """The sample of each draw, with the draw's number, in the order in which they come to their end."""
+        """See `serve`."""
 
     def _write(
         self,
@@ -253,10 +272,14 @@ class PlainEngine(Engine):
             raise UserError("a sharded model with adapters cannot generate: use --trainer.strategy ddp")
 
     def _run(self, draws: list[Draw], decoding: Decoding) -> Iterator[tuple[int, Sample]]:
-        """Batch by batch; an empty one has one row, that nobody asked for."""
-        for batch in self._batches(draws, decoding):
-            of_batch = [draws[number] for number in batch] or [Draw([0], 0, 0)]
-            yield from zip(batch, self._continue(of_batch, decoding), strict=False)
+        """Batch by batch, then what was appended; an empty batch has one row, that nobody asked for."""
+        begin = 0
+        while batches := self._batches(draws[begin:], decoding):
+            first, begin = begin, len(draws)
+            for batch in batches:
+                places = [first + number for number in batch]
+                of_batch = [draws[place] for place in places] or [Draw([0], 0, 0)]
+                yield from zip(places, self._continue(of_batch, decoding), strict=False)
 
     def _batches(self, draws: list[Draw], decoding: Decoding) -> list[list[int]]:
         """Numbers of draws by batch, the longest first; sharded ranks get equally many, the last ones empty."""

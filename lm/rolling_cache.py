@@ -1,14 +1,16 @@
 """A key-value cache whose rows come and go: it has room for what is still to come, and rows are replaced in place.
 
-transformers' own cache is copied whole for every new token. Here the rows of a batch are slots of buffers, and all rows
-end in the same column; what is before the first token of a row is padding, which a mask hides. Keys carry the position
-of their token, so that the column in which they are kept does not matter. This file knows keys and values, not tokens.
+transformers' own cache is copied whole for every new token. Here the rows of a batch are the first of buffers, and all
+rows end in the same column; what is before the first token of a row is padding, which a mask hides. Keys carry the
+position of their token, so that the column in which they are kept does not matter. This file knows keys and values, not
+tokens.
 
-Legend: B slots, H heads, D their width, C columns of the buffers.
+Legend: B rows in use, H heads, D their width, C columns of the buffers.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 
 from torch import Tensor
@@ -19,19 +21,18 @@ KeysValues = list[tuple[Tensor, Tensor] | None]  # of one row, by layer: [H, tok
 
 
 class RollingCache(DynamicCache):
-    """The keys and values of B rows.
+    """The keys and values of rows, none to begin with.
 
     Args:
-        slots: B.
+        most: rows B that there is room for.
         columns: C.
     """
 
     layers: list[_Buffers]
 
-    def __init__(self, slots: int, columns: int):
+    def __init__(self, most: int, columns: int):
         super().__init__()
-        self.columns = columns
-        self.layer_class_to_replicate = partial(_Buffers, slots, columns)  # for layers that see a first token
+        self.most, self.columns = most, columns
 
     def begin(self, width: int, row: KeysValues) -> None:
         """See nothing but the last columns, so that rows can be placed; the buffers are left as they are if they may.
@@ -41,15 +42,21 @@ class RollingCache(DynamicCache):
             row: some row, which tells what layers there are.
         """
         while width and len(self.layers) < len(row):
-            self.layers.append(self.layer_class_to_replicate())
+            self.layers.append(_Buffers(self.most, self.columns))
         for layer in self.layers:
             layer.begin(width)
 
-    def place(self, slot: int, row: KeysValues, tokens: int) -> None:
-        """Put the first `tokens` of a row into a slot."""
-        for layer, kept in zip(self.layers, row if tokens else [], strict=False):
+    def move(self, rows: Mapping[int, int], count: int) -> None:
+        """Make the row at each key that at its value, and use the first `count` rows from now on."""
+        self.layer_class_to_replicate = partial(_Buffers, self.most, self.columns, count)  # sees a first token later
+        for layer in self.layers:
+            layer.move(rows, count)
+
+    def place(self, row: int, computed: KeysValues, tokens: int) -> None:
+        """Make a row the first `tokens` of what was computed."""
+        for layer, kept in zip(self.layers, computed if tokens else [], strict=False):
             if kept is not None:
-                layer.place(slot, kept[0][:, :tokens], kept[1][:, :tokens])
+                layer.place(row, kept[0][:, :tokens], kept[1][:, :tokens])
 
     @property
     def room(self) -> int:
@@ -59,27 +66,21 @@ class RollingCache(DynamicCache):
     def make_room(self) -> None:
         """Move the columns in use to the beginning of the buffers."""
         for layer in self.layers:
-            layer.move(layer.end - layer.start)
-
-    def keep(self, slots: Tensor) -> None:
-        """Leave the other slots behind; those that are kept are numbered anew."""
-        for layer in self.layers:
-            layer.keep(slots)
-        self.layer_class_to_replicate = partial(_Buffers, len(slots), self.columns)
+            layer.shift(layer.end - layer.start)
 
 
 class _Buffers(DynamicLayer):
     """One layer; columns ``start`` up to ``end`` are in use."""
 
-    def __init__(self, slots: int, columns: int):
+    def __init__(self, most: int, columns: int, rows: int = 0):
         super().__init__()
-        self.slots, self.columns, self.start, self.end = slots, columns, 0, 0
+        self.most, self.columns, self.rows, self.start, self.end = most, columns, rows, 0, 0
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         """Makes the buffers: zeros, since padding is multiplied by nothing, and must be a number for that."""
         self.dtype, self.device = key_states.dtype, key_states.device
         self.buffers = [
-            states.new_zeros(self.slots, states.shape[-3], self.columns, states.shape[-1])
+            states.new_zeros(self.most, states.shape[-3], self.columns, states.shape[-1])
             for states in (key_states, value_states)
         ]
         self.is_initialized = True
@@ -91,7 +92,7 @@ class _Buffers(DynamicLayer):
             self.lazy_initialization(key_states, value_states)
         after = self.end + key_states.shape[2]
         for buffer, states in zip(self.buffers, (key_states, value_states), strict=True):
-            buffer[:, :, self.end : after] = states
+            buffer[: self.rows, :, self.end : after] = states
         self.end = after
         self._show()
         return self.keys, self.values
@@ -103,42 +104,44 @@ class _Buffers(DynamicLayer):
     def begin(self, width: int) -> None:
         """See RollingCache."""
         if width > self.end:
-            self.move(width)
+            self.shift(width)
         self.start = self.end - width
         self._show()
 
-    def place(self, slot: int, keys: Tensor, values: Tensor) -> None:
+    def move(self, rows: Mapping[int, int], count: int) -> None:
+        """See RollingCache."""
+        self.rows = count
+        if self.is_initialized:
+            for buffer in self.buffers:
+                for row, source in rows.items():
+                    buffer[row, :, self.start : self.end] = buffer[source, :, self.start : self.end]
+            self._show()
+
+    def place(self, row: int, keys: Tensor, values: Tensor) -> None:
         """See RollingCache."""
         if not self.is_initialized:
             self.lazy_initialization(keys, values)
         for buffer, states in zip(self.buffers, (keys, values), strict=True):
-            buffer[slot, :, self.end - keys.shape[1] : self.end] = states
+            buffer[row, :, self.end - keys.shape[1] : self.end] = states
 
-    def move(self, end: int) -> None:
+    def shift(self, end: int) -> None:
         """Put the columns in use elsewhere, up to column `end`."""
         if self.is_initialized:
             for buffer in self.buffers:
-                used = buffer[:, :, self.start : self.end].clone()
-                buffer[:, :, end - used.shape[2] : end] = used
+                used = buffer[: self.rows, :, self.start : self.end].clone()
+                buffer[: self.rows, :, end - used.shape[2] : end] = used
         self.start, self.end = end - self.get_seq_length(), end
         self._show()
 
-    def keep(self, slots: Tensor) -> None:
-        """See RollingCache."""
-        self.slots = len(slots)
-        if self.is_initialized:
-            self.buffers = [buffer[slots] for buffer in self.buffers]
-            self._show()
-
     def _show(self) -> None:
         if self.is_initialized:
-            self.keys, self.values = (buffer[:, :, self.start : self.end] for buffer in self.buffers)
+            self.keys, self.values = (buffer[: self.rows, :, self.start : self.end] for buffer in self.buffers)
 
 
 def rows_of(cache: DynamicCache, lengths: list[int]) -> list[KeysValues]:
-    """The rows of a cache of transformers, padded on the left, each with so many tokens."""
+    """The rows of a cache of transformers, padded on the left, each with so many tokens: copies, to be let go alone."""
     layers = [(layer.keys, layer.values) if layer.is_initialized else None for layer in cache.layers]
     return [
-        [None if layer is None else (layer[0][row, :, -n:], layer[1][row, :, -n:]) for layer in layers]
+        [None if layer is None else (layer[0][row, :, -n:].clone(), layer[1][row, :, -n:].clone()) for layer in layers]
         for row, n in enumerate(lengths)
     ]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import tempfile
+from abc import abstractmethod
 from collections.abc import Iterator
 from typing import Any
 
@@ -24,7 +25,22 @@ from text.errors import UserError
 PAGE = 256  # tokens of a page of transformers' cache
 
 
-class ContinuousEngine(Engine):
+class ServedEngine(Engine):
+    """An engine that is asked for many draws at a time."""
+
+    def _run(self, draws: list[Draw], decoding: Decoding) -> Iterator[tuple[int, Sample]]:
+        """All draws there are, then those that were appended."""
+        done = 0
+        while new := draws[done:]:
+            begin, done = done, len(draws)
+            yield from enumerate(self._ask(new, decoding), start=begin)
+
+    @abstractmethod
+    def _ask(self, draws: list[Draw], decoding: Decoding) -> Iterator[Sample]:
+        """The sample of each draw, in order."""
+
+
+class ContinuousEngine(ServedEngine):
     """transformers' continuous batching: rows of any length in pages of a cache, which others replace as they end.
 
     Args:
@@ -40,12 +56,10 @@ class ContinuousEngine(Engine):
         super().__init__(model, tokenizer, max_batch_tokens)
         _refuse_sharded(self, "continuous")
 
-    def _run(self, draws: list[Draw], decoding: Decoding) -> Iterator[tuple[int, Sample]]:
-        """All draws in one call; see Engine."""
+    def _ask(self, draws: list[Draw], decoding: Decoding) -> Iterator[Sample]:
+        """All draws in one call; see ServedEngine."""
         if decoding.stop or decoding.repetition_penalty != 1:
             raise UserError("engine continuous: 'stop' and 'repetition_penalty' are not to be had: use cache or vllm")
-        if not draws:
-            return
         settings = GenerationConfig(
             do_sample=decoding.temperature > 0,
             temperature=decoding.temperature or None,
@@ -73,16 +87,16 @@ class ContinuousEngine(Engine):
         if len(found) < len(draws):
             raise UserError(f"engine continuous: {len(draws) - len(found)} of {len(draws)} requests came to nothing")
         ends = StopStrings(self.tokenizer, ())
-        for number, output in enumerate(found.values()):
+        for output in found.values():
             if output.error is not None:
                 raise UserError(f"engine continuous: {output.error}")
             tokens = tuple(output.generated_tokens)
             finished = bool(tokens) and tokens[-1] in self.end_ids
             tokens = tokens[:-1] if finished else tokens
-            yield number, Sample(tokens, ends.text(tokens), finished)
+            yield Sample(tokens, ends.text(tokens), finished)
 
 
-class VLLMEngine(Engine):
+class VLLMEngine(ServedEngine):
     """vLLM, in this process: pages of a cache in which beginnings are found again, and kernels of its own.
 
     vLLM computes with weights of its own: the model is written to a temporary folder when it is first asked, and what
@@ -108,8 +122,8 @@ class VLLMEngine(Engine):
             raise UserError("engine vllm: vLLM is not installed: pip install 'seedling[vllm]'") from error
         self._served: Any = None
 
-    def _run(self, draws: list[Draw], decoding: Decoding) -> Iterator[tuple[int, Sample]]:
-        """One request per draw; see Engine."""
+    def _ask(self, draws: list[Draw], decoding: Decoding) -> Iterator[Sample]:
+        """One request per draw; see ServedEngine."""
         requests = [{"prompt_token_ids": list(draw.prefix)} for draw in draws]
         settings = [
             self.library.SamplingParams(
@@ -125,11 +139,11 @@ class VLLMEngine(Engine):
             for draw in draws
         ]
         ends = StopStrings(self.tokenizer, decoding.stop)
-        for number, output in enumerate(self._engine().generate(requests, settings) if draws else []):
+        for output in self._engine().generate(requests, settings):
             (written,) = output.outputs
             tokens = tuple(written.token_ids)
             tokens = tokens[:-1] if tokens and tokens[-1] in self.end_ids else tokens
-            yield number, Sample(tokens, ends.text(tokens), written.finish_reason == "stop")
+            yield Sample(tokens, ends.text(tokens), written.finish_reason == "stop")
 
     def _engine(self) -> Any:
         if self._served is None:

@@ -14,7 +14,7 @@ from typing import Any
 from lm.backbone import Backbone
 from lm.batches import PromptBatch
 from lm.cached_generation import EngineName
-from lm.generation import Decoding
+from lm.generation import Decoding, Draw, Sample
 from lm.sampling import seed_of
 from metrics.exploration import pit_report
 from modules.rollouts import Rollouts
@@ -23,16 +23,20 @@ from modules.self_explore import (
     Rejected,
     Search,
     Used,
+    Wave,
     explore,
     first_pit,
     granular_pair,
     is_nonmonotone,
     outcome_pair,
 )
+from text.answers import AnswerChecker
 from text.errors import UserError
 from text.reasoning_records import Completion, ExplorationRecord, MinedPair, Probe
 from text.records import Record
 from text.steps import LineSteps, StepSplitter, step_ends
+
+_Key = tuple[str | None, tuple[int, ...], int]  # gold answer, tokens that are given, number of the draw
 
 
 class Explorer(Rollouts):
@@ -114,30 +118,29 @@ class Explorer(Rollouts):
         )
 
     def explore(self, pairs: Sequence[MinedPair]) -> list[ExplorationRecord]:
-        """Explore the wrong solutions of some pairs, all at the same time."""
-        found: dict[int, ExplorationRecord] = {}
-        memo: dict[tuple[Any, ...], Completion] = {}
-        active = []
-        for place, pair in enumerate(pairs):
-            record = self._cut(pair)
-            found[place] = record
-            probed = min(len(record.steps), self.max_steps)
-            if record.status == "format" or not probed:
-                continue
-            coroutine = explore(probed, self.k, self.search, self.early_stop, self.draws_per_wave)
-            first = coroutine.send(None)  # type: ignore[arg-type]  # as a generator is started
-            active.append((place, coroutine, first))
-        while active:
-            asked = [self._prefixes(pairs[place], found[place], wave) for place, _, wave in active]
-            self._complete([key for keys in asked for key in keys], memo)
-            waiting = []
-            for (place, coroutine, _), keys in zip(active, asked, strict=True):
-                try:
-                    waiting.append((place, coroutine, coroutine.send([memo[key] for key in keys])))
-                except StopIteration as end:
-                    found[place] = self._seen(found[place], end.value)
-            active = waiting
-        return [found[place] for place in range(len(pairs))]
+        """Explore the wrong solutions of some pairs: each goes on as soon as what it waits for is there."""
+        found = [self._cut(pair) for pair in pairs]
+        probes = _Probes(self.seed, self.engine.context, self.checker)
+        scans = {
+            place: explore(probed, self.k, self.search, self.early_stop, self.draws_per_wave)
+            for place, record in enumerate(found)
+            if record.status != "format" and (probed := min(len(record.steps), self.max_steps))
+        }
+        waves = {place: next(scan) for place, scan in scans.items()}
+
+        def go_on(place: int) -> None:
+            try:
+                while (seen := probes.seen(place, pairs[place], found[place], waves[place])) is not None:
+                    waves[place] = scans[place].send(seen)
+            except StopIteration as end:
+                found[place] = self._seen(found[place], end.value)
+
+        for place in scans:
+            go_on(place)
+        for number, sample in self.engine.serve(probes.draws, self.decoding):
+            for place in probes.judge(number, sample):
+                go_on(place)
+        return found
 
     def _cut(self, pair: MinedPair) -> ExplorationRecord:
         steps = self.steps.split(pair.rejected)
@@ -155,22 +158,6 @@ class Explorer(Rollouts):
             last = len(told) if text.startswith(told) else last
             ends.append(last)
         return [*ends[:-1], len(text)] if ends else []
-
-    def _prefixes(self, pair: MinedPair, record: ExplorationRecord, wave: Any) -> list[tuple[Any, ...]]:
-        tokens = (*pair.prompt_tokens, *pair.rejected_tokens[: record.ends[wave.step - 1][1]])
-        return [(pair.gold, tokens, draw) for draw in wave.draws]
-
-    def _complete(self, wanted: Sequence[tuple[Any, ...]], memo: dict[Any, Completion]) -> None:
-        """Draw what nobody has drawn yet."""
-        new = list(dict.fromkeys(key for key in wanted if key not in memo))
-        fits = [key for key in new if len(key[1]) < self.engine.context]
-        seeds = [seed_of(self.seed, draw, *tokens) for _, tokens, draw in fits]
-        drawn = dict(zip(fits, self.engine.generate([key[1] for key in fits], 1, self.decoding, seeds), strict=True))
-        for key in new:
-            gold, _, draw = key
-            sample = drawn.get(key)
-            told = (sample.tokens, sample.text, sample.finished) if sample else ((), "", False)  # no room for an answer
-            memo[key] = Completion.judged(*told, gold, self.checker, draw=draw)
 
     def _seen(self, record: ExplorationRecord, seen: dict[int, list[Completion]]) -> ExplorationRecord:
         verdicts = {step: any(one.correct for one in completions) for step, completions in seen.items()}
@@ -215,3 +202,45 @@ class Explorer(Rollouts):
             report = pit_report([str(pair.prompt).strip() for pair, _ in results], explorations, oracle)
             told |= {f"explore/{name}": value for name, value in report.items()}
         return told
+
+
+class _Probes:
+    """The completions that pairs want to see: each is drawn once, whoever else wants it.
+
+    Args:
+        seed: of the run.
+        context: tokens that the model has room for; steps that fill it have no completion.
+        checker: tells which are right.
+
+    Attributes:
+        draws: for an engine.
+    """
+
+    def __init__(self, seed: int, context: float, checker: AnswerChecker):
+        self.seed, self.context, self.checker = seed, context, checker
+        self.draws: list[Draw] = []
+        self._keys: list[_Key] = []  # of draws
+        self._waiting: dict[_Key, dict[int, None]] = {}  # places, in order
+        self._judged: dict[_Key, Completion] = {}
+
+    def seen(self, place: int, pair: MinedPair, record: ExplorationRecord, wave: Wave) -> Sequence[Completion] | None:
+        """What the pair at this place wants to see; None as long as some of it has to be drawn."""
+        root = (*pair.prompt_tokens, *pair.rejected_tokens)
+        tokens = root[: len(pair.prompt_tokens) + record.ends[wave.step - 1][1]]
+        keys = [(pair.gold, tokens, draw) for draw in wave.draws]
+        missing = [key for key in keys if key not in self._judged]
+        if len(tokens) >= self.context:
+            return [Completion.judged((), "", False, pair.gold, self.checker, draw=draw) for draw in wave.draws]
+        for key in missing:
+            if key not in self._waiting:
+                self._waiting[key] = {}
+                self._keys.append(key)
+                self.draws.append(Draw(tokens, seed_of(self.seed, key[2], *tokens), 0, root))
+            self._waiting[key][place] = None
+        return None if missing else [self._judged[key] for key in keys]
+
+    def judge(self, number: int, sample: Sample) -> list[int]:
+        """Takes the sample of a draw; returns the places of the pairs that waited for it."""
+        gold, _, draw = key = self._keys[number]
+        self._judged[key] = Completion.judged(*sample, gold, self.checker, draw=draw)
+        return [*self._waiting.pop(key)]

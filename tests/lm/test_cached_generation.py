@@ -6,8 +6,8 @@ from transformers import MambaConfig, MambaForCausalLM
 
 from lm.adapters import LoRA
 from lm.attention import use_forest_attention
-from lm.cached_generation import CacheEngine, engine_of, nested
-from lm.generation import Decoding, PlainEngine
+from lm.cached_generation import CacheEngine, engine_of
+from lm.generation import Decoding, Draw, PlainEngine
 from tests.lm.test_generation import FAMILIES, PREFIXES, SAMPLED, SEEDS, by_hand, likes, model
 from tests.stand_ins import tiny_tokenizer
 from text.errors import UserError
@@ -132,27 +132,94 @@ def test_an_answer_may_be_empty():
 # --- what is computed -------------------------------------------------------------------------------------------------
 
 
-def test_a_prefix_is_computed_once_for_all_draws_and_steps():
+def rooted(steps, k=1) -> list[Draw]:
+    """Draws after steps, each with the longest solution that begins so."""
+    roots = [max((other for other in steps if other[: len(one)] == one), key=len) for one in steps]
+    return [Draw(one, n, j, root) for n, (one, root) in enumerate(zip(steps, roots, strict=True)) for j in range(k)]
+
+
+def test_a_root_is_computed_once_for_all_draws_and_steps():
     decoding = Decoding(max_new_tokens=3, temperature=1.0)
-    seen = widths(MODELS["llama"], lambda: engine(MODELS["llama"]).generate(STEPS, 4, decoding, range(len(STEPS))))
+    call = engine(MODELS["llama"])
+    seen = widths(MODELS["llama"], lambda: [*call.serve(rooted(STEPS, k=4), decoding)])
     assert seen[0] == (3, 9)  # [1, ..., 9], [1, 2, 3, 9] and [7, 7]
     assert all(shape == (28, 1) for shape in seen[1:4])
 
 
-@pytest.mark.parametrize(("budget", "batches"), [(60, [(2, 7), (1, 6)]), (24, [(1, 7), (1, 7), (1, 6)])])
-def test_a_prefix_is_computed_once_also_if_its_draws_do_not_fit_into_a_batch(budget, batches):
-    prefixes = [[5] * 6, [5] * 7, [6] * 7, [7] * 6]  # the first begins the second
+@pytest.mark.parametrize("budget", [60, 20])
+def test_a_root_is_computed_once_also_if_its_draws_do_not_fit_into_a_batch(budget):
+    draws = rooted([[5] * 6, [5] * 7, [6] * 7, [7] * 6], k=4)  # the first begins the second
     call = engine(MODELS["llama"], max_batch_tokens=budget)
-    seen = widths(MODELS["llama"], lambda: call.generate(prefixes, 4, Decoding(3, temperature=1.0), range(4)))
-    assert [shape for shape in seen if shape[1] > 1] == batches
+    seen = widths(MODELS["llama"], lambda: [*call.serve(draws, Decoding(3, temperature=1.0))])
+    assert sorted(shape for shape in seen if shape[1] > 1) == [(1, 6), (1, 7), (1, 7)]
     assert max(rows for rows, columns in seen if columns == 1) == budget // 10
 
 
-def test_beginnings_are_found_and_equal_ones_are_one():
-    roots, root_of = nested([*STEPS, [1, 2]])
-    assert sorted(roots) == [(1, 2, 3, 4, 5, 6, 7, 8, 9), (1, 2, 3, 9), (7, 7)]
-    for prefix, root in zip([*STEPS, [1, 2]], root_of, strict=True):
-        assert list(roots[root][: len(prefix)]) == prefix
+def test_a_root_that_had_to_go_is_computed_again():
+    draws = [Draw([root] * 7, root, 0) for root in (5, 6, 7)]
+    seen = widths(MODELS["llama"], lambda: served_in_turn(engine(MODELS["llama"], max_batch_tokens=16), draws))
+    assert [shape for shape in seen if shape[1] > 1] == [(1, 7)] * 4
+
+
+def served_in_turn(call, draws) -> dict:
+    """All draws, and when these are done the first root again."""
+    draws, found = [*draws], {}
+    for place, sample in call.serve(draws, Decoding(1, temperature=1.0)):
+        found[place] = sample
+        if place == 2:
+            draws.append(Draw([5] * 3, 8, 0, [5] * 7))
+    return found
+
+
+# --- what is drawn next can depend on what came -----------------------------------------------------------------------
+
+
+def chains(call, roots, decoding) -> dict[tuple[int, int], tuple[int, ...]]:
+    """From longer and longer beginnings of each root, for as long as what was drawn last has an even number of tokens;
+    after an odd one three more at a time."""
+    asked = [(number, 1) for number in range(len(roots))]
+    draws = [Draw(root[:1], number, 1, root) for number, root in enumerate(roots)]
+    seen = {}
+    for place, sample in call.serve(draws, decoding):
+        number, length = asked[place]
+        assert (number, length) not in seen
+        seen[number, length] = sample.tokens
+        more = [length + 1] if len(sample.tokens) % 2 == 0 else [length + 100 * j for j in (1, 2, 3) if length < 100]
+        for after in more:
+            if after % 100 <= len(roots[number]):
+                asked.append((number, after))
+                draws.append(Draw(roots[number][: after % 100], number, after, roots[number]))
+    return seen
+
+
+@pytest.mark.parametrize("architecture", FAMILIES)
+@settings(max_examples=10, deadline=None)
+@given(roots=token_lists, max_batch_tokens=st.integers(1, 200))
+def test_what_is_appended_is_drawn_as_by_the_plain_engine(architecture, roots, max_batch_tokens):
+    built, decoding = MODELS[architecture], Decoding(12, 1.0, stop=("a", "e", "th"))
+    found = chains(engine(built, max_batch_tokens=max_batch_tokens), roots, decoding)
+    assert found == chains(PlainEngine(built, tiny_tokenizer()), roots, decoding)
+
+
+def test_rows_become_few_and_many_again():
+    """One draw, then as many as fit, then one at a time."""
+    call, seen = engine(MODELS["llama"], max_batch_tokens=16 * 13), []
+
+    def grow():
+        draws = [Draw([5, 6, 7], 0, 0)]
+        for place, sample in call.serve(draws, Decoding(6, temperature=1.0)):
+            seen.append((place, sample))
+            if place == 0:
+                draws.extend(Draw([5, 6, 7][: 1 + n % 3], n, 0) for n in range(1, 40))
+
+    rows = [rows for rows, columns in widths(MODELS["llama"], grow) if columns == 1]
+    assert rows[0] == 1
+    assert max(rows) == 16 * 13 // 9
+    assert rows[-1] < 16 * 13 // 9
+    prefixes = [[5, 6, 7], *([5, 6, 7][: 1 + n % 3] for n in range(1, 40))]
+    assert [sample for _, sample in sorted(seen)] == plain(
+        MODELS["llama"], prefixes, 1, Decoding(6, temperature=1.0), range(40)
+    )
 
 
 # --- what is refused --------------------------------------------------------------------------------------------------

@@ -6,13 +6,13 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare, kstest
 from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
-from lm.sampling import gumbel_noise, mix, row_keys, samplers, seed_of
+from lm.sampling import GROUP, drawn, gumbel_noise, mix, row_keys, samplers, seed_of
 
 SCORES = torch.tensor([2.0, 0.0, 1.0, -1.0, 0.5, -3.0, 1.5, 0.2])
 N = 20_000
 
 
-def drawn(temperature=1.0, top_p=1.0, top_k=None, draws=N) -> torch.Tensor:
+def many(temperature=1.0, top_p=1.0, top_k=None, draws=N) -> torch.Tensor:
     """Tokens of many draws at one position."""
     keys = row_keys([7] * draws, range(draws))
     scores = SCORES.expand(draws, -1)
@@ -39,11 +39,38 @@ def test_mix_is_splitmix64():
 )
 def test_draws_follow_the_softmax(temperature, top_p, top_k):
     expected = as_transformers_warps(temperature, top_p, top_k).double()
-    found = torch.bincount(drawn(temperature, top_p, top_k), minlength=len(SCORES))
+    found = torch.bincount(many(temperature, top_p, top_k), minlength=len(SCORES))
     possible = expected > 0
     assert found[~possible].sum() == 0
     # Fixed seed: a single test that fails by chance once in a thousand seeds, and not with this one.
     assert chisquare(found[possible], N * expected[possible] / expected.sum()).pvalue > 1e-3
+
+
+@pytest.mark.parametrize("size", [GROUP - 1, GROUP, GROUP + 1, 5 * GROUP + 7])
+def test_draws_follow_the_softmax_over_groups(size):
+    """Also where the last group is padded, and where all of a group is ruled out."""
+    scores = torch.linspace(-1, 2, size).roll(40)
+    scores[:3] = -torch.inf
+    scores[GROUP : 2 * GROUP - 5] = -torch.inf
+    expected = scores.double().softmax(-1).numpy()
+    found = np.zeros(size)
+    for start in range(0, 5 * N, N):
+        keys = row_keys([1] * N, range(start, start + N))
+        found += np.bincount(drawn(scores.expand(N, -1), keys, 3), minlength=size)
+    possible = expected > 0
+    assert found[~possible].sum() == 0
+    assert chisquare(found[possible], 5 * N * expected[possible] / expected.sum()).pvalue > 1e-3
+
+
+@given(st.lists(st.integers(), min_size=1, max_size=5), st.integers(1, 3 * GROUP), st.integers(0, 10**6))
+def test_the_token_of_a_row_is_a_function_of_its_scores_and_its_key(seeds, size, position):
+    keys = row_keys(seeds, range(len(seeds)))
+    scores = gumbel_noise(keys, 17, size)
+    together = drawn(scores, keys, position)
+    assert together.max() < size
+    for row in range(len(seeds)):
+        assert together[row] == drawn(scores[row : row + 1], keys[row : row + 1], position)
+        assert together[row] == drawn(scores[row : row + 1], keys[row : row + 1], torch.tensor([position]))
 
 
 def test_noise_has_the_gumbel_distribution():
