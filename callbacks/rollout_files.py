@@ -16,6 +16,8 @@ from callbacks.run_folders import atomic_write
 from lm.batches import PromptBatch
 from lm.gather import merge_over_ranks
 from lm.token_files import cache_folder
+from metrics.reasoning import accuracy_report
+from metrics.report_files import write_text
 from text.records import Record
 
 
@@ -23,7 +25,7 @@ class RolloutFiles(Callback):
     """Writes ``<run folder>/<name>.jsonl`` for whatever the module makes of its results, and ``counts.json``.
 
     `test` leaves ``answers.jsonl``: id, answer, gold and correct of every question, where a comparison of two models
-    needs more than a mean.
+    needs more than a mean; and ``report.md``, accuracy by subject and level.
 
     Each result is appended to a file of its rank in the cache as soon as it is there; a run of the same work, by the
     same weights, takes it from there. The files of the run appear when they are whole, and are the same for any number
@@ -95,7 +97,9 @@ class RolloutFiles(Callback):
         merged = merge_over_ranks(self.results)
         log_dir = trainer.log_dir
         if trainer.is_global_zero and log_dir is not None:
-            _write_lines(Path(log_dir) / "answers.jsonl", [merged[row] for row in sorted(merged)])
+            answers = [merged[row] for row in sorted(merged)]
+            _write_lines(Path(log_dir) / "answers.jsonl", answers)
+            write_text(Path(log_dir) / "report.md", accuracy_report(answers))
 
 
 def _write_lines(path: Path, records: Sequence[Record]) -> None:

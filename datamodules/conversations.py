@@ -18,7 +18,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from transformers import PreTrainedTokenizerBase
 
 from datamodules.loading import ResumableLoader, layout, shares
-from datamodules.records import Source, iter_records, name_of
+from datamodules.records import Sources, iter_records, name_of
 from lm.answers import AnswerTable, Example, Limits, TableMaker
 from lm.chat import ChatFormat, ChatRenderer, TemplateRefusal
 from lm.grouped_batches import CountedBatches, GroupedOrder, PackedBatches
@@ -41,7 +41,8 @@ class Conversations(LightningDataModule, Generic[T]):
     of one prompt); the records of a group are met side by side, so that a forest computes their prompt once.
 
     Args:
-        train: what is trained on: records (.jsonl, .json, .parquet, ``hub:<id>[:config][@split]``), or a world.
+        train: what is trained on: records (.jsonl, .json, .parquet, ``hub:<id>[:config][@split]``), a world, or a list
+            of these.
         val: held-out records; a world given as ``train`` serves here too.
         test: records that ``test`` measures on; likewise.
         tokenizer: by default the backbone's own. A trained one sees the training records, as they are rendered.
@@ -70,9 +71,9 @@ class Conversations(LightningDataModule, Generic[T]):
 
     def __init__(
         self,
-        train: Source,
-        val: Source | None = None,
-        test: Source | None = None,
+        train: Sources,
+        val: Sources | None = None,
+        test: Sources | None = None,
         tokenizer: TokenizerSource | None = None,
         chat: ChatFormat = ChatFormat(),  # noqa: B008  frozen
         field_map: dict[str, str] | None = None,
@@ -94,7 +95,7 @@ class Conversations(LightningDataModule, Generic[T]):
                 raise UserError(f"data.{name} is {number}: it must be a whole number of at least {least}")
         shared = train if isinstance(train, World) else None
         given = {"train": train, "val": val or shared, "test": test or shared}
-        self.sources: dict[str, Source] = {split: source for split, source in given.items() if source is not None}
+        self.sources: dict[str, Sources] = {split: source for split, source in given.items() if source is not None}
         self.tokenizer_source, self.chat, self.field_map = tokenizer, chat, field_map
         self.limits = Limits(max_length, max_prompt_length, max_completion_length, keep_system)
         self.batch_size = None if max_tokens is not None else batch_size or BATCH_SIZE
@@ -108,7 +109,7 @@ class Conversations(LightningDataModule, Generic[T]):
     # --- what a subclass says ---------------------------------------------------------------------------------------
 
     @abstractmethod
-    def record_type(self, source: Source, split: str) -> type[ChatRecord]:
+    def record_type(self, source: Sources, split: str) -> type[ChatRecord]:
         """The type that records of a source are read as."""
 
     @abstractmethod

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any, Literal
 
 from datamodules.conversations import Conversations
-from datamodules.records import Source
+from datamodules.records import Sources
 from lm.answers import AnswerTable, Example
 from lm.forest import Forest
 from lm.pair_forests import answer_forest
@@ -39,7 +39,7 @@ class Instructions(Conversations[AnswerTable]):
 
     def __init__(
         self,
-        train: Source,
+        train: Sources,
         format: Literal["instructions", "pairs", "dialogues"] = "instructions",
         turns: Literal["all", "last"] = "all",
         over_length: Literal["drop", "truncate"] = "drop",
@@ -49,7 +49,7 @@ class Instructions(Conversations[AnswerTable]):
         self.format, self.turns = format, turns
         self.limits = replace(self.limits, cut=over_length == "truncate")
 
-    def record_type(self, source: Source, split: str) -> type[ChatRecord]:
+    def record_type(self, source: Sources, split: str) -> type[ChatRecord]:
         """The type of the format."""
         return PAIR_FORMATS.get(self.format, InstructionRecord)
 

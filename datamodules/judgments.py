@@ -18,7 +18,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from datamodules.conversations import Conversations
 from datamodules.loading import ResumableLoader, layout, shares
-from datamodules.records import Source, Sources, name_of, read_records
+from datamodules.records import Sources, name_of, read_records
 from lm.answers import AnswerTable, Example
 from lm.batches import JudgmentBatch
 from lm.chat import ChatFormat
@@ -40,7 +40,7 @@ class Judgments(Conversations[AnswerTable]):
     Several sources are one after the other: both formats together are joint training.
 
     Args:
-        train: see Conversations, or a list of sources; so are the other arguments.
+        train: see Conversations; so are the other arguments.
         val: held-out records; null takes ``val_fraction`` of the training records, if that is above 0.
         test: what is judged by `test` and `predict`.
         template: the words of questions.
@@ -71,17 +71,17 @@ class Judgments(Conversations[AnswerTable]):
             raise UserError("data: give 'train', or 'test' for what is to be judged")
         if not 0 <= val_fraction < 1 or (val_fraction and val is not None):
             raise UserError(f"data.val_fraction is {val_fraction}: from 0 to below 1, and 0 if 'val' is given")
-        super().__init__(train, val, test, chat=chat, **kwargs)  # type: ignore[arg-type]  # lists are read as well
+        super().__init__(train, val, test, chat=chat, **kwargs)  # type: ignore[arg-type]  # there may be no 'train'
         self.template = template or JudgeTemplate()
         self.use_reference, self.require_feedback, self.rendered = use_reference, require_feedback, rendered
         self.val_fraction = val_fraction
         if val_fraction and train is not None:
-            self.sources["val"] = train  # type: ignore[assignment]
+            self.sources["val"] = train
         self.judgments: Sequence[Located[Judgment]] = ()
 
     # --- training ---------------------------------------------------------------------------------------------------
 
-    def record_type(self, source: Source, split: str) -> Any:
+    def record_type(self, source: Sources, split: str) -> Any:
         """Whole questions and answers, or their parts."""
         return InstructionRecord if self.rendered else Judgment
 

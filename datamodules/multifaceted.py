@@ -17,7 +17,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from datamodules.conversations import Conversations
 from datamodules.instruction import Instructions
 from datamodules.preference import LabelledAnswers, PreferencePairs
-from datamodules.records import Source, iter_records, name_of
+from datamodules.records import Sources, iter_records, name_of
 from lm.answers import Example
 from text.chat_records import ChatRecord, InstructionRecord, PreferenceRecord
 from text.holdouts import SplitBy, choose_variants, hold_out
@@ -52,7 +52,7 @@ class _Variants(Conversations):
 
     def __init__(
         self,
-        train: Source,
+        train: Sources,
         variants_per_instruction: int | None = None,
         split_by: SplitBy | None = None,
         holdout_fraction: float = 0.1,
@@ -68,7 +68,7 @@ class _Variants(Conversations):
         self.sources |= dict.fromkeys(self.carved, train)
         self._part: Part
 
-    def record_type(self, source: Source, split: str) -> type[ChatRecord]:
+    def record_type(self, source: Sources, split: str) -> type[ChatRecord]:
         """Every source holds instructions."""
         return InstructionRecord
 

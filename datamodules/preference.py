@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from datamodules.conversations import Conversations
-from datamodules.records import Source, iter_records
+from datamodules.records import Sources, iter_records
 from lm.answers import AnswerTable, Example
 from lm.batches import LabelledBatch, PairBatch
 from lm.pair_forests import PairLayout, labelled_forest, pair_forest
@@ -81,7 +81,7 @@ class _Judged(Conversations[T]):
 
     def __init__(
         self,
-        train: Source,
+        train: Sources,
         max_prompt_length: int | None = 512,
         append_eos: AppendEos = "both",
         on_identical: OnIdentical = "error",
@@ -127,7 +127,7 @@ class PreferencePairs(_Judged[PreferenceTable]):
 
     def __init__(
         self,
-        train: Source,
+        train: Sources,
         format: Literal["pairs", "dialogues"] = "pairs",
         pairs_per_prompt: int | None = None,
         **kwargs: Any,
@@ -138,7 +138,7 @@ class PreferencePairs(_Judged[PreferenceTable]):
         self.format, self.pairs_per_prompt = format, pairs_per_prompt
         self._used: Counter[bytes] = Counter()  # pairs of each prompt of the source that is being read
 
-    def record_type(self, source: Source, split: str) -> type[ChatRecord]:
+    def record_type(self, source: Sources, split: str) -> type[ChatRecord]:
         """The type of the format."""
         return PAIR_FORMATS[self.format]
 
@@ -224,12 +224,12 @@ class LabelledAnswers(_Judged[LabelledTable]):
     least = 2
 
     def __init__(
-        self, train: Source, format: Literal["auto", "labelled", "pairs", "dialogues"] = "auto", **kwargs: Any
+        self, train: Sources, format: Literal["auto", "labelled", "pairs", "dialogues"] = "auto", **kwargs: Any
     ):
         super().__init__(train, **kwargs)
         self.format = format
 
-    def record_type(self, source: Source, split: str) -> type[ChatRecord]:
+    def record_type(self, source: Sources, split: str) -> type[ChatRecord]:
         """The type of the format, or of what the first record looks like."""
         if self.format == "auto":
             first = next(iter_records(source, AnyRecord, split), None)

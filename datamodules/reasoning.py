@@ -13,7 +13,7 @@ from typing import Any
 
 from datamodules.conversations import Conversations
 from datamodules.loading import ResumableLoader, layout, shares
-from datamodules.records import Source, read_records
+from datamodules.records import Source, Sources, read_records
 from lm.answers import AnswerTable, Example
 from lm.batches import PromptBatch
 from lm.forest import Forest
@@ -46,7 +46,7 @@ class Reasoning(Conversations[AnswerTable]):
 
     def __init__(
         self,
-        train: Source,
+        train: Sources,
         pool: Source | None = None,
         pairs: Source | None = None,
         samples: Source | None = None,
@@ -59,7 +59,7 @@ class Reasoning(Conversations[AnswerTable]):
         if pool is None and isinstance(train, World):
             self.pool = train
 
-    def record_type(self, source: Source, split: str) -> type[QuestionRecord]:
+    def record_type(self, source: Sources, split: str) -> type[QuestionRecord]:
         """Every source holds questions."""
         return QuestionRecord
 
@@ -98,7 +98,7 @@ class Reasoning(Conversations[AnswerTable]):
     def _made_up(self) -> bool:
         return isinstance(self.pool, World)
 
-    def _solving(self, source: Source, split: str) -> list[list[dict[str, Any]]]:
+    def _solving(self, source: Sources, split: str) -> list[list[dict[str, Any]]]:
         """One question each, with the right answer."""
         found = read_records(source, QuestionRecord.with_names(self.field_map), split)
         problems = []

@@ -67,7 +67,7 @@ class CacheEngine(Engine):
             rows.fill([(place, draws[place].prefix, row) for place, row in zip(taken, computed, strict=True)])
             enough = max(1, len(rows.places) // REFILL)
             written, ends = self._write(
-                [draws[place] for place in rows.places],
+                [draws[place] for place in rows.live],
                 decoding,
                 rows.ids,
                 rows.mask,
@@ -106,15 +106,15 @@ class _Rows:
 
     @property
     def live(self) -> list[int]:
-        """Rows that go on."""
-        return [row for row, place in enumerate(self.places) if place is not None]
+        """Places of the draws whose rows go on."""
+        return [place for place in self.places if place is not None]
 
     def fill(self, taken: Sequence[tuple[int, Sequence[int], KeysValues]]) -> None:
         """Put draws with their prefixes, and what was computed of these, where rows have ended, and behind them.
 
         Rows that have ended and are not needed are left behind, and so are columns that are padding in all rows.
         """
-        live = self.live
+        live = [row for row, place in enumerate(self.places) if place is not None]
         count = len(live) + len(taken)
         ended = [row for row, place in enumerate(self.places) if place is None]
         fresh = [*ended, *range(len(self.places), count)][: len(taken)]
@@ -179,7 +179,7 @@ class _Roots:
             fit = max(1, self.tokens // len(missing[0]))
             in_use |= self._compute(missing[:fit])
             missing = missing[fit:]
-        self._kept |= in_use
+        self._kept |= {root: row for root, row in in_use.items() if row is not None}  # of all there is one by now
         return [self._kept[root] for root in wanted]
 
     def _compute(self, roots: Sequence[tuple[int, ...]]) -> dict[tuple[int, ...], KeysValues]:

@@ -48,6 +48,18 @@ def t_interval(values: Sequence[float], level: float = 0.95) -> Interval:
     return Interval(mean, float(mean - half), float(mean + half), n)
 
 
+def wilson_interval(successes: int, n: int, level: float = 0.95) -> Interval:
+    """Wilson's interval of a share (1927), which holds near 0 and 1 too.
+
+    Args:
+        successes: how many of the n.
+        n: independent trials, at least one.
+        level: coverage.
+    """
+    bounds = stats.binomtest(successes, n).proportion_ci(level, method="wilson")
+    return Interval(successes / n, float(bounds.low), float(bounds.high), n)
+
+
 def bootstrap_interval(
     values: Sequence[float],
     statistic: Callable = np.mean,

@@ -13,7 +13,10 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from metrics.intervals import wilson_interval
+from metrics.tables import interval, section
 from text.answers import AnswerChecker
+from text.reasoning_records import AnswerRecord
 
 
 def majority(answers: Sequence[str | None], checker: AnswerChecker) -> str | None:
@@ -134,3 +137,25 @@ class PassAtK(_Share):
     def update(self, n: int, right: int) -> None:
         """Add a question by the number of its samples and of the right ones among them."""
         self.add(pass_at_k(n, right, self.k))
+
+
+def accuracy_report(answers: Sequence[AnswerRecord]) -> str:
+    """Accuracy in percent with Wilson's 95 % interval, also by subject and by level where questions have them.
+
+    Args:
+        answers: of a test, at least one.
+
+    Returns: markdown.
+    """
+    groups = {("all", ""): list(answers)}
+    for kind in ("subject", "level"):
+        for answer in sorted(answers, key=lambda answer: str(getattr(answer, kind))):
+            if (name := getattr(answer, kind)) is not None:
+                groups.setdefault((kind, str(name)), []).append(answer)
+    rows = []
+    for (kind, name), group in groups.items():
+        share = wilson_interval(sum(answer.correct for answer in group), len(group))
+        percent = {"value": 100 * share.mean, "low": 100 * share.low, "high": 100 * share.high}
+        called = name if name.lower().startswith(kind) else f"{kind} {name}".strip()  # MATH has "Level 5" itself
+        rows.append([called, str(len(group)), interval(percent, 1)])
+    return section("Answers that are right", "", ["questions", "how many", "percent [95 %]"], rows) + "\n"

@@ -70,8 +70,8 @@ class Sampler(Rollouts):
                 SampledSolution.judged(s.tokens, s.text, s.finished, asked["gold"], self.checker, seed=draw)
                 for draw, s in enumerate(of_one)
             ]
-            known: dict[str, Any] = {name: asked.get(name) for name in ("id", "question", "gold", "rationale")}
-            records.append(SampleRecord(**known, samples=samples, model=self.model_name, decoding=self.work))
+            of_question = {name: asked[name] for name in SampleRecord.model_fields if name in asked}
+            records.append(SampleRecord(**of_question, samples=samples, model=self.model_name, decoding=self.work))
         return records
 
     # --- predict: what is made of samples ---------------------------------------------------------------------------

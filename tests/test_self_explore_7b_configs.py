@@ -13,11 +13,15 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from cli import main
 from lm.generation import Decoding
 from tests.stand_ins import tiny_tokenizer
+from text.answers import MathChecker
 from text.reasoning_records import ExplorationRecord, MinedPair, SampleRecord
+from text.steps import MathSteps
 
 pytest.importorskip("rapidfuzz")
 
-HERE = Path(__file__).parents[1] / "configs" / "self_explore" / "gsm8k_7b"
+ALL = Path(__file__).parents[1] / "configs" / "self_explore"
+HERE, MATH = ALL / "gsm8k_7b", ALL / "math_7b"
+PRESENTED = sorted((folder.name, file.stem) for folder in (HERE, MATH) for file in folder.glob("*.yaml"))
 STAGES = {"sft": "SFT", "rft": "SFT", "sample": "Sampler", "test": "Sampler", "explore": "Explorer"}
 CPU = ["--trainer.accelerator=cpu", "--trainer.devices=1", "--trainer.precision=32-true"]
 ONCE = ["--trainer.max_steps=1", "--data.batch_size=4"]
@@ -31,8 +35,9 @@ def in_a_folder_of_its_own(tmp_path, monkeypatch):
     monkeypatch.setenv("SEEDLING_CACHE", str(tmp_path / "cache"))
 
 
-def build(stage: str):
-    return main(["--config", str(HERE / f"{stage}.yaml"), *CPU], run=False)
+def build(stage: str, folder: Path = HERE, *more: str):
+    parts = [option for part in more for option in ("--config", str(ALL / "parts_7b" / f"{part}.yaml"))]
+    return main(["--config", str(folder / f"{stage}.yaml"), *parts, *CPU], run=False)
 
 
 def run(verb: str, stage: str, *options: str) -> Path:
@@ -44,9 +49,35 @@ def records(path: Path, kind) -> list:
     return [kind.model_validate_json(line) for line in path.read_text().splitlines()]
 
 
-@pytest.mark.parametrize("stage", sorted(file.stem for file in HERE.glob("*.yaml")))
-def test_every_stage_builds_as_it_stands(stage):
-    assert type(build(stage).model).__name__ == STAGES.get(stage, "DPO")
+@pytest.mark.parametrize(("folder", "stage"), PRESENTED)
+def test_every_stage_builds_as_it_stands(folder, stage):
+    pytest.importorskip("math_verify")
+    built = build(stage, ALL / folder)
+    assert type(built.model).__name__ == STAGES.get(stage, "DPO")
+    assert folder in built.trainer.default_root_dir
+    assert f"/{'gsm8k' if folder == 'math_7b' else 'math'}_7b/" not in (ALL / folder / f"{stage}.yaml").read_text()
+
+
+@pytest.mark.parametrize("folder", [HERE, MATH])
+@pytest.mark.parametrize(
+    ("name", "parts", "rate"),
+    [
+        ("EleutherAI/llemma_7b", ["llemma"], 1e-5),
+        ("mistralai/Mistral-7B-v0.1", ["mistral", "mistral_supervised"], 1e-6),
+    ],
+)
+def test_other_models_are_one_overlay_more(folder, name, parts, rate):
+    pytest.importorskip("math_verify")
+    for stage in ("sft", "rft"):
+        model = build(stage, folder, *parts).model
+        assert model.backbone.name_or_path == name
+        assert model.optimizer([torch.zeros(1, requires_grad=True)]).defaults["lr"] == rate
+    for stage in ("sample", "explore", "test"):
+        assert build(stage, folder, parts[0]).model.backbone.name_or_path == name
+    for stage in ("dpo", "outcome_dpo"):
+        slow, fast = build(stage, folder, "mistral_preference").model, build(stage, folder).model
+        assert slow.optimizer([torch.zeros(1, requires_grad=True)]).defaults["lr"] == 1e-7
+        assert fast.optimizer([torch.zeros(1, requires_grad=True)]).defaults["lr"] == 1e-6
 
 
 def test_the_numbers_are_those_of_the_paper():
@@ -57,6 +88,20 @@ def test_the_numbers_are_those_of_the_paper():
     assert (dpo.datamodule.batch_size, dpo.trainer.max_epochs, dpo.model.options["beta"]) == (32, 3, 0.1)
     assert dpo.datamodule.append_eos == "chosen"
     assert dpo.datamodule.limits.max_length == 384
+
+
+def test_the_numbers_for_math_are_those_of_the_paper():
+    pytest.importorskip("math_verify")
+    sampler, explorer, dpo, sft = (build(stage, MATH) for stage in ("sample", "explore", "dpo", "sft"))
+    assert (sampler.model.num_samples, explorer.model.k, explorer.model.max_steps) == (100, 4, 20)
+    assert sampler.model.decoding == explorer.model.decoding == Decoding(max_new_tokens=1024, temperature=0.7)
+    assert (sampler.model.mining.dedup, sampler.model.mining.rule) == ("edit", "shortest_dissimilar")
+    assert isinstance(explorer.model.steps, MathSteps)
+    assert all(isinstance(one.datamodule.checker, MathChecker) for one in (sampler, explorer, sft))
+    assert len(sft.datamodule.sources["train"]) == 7
+    limits = dpo.datamodule.limits
+    assert (limits.max_length, limits.max_prompt_length) == (1024, 512)
+    assert (sft.datamodule.batch_size, sft.trainer.max_epochs, dpo.datamodule.batch_size) == (64, 5, 32)
 
 
 def test_the_stages_run_on_each_other(tmp_path):

@@ -99,7 +99,7 @@ class Solution(Record):
 
     @classmethod
     def judged(
-        cls, tokens: Sequence[int], text: str, finished: bool, gold: str, checker: AnswerChecker, **more: Any
+        cls, tokens: Sequence[int], text: str, finished: bool, gold: str | None, checker: AnswerChecker, **more: Any
     ) -> Self:
         """What was written, as the checker sees it: it ends with the line of the answer, if that has one."""
         answer = checker.extract(up_to_answer(text)) or checker.extract(text)
@@ -141,6 +141,8 @@ class SampleRecord(Record):
         question: as it was asked.
         gold: the right answer.
         rationale: a given solution, if there is one.
+        subject: see QuestionRecord.
+        level: see QuestionRecord.
         samples: in the order in which they were drawn.
         model: fingerprint of the checkpoint that drew them.
         decoding: how they were drawn.
@@ -150,6 +152,8 @@ class SampleRecord(Record):
     question: Text
     gold: Text
     rationale: Text | None = None
+    subject: str | None = None
+    level: int | str | None = None
     samples: list[SampledSolution]
     model: str = ""
     decoding: dict[str, Any] = Field(default_factory=dict)
@@ -168,18 +172,23 @@ class AnswerRecord(Record):
         answer: as the checker read it.
         gold: the right answer.
         correct: whether they are equal.
+        subject: see QuestionRecord.
+        level: see QuestionRecord.
     """
 
     id: Id
     answer: str | None = None
     gold: Text
     correct: bool
+    subject: str | None = None
+    level: int | str | None = None
 
     @classmethod
     def first(cls, record: SampleRecord) -> Self:
         """Of the first sample."""
         sample = record.samples[0]
-        return cls(id=record.id, answer=sample.answer, gold=record.gold, correct=sample.correct)
+        of_question = record.model_dump(include={"id", "gold", "subject", "level"})
+        return cls(**of_question, answer=sample.answer, correct=sample.correct)
 
 
 class MinedPair(PreferenceRecord):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from metrics.intervals import bootstrap_interval, cluster_bootstrap, cluster_weights, t_interval
+from metrics.intervals import bootstrap_interval, cluster_bootstrap, cluster_weights, t_interval, wilson_interval
 
 
 def test_t_interval_by_hand_and_by_scipy():
@@ -15,6 +15,16 @@ def test_t_interval_by_hand_and_by_scipy():
     values = np.random.default_rng(0).normal(size=7)
     expected = stats.ttest_1samp(values, 0).confidence_interval(0.9)
     assert (t_interval(values, 0.9).low, t_interval(values, 0.9).high) == pytest.approx(tuple(expected))
+
+
+@pytest.mark.parametrize(("successes", "n"), [(0, 20), (7, 20), (20, 20)])
+def test_wilson_interval_by_its_formula(successes, n):
+    share, z = successes / n, stats.norm.ppf(0.975)
+    middle = (share + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2)) / (1 + z**2 / n)
+    interval = wilson_interval(successes, n)
+    assert (interval.mean, interval.n) == (share, n)
+    assert (interval.low, interval.high) == pytest.approx((middle - half, middle + half), abs=1e-12)
 
 
 @pytest.mark.parametrize("interval", [t_interval, bootstrap_interval, lambda v: cluster_bootstrap(np.array(v), v)])

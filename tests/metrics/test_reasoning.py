@@ -6,8 +6,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metrics.reasoning import AnswerAccuracy, MajorityAtK, PassAtK, Unparsed, majority, pass_at_k
+from metrics.reasoning import (
+    AnswerAccuracy,
+    MajorityAtK,
+    PassAtK,
+    Unparsed,
+    accuracy_report,
+    majority,
+    pass_at_k,
+)
 from text.answers import MathChecker, NumberChecker
+from text.reasoning_records import AnswerRecord
 
 NUMBERS = NumberChecker()
 
@@ -74,3 +83,21 @@ def test_ranks_add_up(make, rows, expected):
 def test_too_few_samples_are_refused():
     with pytest.raises(ValueError, match="maj@3 of 2"):
         MajorityAtK(3, NUMBERS).update(["1", "2"], "1")
+
+
+def test_accuracy_is_told_by_subject_and_level():
+    kinds = [("Algebra", "Level 1"), ("Algebra", "Level 5"), ("Geometry", "Level 5"), (None, None)]
+    answers = [
+        AnswerRecord(id=str(n), gold="1", correct=n % 2 == 0, subject=subject, level=level)
+        for n, (subject, level) in enumerate(kinds)
+    ]
+    rows = [line.split(" | ") for line in accuracy_report(answers).splitlines() if line.startswith("| ")]
+    told = {row[0].removeprefix("| "): (row[1], row[2].split()[0]) for row in rows[2:]}
+    assert told == {
+        "all": ("4", "50.0"),
+        "subject Algebra": ("2", "50.0"),
+        "subject Geometry": ("1", "100.0"),
+        "Level 1": ("1", "100.0"),
+        "Level 5": ("2", "50.0"),
+    }
+    assert "level 3" in accuracy_report([AnswerRecord(id="1", gold="1", correct=True, level=3)])
