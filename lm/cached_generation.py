@@ -57,13 +57,13 @@ class CacheEngine(Engine):
         if not draws:
             return
         roots = _Roots(self.causal, self.max_batch_tokens // 2)
-        longest = max(len(_root(draw)) for draw in draws)
-        columns = longest + decoding.max_new_tokens
+        known = [self._root(draw) for draw in draws]
+        columns = max(map(len, known)) + decoding.max_new_tokens
         rows = _Rows(max(1, self.max_batch_tokens // columns), columns + ROOM, self.causal.device)
-        waiting = deque(_longest_first(draws))
+        waiting = deque(_longest_first(known))
         while waiting or rows.live:
             taken = [waiting.popleft() for _ in range(min(len(waiting), rows.most - len(rows.live)))]
-            computed = roots.take([_root(draws[place]) for place in taken])
+            computed = roots.take([self._root(draws[place]) for place in taken])
             rows.fill([(place, draws[place].prefix, row) for place, row in zip(taken, computed, strict=True)])
             enough = max(1, len(rows.places) // REFILL)
             written, ends = self._write(
@@ -77,9 +77,14 @@ class CacheEngine(Engine):
                 past_key_values=rows.cache,
             )
             samples = self._samples(written, ends)
-            known = len(draws)
+            begin = len(draws)
             yield from rows.take(written, samples, ends.done.tolist())
-            waiting.extendleft(reversed(range(known, len(draws))))
+            waiting.extendleft(reversed(range(begin, len(draws))))
+
+    def _root(self, draw: Draw) -> tuple[int, ...]:
+        """As much of it as the context has room for."""
+        root = draw.prefix if draw.root is None else draw.root
+        return tuple(root[: int(min(self.context, len(root)))])
 
 
 class _Rows:
@@ -165,9 +170,8 @@ class _Roots:
         self.causal, self.tokens = causal, tokens
         self._kept: dict[tuple[int, ...], KeysValues] = {}  # what was not in use for the longest time comes first
 
-    def take(self, roots: Sequence[Sequence[int]]) -> list[KeysValues]:
+    def take(self, wanted: Sequence[tuple[int, ...]]) -> list[KeysValues]:
         """What is computed of each."""
-        wanted = [tuple(root) for root in roots]
         in_use = {root: self._kept.pop(root, None) for root in dict.fromkeys(wanted)}
         missing = sorted((root for root, row in in_use.items() if row is None), key=len, reverse=True)
         room = self.tokens - sum(map(len, missing))
@@ -209,15 +213,11 @@ def engine_of(name: EngineName, model: Any, tokenizer: PreTrainedTokenizerBase, 
         return PlainEngine(model, tokenizer, max_batch_tokens)
 
 
-def _root(draw: Draw) -> Sequence[int]:
-    return draw.prefix if draw.root is None else draw.root
-
-
-def _longest_first(draws: Sequence[Draw]) -> list[int]:
-    """Places of draws in the order of their roots' lengths, those of one root side by side."""
+def _longest_first(roots: Sequence[tuple[int, ...]]) -> list[int]:
+    """Their places by length, equal ones side by side."""
     first: dict[tuple[int, ...], int] = {}
-    keys = [(-len(root), first.setdefault(root, len(first))) for root in (tuple(_root(draw)) for draw in draws)]
-    return sorted(range(len(draws)), key=keys.__getitem__)
+    keys = [(-len(root), first.setdefault(root, len(first))) for root in roots]
+    return sorted(range(len(roots)), key=keys.__getitem__)
 
 
 def _keeps_all_tokens(causal: PreTrainedModel) -> bool:

@@ -39,6 +39,7 @@ from lm.texts import length_batches
 from text.errors import UserError
 
 TELL_EVERY = 30.0  # seconds between two lines about long work
+TELL_LEFT = 0.02  # share of it after which the time that is left can be told
 
 
 @dataclass(frozen=True)
@@ -172,7 +173,7 @@ class Engine(ABC):
             decoding: how tokens are chosen.
         """
         tokens, began = 0, time.monotonic()
-        with evaluating(self.model), self._own_defaults():
+        with evaluating(self.model), self._own_defaults(), self._in_context():
             for done, (place, sample) in enumerate(self._run(draws, decoding), start=1):
                 tokens += len(sample.tokens)
                 self._tell(done, len(draws), tokens, began)
@@ -243,6 +244,24 @@ class Engine(ABC):
         finally:
             self.causal.generation_config = published
 
+    @contextmanager
+    def _in_context(self) -> Iterator[None]:
+        """A row that has filled the context is carried along until others end: learned positions go no further."""
+
+        def clamped(module: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+            positions = kwargs.get("position_ids")
+            inside = {} if positions is None else {"position_ids": positions.clamp(max=int(self.context) - 1)}
+            return args, kwargs | inside
+
+        if math.isinf(self.context):
+            yield
+            return
+        hook = self.causal.register_forward_pre_hook(clamped, with_kwargs=True)
+        try:
+            yield
+        finally:
+            hook.remove()
+
     def _tell(self, done: int, draws: int, tokens: int, began: float) -> None:
         """A line about long work, from the first rank: what there is of the draws of this call, and when it will be."""
         now = time.monotonic()
@@ -250,8 +269,10 @@ class Engine(ABC):
             return
         self.told = now
         spent = now - began
-        left = timedelta(seconds=round(spent * (draws - done) / done))
-        print(f"generated {done} of {draws} samples, {tokens / spent:.0f} tokens/s, {left} left", flush=True)
+        line = f"generated {done} of {draws} samples, {tokens / spent:.0f} tokens/s"
+        if done >= TELL_LEFT * draws:  # samples come in batches: the first of one says little
+            line += f", {timedelta(seconds=round(spent * (draws - done) / done))} left"
+        print(line, flush=True)
 
 
 class PlainEngine(Engine):

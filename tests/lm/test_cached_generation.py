@@ -115,10 +115,11 @@ def test_adapters_take_part():
         assert engine(built).generate(PREFIXES, 2, SAMPLED, SEEDS) != expected
 
 
-def test_a_full_context_ends_each_row_on_its_own():
-    arguments = [[3] * 63, [3] * 60, [3]], 2, Decoding(10, 1.0), [0, 1, 2]
-    found = engine(MODELS["llama"]).generate(*arguments)
-    assert found == plain(MODELS["llama"], *arguments)
+@pytest.mark.parametrize("architecture", ["llama", "gpt2"])
+def test_a_full_context_ends_each_row_on_its_own(architecture):
+    arguments = [[3] * 63, [3] * 60, [3]], 9, Decoding(10, 1.0), [0, 1, 2]
+    found = engine(MODELS[architecture]).generate(*arguments)
+    assert found == plain(MODELS[architecture], *arguments)
     assert len(found[0].tokens) <= 1
 
 
@@ -169,6 +170,16 @@ def served_in_turn(call, draws) -> dict:
         if place == 2:
             draws.append(Draw([5] * 3, 8, 0, [5] * 7))
     return found
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gpt2"])
+def test_a_root_may_be_longer_than_the_context(architecture):
+    """Steps of a solution that was cut off: what comes before the end of the context can still be continued."""
+    root = [*range(3, 73)]
+    draws = [Draw(root[:n], n, 0, root) for n in (5, 30, 63)]
+    found = dict(engine(MODELS[architecture]).serve([*draws], SAMPLED))
+    assert found == dict(PlainEngine(MODELS[architecture], tiny_tokenizer()).serve(draws, SAMPLED))
+    assert len(found[2].tokens) <= 1
 
 
 # --- what is drawn next can depend on what came -----------------------------------------------------------------------

@@ -177,9 +177,12 @@ def test_length_ends_without_finishing():
     assert (sample.tokens, sample.finished) == ((40, 41), False)
 
 
-def test_a_full_context_ends_each_row_on_its_own():
+@pytest.mark.parametrize("architecture", ["llama", "gpt2"])  # GPT-2 has no positions beyond
+def test_a_full_context_ends_each_row_on_its_own(architecture):
     long, short = [3] * 60, [3]
-    found = engine().generate([long, short], 1, Decoding(max_new_tokens=10, repetition_penalty=1.1), [0, 0])
+    found = engine(model(architecture)).generate(
+        [long, short], 1, Decoding(max_new_tokens=10, repetition_penalty=1.1), [0, 0]
+    )
     assert [len(sample.tokens) for sample in found] == [4, 10]
     assert not found[0].finished
 
@@ -301,8 +304,9 @@ def test_refuses_what_cannot_generate():
 
 def test_tells_of_long_work(monkeypatch, capsys):
     monkeypatch.setattr("lm.generation.TELL_EVERY", 0.0)
-    engine().generate(PREFIXES[:3], 2, SAMPLED, SEEDS[:3])
+    engine().generate(PREFIXES[:3], 20, SAMPLED, SEEDS[:3])
     told = capsys.readouterr().out.splitlines()
-    assert re.fullmatch(r"generated 1 of 6 samples, \d+ tokens/s, \d:\d\d:\d\d left", told[0])
-    assert told[-1].startswith("generated 6 of 6 samples, ")
+    assert re.fullmatch(r"generated 1 of 60 samples, \d+ tokens/s", told[0])  # too little to tell when it will be done
+    assert re.fullmatch(r"generated 2 of 60 samples, \d+ tokens/s, \d:\d\d:\d\d left", told[1])
+    assert told[-1].startswith("generated 60 of 60 samples, ")
     assert told[-1].endswith(" 0:00:00 left")
