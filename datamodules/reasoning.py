@@ -108,7 +108,7 @@ class Reasoning(Conversations[AnswerTable]):
             gold = record.gold or self.checker.extract(record.worked_out() or "")
             if gold is None or not self.checker.equal(gold, gold):
                 what = "missing, and not found in a solution" if gold is None else f"'{gold}' cannot be read"
-                problems.append(f"{one.where}: field 'gold': {what} by {type(self.checker).__name__}")
+                problems.append(f"{one.where}: field 'gold': {what} by {self.checker!r}")
             kept = record.model_dump(include={"question", "rationale", "subject", "level"}, exclude_none=True)
             asked.append([{"id": one.name, "prompt": record.prompt, "gold": gold, **kept}])
         if problems:

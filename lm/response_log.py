@@ -20,6 +20,7 @@ from torch.distributed.tensor import DTensor
 
 from lm.append_log import AppendLog
 from lm.generation import Decoding, Engine, Sample
+from lm.sampling import DRAWS
 
 LOOKED_AT = 1024  # values of each weight: enough to tell two models apart, at no cost
 
@@ -59,7 +60,7 @@ class LoggedEngine:
         return [sample for key in keys for sample in self._known[key]]
 
     def _key(self, prefix: Sequence[int], k: int, decoding: Decoding, seed: int) -> str:
-        asked = json.dumps([list(prefix), k, asdict(decoding), seed])
+        asked = json.dumps([list(prefix), k, asdict(decoding), seed, DRAWS])
         return hashlib.sha256(asked.encode()).hexdigest()
 
 

@@ -25,6 +25,7 @@ from transformers import (
     TopPLogitsWarper,
 )
 
+DRAWS = 2  # which tokens a key draws: another number whenever they become others, so that nobody takes up old ones
 GROUP = 128  # N: about the square root of common vocabularies
 STEP = -0x61C8864680B583EB  # 2^64 / golden ratio, odd, as a signed integer
 FIRST, SECOND = -0x40A7B892E31B1A47, -0x6B2FB644ECCEEE15  # multipliers of SplitMix64

@@ -17,6 +17,7 @@ from lm.adapters import weights_sha256
 from lm.backbone import Backbone
 from lm.cached_generation import SERVED, EngineName, engine_of
 from lm.generation import Decoding, Engine
+from lm.sampling import DRAWS
 from modules.language_module import LanguageModule
 from text.answers import AnswerChecker
 from text.records import Record
@@ -75,9 +76,9 @@ class Rollouts(LanguageModule):
 
     def key(self, *parts: Any) -> str:
         """The key of a piece of work: the same for the same model, settings and parts."""
-        drawn_by = [self.engine_name] if self.engine_name in SERVED else []
+        drawn_by = self.engine_name if self.engine_name in SERVED else DRAWS
         told = json.dumps(
-            [self.model_name, self.tokenizer_sha256, self.work, *drawn_by, *parts], sort_keys=True, default=str
+            [self.model_name, self.tokenizer_sha256, self.work, drawn_by, *parts], sort_keys=True, default=str
         )
         return hashlib.sha256(told.encode()).hexdigest()[:32]
 

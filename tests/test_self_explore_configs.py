@@ -198,7 +198,7 @@ def test_a_question_without_an_answer_is_named(capsys):
         run("test", "test", f"--data.init_args.test={file}", *SHORT)
     told = capsys.readouterr().err
     assert f"{file}:2: field 'gold': missing" in told
-    assert f"{file}:3: field 'gold': 'many' cannot be read by NumberChecker" in told
+    assert f"{file}:3: field 'gold': 'many' cannot be read by NumberChecker('A')" in told
 
 
 def test_the_study_compares_like_with_like():

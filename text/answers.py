@@ -29,6 +29,10 @@ _PROSE = re.compile(r"(?:^|\s)[A-Za-z]{2,}(?=[\s.,;:!?]|$)")
 class AnswerChecker(ABC):
     """Finds the final answer of a solution and compares it with the right one."""
 
+    def __repr__(self) -> str:
+        """As messages name it."""
+        return type(self).__name__
+
     @abstractmethod
     def extract(self, text: str) -> str | None:
         """The final answer of a solution; None if it has none that can be read."""
@@ -55,6 +59,10 @@ class NumberChecker(AnswerChecker):
             raise UserError("NumberChecker: give 'prefixes', the words before the answer, and none of them empty")
         announced = "|".join(map(re.escape, self.prefixes))
         self._announced = re.compile(rf"(?:{announced}):? *(?P<sign>-?)[{CURRENCY}]?(?P<minus>-?)(?P<run>{_RUN})")
+
+    def __repr__(self) -> str:
+        """As messages name it: what an answer has to follow."""
+        return f"NumberChecker({', '.join(map(repr, self.prefixes))})"
 
     def extract(self, text: str) -> str | None:
         """The number in plain digits: no thousands commas, no zeros at the end of its decimals."""

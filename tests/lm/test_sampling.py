@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare, kstest
 from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
-from lm.sampling import GROUP, drawn, gumbel_noise, mix, row_keys, samplers, seed_of
+from lm.sampling import DRAWS, GROUP, drawn, gumbel_noise, mix, row_keys, samplers, seed_of
 
 SCORES = torch.tensor([2.0, 0.0, 1.0, -1.0, 0.5, -3.0, 1.5, 0.2])
 N = 20_000
@@ -71,6 +71,12 @@ def test_the_token_of_a_row_is_a_function_of_its_scores_and_its_key(seeds, size,
     for row in range(len(seeds)):
         assert together[row] == drawn(scores[row : row + 1], keys[row : row + 1], position)
         assert together[row] == drawn(scores[row : row + 1], keys[row : row + 1], torch.tensor([position]))
+
+
+def test_draws_are_what_they_were():
+    """If they are others for a reason, raise DRAWS: what interrupted runs have kept must not be taken up."""
+    found = drawn(torch.linspace(-2, 2, 1000).expand(8, -1), row_keys([7] * 8, range(8)), torch.arange(8))
+    assert (DRAWS, found.tolist()) == (2, [991, 953, 948, 992, 968, 908, 891, 221])
 
 
 def test_noise_has_the_gumbel_distribution():
