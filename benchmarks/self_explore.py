@@ -28,7 +28,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.thinkers import VOCABULARY, chance, fill_in, size, table, thinker, timed, usual, words
 from lm.backbone import ScratchBackbone
 from lm.cached_generation import CacheEngine
-from lm.generation import Decoding, Engine, PlainEngine
+from lm.generation import Decoding, Engine
+from lm.plain_generation import PlainEngine
 from lm.sampling import seed_of
 from modules.explorer import Explorer
 from text.reasoning_records import MinedPair

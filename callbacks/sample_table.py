@@ -13,8 +13,9 @@ from lightning.pytorch.trainer.states import TrainerFn
 
 from lm.chat import ChatFormat
 from lm.forest import Forest
-from lm.generation import Decoding, PlainEngine
+from lm.generation import Decoding
 from lm.paths import path_context
+from lm.plain_generation import PlainEngine
 from lm.sampling import seed_of
 from text.errors import UserError
 from text.excerpts import markdown_table

@@ -1,7 +1,7 @@
 """Generation that computes every prefix once: its keys and values are kept, repeated over draws, and cut for steps.
 
-The samples are those of `lm.generation.PlainEngine`. This file knows draws, and which of them are written at a time. It
-does not know how a token is chosen, where a continuation ends (lm/generation.py), nor how keys and values are kept
+The samples are those of lm/plain_generation.py. This file knows draws, and which of them are written at a time. It does
+not know how a token is chosen, where a continuation ends (lm/generation.py), nor how keys and values are kept
 (lm/rolling_cache.py).
 
 Legend: B rows, W columns of a batch.
@@ -20,7 +20,8 @@ from torch.nn import functional as F
 from transformers import DynamicCache, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase, StoppingCriteria
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
-from lm.generation import Decoding, Draw, Engine, PlainEngine, Sample, left_padded
+from lm.generation import Decoding, Draw, Engine, Sample, left_padded
+from lm.plain_generation import PlainEngine
 from lm.rolling_cache import KeysValues, RollingCache, rows_of
 from lm.served_generation import ContinuousEngine, VLLMEngine
 from lm.stopping import Ends

@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -31,11 +30,10 @@ from transformers import (
     StoppingCriteriaList,
 )
 
-from lm.adapters import base_of, is_adapted
+from lm.adapters import base_of
 from lm.modes import evaluating
 from lm.sampling import row_keys, samplers
 from lm.stopping import Ends, StopStrings, end_tokens
-from lm.texts import length_batches
 from text.errors import UserError
 
 TELL_EVERY = 30.0  # seconds between two lines about long work
@@ -273,51 +271,6 @@ class Engine(ABC):
         if done >= TELL_LEFT * draws:  # samples come in batches: the first of one says little
             line += f", {timedelta(seconds=round(spent * (draws - done) / done))} left"
         print(line, flush=True)
-
-
-class PlainEngine(Engine):
-    """Batches of rows of like length, padded on the left, through ``model.generate``.
-
-    An FSDP2-sharded model works, if every rank calls `generate` equally often (also with no prefix at all); one with
-    adapters is refused.
-
-    Args:
-        model: see Engine.
-        tokenizer: see Engine.
-        max_batch_tokens: see Engine.
-    """
-
-    def __init__(self, model: Any, tokenizer: PreTrainedTokenizerBase, max_batch_tokens: int = 16384):
-        super().__init__(model, tokenizer, max_batch_tokens)
-        if self.sharded and is_adapted(model):
-            raise UserError("a sharded model with adapters cannot generate: use --trainer.strategy ddp")
-
-    def _run(self, draws: list[Draw], decoding: Decoding) -> Iterator[tuple[int, Sample]]:
-        """Batch by batch, then what was appended; an empty batch has one row, that nobody asked for."""
-        begin = 0
-        while batches := self._batches(draws[begin:], decoding):
-            first, begin = begin, len(draws)
-            for batch in batches:
-                places = [first + number for number in batch]
-                of_batch = [draws[place] for place in places] or [Draw([0], 0, 0)]
-                yield from zip(places, self._continue(of_batch, decoding), strict=False)
-
-    def _batches(self, draws: list[Draw], decoding: Decoding) -> list[list[int]]:
-        """Numbers of draws by batch, the longest first; sharded ranks get equally many, the last ones empty."""
-        lengths = np.array([len(draw.prefix) + decoding.max_new_tokens for draw in draws])
-        batches = length_batches(lengths, self.max_batch_tokens)
-        if self.sharded:  # each forward gathers weights from all ranks: nobody may leave early
-            most = torch.tensor(len(batches), device=self.causal.device)
-            dist.all_reduce(most, dist.ReduceOp.MAX)
-            batches += [[] for _ in range(int(most) - len(batches))]
-        return batches
-
-    def _continue(self, draws: list[Draw], decoding: Decoding) -> list[Sample]:
-        """One batch through the model."""
-        ids, mask = left_padded([draw.prefix for draw in draws], self.causal.device)
-        width = torch.full((len(draws),), ids.shape[1], device=ids.device)
-        rows, ends = self._write(draws, decoding, ids, mask, width, synced_gpus=self.sharded)
-        return self._samples(rows, ends)
 
 
 def left_padded(prefixes: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:

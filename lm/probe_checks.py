@@ -17,8 +17,9 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from lm.generation import Decoding, PlainEngine
+from lm.generation import Decoding
 from lm.logprobs import forest_ranks
+from lm.plain_generation import PlainEngine
 from lm.probes import PASSAGE, Cloze, ProbeSet
 
 CHECKS = ("exact_match", "target_rank")

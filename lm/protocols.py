@@ -33,7 +33,7 @@ class ScoresForests(Protocol):
 
 @runtime_checkable
 class Generates(Protocol):
-    """An engine that continues prefixes of tokens, such as `lm.generation.PlainEngine`."""
+    """An engine that continues prefixes of tokens, such as `lm.plain_generation.PlainEngine`."""
 
     def generate(
         self, prefixes: Sequence[Sequence[int]], k: int, decoding: Decoding, seeds: Sequence[int]

@@ -8,7 +8,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from callbacks.sample_table import SampleTable
 from datamodules.instruction import Instructions
 from lm.chat import ChatFormat
-from lm.generation import Decoding, PlainEngine
+from lm.generation import Decoding
+from lm.plain_generation import PlainEngine
 from lm.sampling import seed_of
 from lm.tokenizer import PretrainedTokenizer
 from modules.knowledge_probe import KnowledgeProbe

@@ -7,7 +7,8 @@ from transformers import MambaConfig, MambaForCausalLM
 from lm.adapters import LoRA
 from lm.attention import use_forest_attention
 from lm.cached_generation import CacheEngine, engine_of
-from lm.generation import Decoding, Draw, PlainEngine
+from lm.generation import Decoding, Draw
+from lm.plain_generation import PlainEngine
 from tests.lm.test_generation import FAMILIES, PREFIXES, SAMPLED, SEEDS, by_hand, likes, model
 from tests.stand_ins import tiny_tokenizer
 from text.errors import UserError

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from lm.adapters import LoRA
 from lm.attention import use_forest_attention
 from lm.backbone import ScratchBackbone
-from lm.generation import Decoding, PlainEngine, Sample
+from lm.generation import Decoding, Sample
+from lm.plain_generation import PlainEngine
 from lm.stopping import StopStrings
 from tests.stand_ins import LLAMA, tiny_tokenizer
 from text.errors import UserError

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from lm.generation import Decoding, PlainEngine
+from lm.generation import Decoding
+from lm.plain_generation import PlainEngine
 from lm.probe_checks import check_probes, check_scalars
 from lm.probes import ProbeSet
 from tests.lm.test_generation import ids_of, likes, model

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from lm.append_log import AppendLog
-from lm.generation import Decoding, PlainEngine
+from lm.generation import Decoding
+from lm.plain_generation import PlainEngine
 from lm.protocols import Generates
 from lm.response_log import LoggedEngine, sampled_sha256
 from tests.stand_ins import scratch, tiny_tokenizer

@@ -6,7 +6,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lm.adapters import LoRA
 from lm.cached_generation import engine_of
-from lm.generation import Decoding, PlainEngine
+from lm.generation import Decoding
+from lm.plain_generation import PlainEngine
 from lm.served_generation import VLLMEngine
 from tests.lm.test_generation import model
 from tests.stand_ins import tiny_tokenizer

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lm.cached_generation import CacheEngine
-from lm.generation import PlainEngine
+from lm.plain_generation import PlainEngine
 from modules.best_of_n import BestOfN
 from tests.stand_ins import scratch, tiny_tokenizer
 

@@ -3,7 +3,8 @@ import torch
 
 from lm.batches import PromptBatch
 from lm.cached_generation import CacheEngine
-from lm.generation import Decoding, PlainEngine
+from lm.generation import Decoding
+from lm.plain_generation import PlainEngine
 from modules.generation import Generation
 from tests.stand_ins import scratch, tiny_tokenizer
 
