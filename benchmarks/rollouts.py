@@ -83,17 +83,17 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--quick", action="store_true", help="a small model and few questions: only to see that it runs"
     )
-    parser.add_argument("--questions", type=int, help="default 64, or 6 with --quick")
+    parser.add_argument("--questions", type=int, help="default 32, or 6 with --quick")
     parser.add_argument("--samples", type=int, default=8, help="of each question")
     parser.add_argument("--width", type=int, help="default 256, or 64 with --quick")
     parser.add_argument("--layers", type=int, help="default 8, or 2 with --quick")
-    parser.add_argument("--rounds", type=int, help="default 3, or 1 with --quick")
+    parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--max-batch-tokens", type=int, default=32768)
     parser.add_argument(
         "--rows", type=int, nargs="+", default=[16, 32, 64, 128], help="of plain calls: the best counts"
     )
-    parser.add_argument("--tried", type=int, default=16, help="questions on which they are tried")
-    sizes = {"questions": (64, 6), "width": (256, 64), "layers": (8, 2), "rounds": (3, 1)}
+    parser.add_argument("--tried", type=int, default=8, help="questions on which they are tried")
+    sizes = {"questions": (32, 6), "width": (256, 64), "layers": (8, 2)}
     return fill_in(parser.parse_args(), sizes)
 
 

@@ -175,14 +175,14 @@ def parse() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a small model, few questions: only to see that it runs")
-    parser.add_argument("--questions", type=int, help="of four pairs each; default 16, or 2 with --quick")
+    parser.add_argument("--questions", type=int, help="of four pairs each; default 6, or 2 with --quick")
     parser.add_argument("--width", type=int, help="default 256, or 64 with --quick")
     parser.add_argument("--layers", type=int, help="default 8, or 2 with --quick")
-    parser.add_argument("--rounds", type=int, help="default 3, or 1 with --quick")
+    parser.add_argument("--rounds", type=int, help="default 2, or 1 with --quick")
     parser.add_argument("--k", type=int, default=4)
     parser.add_argument("--right", type=float, default=0.35, help="share of completions that are right")
     parser.add_argument("--max-batch-tokens", type=int, default=32768)
-    sizes = {"questions": (16, 2), "width": (256, 64), "layers": (8, 2), "rounds": (3, 1)}
+    sizes = {"questions": (6, 2), "width": (256, 64), "layers": (8, 2), "rounds": (2, 1)}
     return fill_in(parser.parse_args(), sizes)
 
 
