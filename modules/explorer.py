@@ -126,12 +126,13 @@ class Explorer(Rollouts):
             for place, record in enumerate(found)
             if record.status != "format" and (probed := min(len(record.steps), self.max_steps))
         }
-        waves = {place: next(scan) for place, scan in scans.items()}
+        waves: dict[int, Wave] = {}
 
-        def go_on(place: int) -> None:
+        def go_on(place: int, seen: Sequence[Completion] | None = None) -> None:
             try:
-                while (seen := probes.seen(place, pairs[place], found[place], waves[place])) is not None:
-                    waves[place] = scans[place].send(seen)
+                while seen is not None or place not in waves:
+                    waves[place] = scans[place].send(seen)  # type: ignore[arg-type]  # None begins
+                    seen = probes.seen(place, pairs[place], found[place], waves[place])
             except StopIteration as end:
                 found[place] = self._seen(found[place], end.value)
 
@@ -139,7 +140,7 @@ class Explorer(Rollouts):
             go_on(place)
         for number, sample in self.engine.serve(probes.draws, self.decoding):
             for place in probes.judge(number, sample):
-                go_on(place)
+                go_on(place, probes.seen(place, pairs[place], found[place], waves[place]))
         return found
 
     def _cut(self, pair: MinedPair) -> ExplorationRecord:

@@ -122,6 +122,8 @@ def test_pairs_are_explored_and_stopping_early_changes_no_pair():
         assert not next(probe for probe in record.probes if probe.step == record.pit).success
     full = run("predict", "explore", *given, "--model.init_args.early_stop=false", "--data.init_args.questions=2")
     assert (full / "gpairs.jsonl").read_bytes() == (first / "gpairs.jsonl").read_bytes()
+    waves = run("predict", "explore", *given, "--model.init_args.draws_per_wave=3", "--model.init_args.engine=plain")
+    assert (waves / "gpairs.jsonl").read_bytes() == (first / "gpairs.jsonl").read_bytes()
     granular = records(first / "gpairs.jsonl", MinedPair)
     assert granular
     assert all(pair.kind == "granular" and pair.pit for pair in granular)
