@@ -108,7 +108,7 @@ class _Rows:
         self.most, self.places = most, list[int | None]()
         self.ids = self.mask = torch.zeros(0, 1, dtype=torch.long, device=device)
         self.width = torch.zeros(0, dtype=torch.long, device=device)
-        self.cache = RollingCache(most, columns)
+        self.cache = RollingCache(columns)
 
     @property
     def live(self) -> list[int]:

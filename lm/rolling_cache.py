@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from functools import partial
 
 from torch import Tensor
+from torch.nn import functional as F
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
@@ -21,18 +22,17 @@ KeysValues = list[tuple[Tensor, Tensor] | None]  # of one row, by layer: [H, tok
 
 
 class RollingCache(DynamicCache):
-    """The keys and values of rows, none to begin with.
+    """The keys and values of rows, none to begin with; there is room for as many as there ever were.
 
     Args:
-        most: rows B that there is room for.
         columns: C.
     """
 
     layers: list[_Buffers]
 
-    def __init__(self, most: int, columns: int):
+    def __init__(self, columns: int):
         super().__init__()
-        self.most, self.columns = most, columns
+        self.columns = columns
 
     def begin(self, width: int, row: KeysValues) -> None:
         """See nothing but the last columns, so that rows can be placed; the buffers are left as they are if they may.
@@ -42,13 +42,13 @@ class RollingCache(DynamicCache):
             row: some row, which tells what layers there are.
         """
         while width and len(self.layers) < len(row):
-            self.layers.append(_Buffers(self.most, self.columns))
+            self.layers.append(_Buffers(self.columns))
         for layer in self.layers:
             layer.begin(width)
 
     def move(self, rows: Mapping[int, int], count: int) -> None:
         """Make the row at each key that at its value, and use the first `count` rows from now on."""
-        self.layer_class_to_replicate = partial(_Buffers, self.most, self.columns, count)  # sees a first token later
+        self.layer_class_to_replicate = partial(_Buffers, self.columns, count)  # for layers that see a first token
         for layer in self.layers:
             layer.move(rows, count)
 
@@ -72,15 +72,15 @@ class RollingCache(DynamicCache):
 class _Buffers(DynamicLayer):
     """One layer; columns ``start`` up to ``end`` are in use."""
 
-    def __init__(self, most: int, columns: int, rows: int = 0):
+    def __init__(self, columns: int, rows: int = 0):
         super().__init__()
-        self.most, self.columns, self.rows, self.start, self.end = most, columns, rows, 0, 0
+        self.columns, self.rows, self.start, self.end = columns, rows, 0, 0
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         """Makes the buffers: zeros, since padding is multiplied by nothing, and must be a number for that."""
         self.dtype, self.device = key_states.dtype, key_states.device
         self.buffers = [
-            states.new_zeros(self.most, states.shape[-3], self.columns, states.shape[-1])
+            states.new_zeros(self.rows, states.shape[-3], self.columns, states.shape[-1])
             for states in (key_states, value_states)
         ]
         self.is_initialized = True
@@ -112,6 +112,8 @@ class _Buffers(DynamicLayer):
         """See RollingCache."""
         self.rows = count
         if self.is_initialized:
+            more = max(0, count - len(self.buffers[0]))
+            self.buffers = [F.pad(buffer, (0, 0, 0, 0, 0, 0, 0, more)) if more else buffer for buffer in self.buffers]
             for buffer in self.buffers:
                 for row, source in rows.items():
                     buffer[row, :, self.start : self.end] = buffer[source, :, self.start : self.end]
