@@ -6,7 +6,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lm.adapters import LoRA
 from lm.cached_generation import engine_of
-from lm.generation import Decoding
+from lm.generation import Decoding, Draw
 from lm.plain_generation import PlainEngine
 from lm.served_generation import VLLMEngine
 from tests.lm.test_generation import model
@@ -61,6 +61,21 @@ def test_vllm_is_asked_for_each_draw_with_a_seed_of_its_own(vllm):
     assert {(setting.temperature, setting.top_p, setting.top_k) for setting in settings} == {(0.7, 0.9, 5)}
     assert len({setting.seed for setting in settings[:2]}) == 2
     assert served.generate([], 2, Decoding(8), []) == []
+
+
+def test_what_is_appended_is_asked_for_next(vllm):
+    served, plain = engine_of("vllm", model(), tiny_tokenizer(), 99), PlainEngine(model(), tiny_tokenizer())
+    found = []
+    for one in (served, plain):
+        draws = [Draw([1, 2, 3], 0, 0), Draw([4, 5], 0, 0)]
+        found.append({})
+        for place, sample in one.serve(draws, Decoding(9)):
+            found[-1][place] = sample
+            if len(draws) < 6:
+                draws.append(Draw([*draws[place].prefix[:2], *sample.tokens[:1]], 0, 0))
+    assert found[0] == found[1]
+    assert sorted(found[0]) == [*range(6)]
+    assert len(served._served.asked) == 6
 
 
 def test_vllm_is_imported_only_if_it_is_asked_for(monkeypatch):
