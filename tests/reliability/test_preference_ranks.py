@@ -75,7 +75,10 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
 
 def assert_same_run(run: Path, other: Path, atol: float = 1e-6) -> None:
     torch.testing.assert_close(weights(run), weights(other), atol=atol, rtol=0)
-    for one, two in zip(logs(run), logs(other), strict=True):
+    rows, expected = logs(run), logs(other)
+    for first in (rows[0], expected[0]):  # the policy still is its reference: every pair a tie, which rounding decides
+        first.pop("train/rewards/accuracy", None)
+    for one, two in zip(rows, expected, strict=True):
         assert one == pytest.approx(two, rel=1e-4, abs=1e-4)
 
 
