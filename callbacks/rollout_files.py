@@ -17,7 +17,6 @@ from lm.batches import PromptBatch
 from lm.gather import merge_over_ranks
 from lm.token_files import cache_folder
 from metrics.reasoning import accuracy_report
-from metrics.report_files import write_text
 from text.records import Record
 
 
@@ -99,7 +98,8 @@ class RolloutFiles(Callback):
         if trainer.is_global_zero and log_dir is not None:
             answers = [merged[row] for row in sorted(merged)]
             _write_lines(Path(log_dir) / "answers.jsonl", answers)
-            write_text(Path(log_dir) / "report.md", accuracy_report(answers))
+            with atomic_write(Path(log_dir) / "report.md") as file:
+                file.write(accuracy_report(answers))
 
 
 def _write_lines(path: Path, records: Sequence[Record]) -> None:

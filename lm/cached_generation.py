@@ -175,10 +175,10 @@ class _Roots:
         """What is computed of each."""
         in_use = {root: self._kept.pop(root, None) for root in dict.fromkeys(wanted)}
         missing = sorted((root for root, row in in_use.items() if row is None), key=len, reverse=True)
-        room = self.tokens - sum(map(len, missing))
-        for oldest in [*self._kept]:
-            if sum(map(len, self._kept)) <= room:
-                break
+        too_many = sum(map(len, self._kept)) + sum(map(len, missing)) - self.tokens
+        while self._kept and too_many > 0:
+            oldest = next(iter(self._kept))
+            too_many -= len(oldest)
             del self._kept[oldest]
         while missing:
             fit = max(1, self.tokens // len(missing[0]))

@@ -228,10 +228,10 @@ class _Probes:
         """What the pair at this place wants to see; None as long as some of it has to be drawn."""
         root = (*pair.prompt_tokens, *pair.rejected_tokens)
         tokens = root[: len(pair.prompt_tokens) + record.ends[wave.step - 1][1]]
-        keys = [(pair.gold, tokens, draw) for draw in wave.draws]
-        missing = [key for key in keys if key not in self._judged]
         if len(tokens) >= self.context:
             return [Completion.judged((), "", False, pair.gold, self.checker, draw=draw) for draw in wave.draws]
+        keys = [(pair.gold, tokens, draw) for draw in wave.draws]
+        missing = [key for key in keys if key not in self._judged]
         for key in missing:
             if key not in self._waiting:
                 self._waiting[key] = {}
