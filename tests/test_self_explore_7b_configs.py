@@ -55,6 +55,7 @@ def test_every_stage_builds_as_it_stands(folder, stage):
     built = build(stage, ALL / folder)
     assert type(built.model).__name__ == STAGES.get(stage, "DPO")
     assert folder in built.trainer.default_root_dir
+    assert folder in getattr(built.model.backbone, "path", folder)  # preferences begin with the model of their own rft
     assert f"/{'gsm8k' if folder == 'math_7b' else 'math'}_7b/" not in (ALL / folder / f"{stage}.yaml").read_text()
 
 
