@@ -78,11 +78,9 @@ class BM25(LightningModule):
 
         Returns: positions [Q, K], -1 where fewer share a word with the query, and scores float32 [Q, K].
         """
-        try:
-            import bm25s
-            import Stemmer
-        except ImportError as error:
-            raise UserError("BM25 needs packages: pip install -e '.[retrieval]' -c constraints.txt") from error
+        import bm25s
+        import Stemmer
+
         stem = Stemmer.Stemmer(self.stemmer) if self.stemmer else None
         order = np.asarray(sorted(range(len(ids)), key=ids.__getitem__, reverse=True))
 

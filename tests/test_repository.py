@@ -110,13 +110,31 @@ def test_short_names_of_classes_are_unique() -> None:
         assert all(hasattr(room, name) for name in room.__all__)
 
 
-@pytest.mark.parametrize("line", [line for lines in (PROJECT["dependencies"], *EXTRAS.values()) for line in lines])
+def with_what_it_brings(extra: str) -> set[str]:
+    """The requirements of an extra and of those that it names."""
+    lines = [Requirement(line) for line in EXTRAS[extra]]
+    brought = [with_what_it_brings(other) for line in lines if line.name == PROJECT["name"] for other in line.extras]
+    return {str(line) for line in lines if line.name != PROJECT["name"]}.union(*brought)
+
+
+DEVELOPMENT = with_what_it_brings("dev") | {str(Requirement(line)) for line in PROJECT["dependencies"]}
+
+
+@pytest.mark.parametrize("line", sorted(DEVELOPMENT.union(*map(with_what_it_brings, EXTRAS))))
 def test_installed_and_constrained_versions_satisfy_the_ranges(line: str) -> None:
     requirement = Requirement(line)
     pinned = {Requirement(line).name.lower().replace("_", "-"): line.partition("==")[2] for line in CONSTRAINTS}
     assert requirement.specifier.contains(pinned[requirement.name.lower()])
-    if line in PROJECT["dependencies"] + EXTRAS["dev"] or find_spec(requirement.name) is not None:
+    if line in DEVELOPMENT or find_spec(requirement.name) is not None:
         assert requirement.specifier.contains(metadata.version(requirement.name), prereleases=True)
+
+
+def test_a_missing_package_fails_a_test() -> None:
+    """The extra dev brings every oracle: a test that is skipped for want of one would never be missed."""
+    skips = re.compile(r"\bimportorskip\b|find_spec\(.*skip|skip.*find_spec\(")
+    for path in source_files("tests"):
+        if path != Path(__file__):
+            assert not skips.search(path.read_text()), f"{path}: import it; if dev does not bring it, name it there"
 
 
 def test_constraints_are_exact_and_without_local_builds() -> None:

@@ -17,8 +17,6 @@ from text.answers import MathChecker
 from text.reasoning_records import ExplorationRecord, MinedPair, SampleRecord
 from text.steps import MathSteps
 
-pytest.importorskip("rapidfuzz")
-
 ALL = Path(__file__).parents[1] / "configs" / "self_explore"
 HERE, MATH = ALL / "gsm8k_7b", ALL / "math_7b"
 PRESENTED = sorted((folder.name, file.stem) for folder in (HERE, MATH) for file in folder.glob("*.yaml"))
@@ -51,7 +49,6 @@ def records(path: Path, kind) -> list:
 
 @pytest.mark.parametrize(("folder", "stage"), PRESENTED)
 def test_every_stage_builds_as_it_stands(folder, stage):
-    pytest.importorskip("math_verify")
     built = build(stage, ALL / folder)
     assert type(built.model).__name__ == STAGES.get(stage, "DPO")
     assert folder in built.trainer.default_root_dir
@@ -68,7 +65,6 @@ def test_every_stage_builds_as_it_stands(folder, stage):
     ],
 )
 def test_other_models_are_one_overlay_more(folder, name, parts, rate):
-    pytest.importorskip("math_verify")
     for stage in ("sft", "rft"):
         model = build(stage, folder, *parts).model
         assert model.backbone.name_or_path == name
@@ -92,7 +88,6 @@ def test_the_numbers_are_those_of_the_paper():
 
 
 def test_the_numbers_for_math_are_those_of_the_paper():
-    pytest.importorskip("math_verify")
     sampler, explorer, dpo, sft = (build(stage, MATH) for stage in ("sample", "explore", "dpo", "sft"))
     assert (sampler.model.num_samples, explorer.model.k, explorer.model.max_steps) == (100, 4, 20)
     assert sampler.model.decoding == explorer.model.decoding == Decoding(max_new_tokens=1024, temperature=0.7)

@@ -13,8 +13,6 @@ from studies.plan import read_study
 from text.reasoning_records import AnswerRecord, ExplorationRecord, MinedPair, QuestionRecord, SampleRecord
 from worlds.chain_arithmetic import ChainArithmetic
 
-pytest.importorskip("rapidfuzz")
-
 HERE = Path(__file__).parents[1] / "configs" / "self_explore"
 STAGES = sorted(file.name for file in HERE.glob("*.yaml") if file.name != "study.yaml")
 TINY = [

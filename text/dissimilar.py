@@ -2,25 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
-from text.errors import UserError
+from rapidfuzz.distance.Levenshtein import distance
 
 Norm = Literal["mean", "official"]
-
-
-def edit_distance() -> Callable[[str, str], int]:
-    """The distance of two texts, from rapidfuzz.
-
-    Raises:
-        UserError: it is not installed.
-    """
-    try:
-        from rapidfuzz.distance import Levenshtein
-    except ImportError as error:
-        raise UserError("Self-Explore needs packages: pip install -e '.[reasoning]' -c constraints.txt") from error
-    return Levenshtein.distance
 
 
 def one_per_key(keys: Sequence[str], texts: Sequence[str]) -> list[int]:
@@ -29,7 +16,6 @@ def one_per_key(keys: Sequence[str], texts: Sequence[str]) -> list[int]:
     The first text of each key stands for it, until a later one differs more. Returns: a place for each key, in the
     order in which keys appear.
     """
-    distance = edit_distance()
     kept: dict[str, int] = {}
     rivals = [place for place, key in enumerate(keys) if kept.setdefault(key, place) != place]
     for place in rivals:
@@ -49,7 +35,6 @@ def unlike_before(texts: Sequence[str], most: int, share: float, norm: Norm = "m
         share: of the length by which two texts must differ at least.
         norm: what that length is: the mean of both, or x + y // 2 (sic) as in the official code.
     """
-    distance = edit_distance()
     kept: list[int] = []
     for place, text in enumerate(texts):
         others = [texts[other] for other in kept]
@@ -63,13 +48,11 @@ def unlike_before(texts: Sequence[str], most: int, share: float, norm: Norm = "m
 
 def farthest(text: str, others: Sequence[str]) -> int:
     """The place of the text at the largest distance; the first of several."""
-    distance = edit_distance()
     return max(range(len(others)), key=lambda place: distance(text, others[place]))
 
 
 def shortest_dissimilar(text: str, others: Sequence[str]) -> int:
     """The place of the shortest text whose distance is more than half of both lengths; else 0.4, 0.3, or any at all."""
-    distance = edit_distance()
     shares = [distance(text, other) / max(len(text) + len(other), 1) for other in others]
     least = next((least for least in (0.5, 0.4, 0.3) if max(shares) > least), -1.0)
     return min((p for p, share in enumerate(shares) if share > least), key=lambda place: len(others[place]))

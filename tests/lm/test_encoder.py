@@ -6,7 +6,6 @@ from transformers import BertConfig, BertModel, T5Config, T5ForConditionalGenera
 
 from lm.adapters import LoRA
 from lm.encoder import PretrainedEncoder, ScratchEncoder, WordTokenizer
-from lm.packaged import packaged_model
 from lm.packed_linear import available, packed_linears
 from text.errors import UserError
 
@@ -78,8 +77,3 @@ def test_packed_weights_give_the_same_numbers(tmp_path):
     with torch.no_grad():
         model.encoder.layer[0].attention.self.query.weight.neg_()
         assert not torch.allclose(model(**INPUTS).last_hidden_state, expected)  # and nothing packed is left behind
-
-
-def test_packaged_models_are_named():
-    with pytest.raises(UserError, match="'builtin:minilmm' is not known: there is builtin:minilm"):
-        packaged_model("builtin:minilmm")

@@ -71,7 +71,6 @@ def test_a_merged_folder_is_opened_by_transformers(models, tmp_path, method):
     ],
 )
 def test_mergekit_agrees(models, tmp_path, method, theirs, common):
-    pytest.importorskip("mergekit", reason="an oracle that is not installed with us: pip install mergekit")
     from mergekit.config import MergeConfiguration
     from mergekit.merge import MergeOptions, run_merge
 

@@ -47,7 +47,6 @@ def test_ties_by_id_descending_also_at_the_edge_of_the_list(block):
 
 
 def test_faiss_finds_the_same():
-    pytest.importorskip("faiss")
     found, scores = nearest(QUERIES, DOCUMENTS, IDS, 10)
     theirs, their_scores = nearest_faiss(QUERIES, DOCUMENTS, 10)
     np.testing.assert_array_equal(found, theirs)

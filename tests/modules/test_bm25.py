@@ -14,9 +14,6 @@ from modules import BM25
 from tests.retrieval_folders import SHARED, instructir_folder
 from text.errors import UserError
 
-pytest.importorskip("bm25s")
-pytest.importorskip("Stemmer")
-
 real = pytest.mark.skipif(not SHARED.is_dir(), reason="the real data is not beside the repository")
 
 

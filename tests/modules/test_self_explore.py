@@ -22,8 +22,6 @@ from text.answers import NumberChecker
 from text.errors import UserError
 from text.reasoning_records import Completion, ExplorationRecord, MinedPair, Probe, SampledSolution, SampleRecord
 
-pytest.importorskip("rapidfuzz")
-
 GSM8K, MATH = Mining(), Mining(dedup="edit", rule="shortest_dissimilar")
 
 

@@ -10,7 +10,6 @@ import pytest
 
 from cli import main
 
-pytest.importorskip("rapidfuzz")
 pytestmark = pytest.mark.slow
 
 HERE = Path(__file__).parents[2] / "configs" / "self_explore"

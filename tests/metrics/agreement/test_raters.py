@@ -39,7 +39,8 @@ def test_the_example_of_the_source(level):
     st.sampled_from(list(PRINTED)),
 )
 def test_the_package_agrees(items, level):
-    package = pytest.importorskip("krippendorff", reason="the oracle: pip install -e '.[dev]'")
+    import krippendorff as package
+
     ratings = torch.tensor(items, dtype=torch.float64).T
     ours = krippendorff_alpha(ratings, level)
     paired = ratings[:, (~ratings.isnan()).sum(0) >= 2]
