@@ -53,7 +53,7 @@ class CacheEngine(Engine):
                 "(engine: plain)"
             )
 
-    def _run(self, draws: list[Draw], decoding: Decoding) -> Iterator[tuple[int, Sample]]:
+    def _run(self, draws: list[Draw], decoding: Decoding) -> Iterator[list[tuple[int, Sample]]]:
         """The rows of a batch, which others replace as they end; see Engine."""
         if not draws:
             return
@@ -62,7 +62,10 @@ class CacheEngine(Engine):
         columns = max(map(len, known)) + decoding.max_new_tokens
         rows = _Rows(max(1, self.max_batch_tokens // columns), columns + ROOM, self.causal.device)
         waiting = deque(_longest_first(known))
+        weights = self._weights()
         while waiting or rows.live:
+            if self._weights() != weights:  # what is kept was computed with the old ones
+                raise UserError("the weights changed between two samples: use engine: plain, or ask anew")
             taken = [waiting.popleft() for _ in range(min(len(waiting), rows.most - len(rows.live)))]
             computed = roots.take([self._root(draws[place]) for place in taken])
             rows.fill([(place, draws[place].prefix, row) for place, row in zip(taken, computed, strict=True)])
@@ -79,8 +82,12 @@ class CacheEngine(Engine):
             )
             samples = self._samples(written, ends)
             begin = len(draws)
-            yield from rows.take(written, samples, ends.done.tolist())
+            yield rows.take(written, samples, ends.done.tolist())
             waiting.extendleft(reversed(range(begin, len(draws))))
+
+    def _weights(self) -> list[int]:
+        """Changes when they do."""
+        return [weight._version for weight in self.model.parameters()]
 
     def _root(self, draw: Draw) -> tuple[int, ...]:
         """As much of it as the context has room for."""
@@ -148,15 +155,17 @@ class _Rows:
         self.places = [place_of[row] for row in range(count)]
         self.ids, self.mask, self.width = ids, mask, width
 
-    def take(self, written: Tensor, samples: Sequence[Sample], done: Sequence[bool]) -> Iterator[tuple[int, Sample]]:
+    def take(self, written: Tensor, samples: Sequence[Sample], done: Sequence[bool]) -> list[tuple[int, Sample]]:
         """What was written of the rows; those that are done come out with their place."""
+        finished = []
         self.mask = F.pad(self.mask, (0, written.shape[1] - self.mask.shape[1]), value=1)
         self.ids = written
         for row, (sample, ended) in enumerate(zip(samples, done, strict=True)):
             if ended:
                 place, self.places[row] = self.places[row], None
                 assert place is not None
-                yield place, sample
+                finished.append((place, sample))
+        return finished
 
 
 class _Roots:
@@ -249,4 +258,4 @@ class _ManyEnded(StoppingCriteria):
 
     def __call__(self, input_ids: Tensor, scores: Tensor | None, **kwargs: object) -> Tensor:
         done = self.ends.done
-        return torch.full_like(done, bool(done.sum() >= self.enough))
+        return (done.sum() >= self.enough).expand_as(done)  # stays where it is: an accelerator need not wait

@@ -9,12 +9,10 @@ Legend: B rows, W width of a padded prefix, S of what is written of its continua
 from __future__ import annotations
 
 import math
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any, NamedTuple
 
 import torch
@@ -31,13 +29,11 @@ from transformers import (
 )
 
 from lm.adapters import base_of
+from lm.generation_progress import Progress
 from lm.modes import evaluating
 from lm.sampling import row_keys, samplers
 from lm.stopping import Ends, StopStrings, end_tokens
 from text.errors import UserError
-
-TELL_EVERY = 30.0  # seconds between two lines about long work
-TELL_LEFT = 0.02  # share of it after which the time that is left can be told
 
 
 @dataclass(frozen=True)
@@ -132,7 +128,7 @@ class Engine(ABC):
         self.sharded = isinstance(model, FSDPModule) and dist.get_world_size() > 1
         self.context = getattr(self.causal.config.get_text_config(), "max_position_embeddings", None) or math.inf
         self.end_ids = end_tokens(self.causal, tokenizer)
-        self.told = time.monotonic()
+        self.progress = Progress()
 
     def generate(
         self, prefixes: Sequence[Sequence[int]], k: int, decoding: Decoding, seeds: Sequence[int]
@@ -164,22 +160,29 @@ class Engine(ABC):
     def serve(self, draws: list[Draw], decoding: Decoding) -> Iterator[tuple[int, Sample]]:
         """The sample of each draw, with the draw's place, in the order in which they come to their end.
 
-        Draws that are appended in the meantime follow, so that what is drawn next can depend on what came.
+        Draws that are appended in the meantime follow, so that what is drawn next can depend on what came. Whoever asks
+        may compute gradients between samples: the model is in eval mode only while it writes. Its weights stay as they
+        are until the last sample has come.
 
         Args:
             draws: as for `generate`; those that are appended have no longer roots than those there were.
             decoding: how tokens are chosen.
         """
-        tokens, began = 0, time.monotonic()
-        with evaluating(self.model), self._own_defaults(), self._in_context():
-            for done, (place, sample) in enumerate(self._run(draws, decoding), start=1):
-                tokens += len(sample.tokens)
-                self._tell(done, len(draws), tokens, began)
+        self.progress.begin(draws, decoding.max_new_tokens)
+        batches = self._run(draws, decoding)
+        while True:
+            # Not around the `yield`: a generator that waits within a context leaves it open for whoever asks.
+            with evaluating(self.model), self._own_defaults(), self._in_context():
+                batch = next(batches, None)
+            if batch is None:
+                return
+            for place, sample in batch:
+                self.progress.finished(len(sample.tokens))
                 yield place, sample
 
     @abstractmethod
-    def _run(self, draws: list[Draw], decoding: Decoding) -> Iterator[tuple[int, Sample]]:
-        """See `serve`."""
+    def _run(self, draws: list[Draw], decoding: Decoding) -> Iterator[list[tuple[int, Sample]]]:
+        """The samples of `serve`, as many at a time as came to their end together."""
 
     def _write(
         self,
@@ -221,7 +224,7 @@ class Engine(ABC):
                 repetition_penalty=decoding.repetition_penalty,
             ),
             logits_processor=LogitsProcessorList([_FirstScores(ids.shape[1]), *samplers(*chosen, keys, width)]),
-            stopping_criteria=StoppingCriteriaList([ends, *also(ends)]),
+            stopping_criteria=StoppingCriteriaList([ends, *also(ends), self.progress.watch(ends)]),
             **options,
         )
         return rows, ends
@@ -259,18 +262,6 @@ class Engine(ABC):
             yield
         finally:
             hook.remove()
-
-    def _tell(self, done: int, draws: int, tokens: int, began: float) -> None:
-        """A line about long work, from the first rank: what there is of the draws of this call, and when it will be."""
-        now = time.monotonic()
-        if now - self.told < TELL_EVERY or (dist.is_initialized() and dist.get_rank() > 0):
-            return
-        self.told = now
-        spent = now - began
-        line = f"generated {done} of {draws} samples, {tokens / spent:.0f} tokens/s"
-        if done >= TELL_LEFT * draws:  # samples come in batches: the first of one says little
-            line += f", {timedelta(seconds=round(spent * (draws - done) / done))} left"
-        print(line, flush=True)
 
 
 def left_padded(prefixes: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:

@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from lm.cached_generation import EngineName, engine_of
 from lm.chat import ChatRenderer
@@ -169,6 +170,9 @@ class LanguageJudge:
         for attempt in range(tries + 1):
             if not waiting:
                 return
+            if attempt:
+                line = f"judge: {len(waiting)} of {len(cases)} verdicts could not be read: retry {attempt} of {tries}"
+                rank_zero_only(print)(line, flush=True)
             seeds = [seed_of(self.judging.seed, *case.seed, attempt) for case in waiting]
             samples = self.engine.generate([case.prompt for case in waiting], 1, decoding, seeds)
             for case, sample in zip(waiting, samples, strict=True):

@@ -37,7 +37,7 @@ class PlainEngine(Engine):
         if self.sharded and is_adapted(model):
             raise UserError("a sharded model with adapters cannot generate: use --trainer.strategy ddp")
 
-    def _run(self, draws: list[Draw], decoding: Decoding) -> Iterator[tuple[int, Sample]]:
+    def _run(self, draws: list[Draw], decoding: Decoding) -> Iterator[list[tuple[int, Sample]]]:
         """Batch by batch, then what was appended; an empty batch has one row, that nobody asked for."""
         begin = 0
         while batches := self._batches(draws[begin:], decoding):
@@ -45,7 +45,7 @@ class PlainEngine(Engine):
             for batch in batches:
                 places = [first + number for number in batch]
                 of_batch = [draws[place] for place in places] or [Draw([0], 0, 0)]
-                yield from zip(places, self._continue(of_batch, decoding), strict=False)
+                yield [*zip(places, self._continue(of_batch, decoding), strict=False)]
 
     def _batches(self, draws: list[Draw], decoding: Decoding) -> list[list[int]]:
         """Numbers of draws by batch, the longest first; sharded ranks get equally many, the last ones empty."""

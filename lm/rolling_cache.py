@@ -72,6 +72,8 @@ class RollingCache(DynamicCache):
 class _Buffers(DynamicLayer):
     """One layer; columns ``start`` up to ``end`` are in use."""
 
+    is_croppable = False  # what transformers would cut off are views; the buffers know nothing of it
+
     def __init__(self, columns: int, rows: int = 0):
         super().__init__()
         self.columns, self.rows, self.start, self.end = columns, rows, 0, 0

@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 import tempfile
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -18,6 +18,7 @@ from transformers import ContinuousBatchingConfig, GenerationConfig, PreTrainedT
 
 from lm.adapters import is_adapted
 from lm.generation import Decoding, Draw, Engine, Sample
+from lm.response_log import sampled_sha256
 from lm.sampling import seed_of
 from lm.stopping import StopStrings
 from text.errors import UserError
@@ -28,16 +29,20 @@ PAGE = 256  # tokens of a page of transformers' cache
 class ServedEngine(Engine):
     """An engine that is asked for many draws at a time."""
 
-    def _run(self, draws: list[Draw], decoding: Decoding) -> Iterator[tuple[int, Sample]]:
+    def _run(self, draws: list[Draw], decoding: Decoding) -> Iterator[list[tuple[int, Sample]]]:
         """All draws there are, then those that were appended."""
         done = 0
         while new := draws[done:]:
             begin, done = done, len(draws)
-            yield from enumerate(self._ask(new, decoding), start=begin)
+            yield [*enumerate(self._ask(new, decoding), start=begin)]
 
     @abstractmethod
-    def _ask(self, draws: list[Draw], decoding: Decoding) -> Iterator[Sample]:
+    def _ask(self, draws: list[Draw], decoding: Decoding) -> Iterable[Sample]:
         """The sample of each draw, in order."""
+
+    def _room(self, draw: Draw, decoding: Decoding) -> int:
+        """Most tokens of a continuation: as many as the context has left after its own prefix."""
+        return int(min(decoding.max_new_tokens, self.context - len(draw.prefix)))
 
 
 class ContinuousEngine(ServedEngine):
@@ -56,10 +61,19 @@ class ContinuousEngine(ServedEngine):
         super().__init__(model, tokenizer, max_batch_tokens)
         _refuse_sharded(self, "continuous")
 
-    def _ask(self, draws: list[Draw], decoding: Decoding) -> Iterator[Sample]:
-        """All draws in one call; see ServedEngine."""
+    def _ask(self, draws: list[Draw], decoding: Decoding) -> list[Sample]:
+        """One call for all draws that have equal room: the library takes one limit of new tokens; see ServedEngine."""
         if decoding.stop or decoding.repetition_penalty != 1:
             raise UserError("engine continuous: 'stop' and 'repetition_penalty' are not to be had: use cache or vllm")
+        places: dict[int, list[int]] = {}
+        for place, draw in enumerate(draws):
+            places.setdefault(self._room(draw, decoding), []).append(place)
+        found: dict[int, Sample] = {}
+        for room, of_room in places.items():
+            found |= zip(of_room, self._call([draws[place] for place in of_room], decoding, room), strict=True)
+        return [found[place] for place in range(len(draws))]
+
+    def _call(self, draws: list[Draw], decoding: Decoding, room: int) -> Iterator[Sample]:
         settings = GenerationConfig(
             do_sample=decoding.temperature > 0,
             temperature=decoding.temperature or None,
@@ -70,7 +84,7 @@ class ContinuousEngine(ServedEngine):
         )
         longest = max(len(draw.prefix) for draw in draws)
         pages = ContinuousBatchingConfig(
-            num_blocks=max(self.max_batch_tokens, longest + decoding.max_new_tokens) // PAGE + 2,
+            num_blocks=max(self.max_batch_tokens, longest + room) // PAGE + 2,
             seed=seed_of(0, *(f"{draw.seed}/{draw.number}" for draw in draws)) % 2**31,
             use_cuda_graph=self.causal.device.type == "cuda",
         )
@@ -80,7 +94,7 @@ class ContinuousEngine(ServedEngine):
                 [list(draw.prefix) for draw in draws],
                 generation_config=settings,
                 continuous_batching_config=pages,
-                max_new_tokens=int(min(decoding.max_new_tokens, self.context - longest)),
+                max_new_tokens=room,
             )
         finally:
             self.causal.set_attn_implementation(attention)  # paged for the time of the call
@@ -99,8 +113,8 @@ class ContinuousEngine(ServedEngine):
 class VLLMEngine(ServedEngine):
     """vLLM, in this process: pages of a cache in which beginnings are found again, and kernels of its own.
 
-    vLLM computes with weights of its own: the model is written to a temporary folder when it is first asked, and what
-    becomes of it later is not seen.
+    vLLM computes with weights of its own, in the precision of the model or of the autocast around it: the model is
+    written to a temporary folder when it is first asked.
 
     Args:
         model: see Engine.
@@ -108,7 +122,8 @@ class VLLMEngine(ServedEngine):
         max_batch_tokens: not used: vLLM takes what memory there is.
 
     Raises:
-        UserError: for a sharded model or one with adapters, or if vLLM is not installed.
+        UserError: for a sharded model or one with adapters, if vLLM is not installed, or if the weights have changed
+            since they were written.
     """
 
     def __init__(self, model: Any, tokenizer: PreTrainedTokenizerBase, max_batch_tokens: int = 16384):
@@ -127,7 +142,7 @@ class VLLMEngine(ServedEngine):
         requests = [{"prompt_token_ids": list(draw.prefix)} for draw in draws]
         settings = [
             self.library.SamplingParams(
-                max_tokens=int(min(decoding.max_new_tokens, self.context - len(draw.prefix))),
+                max_tokens=self._room(draw, decoding),
                 temperature=decoding.temperature,
                 top_p=decoding.top_p,
                 top_k=decoding.top_k or -1,
@@ -145,12 +160,26 @@ class VLLMEngine(ServedEngine):
             tokens = tokens[:-1] if tokens and tokens[-1] in self.end_ids else tokens
             yield Sample(tokens, ends.text(tokens), written.finish_reason == "stop")
 
+    @property
+    def _precision(self) -> str:
+        device = self.causal.device.type
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else self.causal.dtype
+        return str(dtype).removeprefix("torch.")
+
     def _engine(self) -> Any:
+        written = sampled_sha256(self.causal)
+        if self._served is not None and written != self._written:
+            raise UserError(
+                "engine vllm: the weights have changed since vLLM read them, and it would go on with the old ones. "
+                "While a model is trained, use engine: cache"
+            )
         if self._served is None:
+            self._written = written
             with tempfile.TemporaryDirectory() as folder:
                 self.causal.save_pretrained(folder)
                 self.tokenizer.save_pretrained(folder)
-                options: dict[str, Any] = {"enable_prefix_caching": True}
+                # By itself vLLM computes in float16 with float32 weights.
+                options: dict[str, Any] = {"enable_prefix_caching": True, "dtype": self._precision}
                 if torch.cuda.is_available():  # our weights are there too
                     free, whole = torch.cuda.mem_get_info()
                     options["gpu_memory_utilization"] = 0.9 * free / whole

@@ -80,10 +80,10 @@ class Ends(StoppingCriteria):
         return self.done
 
     def _stopped(self, input_ids: Tensor) -> Tensor:
-        stopped = torch.zeros_like(self.done)
-        if self.stop.strings:
-            tails, length = input_ids[:, -self.stop.window :].tolist(), input_ids.shape[1]
-            written = (length - self.width).tolist()
-            open_rows = (~self.done).nonzero().flatten().tolist()
-            stopped[[row for row in open_rows if self.stop.end(tails[row][-written[row] :])]] = True
-        return stopped
+        if not self.stop.strings:
+            return torch.zeros_like(self.done)
+        # One copy to the host for each token of a batch: an accelerator waits for it.
+        told = torch.cat([self.done[:, None], self.width[:, None], input_ids[:, -self.stop.window :]], dim=1).tolist()
+        length = input_ids.shape[1]
+        ended = [not done and self.stop.end(tail[max(0, len(tail) - length + width) :]) for done, width, *tail in told]
+        return torch.tensor(ended, device=self.done.device)

@@ -99,6 +99,24 @@ def test_no_hook_can_end_an_epoch_by_stopping_an_iteration() -> None:
                 assert len(node.args) == 2, f"{path}:{node.lineno}: next() without a default"
 
 
+def test_no_generator_waits_within_a_context() -> None:
+    """What a generator has entered stays entered for whoever asks it: no gradients, eval mode, another autocast."""
+    for path in house_files():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef) and "contextmanager" not in map(ast.unparse, node.decorator_list):
+                entered = [item for item in _entered_at_yields(node) if "open(" not in ast.unparse(item)]
+                assert not entered, f"{path}:{node.lineno}: {node.name} yields within {ast.unparse(entered[0])}"
+
+
+def _entered_at_yields(node: ast.AST, entered: tuple[ast.expr, ...] = ()) -> Iterator[ast.expr]:
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.Yield | ast.YieldFrom):
+            yield from entered
+        if not isinstance(child, ast.FunctionDef | ast.Lambda):
+            new = [item.context_expr for item in child.items] if isinstance(child, ast.With) else []
+            yield from _entered_at_yields(child, (*entered, *new))
+
+
 def test_short_names_of_classes_are_unique() -> None:
     import callbacks
     import datamodules

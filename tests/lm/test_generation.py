@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 from lm.adapters import LoRA
 from lm.attention import use_forest_attention
 from lm.backbone import ScratchBackbone
-from lm.generation import Decoding, Sample
+from lm.cached_generation import CacheEngine
+from lm.generation import Decoding, Draw, Sample
+from lm.generation_progress import Progress
 from lm.plain_generation import PlainEngine
 from lm.stopping import StopStrings
 from tests.stand_ins import LLAMA, tiny_tokenizer
@@ -303,11 +305,76 @@ def test_refuses_what_cannot_generate():
         engine(max_batch_tokens=0)
 
 
-def test_tells_of_long_work(monkeypatch, capsys):
-    monkeypatch.setattr("lm.generation.TELL_EVERY", 0.0)
-    engine().generate(PREFIXES[:3], 20, SAMPLED, SEEDS[:3])
+# --- between samples --------------------------------------------------------------------------------------------------
+
+ENGINES = {"plain": PlainEngine, "cache": CacheEngine}
+
+
+@pytest.mark.parametrize("kind", ENGINES)
+def test_whoever_asks_trains_between_samples(kind):
+    """A generator that waits inside of no_grad takes the gradients of its consumer, without a word."""
+    built = model().train()
+    hooks = len(built._forward_pre_hooks)
+    draws = [Draw(prefix, seed, 0) for prefix, seed in zip(PREFIXES, SEEDS, strict=True)]
+    served = ENGINES[kind](built, tiny_tokenizer(), max_batch_tokens=40)
+    asked = served.serve(draws, SAMPLED)
+    found, published = {}, built.generation_config
+    for place, sample in asked:
+        assert torch.is_grad_enabled()
+        assert all(module.training for module in built.modules())
+        assert built.generation_config is published
+        assert len(built._forward_pre_hooks) == hooks
+        loss = built(torch.tensor([draws[place].prefix])).logits.sum()
+        loss.backward()
+        assert built.lm_head.weight.grad.abs().sum() > 0
+        found[place] = sample
+        built.zero_grad()
+    assert [found[place] for place in range(len(draws))] == served.generate(PREFIXES, 1, SAMPLED, SEEDS)
+
+
+@pytest.mark.parametrize("kind", ENGINES)
+def test_who_stops_asking_leaves_the_model_as_it_was(kind):
+    built = model().train()
+    asked = ENGINES[kind](built, tiny_tokenizer(), max_batch_tokens=20).serve([Draw([1, 2], 0, 0)] * 3, SAMPLED)
+    next(asked)
+    assert torch.is_grad_enabled()
+    assert built.training
+
+
+def test_the_cache_engine_refuses_weights_that_change_between_samples():
+    built = model()
+    draws = [Draw([1, 2, 3], seed, 0) for seed in range(4)]
+    asked = CacheEngine(built, tiny_tokenizer(), max_batch_tokens=20).serve(draws, SAMPLED)
+    next(asked)
+    with torch.no_grad():
+        built.lm_head.weight.add_(1.0)
+    with pytest.raises(UserError, match="weights changed between two samples"):
+        list(asked)
+
+
+# --- progress ---------------------------------------------------------------------------------------------------------
+
+
+def test_tells_of_long_work_in_tokens_while_a_batch_is_written(monkeypatch, capsys):
+    monkeypatch.setattr("lm.generation_progress.TELL_EVERY", 0.0)
+    built = likes(40, 41, 42)  # never ends
+    engine(built, max_batch_tokens=4 * 12).generate([[1]] * 6, 1, Decoding(10), range(6))
     told = capsys.readouterr().out.splitlines()
-    assert re.fullmatch(r"generated 1 of 60 samples, \d+ tokens/s", told[0])  # too little to tell when it will be done
-    assert re.fullmatch(r"generated 2 of 60 samples, \d+ tokens/s, \d:\d\d:\d\d left", told[1])
-    assert told[-1].startswith("generated 60 of 60 samples, ")
-    assert told[-1].endswith(" 0:00:00 left")
+    assert len(told) == 20  # two batches of ten tokens
+    assert re.fullmatch(r"generated 4 tokens, 0 of 6 samples, \d+ tokens/s, at most \d:\d\d:\d\d left", told[0])
+    assert told[8].startswith("generated 36 tokens, 0 of 6 samples, ")
+    assert told[9].startswith("generated 40 tokens, 4 of 6 samples, ")
+    assert told[10].startswith("generated 42 tokens, 4 of 6 samples, ")
+    assert re.fullmatch(r"generated 60 tokens, 6 of 6 samples, \d+ tokens/s, about 0:00:00 left", told[-1])
+
+
+def test_the_time_that_is_left_is_that_of_tokens(monkeypatch, capsys):
+    clock = iter([0.0, 0.0, 0.0, 10.0, 20.0])
+    monkeypatch.setattr("time.monotonic", lambda: next(clock))
+    progress = Progress()
+    progress.begin(range(8), 100)
+    progress.tell([], [20, 20])  # 10 s for 40 tokens; at most 80 more of each, and 100 of the six others
+    assert capsys.readouterr().out == "generated 40 tokens, 0 of 8 samples, 4 tokens/s, at most 0:03:10 left\n"
+    progress.finished(30)
+    progress.tell([30], [10, 20])  # 20 s for 90 tokens, an end per 45: 6 x 45 more
+    assert capsys.readouterr().out == "generated 90 tokens, 2 of 8 samples, 4 tokens/s, about 0:01:00 left\n"

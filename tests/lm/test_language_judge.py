@@ -97,12 +97,15 @@ def test_an_expected_verdict_and_a_constrained_one():
         assert made.judge([asked()])[0].score == pytest.approx(score)
 
 
-def test_only_what_cannot_be_read_is_written_again_with_another_seed():
+def test_only_what_cannot_be_read_is_written_again_with_another_seed(capsys):
     made = says("No. [RESULT] 2", "hm", "again hm", "Yes. [RESULT] 4")
     good, bad = made.judge([asked(id="good"), asked(id="bad")])
     assert good == Verdict(score=2.0, feedback="No.")
     assert bad == Verdict(score=4.0, feedback="Yes.", attempts=3)
     assert len(set(made.engine.seeds)) == 4
+    assert capsys.readouterr().out.splitlines() == [
+        f"judge: 1 of 2 verdicts could not be read: retry {retry} of {made.judging.max_retries}" for retry in (1, 2)
+    ]
 
 
 def test_a_failure_is_counted_and_named_or_made_to_name_a_verdict():

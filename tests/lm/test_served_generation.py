@@ -2,6 +2,7 @@ import sys
 from types import SimpleNamespace
 
 import pytest
+import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lm.adapters import LoRA
@@ -49,7 +50,33 @@ def test_vllm_gives_what_the_plain_engine_gives(vllm, decoding):
     served = engine_of("vllm", built, tiny_tokenizer(), 99)
     expected = PlainEngine(built, tiny_tokenizer()).generate(PREFIXES, 2, decoding, [1, 2, 3])
     assert served.generate(PREFIXES, 2, decoding, [1, 2, 3]) == expected
-    assert served._served.options == {"enable_prefix_caching": True}
+    assert served._served.options == {"enable_prefix_caching": True, "dtype": "float32"}
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
+def test_vllm_computes_in_the_precision_of_the_model(vllm, dtype):
+    """By itself it takes float16 for what is stored in float32."""
+    served = engine_of("vllm", model().to(getattr(torch, dtype)), tiny_tokenizer(), 99)
+    served.generate([[1]], 1, Decoding(1), [0])
+    assert served._served.options["dtype"] == dtype
+
+
+def test_vllm_computes_in_the_precision_of_mixed_training(vllm):
+    served = engine_of("vllm", model(), tiny_tokenizer(), 99)
+    with torch.autocast("cpu", torch.bfloat16):
+        served.generate([[1]], 1, Decoding(1), [0])
+    assert served._served.options["dtype"] == "bfloat16"
+
+
+def test_vllm_is_not_asked_for_the_answers_of_old_weights(vllm):
+    built = model()
+    served = engine_of("vllm", built, tiny_tokenizer(), 99)
+    first = served.generate([[1, 2]], 1, Decoding(4), [0])
+    assert served.generate([[1, 2]], 1, Decoding(4), [0]) == first
+    with torch.no_grad():
+        built.lm_head.weight.add_(torch.randn_like(built.lm_head.weight))
+    with pytest.raises(UserError, match="the weights have changed since vLLM read them"):
+        served.generate([[1, 2]], 1, Decoding(4), [0])
 
 
 def test_vllm_is_asked_for_each_draw_with_a_seed_of_its_own(vllm):
@@ -95,6 +122,29 @@ def test_continuous_batching_refuses_what_it_cannot_do():
     with pytest.raises(UserError, match="'stop' and 'repetition_penalty' are not to be had"):
         served.generate([[1]], 1, Decoding(stop=("x",)), [0])
     assert served.generate([], 1, Decoding(), []) == []
+
+
+class Counted:
+    """Stands for `generate_batch`: each request gets as many tokens as it may have."""
+
+    def __init__(self):
+        self.calls = []
+
+    def __call__(self, inputs, generation_config, continuous_batching_config, max_new_tokens):
+        self.calls.append((inputs, max_new_tokens))
+        made = [SimpleNamespace(error=None, generated_tokens=[40 + ids[0]] * max_new_tokens) for ids in inputs]
+        return {f"req_{number}": output for number, output in enumerate(made)}
+
+
+def test_a_long_prefix_leaves_the_others_their_room(monkeypatch):
+    """Each row may fill the context (64 tokens) by itself."""
+    built, asked = model(), Counted()
+    monkeypatch.setattr(built, "generate_batch", asked, raising=False)
+    prefixes = [[1] * 3, [2] * 60, [3] * 4, [4] * 63, [5] * 60]
+    found = engine_of("continuous", built, tiny_tokenizer(), 999).generate(prefixes, 1, Decoding(8), range(5))
+    assert [len(sample.tokens) for sample in found] == [8, 4, 8, 1, 4]
+    assert [sample.tokens[0] for sample in found] == [41, 42, 43, 44, 45]
+    assert [most for _, most in asked.calls] == [8, 4, 1]  # one call for those with equal room
 
 
 @pytest.mark.slow  # a manager and its threads are started
