@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.nn.utils import get_total_norm
@@ -22,11 +23,15 @@ import lm.trained  # noqa: F401  configs may name a TrainedBackbone
 from lm.backbone import Backbone
 from lm.checkpoints import number_as_module
 from lm.fingerprint import require_same_base, require_same_tokenizer
-from lm.schedules import keep_configured, settings
+from lm.low_precision import still_share
+from lm.schedules import Warmup, keep_configured, settings
 from lm.step_mean import StepMean
 from lm.tokenizer import tokenizer_sha256
 from modules.exact_logs import ExactLogs
 from text.errors import UserError
+
+MOST = 0.5
+"""A larger share of weights that no step can move is told."""
 
 
 class BackboneModule(ExactLogs):
@@ -138,7 +143,21 @@ class BackboneModule(ExactLogs):
         for optimizer, configured in zip(self.trainer.optimizers, self._configured, strict=True):
             schedulers = [c.scheduler for c in self.trainer.lr_scheduler_configs]
             keep_configured(optimizer, schedulers[0] if schedulers else None, configured)
+        self._warn_of_still_weights()
         self._clock, self._tokens_at_clock = time.perf_counter(), self._tokens_seen
+
+    def _warn_of_still_weights(self) -> None:
+        """Say so if most steps will be rounded away: nothing else shows it, the loss just hardly falls."""
+        (configured,) = self._configured
+        rates = [float(group["lr"]) for group in configured if group.keys() & {"betas", "alpha"}]  # a step is a rate
+        trained = [p for p in self.parameters() if p.requires_grad]
+        if rates and (share := still_share(trained, max(rates))) > MOST:
+            dtype = str(trained[0].dtype).removeprefix("torch.")
+            rank_zero_warn(
+                f"{share:.0%} of the trained weights are so large that {dtype} rounds a step of {max(rates):.2g} away: "
+                "they never move. Keep them in float32 (backbone.dtype float32, --trainer.precision bf16-mixed), or "
+                "train adapters (backbone.lora)"
+            )
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Let go of the last step's gradients: Lightning holds them through the forward, when memory peaks."""
@@ -196,10 +215,25 @@ class BackboneModule(ExactLogs):
             {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
         ]
         optimizer = self.optimizer([group for group in groups if group["params"]])
+        if self.device_mesh is not None and type(optimizer).__module__.startswith("bitsandbytes"):
+            raise UserError(
+                f"optimizer: {type(optimizer).__name__} of bitsandbytes cannot hold weights that are sharded over "
+                "ranks (FSDP2): use torch.optim.AdamW, whose state is sharded too, or --trainer.strategy ddp"
+            )
         self._configured = [settings(optimizer)]
         if self.lr_scheduler is None:
             return optimizer
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": self.lr_scheduler(optimizer), "interval": "step"}}
+        scheduler = self.lr_scheduler(optimizer)
+        if isinstance(scheduler, Warmup):
+            for warning in scheduler.fit_to(self._run_steps()):
+                if not self.trainer.fast_dev_run:
+                    rank_zero_warn(warning)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def _run_steps(self) -> float:
+        """Optimizer steps of the whole run, as the trainer plans it; infinite if it has no end that is known."""
+        steps = float("inf") if self._trainer is None else self.trainer.estimated_stepping_batches
+        return float("inf") if steps == -1 else steps
 
     # ------------------------------------------------------------------------------------------- its checkpoints
 

@@ -124,8 +124,8 @@ def test_the_miniature_is_judged_and_compared(tmp_path):
 
 
 def test_the_recipes_of_the_paper_run_one_after_the_other(tmp_path):
-    folder, adamw = mistral(tmp_path / "mistral"), "--model.optimizer=torch.optim.AdamW"
-    once = [*QUIET, "--trainer.max_steps=1", "--trainer.accumulate_grad_batches=1", adamw, *TINY]
+    folder = mistral(tmp_path / "mistral")
+    once = [*QUIET, "--trainer.max_steps=1", "--trainer.accumulate_grad_batches=1", *TINY]
     base = f"--model.backbone.name_or_path={folder}"
     for name in ("sft_7b.yaml", "sft_epoch1_7b.yaml", "sft_65k_7b.yaml"):
         main(["fit", "--config", str(HERE / name), *once, base, f"--data.train={answers()}", "--data.max_length=100"])
@@ -148,16 +148,6 @@ def test_the_recipes_of_the_paper_run_one_after_the_other(tmp_path):
         data = [f"--data.train={pairs('rm')}", f"--data.val={pairs('rm')}", "--data.max_length=100"]
         main(["fit", "--config", str(HERE / name), *once, f"--model.backbone.path={run}", *data])
     assert [metrics(number)["step"] for number in range(8)] == [1] * 8
-
-
-@pytest.mark.parametrize("name", ["dpo_7b.yaml", "kto_7b.yaml", "rm_7b.yaml", "rm_helpful_7b.yaml"])
-def test_small_rates_move_the_weights(name):
-    """A step of Adam is about its rate; bfloat16 has no number that close to a usual weight."""
-    built = main(["--config", str(HERE / name), *CPU], run=False)
-    rate = built.config.model.init_args.optimizer.init_args.lr
-    for dtype, moves in ((built.model.backbone.dtype, True), ("bfloat16", False)):
-        weight = torch.tensor(0.004, dtype=getattr(torch, dtype))
-        assert bool(weight + rate != weight) is moves
 
 
 def test_answers_to_the_bench_are_recorded(tmp_path):

@@ -192,6 +192,74 @@ def test_the_schedule_moves_once_per_optimizer_step(tmp_path):
     assert fit.optimizers[0].param_groups[0]["lr"] == pytest.approx(3e-4 * 4 / 10)
 
 
+@pytest.mark.parametrize(
+    ("run", "steps"),
+    [
+        ({"max_steps": 3, "accumulate_grad_batches": 2}, 3),
+        ({"max_epochs": 2, "accumulate_grad_batches": 3}, 6),  # 8 batches: two whole steps and a smaller one
+        ({"max_epochs": 2, "max_steps": 5}, 5),
+        ({"max_epochs": 3, "limit_train_batches": 2}, 6),
+    ],
+)
+def test_the_schedule_ends_where_the_run_ends(tmp_path, run, steps):
+    falls = partial(Warmup, shape="linear", final_lr_fraction=0.0, warmup_ratio=0.34)
+    seen: list[float] = []
+
+    class Rates(Callback):
+        def on_before_optimizer_step(self, trainer, pl_module, optimizer):
+            seen.append(optimizer.param_groups[0]["lr"])
+
+    module = Pretraining(scratch(), lr_scheduler=falls)
+    fit = trainer(tmp_path, callbacks=[Rates()], **run)
+    fit.fit(module, datamodule=Rows(token_rows(8), 1))
+    warm = {3: 2, 5: 2, 6: 3}[steps]
+    by_hand = [3e-4 * min((k + 1) / warm, (steps - k) / (steps - warm)) for k in range(steps)]
+    assert seen == pytest.approx(by_hand)
+    assert fit.optimizers[0].param_groups[0]["lr"] == 0.0
+
+
+def test_a_schedule_of_another_length_is_told(tmp_path):
+    module = Pretraining(scratch(), lr_scheduler=partial(Warmup, shape="linear", total_steps=50))
+    with pytest.warns(UserWarning, match="'total_steps' is 50, but this run ends at 3"):
+        trainer(tmp_path, max_steps=3).fit(module, datamodule=Rows(token_rows(8), 1))
+
+
+def test_a_resumed_run_goes_on_at_the_rates_of_an_uninterrupted_one(tmp_path):
+    rates: dict[str, list[float]] = {"whole": [], "resumed": []}
+
+    class Rates(Callback):
+        def __init__(self, name):
+            self.name = name
+
+        def on_before_optimizer_step(self, trainer, pl_module, optimizer):
+            rates[self.name].append(optimizer.param_groups[0]["lr"])
+
+        def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+            if self.name == "whole" and trainer.global_step == 3:
+                trainer.save_checkpoint(tmp_path / "half.ckpt")
+
+    for name, path in (("whole", None), ("resumed", tmp_path / "half.ckpt")):
+        module = Pretraining(scratch(), lr_scheduler=partial(Warmup, shape="cosine", warmup_ratio=0.25))
+        fit = trainer(tmp_path, callbacks=[Rates(name)], max_epochs=2)
+        fit.fit(module, datamodule=Rows(token_rows(4), 1), ckpt_path=path, weights_only=True)
+    assert rates["whole"][3:] == rates["resumed"]
+    assert len(rates["whole"]) == 8
+
+
+@pytest.mark.parametrize(
+    ("dtype", "rate", "told"), [("bfloat16", 1e-5, 1), ("bfloat16", 1e-2, 0), ("float32", 1e-5, 0)]
+)
+def test_weights_that_no_step_can_move_are_told(tmp_path, dtype, rate, told):
+    backbone = PretrainedBackbone(str(published(tmp_path / "base", initializer_range=0.05)), dtype=dtype)
+    module = Pretraining(backbone, optimizer=partial(torch.optim.AdamW, lr=rate))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        trainer(tmp_path, max_steps=1).fit(module, datamodule=Rows(token_rows(2), 1))
+    lines = [str(w.message) for w in caught if "they never move" in str(w.message)]
+    assert len(lines) == told
+    assert all("bfloat16 rounds a step of 1e-05 away" in line for line in lines)
+
+
 # ---- modes and tokenizers
 
 
