@@ -37,7 +37,7 @@ from callbacks.progress import ProgressLines
 from callbacks.rng import RNGState
 from callbacks.run_files import LearningRate, RunFiles, run_loggers
 from callbacks.run_folders import check_checkpoint, claim_version, newest_resumable, remove_if_empty, rewind_logs
-from text.config_files import include_yaml_alone
+from text.config_files import check_config_files, include_yaml_alone
 from text.config_schema import compact
 from text.errors import UserError
 from text.help_pages import HELP, verb_help
@@ -128,6 +128,7 @@ class SeedlingCLI(LightningCLI):
         for each in (parser, *getattr(self, "_subcommand_parsers", {}).values()):
             each.config_files = files
         self.config_files = files
+        check_config_files(files)
         super().parse_arguments(parser, args)
 
     def _parse_ckpt_path(self) -> None:

@@ -6,7 +6,6 @@ whichever arms and seeds they serve. This file starts nothing (run.py).
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -16,6 +15,7 @@ from typing import Any
 from studies.keys import compose, digest, input_hashes, strings
 from studies.plan import PLACEHOLDER, ArmPlan, Settings, StagePlan, Study, placeholders, stages_named
 from studies.sources import Sources
+from text.config_files import as_yaml
 
 KEY_PREFIX = 12
 SHARED = None  # the seed of a stage that no seed reaches
@@ -79,7 +79,7 @@ class Stage:
         return [
             self.verb,
             *(part for config in self.configs for part in ("--config", config)),
-            *(f"--{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in options.items()),
+            *(f"--{key}={value if isinstance(value, str) else as_yaml(value)}" for key, value in options.items()),
             f"--trainer.default_root_dir={self.home}",
         ]
 

@@ -18,6 +18,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from callbacks import Cost, Preview, RNGState, RunFiles
 from cli import SeedlingCLI, default_root, known_reason, main
 from tests.tiny_runs import write_config
+from text.config_files import as_yaml
 from text.errors import UserError
 
 ROOT = Path(__file__).parent.parent
@@ -198,6 +199,49 @@ def test_print_config_gives_a_config_that_parses_to_itself(capsys: Any) -> None:
 
 
 # ------------------------------------------------------------------------------------------------ composition
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        ["--model.decoding.stop", r'["\n\n", "\t", "a b", "1e-5"]'],
+        [r'--model.init_args.decoding.stop=["\n\n", "\t", "a b", "1e-5"]'],
+        ["--model.decoding", r'{stop: ["\n\n", "\t", "a b", "1e-5"]}'],
+        ["--model.decoding.stop", as_yaml(["\n\n", "\t", "a b", "1e-5"])],
+    ],
+)
+def test_lists_of_nested_options_mean_on_the_command_line_what_they_mean_in_a_file(told: list[str]) -> None:
+    config = ["--config", str(ROOT / "configs" / "generate.yaml")]
+    assert main([*config, *told], run=False).config.model.init_args.decoding.stop == ("\n\n", "\t", "a b", "1e-5")
+
+
+def test_texts_of_options_one_level_down_keep_their_line_breaks() -> None:
+    config = ["--config", str(ROOT / "configs" / "generate.yaml")]
+    told = ["--data.prompts", r'["one\ntwo"]', "--data.field_map", r'{prompt: "a\nb"}']
+    data = main([*config, *told], run=False).config.data.init_args
+    assert main([*config, "--model.decoding.top_k=null"], run=False).config.model.init_args.decoding.top_k is None
+    assert (data.prompts, data.field_map) == (["one\ntwo"], {"prompt": "a\nb"})
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"model:\n  lr: 1\n  lr: 2\n", "change.yaml:3: 'lr' stands twice, first in line 2"),
+        (b"trainer: {max_steps: 1, max_steps: 1}\n", "change.yaml:1: 'max_steps' stands twice"),
+        (b"model:\n  init_args:\n    lr: .nan\n", "change.yaml:3: .nan is not a number"),
+        (b"# \xff\nmodel: {}\n", "change.yaml:1: not UTF-8 text"),
+        (b"model: " + b"[" * 5000, "change.yaml:1: nested in more than 100 levels"),
+        (b"model: " + b"{a: " * 200 + b"1" + b"}" * 200, "change.yaml:1: nested in more than 100 levels"),
+    ],
+)
+@pytest.mark.parametrize("included", [False, True])
+def test_configs_that_cannot_mean_anything_are_refused_by_file_and_line(
+    capsys: Any, content: bytes, said: str, included: bool
+) -> None:
+    Path("part").mkdir()
+    Path("part/change.yaml" if included else "change.yaml").write_bytes(content)
+    config = config_text("trainer: part/change.yaml\n", "whole.yaml") if included else "change.yaml"
+    assert said in refusal(capsys, "fit", "--config", config, code=1)
 
 
 def test_overlays_compose_and_the_command_line_wins() -> None:
