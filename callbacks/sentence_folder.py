@@ -21,6 +21,11 @@ class SentenceFolder(Callback):
     def __init__(self, name: str = "encoder"):
         self.name = name
 
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Refuses what could not be written after hours of training."""
+        if pl_module.device_mesh is not None:
+            raise UserError("SentenceFolder: a sharded encoder is no one's to write; leave it out and use export.py")
+
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Writes it, whole or not at all."""
         if not isinstance(pl_module, SavesPretrained):

@@ -188,15 +188,15 @@ class BEIR(LightningDataModule):
         micro = self.batch_size // (accumulation * world_size)
         if micro % self.siblings:
             raise UserError(f"a micro-batch has {micro} queries, and {self.siblings} siblings must fit in it evenly")
-        length = len(self.plan) * accumulation
 
         def batch_at(position: Position) -> ContrastiveBatch:
-            epoch = position.number // length
-            numbers = self.plan.epoch(self.seed, epoch)[position.in_epoch // accumulation]
+            # steps, and not Lightning's epochs, which `limit_train_batches` ends early: all pairs have their turn
+            epoch, step = divmod(position.step, len(self.plan))
+            numbers = self.plan.epoch(self.seed, epoch)[step]
             first = (position.in_epoch % accumulation * world_size + rank) * micro
             return self.pairs.batch(numbers[first : first + micro].tolist(), (self.seed, epoch))
 
-        return ResumableLoader(batch_at, length, self.trainer, accumulation)
+        return ResumableLoader(batch_at, len(self.plan) * accumulation, self.trainer, accumulation)
 
     def test_dataloader(self) -> TextLoader | DataLoader:
         """This rank's share of all texts in batches; for a retriever that reads strings, the numbers of the tasks."""

@@ -10,10 +10,11 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor, Partial, Replicate, distribute_tensor
 from transformers import PreTrainedTokenizerBase
 
 from lm.adapters import base_of
@@ -105,6 +106,34 @@ def _send_buffers(whole: nn.Module | None, model: nn.Module) -> None:
         if whole is not None:
             buffer.copy_(held[name])
         dist.broadcast(buffer, src=0)
+
+
+def replicate_rest(module: nn.Module, mesh: DeviceMesh) -> None:
+    """Make parameters that are trained and not sharded one thing on all ranks, with the values of the first rank.
+
+    Nothing else reduces the gradients of what stands beside a sharded model: each rank would train its own. Such
+    parameters are few and small, so that every rank keeps them whole; they are read through `whole`.
+
+    Args:
+        module: with all that is trained.
+        mesh: as for `build_sharded`.
+    """
+    for owner in module.modules():
+        for name, parameter in list(owner.named_parameters(recurse=False)):
+            if parameter.requires_grad and not isinstance(parameter, DTensor):
+                shared = distribute_tensor(parameter.detach(), mesh["data_parallel"], [Replicate()])
+                setattr(owner, name, nn.Parameter(shared))
+
+
+def whole(parameter: Tensor) -> Tensor:
+    """The values of a parameter, also of one that is spread over ranks; its gradient is the mean over ranks."""
+    if not isinstance(parameter, DTensor):
+        return parameter
+    values = parameter.full_tensor(grad_placements=[Partial()])
+    if values.requires_grad:
+        ranks = parameter.device_mesh.size()
+        values.register_hook(lambda gradient: gradient / ranks)
+    return values
 
 
 def require_finite(model: nn.Module) -> None:

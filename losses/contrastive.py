@@ -29,11 +29,20 @@ def info_nce(scores_BM: Tensor, labels_B: Tensor, excluded_BM: Tensor | None = N
 
     Returns: losses in nats, shape [B], float32 or wider.
     """
-    scores_BM = scores_BM.to(torch.promote_types(scores_BM.dtype, torch.float32))
+    scores_BM = _wide(scores_BM)
     if excluded_BM is not None:
         own_BM = F.one_hot(labels_B, scores_BM.shape[1]).bool()
         scores_BM = scores_BM.masked_fill(excluded_BM & ~own_BM, float("-inf"))
     return F.cross_entropy(scores_BM, labels_B, reduction="none")
+
+
+def similarities(query_BD: Tensor, document_MD: Tensor) -> Tensor:
+    """Products of queries and documents [B, M], in float32 or wider, also under autocast.
+
+    Divided by a temperature of 0.05, what bfloat16 rounds off a cosine near 1 is a tenth of a nat.
+    """
+    with torch.autocast(query_BD.device.type, enabled=False):
+        return _wide(query_BD) @ _wide(document_MD).T
 
 
 def known_positives(document_keys_M: Tensor, positive_keys_BP: Tensor) -> Tensor:
@@ -59,8 +68,8 @@ def too_close(similarity_BM: Tensor, labels_B: Tensor, margin: float) -> Tensor:
         labels_B: the column of each query's positive, int64.
         margin: how much less similar a negative has to be.
     """
-    positive_B1 = similarity_BM.detach().gather(1, labels_B[:, None])
-    return similarity_BM.detach() > positive_B1 - margin
+    similarity_BM = _wide(similarity_BM.detach())
+    return similarity_BM > similarity_BM.gather(1, labels_B[:, None]) - margin
 
 
 def distillation(scores_BK: Tensor, teacher_BK: Tensor, temperature: float = 1.0) -> Tensor:
@@ -70,8 +79,10 @@ def distillation(scores_BK: Tensor, teacher_BK: Tensor, temperature: float = 1.0
         scores_BK: the student's similarities divided by its temperature.
         teacher_BK: the teacher's scores.
         temperature: divides the teacher's scores.
+
+    Returns: divergences, float32 or wider.
     """
-    student_BK = F.log_softmax(scores_BK, dim=-1)
+    student_BK = F.log_softmax(_wide(scores_BK), dim=-1)
     target_BK = F.log_softmax(teacher_BK.to(student_BK.dtype) / temperature, dim=-1)
     return F.kl_div(student_BK, target_BK, reduction="none", log_target=True).sum(dim=-1)
 
@@ -92,3 +103,7 @@ def matryoshka(
         for dim, weight in zip(dims, weights, strict=True)
     ]
     return torch.stack(terms).sum(dim=0) / sum(weights)
+
+
+def _wide(x: Tensor) -> Tensor:
+    return x.to(torch.promote_types(x.dtype, torch.float32))

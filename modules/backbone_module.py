@@ -87,10 +87,13 @@ class BackboneModule(ExactLogs):
             self.model = self.backbone.build(tokenizer)
             self.fingerprint = self.backbone.fingerprint(self.model)
             self.prepare_model(self.model)
+            self.build_head()
         else:
-            from lm.sharding import build_sharded
+            from lm.sharding import build_sharded, replicate_rest
 
             self.model, self.fingerprint = build_sharded(self.backbone, tokenizer, self.device_mesh, self.prepare_model)
+            self.build_head()
+            replicate_rest(self, self.device_mesh)
 
     def setup(self, stage: str) -> None:
         """Keep batches as they are: ``bf16-true`` is for weights, and would round sums that came with the data."""
@@ -98,6 +101,9 @@ class BackboneModule(ExactLogs):
 
     def prepare_model(self, model: nn.Module) -> None:
         """What a method does to the model that was built, before it is sharded or trained; here nothing."""
+
+    def build_head(self) -> None:
+        """What a method trains beside the model, once that is built; here nothing."""
 
     def _find_tokenizer(self) -> PreTrainedTokenizerBase:
         data = None if self._trainer is None else getattr(self._trainer, "datamodule", None)
@@ -210,6 +216,8 @@ class BackboneModule(ExactLogs):
         trained = [p for p in self.parameters() if p.requires_grad]
         if not trained:
             raise UserError("no parameter can be trained: a quantized or frozen backbone needs 'lora'")
+        if self.device_mesh is not None and (alone := [p for p in trained if not isinstance(p, DTensor)]):
+            raise RuntimeError(f"{len(alone)} trained parameters came after configure_model: nothing reduces them")
         groups: list[dict[str, Any]] = [
             {"params": [p for p in trained if p.ndim > 1]},
             {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},

@@ -26,7 +26,8 @@ from lm.gradient_cache import encode_texts
 from lm.pooling import Pooling, pool
 from lm.searching import Searching
 from lm.sentence_folder import Head, published_projection, save_sentence_folder
-from losses.contrastive import distillation, info_nce, known_positives, matryoshka, too_close
+from lm.sharding import whole
+from losses.contrastive import distillation, info_nce, known_positives, matryoshka, similarities, too_close
 from metrics.retrieval_report import nested_results, table, write_report
 from modules.backbone_module import BackboneModule
 from text.errors import UserError
@@ -114,11 +115,9 @@ class BiEncoder(BackboneModule):
         self.k, self.cache, self.resamples = k, cache, resamples
         self.results: dict[str, Any] = {}
 
-    def configure_model(self) -> None:
-        """Build the encoder, and what stands after it."""
-        built = self.model is not None
-        super().configure_model()
-        if built or self.projected is None:
+    def build_head(self) -> None:
+        """What stands after the encoder."""
+        if self.projected is None:
             return
         if self.projected == "pretrained":
             backbone: Any = self.backbone
@@ -140,7 +139,7 @@ class BiEncoder(BackboneModule):
             mask_BL = mask_BL & (torch.arange(mask_BL.shape[1], device=mask_BL.device) >= batch.content_from[:, None])
         vectors_BD = pool(hidden_BLD, mask_BL, self.pooling)
         if self.projection is not None:
-            vectors_BD = self.projection(vectors_BD).to(vectors_BD.dtype)
+            vectors_BD = F.linear(vectors_BD, whole(self.projection.weight).to(vectors_BD.dtype)).to(vectors_BD.dtype)
         return F.normalize(vectors_BD, dim=-1) if self.normalize else vectors_BD
 
     # ------------------------------------------------------------------------------------------------ the method
@@ -148,14 +147,14 @@ class BiEncoder(BackboneModule):
     @property
     def temperature(self) -> Tensor:
         """Tau."""
-        return self.log_temperature.exp().clamp(min=COLDEST)
+        return whole(self.log_temperature).exp().clamp(min=COLDEST)
 
     def training_step(self, batch: ContrastiveBatch, batch_idx: int) -> Tensor:
         """The loss above; mean over the queries of the global batch."""
         texts = [batch.queries, batch.documents]
         query_BD, document_MD = encode_texts(self.embed, texts, self, self.grad_cache_tokens)
         losses = self.contrast(query_BD, document_MD, batch)
-        if self.distill_weight and batch.teacher_scores is not None:
+        if self.distill_weight:
             losses = losses + self.distill_weight * self.distill(query_BD, document_MD, batch.teacher_scores)
         return self.global_mean(losses)
 
@@ -175,7 +174,7 @@ class BiEncoder(BackboneModule):
         excluded_BM = known_positives(document_keys, batch.positive_keys)
 
         def forth(query_BD: Tensor, document_MD: Tensor) -> Tensor:
-            similarity_BM = query_BD @ document_MD.T
+            similarity_BM = similarities(query_BD, document_MD)
             excluded = excluded_BM
             if self.positive_margin is not None:
                 excluded = excluded | too_close(similarity_BM, labels_B, self.positive_margin)
@@ -190,7 +189,7 @@ class BiEncoder(BackboneModule):
         ).T  # queries that a passage answers, its own among them
 
         def back(query_WD: Tensor, positive_BD: Tensor) -> Tensor:
-            return info_nce(positive_BD @ query_WD.T / self.temperature, labels_B, answered_BW)
+            return info_nce(similarities(positive_BD, query_WD) / self.temperature, labels_B, answered_BW)
 
         return (losses_B + self.at_all_widths(back, gather_rows(query_BD), document_BnD[:b])) / 2
 
@@ -201,24 +200,26 @@ class BiEncoder(BackboneModule):
         dims = self.matryoshka_dims
         return matryoshka(loss, [query_BD, document_MD], dims, [1.0] * len(dims))
 
-    def distill(self, query_BD: Tensor, document_BnD: Tensor, teacher_BK: Tensor) -> Tensor:
+    def distill(self, query_BD: Tensor, document_BnD: Tensor, teacher_BK: Tensor | None) -> Tensor:
         """Divergence from the teacher over each query's positive and hard negatives, [B]."""
+        if teacher_BK is None or teacher_BK.shape[1] < 2:
+            raise UserError("distill_weight: pairs need 'positive_score' and 'negative_scores', and data.num_negatives")
         b = len(query_BD)
         own_BKD = torch.cat([document_BnD[:b, None], document_BnD[b:].view(b, -1, document_BnD.shape[1])], dim=1)
-        scores_BK = torch.einsum("bd,bkd->bk", query_BD, own_BKD) / self.temperature
-        return distillation(scores_BK, teacher_BK, self.distill_temperature)
+        scores_BK = (query_BD[:, None] * own_BKD).sum(dim=-1)  # autocast would round a product of matrices
+        return distillation(scores_BK / self.temperature, teacher_BK, self.distill_temperature)
 
     def _log_quality(self, query_BD: Tensor, document_MD: Tensor, labels_B: Tensor, excluded_BM: Tensor) -> None:
-        if (self.global_step + 1) % self.trainer.log_every_n_steps:  # type: ignore[attr-defined]
+        if not self.step_is_logged:
             return
-        similarity_BM = query_BD @ document_MD.T
+        similarity_BM = similarities(query_BD, document_MD)
         own_B = similarity_BM.gather(1, labels_B[:, None])[:, 0]
         others_BM = similarity_BM.masked_fill(excluded_BM, float("-inf"))
         best_B = others_BM.amax(dim=1)
-        self.log("train/in_batch_accuracy", (own_B > best_B).float().mean())
-        self.log("train/positive_similarity", own_B.mean())
-        self.log("train/hardest_negative_similarity", best_B.mean())
-        self.log("train/temperature", self.temperature.detach())
+        self.log_for("train", "in_batch_accuracy", (own_B > best_B).float())
+        self.log_for("train", "positive_similarity", own_B)
+        self.log_for("train", "hardest_negative_similarity", best_B)
+        self.log_for("train", "temperature", self.temperature)
 
     # ------------------------------------------------------------------------------------------------- searching
 

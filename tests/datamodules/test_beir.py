@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from lightning.pytorch import LightningModule, Trainer
 
 from datamodules import BEIR
 from lm.encoder import EncoderTokenizer, WordTokenizer
@@ -143,6 +144,35 @@ def test_an_epoch_is_the_same_for_any_number_of_micro_batches(tmp_path):
     for one, other in zip(epoch, again, strict=True):
         assert torch.equal(one.queries.input_ids, other.queries.input_ids)
         assert torch.equal(one.document_keys, other.document_keys)
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_a_part_of_each_epoch_leaves_no_pair_out(tmp_path, accumulation):
+    """Half an epoch twice is the epoch: what the limit cuts off comes next."""
+
+    class Watch(LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.backbone = None
+            self.weight = torch.nn.Parameter(torch.zeros(1))
+            self.seen: list[list[int]] = []
+
+        def training_step(self, batch, batch_idx):
+            self.seen.append(batch.document_keys.tolist())
+            return self.weight.sum()
+
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.parameters(), lr=0.1)
+
+    path = str(jsonl(tmp_path / "pairs.jsonl", [{"query": f"a {n}", "positive": f"b {n}"} for n in range(16)]))
+    module, data = Watch(), BEIR(train=path, batch_size=2 * accumulation, tokenizer=WordTokenizer())
+    module.backbone = object()
+    options = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    options |= {"enable_model_summary": False, "accelerator": "cpu", "max_epochs": 2}
+    trainer = Trainer(**options, limit_train_batches=0.5, accumulate_grad_batches=accumulation)
+    trainer.fit(module, data)
+    assert len(module.seen) == 8
+    assert len({key for batch in module.seen for key in batch}) == 16
 
 
 def test_tevatron_records_are_read(tmp_path):

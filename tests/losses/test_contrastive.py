@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from losses.contrastive import distillation, info_nce, known_positives, matryoshka, too_close
+from losses.contrastive import distillation, info_nce, known_positives, matryoshka, similarities, too_close
 
 EYE = torch.eye(2, dtype=torch.float64)
 
@@ -68,6 +68,29 @@ def test_distillation():
     student = torch.zeros(1, 3, dtype=torch.float64)
     p = F.softmax(teacher, -1)
     assert distillation(student, teacher).item() == pytest.approx((p * (p.log() + math.log(3))).sum().item())
+
+
+def test_distillation_of_half_precision_scores_is_summed_in_float32():
+    student, teacher = torch.randn(4, 6).bfloat16(), torch.randn(4, 6)
+    losses = distillation(student, teacher)
+    assert losses.dtype == torch.float32
+    torch.testing.assert_close(losses, distillation(student.float(), teacher), rtol=0, atol=0)
+
+
+def test_similarities_are_not_rounded_by_autocast():
+    query, document = (F.normalize(torch.randn(5, 16), dim=-1) for _ in range(2))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert (query @ document.T).dtype == torch.bfloat16
+        found = similarities(query, document)
+    torch.testing.assert_close(found, query @ document.T, rtol=0, atol=0)
+    assert similarities(query.bfloat16(), document.bfloat16()).dtype == torch.float32
+    assert similarities(query.double(), document.double()).dtype == torch.float64
+
+
+def test_too_close_reads_half_precision_in_float32():
+    similarity = torch.tensor([[0.8984375, 0.79296875]]).bfloat16()  # 0.10547 apart, and neither less 0.1 is a bfloat16
+    assert too_close(similarity, torch.tensor([0]), margin=0.1056).tolist() == [[True, True]]
+    assert too_close(similarity, torch.tensor([0]), margin=0.1054).tolist() == [[True, False]]
 
 
 def test_matryoshka_is_the_weighted_mean_over_prefixes():

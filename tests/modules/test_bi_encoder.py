@@ -142,6 +142,37 @@ def test_a_step_is_the_gradient_of_the_formula(encoder, pairs, loss, arguments):
     assert max(gradient.abs().max() for gradient in taken.values()) > 1e-2
 
 
+def test_nothing_is_logged_on_demand(encoder, pairs):
+    trainer = quiet(max_steps=1, log_every_n_steps=0)
+    trainer.fit(BiEncoder(PretrainedEncoder(encoder)), BEIR(train=pairs, batch_size=6, siblings=3))
+    assert trainer.global_step == 1
+    assert not trainer.callback_metrics
+
+
+def test_logged_qualities_are_means_over_micro_batches(encoder, pairs):
+    """Of a whole step: with the same pairs in it, the mean of the two halves."""
+
+    def logged(**options) -> dict:
+        module = BiEncoder(PretrainedEncoder(encoder), optimizer=partial(torch.optim.SGD, lr=0.0))
+        trainer = quiet(log_every_n_steps=1, **options)
+        trainer.fit(module, BEIR(train=pairs, batch_size=6, siblings=3))
+        return {name: float(value) for name, value in trainer.callback_metrics.items()}
+
+    halves = logged(max_steps=1, accumulate_grad_batches=2)
+    whole = logged(max_steps=1)
+    assert halves["train/positive_similarity"] == pytest.approx(whole["train/positive_similarity"], abs=1e-6)
+    assert halves["train/temperature"] == pytest.approx(0.05)
+
+
+def test_distillation_without_a_teacher_is_refused(tmp_path, encoder):
+    bare = [{key: value for key, value in pair.items() if "score" not in key} for pair in PAIRS]
+    path = str(jsonl(tmp_path / "pairs.jsonl", bare))
+    for train, negatives in ((path, 2), (str(jsonl(tmp_path / "scored.jsonl", PAIRS)), 0)):
+        module = BiEncoder(PretrainedEncoder(encoder), distill_weight=1.0)
+        with pytest.raises(UserError, match="distill_weight: pairs need 'positive_score'"):
+            quiet(max_steps=1).fit(module, BEIR(train=train, batch_size=2, num_negatives=negatives))
+
+
 def test_training_brings_pairs_together(encoder, pairs):
     module = BiEncoder(PretrainedEncoder(encoder), optimizer=partial(torch.optim.AdamW, lr=5e-3), temperature=0.1)
     data = BEIR(train=pairs, batch_size=6, siblings=3, num_negatives=2)

@@ -20,6 +20,8 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
 DDP = ["--trainer.devices=2", "--trainer.strategy=ddp"]
+FSDP = ["--config", str(ROOT / "configs/trainer/fsdp.yaml"), "--trainer.accelerator=cpu", "--trainer.devices=2"]
+ADAM = {"class_path": "torch.optim.AdamW", "init_args": {"lr": 0.01}}
 QUERIES = ("wine cabinets", "spider legs", "zoo keeper", "oak parks")
 PAIRS = [
     {
@@ -78,6 +80,22 @@ def test_two_ranks_take_the_steps_of_one(folder, model):
         if (start := published.get(key.removeprefix("model."))) is not None:
             moved = max(moved, (one - start).abs().max().item())
     assert moved > 1e-3
+
+
+def test_nothing_that_is_trained_goes_unreduced(folder):
+    """Also what stands beside the encoder: a projection and a temperature, with clipping and Adam over all of them."""
+    model = {"learn_temperature": True, "projection": 8, "bidirectional": True, "optimizer": ADAM}
+    pairs = {"train": str(folder / "pairs.jsonl"), "batch_size": 4, "num_negatives": 1}
+    data = {"class_path": "BEIR", "init_args": pairs}
+    options = ["--trainer.gradient_clip_val=0.5", "--seed_everything=3", "--trainer.precision=32-true"]
+    ways = {"plain": [], "ddp": DDP, "fsdp": FSDP}
+    runs = {name: run(folder, "fit", f"all-{name}", data, *options, *way, **model) for name, way in ways.items()}
+    found = {name: open_checkpoint(find_checkpoint(path))["state_dict"] for name, path in runs.items()}
+    expected = found.pop("plain")
+    assert {"projection.weight", "log_temperature"} <= set(expected)
+    for weights in found.values():
+        torch.testing.assert_close(weights, expected, rtol=0, atol=2e-5)
+    assert (expected["log_temperature"] - torch.tensor(0.05).log()).abs() > 1e-3
 
 
 def test_two_ranks_find_what_one_finds(folder):
