@@ -39,7 +39,7 @@ from lm.packed_linear import packed_linears
 from lm.texts import length_batches, tokenise
 from metrics.ranks import METRICS, find_ranks, prefix_group, robustness
 from modules import BiEncoder
-from text.qrels import collect_qrels, parse_qrels
+from text.qrels import collect_qrels, read_qrels
 from text.retrieval import RetrievalTask, TextFormat
 
 CONSOLE = Console(width=120)
@@ -193,9 +193,7 @@ def one_pass(folder: Path, repeats: int, quick: bool) -> None:
     import pytrec_eval
 
     source = folder / "qrels/test.tsv"
-    with source.open() as lines:
-        judgements = parse_qrels(lines, str(source))
-    judgements = judgements[: 300 if quick else None]
+    judgements = read_qrels(source)[: 300 if quick else None]
     queries = dict.fromkeys(j.query for j in judgements)
     passages = sorted({j.passage for j in judgements})
     qrels, _ = collect_qrels(judgements, queries, set(passages))

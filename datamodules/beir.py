@@ -7,29 +7,28 @@ text once. This file does not know what an encoder does with them, nor how resul
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
-from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase
 
 from datamodules.loading import Position, ResumableLoader, layout
 from datamodules.records import Source, read_records
+from datamodules.retrieval_folder import find_table, judged_task, local_folder, made_queries, read_passages
 from lm.batches import ContrastiveBatch
 from lm.pairs import PairTable
 from lm.siblings import SiblingBatches
 from lm.texts import TextLoader, TokenTable, length_batches, tokenise
 from lm.tokenizer import TokenizerSource, tokenizer_sha256
 from text.errors import UserError
-from text.qrels import collect_qrels, parse_qrels
-from text.records import Located, PairRecord, PassageRecord, QueryRecord
-from text.retrieval import GroupBy, Passage, Query, RetrievalTask, TextFormat, TextPool, group_of, topic_of
-from text.suggestions import missing_file
+from text.qrels import collect_qrels, read_qrels
+from text.records import Located
+from text.retrieval import IgnoreIdentical, Passage, Query, RetrievalTask, TextFormat, TextPool
+from text.retrieval_records import PairRecord, QueryRecord
 from worlds import World
-
-SUFFIXES = (".jsonl", ".jsonl.gz", ".parquet")
 
 
 class BEIR(LightningDataModule):
@@ -54,6 +53,8 @@ class BEIR(LightningDataModule):
         num_negatives: hard negatives of a query.
         missing_passages: what happens to judgements of passages that the collection lacks: an ``error``, or they are
             counted and cannot be found (``count``).
+        ignore_identical_ids: whether a passage with the id of a query, and not judged for it, is left out of that
+            query's results, as BEIR does for ArguAna and Quora. ``auto``: if it also says what the query says.
         seed: of the order of the pairs and the choice of negatives.
 
     Attributes:
@@ -76,6 +77,7 @@ class BEIR(LightningDataModule):
         siblings: int = 1,
         num_negatives: int = 0,
         missing_passages: Literal["error", "count"] = "error",
+        ignore_identical_ids: IgnoreIdentical = "auto",
         seed: int = 0,
     ):
         super().__init__()
@@ -84,7 +86,7 @@ class BEIR(LightningDataModule):
         self.train_source = train if train is not None or not isinstance(path, World) else path
         self.format, self.tokenizer_source, self.max_tokens = format, tokenizer, max_tokens
         self.batch_size, self.siblings, self.num_negatives, self.seed = batch_size, siblings, num_negatives, seed
-        self.missing_passages = missing_passages
+        self.missing_passages, self.ignore_identical_ids = missing_passages, ignore_identical_ids
         self.tasks: Sequence[RetrievalTask] = ()
         self.pool = TextPool([], [], {}, {})
         self.tokens: TokenTable | None = None
@@ -99,7 +101,7 @@ class BEIR(LightningDataModule):
         if stage == "fit":
             if not pairs or self.tokenizer is None:
                 raise UserError("nothing to train on: give data.train, a file of pairs or a world")
-            self.pairs = PairTable(pairs, self.tokenizer, self.format, self.num_negatives)
+            self.pairs = PairTable(pairs, self.tokenizer, self.format, self.num_negatives, self._pools_content)
             groups = [pair.record.group_id or f"\0{pair.row}" for pair in pairs]
             tasks = [pair.record.task for pair in pairs]
             self.plan = SiblingBatches(tasks, groups, self.batch_size, self.siblings)
@@ -133,14 +135,21 @@ class BEIR(LightningDataModule):
     def _training_texts(self, pairs: Sequence[Located[PairRecord]]) -> Iterator[str]:
         for pair in pairs:
             yield self.format.of_query(Query("", pair.record.query, pair.record.instruction, "", "")).string
-            yield pair.record.positive if isinstance(pair.record.positive, str) else pair.record.positive.text
+            positive = pair.record.positive
+            yield positive if isinstance(positive, str) else self.format.of_passage(positive.passage).string
+
+    @property
+    def _pools_content(self) -> bool:
+        """Whether the encoder pools the query or the passage alone, without what stands before it."""
+        module = self.trainer and self.trainer.lightning_module
+        return not getattr(module, "pool_prefix", True)
 
     def _take(self, tasks: Sequence[RetrievalTask]) -> None:
         self.tasks = tasks
-        module = self.trainer and self.trainer.lightning_module
-        self.pool = TextPool.of(tasks, self.format, mark_content=not getattr(module, "pool_prefix", True))
+        self.pool = TextPool.of(tasks, self.format, mark_content=self._pools_content)
         if self.tokenizer is not None:
-            self.tokens = tokenise(self.pool.texts, self.tokenizer, self.pool.limits, self.format.append_eos)
+            limits, closed = self.pool.limits, self.format.append_eos
+            self.tokens = tokenise(self.pool.texts, self.tokenizer, limits, closed, self._pools_content)
         sizes = "; ".join(f"{t.name}: {len(t.queries):,} queries in {len(t.passages):,} passages" for t in tasks)
         first = self.pool.texts[self.pool.queries[tasks[0].name][0]].string
         rank_zero_info(f"{sizes}. The first query: {first!r}")
@@ -155,7 +164,8 @@ class BEIR(LightningDataModule):
             passages = read_passages(self.path)
             queries = read_records(self.path, QueryRecord, split)
             qrels = {q.record.id: q.record.relevant for q in queries}
-            task = judged_task(split, made_queries(queries), passages, qrels)
+            ignore = self.ignore_identical_ids
+            task = judged_task(split, made_queries(queries), passages, qrels, ignore_identical_ids=ignore)
         else:
             folder = local_folder(self.path)
             passages = read_passages(find_table(folder, "corpus"))
@@ -163,22 +173,19 @@ class BEIR(LightningDataModule):
             task = self.folder_task(split, folder / "qrels" / f"{split}.tsv", made_queries(queries), passages)
         tasks = [task]
         if any(query.instruction for query in task.queries):
-            tasks.append(RetrievalTask("query_only", task.queries, passages, task.qrels, "query_only"))
+            tasks.append(replace(task, name="query_only", format="query_only"))
         return tasks
 
     def folder_task(
         self, name: str, qrels: Path, queries: Sequence[Query], passages: tuple[Passage, ...], **more: Any
     ) -> RetrievalTask:
         """A task from a file of judgements."""
-        if not qrels.is_file():
-            raise UserError(missing_file(qrels))
-        with qrels.open(encoding="utf-8-sig") as lines:
-            judgements = parse_qrels(lines, str(qrels))
+        judgements = read_qrels(qrels)
         known = {query.id for query in queries}, {passage.id for passage in passages}
         found, lost = collect_qrels(judgements, *known, missing_passages=self.missing_passages == "count")
         if lost:
             rank_zero_info(f"{qrels}: {lost} judgements of passages that are not in the corpus: nothing can find those")
-        return judged_task(name, queries, passages, found, **more)
+        return judged_task(name, queries, passages, found, ignore_identical_ids=self.ignore_identical_ids, **more)
 
     # --- batches --------------------------------------------------------------------------------------------------
 
@@ -198,90 +205,17 @@ class BEIR(LightningDataModule):
 
         return ResumableLoader(batch_at, len(self.plan) * accumulation, self.trainer, accumulation)
 
-    def test_dataloader(self) -> TextLoader | DataLoader:
+    def test_dataloader(self) -> TextLoader | list[int]:
         """This rank's share of all texts in batches; for a retriever that reads strings, the numbers of the tasks."""
         if self.tokens is None:
-            return DataLoader(range(len(self.tasks)), batch_size=None)  # type: ignore[arg-type]
+            return [*range(len(self.tasks))]  # all of them on every rank
         _, rank, world_size = layout(self.trainer)
         return TextLoader(self.tokens, length_batches(self.tokens.lengths, self.max_tokens)[rank::world_size])
 
-    def val_dataloader(self) -> TextLoader | DataLoader | list:
+    def val_dataloader(self) -> TextLoader | list[int]:
         """The same for the validation split."""
         return self.test_dataloader() if self.val_split is not None else []
 
-    def predict_dataloader(self) -> TextLoader | DataLoader:
+    def predict_dataloader(self) -> TextLoader | list[int]:
         """The same as for a test."""
         return self.test_dataloader()
-
-
-# --- reading a folder -------------------------------------------------------------------------------------------------
-
-
-def local_folder(path: str) -> Path:
-    """The folder of a path or of a hub data set, whose tables are fetched.
-
-    Raises:
-        UserError: if it is not there.
-    """
-    if path.startswith("hub:"):
-        from huggingface_hub import snapshot_download
-
-        name, _, revision = path.removeprefix("hub:").partition("@")
-        try:
-            patterns = ["*.jsonl", "*.jsonl.gz", "*.parquet", "*.tsv"]
-            return Path(
-                snapshot_download(name, repo_type="dataset", revision=revision or None, allow_patterns=patterns)
-            )
-        except Exception as error:  # every kind of library and network error
-            raise UserError(f"cannot open '{path}': {type(error).__name__}: {error}") from error
-    folder = Path(path).expanduser()
-    if not folder.is_dir():
-        raise UserError(missing_file(folder))
-    return folder
-
-
-def find_table(folder: Path, name: str) -> str:
-    """The file, or glob of files, that holds a table of a folder.
-
-    Raises:
-        UserError: if there is none.
-    """
-    for suffix in SUFFIXES:
-        if (file := folder / f"{name}{suffix}").is_file():
-            return str(file)
-        if any((folder / name).glob(f"*{suffix}")):
-            return str(folder / name / f"*{suffix}")
-    raise UserError(missing_file(folder / f"{name}.jsonl"))
-
-
-def read_passages(source: Source) -> tuple[Passage, ...]:
-    """The collection."""
-    records = (located.record for located in read_records(source, PassageRecord, "corpus"))
-    return tuple(Passage(record.id, record.title, record.text) for record in records)
-
-
-def made_queries(queries: Sequence[Located[QueryRecord]], group_by: GroupBy = "query") -> list[Query]:
-    """Queries with their group: as the record says, or as the id spells it."""
-    made = []
-    for located in queries:
-        instruction, query = located.record.parts()
-        name, group = located.record.id, located.record.group_id
-        made.append(Query(name, query, instruction, group or group_of(name, group_by), group or topic_of(name)))
-    return made
-
-
-def judged_task(
-    name: str, queries: Sequence[Query], passages: tuple[Passage, ...], qrels: dict[str, dict[str, int]], **more: Any
-) -> RetrievalTask:
-    """The task of the queries that something is relevant to; the others are counted and left out.
-
-    Raises:
-        UserError: if none is left.
-    """
-    answered = {query: judged for query, judged in qrels.items() if any(value > 0 for value in judged.values())}
-    asked = tuple(query for query in queries if query.id in answered)
-    if not asked:
-        raise UserError(f"task '{name}': no query has a relevant passage")
-    if left := len(queries) - len(asked):
-        rank_zero_info(f"task '{name}': {left} of {len(queries)} queries left out, nothing is relevant to them")
-    return RetrievalTask(name, asked, passages, {query.id: answered[query.id] for query in asked}, **more)

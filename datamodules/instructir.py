@@ -7,15 +7,15 @@ rewritten for every instruction, or the half of its queries with the seed passag
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
-from datamodules.beir import BEIR, find_table, local_folder, made_queries, read_passages
+from datamodules.beir import BEIR
 from datamodules.records import read_records
+from datamodules.retrieval_folder import find_table, local_folder, made_queries, read_passages
 from text.errors import UserError
-from text.qrels import parse_qrels
-from text.records import QueryRecord
+from text.qrels import read_qrels
 from text.retrieval import GroupBy, Passage, RetrievalTask, topic_of
+from text.retrieval_records import QueryRecord
 from text.suggestions import did_you_mean
 from worlds import World
 
@@ -114,8 +114,7 @@ class InstructIR(BEIR):
             return False
         if not (qrels := folder / files.qrels).is_file():
             return False
-        with qrels.open(encoding="utf-8-sig") as lines:
-            first = parse_qrels(islice(lines, 2), str(qrels))[0]
+        first = read_qrels(qrels)[0]
         return any(passage.id == first.passage for passage in self._corpus(folder, files.corpus, corpora))
 
     def _corpus(self, folder: Path, name: str, corpora: dict[str, tuple[Passage, ...]]) -> tuple[Passage, ...]:

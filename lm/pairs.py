@@ -15,22 +15,25 @@ from transformers import PreTrainedTokenizerBase
 from lm.batches import ContrastiveBatch
 from lm.texts import tokenise
 from losses.contrastive import NO_DOCUMENT
-from text.errors import UserError
-from text.records import Located, PairRecord, PassageRecord
+from text.errors import DataFormatError, UserError
+from text.records import Located
 from text.retrieval import Passage, Query, TextFormat
+from text.retrieval_records import GivenPassage, PairRecord
 
 
 class PairTable:
-    """Pairs, tokenised once; equal passages are one.
+    """Pairs, tokenised once; passages of one id, or of one text where they have none, are one.
 
     Args:
         pairs: the records.
         tokenizer: of the encoder.
         format: how queries and passages become texts.
         num_negatives: hard negatives of each query: first those of its instruction, then mined ones by chance.
+        content_only: see `tokenise`.
 
     Raises:
-        UserError: if a pair has fewer negatives, or only some pairs have a teacher's scores.
+        UserError: if a pair has fewer negatives, some pairs alone have a teacher's scores, or an id stands for two
+            texts.
     """
 
     def __init__(
@@ -39,17 +42,18 @@ class PairTable:
         tokenizer: PreTrainedTokenizerBase,
         format: TextFormat,
         num_negatives: int = 0,
+        content_only: bool = False,
     ):
         self.num_negatives = num_negatives
-        self._passages: dict[int, Passage] = {}
+        self._passages = _collected(pairs)
         asked = [Query(p.name, p.record.query, p.record.instruction, "", "") for p in pairs]
         texts = [format.of_query(query) for query in asked]
-        self._positive = [self._key(p.record.positive) for p in pairs]
-        self._instruction_negatives = [[self._key(n) for n in p.record.instruction_negatives] for p in pairs]
-        self._mined = [[self._key(n) for n in p.record.negatives] for p in pairs]
+        self._positive = [_key(p.record.positive) for p in pairs]
+        self._instruction_negatives = [[_key(n) for n in p.record.instruction_negatives] for p in pairs]
+        self._mined = [[_key(n) for n in p.record.negatives] for p in pairs]
         # A shared query text excludes nothing: siblings' passages are the negatives that teach instructions.
         answers = [[p.record.positive, *p.record.further_positives] for p in pairs]
-        distinct = [list(dict.fromkeys(map(self._key, passages))) for passages in answers]
+        distinct = [list(dict.fromkeys(map(_key, passages))) for passages in answers]
         most = max(map(len, distinct))  # as wide on every rank: rows are gathered
         self._known = [keys + [NO_DOCUMENT] * (most - len(keys)) for keys in distinct]
         self._teacher = _teacher(pairs)
@@ -60,26 +64,18 @@ class PairTable:
                     f"{num_negatives}"
                 )
         self._row = {key: row for row, key in enumerate(self._passages)}
-        self.queries = tokenise(texts, tokenizer, format.query_max_length, format.append_eos)
+        self.queries = tokenise(texts, tokenizer, format.query_max_length, format.append_eos, content_only)
         self.passages = tokenise(
             [format.of_passage(p) for p in self._passages.values()],
             tokenizer,
             format.passage_max_length,
             format.append_eos,
+            content_only,
         )
 
     def __len__(self) -> int:
         """Number of pairs."""
         return len(self._positive)
-
-    def _key(self, passage: str | PassageRecord) -> int:
-        found = (
-            Passage("", "", passage) if isinstance(passage, str) else Passage(passage.id, passage.title, passage.text)
-        )
-        name = found.id or f"\0{found.title}\0{found.text}"
-        key = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little", signed=True)
-        self._passages.setdefault(key or 1, found)
-        return key or 1
 
     def batch(self, numbers: Sequence[int], seed: Sequence[int]) -> ContrastiveBatch:
         """These pairs.
@@ -114,14 +110,55 @@ class PairTable:
         return [[*special, *mined][place] for place in places], places
 
 
+def _passage(given: str | GivenPassage) -> Passage:
+    return Passage("", "", given) if isinstance(given, str) else given.passage
+
+
+def _key(given: str | GivenPassage) -> int:
+    """What tells passages apart, never 0: their id, or what they say."""
+    passage = _passage(given)
+    name = passage.id or f"\0{passage.title}\0{passage.text}"
+    key = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little", signed=True)
+    return key or 1
+
+
+def _collected(pairs: Sequence[Located[PairRecord]]) -> dict[int, Passage]:
+    """Every passage once, by its key.
+
+    Raises:
+        DataFormatError: where an id comes again with another text: one of the two would never be read.
+    """
+    found: dict[int, tuple[Passage, str]] = {}
+    problems: list[str] = []
+    for pair in pairs:
+        fields = {
+            "positive": [pair.record.positive],
+            "further_positives": pair.record.further_positives,
+            "instruction_negatives": pair.record.instruction_negatives,
+            "negatives": pair.record.negatives,
+        }
+        for field, given in ((field, given) for field, passages in fields.items() for given in passages):
+            passage = _passage(given)
+            first, where = found.setdefault(_key(given), (passage, pair.where))
+            if first != passage:
+                problems.append(
+                    f"{pair.where}: field '{field}': the id '{passage.id:.80}' has another text than at {where}: give"
+                    " each text an id of its own, or leave the ids out"
+                )
+    if problems:
+        raise DataFormatError(problems)
+    return {key: passage for key, (passage, _) in found.items()}
+
+
 def _teacher(pairs: Sequence[Located[PairRecord]]) -> list[list[float]] | None:
     """Scores of each pair's positive and negatives; None if no pair has any."""
-    scored = [p for p in pairs if p.record.positive_score is not None and p.record.negative_scores is not None]
-    if not scored:
+    given = [(p.record.positive_score, p.record.negative_scores) for p in pairs]
+    if all(scores == (None, None) for scores in given):
         return None
-    if len(scored) < len(pairs):
-        lacking = next((p for p in pairs if p not in scored), pairs[0])
-        raise UserError(
-            f"{lacking.where}: field 'positive_score' or 'negative_scores': missing here and given elsewhere"
-        )
-    return [[p.record.positive_score or 0.0, *(p.record.negative_scores or [])] for p in scored]
+    scored: list[list[float]] = []
+    for pair, (positive, negatives) in zip(pairs, given, strict=True):
+        if positive is None or negatives is None:
+            field = "positive_score" if positive is None else "negative_scores"
+            raise UserError(f"{pair.where}: field '{field}': missing, where a teacher's scores are given")
+        scored.append([positive, *negatives])
+    return scored

@@ -92,12 +92,13 @@ class Searching:
         if _rank() == 0:
             self.store.reload()
             for task in self.data.tasks:
-                names = [passage.id for passage in task.passages]
+                names = [passage.id for passage in task.findable]
                 asked = self._rows(self.data.pool.queries[task.name])
                 shown = self._rows(self.data.pool.passages[task.name])
-                index, score = nearest(asked, shown, names, k, device="cpu" if device.type == "mps" else device)
+                wanted = k + bool(task.itself)
+                index, score = nearest(asked, shown, names, wanted, device="cpu" if device.type == "mps" else device)
                 result = SearchResult([query.id for query in task.queries], names, index, score)
-                reports.append(judge(task, result, resamples))
+                reports.append(judge(task, result, k, resamples))
             if not self.keep:
                 shutil.rmtree(self.folder)
         told = _from_rank_0([(report.name, report.scores) for report in reports])

@@ -15,6 +15,7 @@ from transformers import PreTrainedTokenizerBase
 
 from lm.batches import TextBatch
 from text.errors import UserError
+from text.excerpts import shorten
 from text.retrieval import Text
 
 TOGETHER = 1000  # texts tokenised at once
@@ -76,6 +77,7 @@ def tokenise(
     tokenizer: PreTrainedTokenizerBase,
     max_length: int | Sequence[int],
     append_eos: bool = False,
+    content_only: bool = False,
 ) -> TokenTable:
     """Tokenise texts, special tokens included.
 
@@ -85,30 +87,44 @@ def tokenise(
         max_length: tokens kept of a text, special ones included; one number, or one for each text.
         append_eos: close each text with the end-of-text token, where the tokenizer does not do so by itself (models
             that are pooled at their last token were trained on it).
+        content_only: the encoder pools the tokens of the content alone, so that some must be left.
 
     Raises:
-        UserError: if the tokenizer has no end-of-text token to append, or a text has no token at all.
+        UserError: if the tokenizer has no end-of-text token to append, or nothing of a text is left to read.
     """
     if append_eos and tokenizer.eos_token_id is None:
         raise UserError("append_eos: the tokenizer has no end-of-text token; name it with 'eos_token'")
     # some tokenizers close texts by themselves, and keep the token when they cut
     missing = append_eos and tokenizer("a")["input_ids"][-1:] != [tokenizer.eos_token_id]
     limits = [max_length] * len(texts) if isinstance(max_length, int) else max_length
+    added = tokenizer.num_special_tokens_to_add() + missing
+    if (least := min(limits, default=added + 1)) <= added:
+        raise UserError(
+            f"a max_length of {least} leaves no token for a text: the tokenizer adds {added} of its own to each. Raise"
+            " query_max_length or passage_max_length"
+        )
     rows: list[np.ndarray] = []
     content: list[int] = []
     for first in range(0, len(texts), TOGETHER):
         part = texts[first : first + TOGETHER]
         found = tokenizer([text.string for text in part], verbose=False)
         for place, (text, ids) in enumerate(zip(part, found["input_ids"], strict=True)):
-            limit = limits[first + place]
-            if len(ids) > limit - missing:
-                ids = tokenizer(text.string, truncation=True, max_length=limit - missing)["input_ids"]
+            limit = limits[first + place] - missing
+            read, at = found, place
+            if len(ids) > limit:
+                read, at = tokenizer(text.string, truncation=True, max_length=limit), 0
+                ids = read["input_ids"]
             if missing:
                 ids = [*ids, tokenizer.eos_token_id]
             if not ids:
                 raise UserError(f"a text has no token: {text.string!r}")
             rows.append(np.asarray(ids, dtype=np.int32))
-            content.append(_content_token(found, place, text, len(ids)))
+            content.append(_content_token(read, at, text, len(ids)))
+            if content_only and content[-1] == len(ids):
+                raise UserError(
+                    f"no token is left to pool of {shorten(text.string, 400)!r}: its first {limit + missing} tokens do"
+                    " not reach beyond the prefix. Raise query_max_length or passage_max_length, or pool the prefix too"
+                )
     starts = np.cumsum([0, *map(len, rows)])
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
     ids_T = np.concatenate(rows) if rows else np.empty(0, np.int32)
@@ -119,10 +135,8 @@ def _content_token(found, place: int, text: Text, length: int) -> int:
     """The first token that holds a character of the content; a prefix leaves out all before it, markers included."""
     if text.content_from == 0:
         return 0
-    for character in range(text.content_from, len(text.string)):
-        if (token := found.char_to_token(place, character)) is not None:
-            return min(token, length)
-    return length
+    tokens = (found.char_to_token(place, character) for character in range(text.content_from, len(text.string)))
+    return next((token for token in tokens if token is not None), length)
 
 
 def length_batches(lengths: np.ndarray, max_tokens: int) -> list[list[int]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Collection, Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ from metrics.instruction_following import blind_ceiling, sibling_scores
 from metrics.intervals import cluster_bootstrap
 from metrics.ranks import SearchResult, group_minima, macro_mean, mrr, ndcg, recall
 from metrics.tables import section
+from text.excerpts import printable, shorten
 from text.retrieval import RetrievalTask
 
 if TYPE_CHECKING:
@@ -44,16 +45,18 @@ class TaskReport:
     result: SearchResult
 
 
-def judge(task: RetrievalTask, result: SearchResult, resamples: int = 1000, seed: int = 0) -> TaskReport:
+def judge(task: RetrievalTask, result: SearchResult, k: int, resamples: int = 1000, seed: int = 0) -> TaskReport:
     """Score a search.
 
     Args:
         task: what was asked.
-        result: what was found for its queries, in their order. A passage with the id of its query does not count.
+        result: what was found for its queries, in their order: one more than k where queries stand in the collection
+            themselves (`RetrievalTask.itself`), which are left out here.
+        k: passages kept of each query.
         resamples: bootstrap draws of whole topics behind each interval, for the queries of a topic hang together.
         seed: of the bootstrap.
     """
-    result = without_itself(result)
+    result = without_itself(result, task.itself, k)
     ranks = result.ranks({query.id: task.qrels[query.id] for query in task.queries})
     values = {"ndcg@10": ndcg(ranks, 10), "mrr@10": mrr(ranks, 10), "recall@100": recall(ranks, 100)}
     groups, topics = [q.group for q in task.queries], [q.topic for q in task.queries]
@@ -73,6 +76,8 @@ def judge(task: RetrievalTask, result: SearchResult, resamples: int = 1000, seed
         "queries": len(task.queries),
         "groups": len(worst),
         "passages": len(task.passages),
+        "unfindable_passages": len(task.passages) - len(task.findable),
+        "ignored_identical_ids": len(task.itself),
         "interval": {name: [found.low, found.high] for name, found in intervals.items()},
         "blind_ceiling": {
             "ndcg@10": ceiling.ndcg,
@@ -95,15 +100,20 @@ def judge(task: RetrievalTask, result: SearchResult, resamples: int = 1000, seed
     return TaskReport(task.name, plain(scores), rows, result)
 
 
-def without_itself(result: SearchResult) -> SearchResult:
-    """The same without passages that are the query itself, as BEIR evaluates; later ones move up."""
-    place = {document: number for number, document in enumerate(result.documents)}
+def without_itself(result: SearchResult, queries: Collection[str], k: int) -> SearchResult:
+    """The first k of each query, where some queries do not find the passage with their own id; later ones move up."""
+    place = {document: number for number, document in enumerate(result.documents) if document in queries}
     own_Q = np.asarray([place.get(query, -2) for query in result.queries])
-    if not (itself_QK := result.index_QK == own_Q[:, None]).any():
-        return result
-    kept = np.argsort(itself_QK, axis=1, kind="stable")
+    itself_QK = result.index_QK == own_Q[:, None]
+    kept = np.argsort(itself_QK, axis=1, kind="stable")[:, :k]
     index = np.take_along_axis(np.where(itself_QK, -1, result.index_QK), kept, axis=1)
     return replace(result, index_QK=index, score_QK=np.take_along_axis(result.score_QK, kept, axis=1))
+
+
+def headline(report: TaskReport) -> dict[str, float]:
+    """The scores that a validation logs, where they have a meaning."""
+    names = ("ndcg@10", "robustness@10", "mrr@10", "recall@100", "instruction_gain")
+    return {f"val/{name}": report.scores[name] for name in names if report.scores[name] is not None}
 
 
 def plain(value: Any) -> Any:
@@ -151,8 +161,16 @@ def table(reports: Sequence[TaskReport], example: str) -> str:
     ]
     about = (
         "Times 100; in brackets 95 % intervals, topics drawn with replacement. Blind: what a retriever scores that "
-        f"finds every topic and does not read instructions. The first query as it was read: `{example}`"
+        "finds every topic and does not read instructions. The first query as it was read:"
+        f" `{printable(shorten(example, 1000))}`"
     )
+    for report in reports:
+        if own := report.scores["ignored_identical_ids"]:
+            about += (
+                f"\n\n{report.name}: {own:,} queries stand in the collection themselves, and do not find themselves."
+            )
+        if silent := report.scores["unfindable_passages"]:
+            about += f"\n\n{report.name}: {silent:,} passages have neither text nor title; nothing can find them."
     return section("Retrieval", about, HEAD, rows) + "\n"
 
 

@@ -28,7 +28,7 @@ from lm.searching import Searching
 from lm.sentence_folder import Head, published_projection, save_sentence_folder
 from lm.sharding import whole
 from losses.contrastive import distillation, info_nce, known_positives, matryoshka, similarities, too_close
-from metrics.retrieval_report import nested_results, table, write_report
+from metrics.retrieval_report import headline, nested_results, table, write_report
 from modules.backbone_module import BackboneModule
 from text.errors import UserError
 from text.retrieval import TextFormat
@@ -253,9 +253,7 @@ class BiEncoder(BackboneModule):
 
     def on_validation_epoch_end(self) -> None:
         """``val/ndcg@10`` and the other scores of the headline task."""
-        scores = self._searching.finish(self.k, self.device)[0].scores
-        names = ("ndcg@10", "robustness@10", "mrr@10", "recall@100", "instruction_gain")
-        self.log_dict({f"val/{name}": scores[name] for name in names if scores[name] is not None})
+        self.log_dict(headline(self._searching.finish(self.k, self.device)[0]))
 
     def on_test_epoch_end(self) -> None:
         """Report all tasks."""

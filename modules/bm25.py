@@ -14,7 +14,7 @@ from lightning.pytorch import LightningModule
 
 from lm.protocols import HasRetrievalTasks
 from metrics.ranks import SearchResult
-from metrics.retrieval_report import TaskReport, judge, nested_results, table, write_report
+from metrics.retrieval_report import TaskReport, headline, judge, nested_results, table, write_report
 from text.errors import UserError
 
 
@@ -63,11 +63,14 @@ class BM25(LightningModule):
         task = data.tasks[int(batch)]
         queries = [data.pool.texts[number].string for number in data.pool.queries[task.name]]
         passages = [data.pool.texts[number].string for number in data.pool.passages[task.name]]
-        index, score = self.search(queries, passages, [passage.id for passage in task.passages])
-        result = SearchResult([q.id for q in task.queries], [p.id for p in task.passages], index, score)
-        self.reports.append(judge(task, result, self.resamples))
+        names = [passage.id for passage in task.findable]
+        index, score = self.search(queries, passages, names, self.k + bool(task.itself))
+        result = SearchResult([q.id for q in task.queries], names, index, score)
+        self.reports.append(judge(task, result, self.k, self.resamples))
 
-    def search(self, queries: list[str], passages: list[str], ids: list[str]) -> tuple[np.ndarray, np.ndarray]:
+    def search(
+        self, queries: list[str], passages: list[str], ids: list[str], k: int | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """The best passages of each query.
 
         Args:
@@ -75,6 +78,7 @@ class BM25(LightningModule):
             passages: the collection.
             ids: of the passages; equal scores are ordered by them, descending (which of several equals makes the
                 K-th place is up to bm25s).
+            k: how many are wanted, if not as many as the constructor was told.
 
         Returns: positions [Q, K], -1 where fewer share a word with the query, and scores float32 [Q, K].
         """
@@ -89,12 +93,24 @@ class BM25(LightningModule):
 
         index = bm25s.BM25(k1=self.k1, b=self.b, method=self.method)
         index.index(tokens([passages[place] for place in order]), show_progress=False)
-        found, score = index.retrieve(tokens(queries), k=min(self.k, len(ids)), show_progress=False)
+        found, score = index.retrieve(tokens(queries), k=min(k or self.k, len(ids)), show_progress=False)
         by_id = np.argsort(found, axis=1, kind="stable")  # places in the order of ids ...
         found, score = np.take_along_axis(found, by_id, 1), np.take_along_axis(score, by_id, 1)
         by_score = np.argsort(-score, axis=1, kind="stable")  # ... which equal scores keep
         found, score = np.take_along_axis(found, by_score, 1), np.take_along_axis(score, by_score, 1)
         return np.where(score > 0, order[found], -1), score.astype(np.float32)
+
+    def on_validation_start(self) -> None:
+        """Nothing is known yet."""
+        self.reports = []
+
+    def validation_step(self, batch: int, batch_idx: int) -> None:
+        """Search one task."""
+        self.test_step(batch, batch_idx)
+
+    def on_validation_epoch_end(self) -> None:
+        """``val/ndcg@10`` and the other scores of the headline task."""
+        self.log_dict(headline(self.reports[0]), rank_zero_only=True)
 
     def on_test_epoch_end(self) -> None:
         """Report all tasks."""

@@ -57,6 +57,21 @@ def beir_folder(path: Path) -> Path:
     return path
 
 
+def numbered_folder(path: Path, judged: bool) -> Path:
+    """Queries and passages with the same numbers: the answers to queries, or the queries themselves and no answers."""
+    topics = ["wine cabinets", "spider legs", "oak parks", "kitchens home"]
+    if judged:  # 0 is answered by 0, 1 by 1, and so on; what says the query's own words comes under another number
+        passages = [f"all about {topic}" for topic in topics]
+        relevant = [(n, n, 1) for n in range(4)]
+    else:  # as ArguAna: under its own number each query stands in the collection; 4 to 7 answer them
+        passages = [*topics, *(f"the cost of {topic}" for topic in topics)]
+        relevant = [(n, n + 4, 1) for n in range(4)]
+    jsonl(path / "corpus.jsonl", [{"_id": n, "title": "", "text": text} for n, text in enumerate(passages)])
+    jsonl(path / "queries.jsonl", [{"_id": n, "text": text} for n, text in enumerate(topics)])
+    tsv(path / "qrels/test.tsv", relevant)
+    return path
+
+
 def encoder_folder(path: Path, seed: int = 0, closing_token: str | None = None, **config) -> str:
     """A two-layer BERT with a word tokenizer of the words above."""
     words = " ".join([*TOPICS.values(), *(user for users in USERS.values() for user in users)])

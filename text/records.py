@@ -14,14 +14,10 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
-    Field,
     ValidationInfo,
     field_validator,
-    model_validator,
 )
 from pydantic_core import PydanticCustomError
-
-from text.retrieval import split_instruction
 
 Scenario = Literal["duplication", "paraphrase", "once", "control"]
 
@@ -141,125 +137,6 @@ def _as_text(value: Any) -> Any:
 
 
 Id = Annotated[Text, BeforeValidator(_as_text)]
-
-
-def _one_separator(text: str) -> str:
-    try:
-        split_instruction(text)
-    except ValueError as error:
-        raise PydanticCustomError("ambiguous_instruction", "{what}", {"what": str(error)}) from error
-    return text
-
-
-class PassageRecord(Record):
-    """A document of a collection, as in BEIR's ``corpus.jsonl``; what else is there is read over.
-
-    Args:
-        id: ``_id`` in the file; a number is read as a string.
-        title: may be empty.
-        text: what it says.
-    """
-
-    model_config = ConfigDict(extra="ignore")
-
-    id: Id = Field(validation_alias="_id")
-    title: str = ""
-    text: Text
-
-
-class QueryRecord(Record):
-    """A query, as in BEIR's ``queries.jsonl``, with an instruction if there is one; what else is there is read over.
-
-    Args:
-        id: ``_id`` in the file; a number is read as a string.
-        text: the query, or ``instruction [SEP] query``.
-        query: the query, where ``text`` is not given.
-        instruction: of the user.
-        group_id: queries over which Robustness takes the minimum.
-        relevant: passage id -> relevance, where no separate file of judgements says it.
-    """
-
-    model_config = ConfigDict(extra="ignore", validate_default=True)
-
-    id: Id = Field(validation_alias="_id")
-    text: Annotated[Text, AfterValidator(_one_separator)] | None = None
-    query: Text | None = None
-    instruction: Text | None = None
-    group_id: Id | None = None
-    relevant: dict[str, int] = {}
-
-    @field_validator("query")
-    @classmethod
-    def _either(cls, query: str | None, info: ValidationInfo) -> str | None:
-        if "text" in info.data and (query is None) == (info.data["text"] is None):
-            raise PydanticCustomError("either_text_or_query", "give either 'text', or 'query' and 'instruction'")
-        return query
-
-    def parts(self) -> tuple[str | None, str]:
-        """Instruction and query."""
-        return (self.instruction, self.query) if self.query is not None else split_instruction(self.text or "")
-
-
-AnyPassage = Text | PassageRecord
-
-
-class PairRecord(Record):
-    """A query and its passage, to train a retriever on. Tevatron's and Promptriever's records are read as such.
-
-    Args:
-        query: without the instruction.
-        instruction: of the user.
-        positive: the passage that answers, as text or with an id; equal ids (or texts) are never negatives of one
-            another.
-        further_positives: others that do.
-        instruction_negatives: passages that answer the query under another instruction (arXiv 2409.11136, section 3).
-        negatives: mined passages that do not answer.
-        group_id: pairs of one query under several instructions; batches can hold siblings together.
-        task: batches hold pairs of one task.
-        positive_score: of a teacher, for distillation.
-        negative_scores: of a teacher, for the instruction negatives and then the negatives.
-    """
-
-    query: Text
-    instruction: Text | None = None
-    positive: AnyPassage
-    further_positives: list[AnyPassage] = []
-    instruction_negatives: list[AnyPassage] = []
-    negatives: list[AnyPassage] = []
-    group_id: Id | None = None
-    task: str | None = None
-    positive_score: float | None = None
-    negative_scores: list[float] | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _from_tevatron(cls, data: Any) -> Any:
-        if not isinstance(data, dict) or not data.get("positive_passages"):
-            return data
-
-        def passages(name: str) -> list[Any]:
-            return [{**p, "_id": p.get("docid")} for p in data.get(name) or []]
-
-        positive, *further = passages("positive_passages")
-        return {
-            "query": data.get("only_query") or data.get("query"),
-            "instruction": data.get("only_instruction") or None,
-            "positive": positive,
-            "further_positives": further,
-            "instruction_negatives": passages("new_negatives"),
-            "negatives": passages("negative_passages"),
-            "group_id": data.get("query_id"),
-        }
-
-    @field_validator("negative_scores")
-    @classmethod
-    def _one_per_negative(cls, scores: list[float] | None, info: ValidationInfo) -> list[float] | None:
-        wanted = len(info.data.get("instruction_negatives", [])) + len(info.data.get("negatives", []))
-        if scores is not None and len(scores) != wanted:
-            raise PydanticCustomError(
-                "unequal_scores", "{n} scores for {wanted} negatives", {"n": len(scores), "wanted": wanted}
-            )
-        return scores
 
 
 R = TypeVar("R", bound=BaseModel)

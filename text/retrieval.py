@@ -6,9 +6,11 @@ know tokens, nor how anything is searched.
 
 from __future__ import annotations
 
+import re
 import string
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal, NamedTuple
 
 from text.errors import UserError
@@ -17,6 +19,7 @@ from text.suggestions import did_you_mean
 SEPARATOR = "[SEP]"
 
 GroupBy = Literal["query", "instruction"]
+IgnoreIdentical = Literal["auto"] | bool
 
 # With an instruction, without one. BERT's tokenizer turns [SEP] into its separator: the official texts do that too.
 QUERY_FORMATS = {
@@ -72,6 +75,15 @@ class Passage:
     title: str
     text: str
 
+    @property
+    def readable(self) -> bool:
+        """Whether it says anything: nothing can find a passage that does not."""
+        return bool(self.text.strip() or self.title.strip())
+
+    def says(self, text: str) -> bool:
+        """Whether its text, with the title or without it, has the words of another text and no others."""
+        return _words(text) in (_words(self.text), _words(f"{self.title} {self.text}"))
+
 
 @dataclass(frozen=True)
 class RetrievalTask:
@@ -84,6 +96,7 @@ class RetrievalTask:
         qrels: query id -> passage id -> relevance, for every query.
         format: a query format that this task demands; None for the one that was configured.
         siblings: topic -> all passages of the topic. Left out, those that any query of the topic finds relevant.
+        ignore_identical_ids: see `itself`.
     """
 
     name: str
@@ -92,6 +105,31 @@ class RetrievalTask:
     qrels: Mapping[str, Mapping[str, int]]
     format: str | None = None
     siblings: Mapping[str, frozenset[str]] | None = None
+    ignore_identical_ids: IgnoreIdentical = "auto"
+
+    @cached_property
+    def findable(self) -> tuple[Passage, ...]:
+        """The passages that say something, in order."""
+        return tuple(passage for passage in self.passages if passage.readable)
+
+    @cached_property
+    def itself(self) -> frozenset[str]:
+        """Queries that stand in the collection themselves, as in ArguAna: their own passage is no answer to them.
+
+        That is the passage with their id, unless it is judged for them: where queries and passages are numbered from 0,
+        equal ids mean nothing. ``auto`` asks that it says what the query says, true takes the id for enough, and false
+        keeps every passage.
+        """
+        if self.ignore_identical_ids is False:
+            return frozenset()
+        return frozenset(q for q, same in self.identical_ids.items() if same or self.ignore_identical_ids is True)
+
+    @cached_property
+    def identical_ids(self) -> dict[str, bool]:
+        """Queries whose id is that of a passage which is not judged for them: whether it says what the query says."""
+        asked = {query.id: query for query in self.queries}
+        shared = [p for p in self.passages if p.id in asked and p.id not in self.qrels[p.id]]
+        return {passage.id: passage.says(asked[passage.id].query) for passage in shared}
 
     def relevant(self) -> list[frozenset[str]]:
         """The relevant passages of each query, in order."""
@@ -147,9 +185,10 @@ class TextFormat:
         return _fill(instructed, "query", query=query.query, instruction=query.instruction)
 
     def of_passage(self, passage: Passage) -> Text:
-        """The text of a passage; an empty title leaves no space behind."""
-        template = self.passage if passage.title else self.passage.replace("{title} ", "").replace("{title}", "")
-        return _fill(template, "title" if "{title}" in template else "text", title=passage.title, text=passage.text)
+        """The text of a passage; an empty title leaves no space behind, and serves as the text where there is none."""
+        title, text = (passage.title, passage.text) if passage.text.strip() else ("", passage.title)
+        template = self.passage if title else self.passage.replace("{title} ", "").replace("{title}", "")
+        return _fill(template, "title" if "{title}" in template else "text", title=title, text=text)
 
 
 @dataclass(frozen=True)
@@ -160,7 +199,7 @@ class TextPool:
         texts: all of them.
         limits: how many tokens of each are kept.
         queries: task -> number of each query's text.
-        passages: task -> number of each passage's text.
+        passages: task -> number of the text of each passage that can be found.
     """
 
     texts: list[Text]
@@ -186,7 +225,7 @@ class TextPool:
         for task in tasks:
             asked = [format.of_query(query, task.format) for query in task.queries]
             queries[task.name] = [number(text, format.query_max_length) for text in asked]
-            shown = [format.of_passage(passage) for passage in task.passages]
+            shown = [format.of_passage(passage) for passage in task.findable]
             passages[task.name] = [number(text, format.passage_max_length) for text in shown]
         return cls([text for text, _ in known], [limit for _, limit in known], queries, passages)
 
@@ -204,6 +243,10 @@ def _check_fields(name: str, template: str, known: set[str]) -> None:
 def _fill(template: str, content: str, **values: str) -> Text:
     before, field, _ = template.partition("{" + content + "}")
     return Text(template.format(**values), len(before.format(**values)) if field else 0)
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"\w+", text.casefold()) or [text.strip()]
 
 
 def split_instruction(text: str) -> tuple[str | None, str]:

@@ -5,7 +5,9 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 
 from datamodules import BEIR
-from lm.encoder import EncoderTokenizer, WordTokenizer
+from lm.encoder import EncoderTokenizer, PretrainedEncoder, WordTokenizer
+from lm.pairs import _key
+from modules import BiEncoder
 from tests.retrieval_folders import beir_folder, encoder_folder, jsonl, tsv
 from text.errors import DataFormatError, UserError
 from text.retrieval import TextFormat
@@ -52,11 +54,15 @@ def test_equal_texts_are_encoded_once(tmp_path, tokenizer):
             [{"_id": "a", "text": "x"}, {"_id": "a", "text": "y"}],
             "corpus.jsonl:2: field 'id': a is already",
         ),
-        ("corpus.jsonl", [{"_id": "a", "text": " "}], "corpus.jsonl:1: field 'text': must not be empty"),
+        (
+            "corpus.jsonl",
+            [{"_id": "a", "text": " "}, {"_id": "b", "title": None}],
+            "corpus.jsonl:1: field 'text': empty or missing here and in all passages, as is 'title'",
+        ),
         (
             "corpus.jsonl",
             [{"text": "x"}],
-            "corpus.jsonl:1: field '_id': missing. A PassageRecord needs '_id' and 'text'",
+            "corpus.jsonl:1: field '_id': missing. A PassageRecord needs '_id'",
         ),
         ("corpus.jsonl", [{"_id": 1.5, "text": "x"}], "corpus.jsonl:1: field '_id': should be a valid string"),
         ("queries.jsonl", [{"_id": "q0", "text": "a [SEP] b [SEP] c"}], "queries.jsonl:1: field 'text': 2 times [SEP]"),
@@ -70,6 +76,35 @@ def test_complaints_name_file_line_and_field(tmp_path, tokenizer, file, rows, me
     with pytest.raises(DataFormatError) as refused:
         set_up(path=str(tmp_path), tokenizer=tokenizer)
     assert message in str(refused.value)
+
+
+def test_passages_without_text_are_read_by_their_title_or_counted(tmp_path, tokenizer, caplog):
+    rows = [{"_id": "t", "title": "oak parks", "text": ""}, {"_id": "n", "title": None, "text": None}, {"_id": "m"}]
+    jsonl(tmp_path / "corpus.jsonl", [*rows, {"_id": "w", "text": "spider legs"}])
+    jsonl(tmp_path / "queries.jsonl", [{"_id": "q", "text": "oak"}])
+    tsv(tmp_path / "qrels/test.tsv", [("q", "t", 1), ("q", "n", 1)])
+    with caplog.at_level("INFO"):
+        data = set_up(path=str(tmp_path), tokenizer=tokenizer)
+    (task,) = data.tasks
+    assert [passage.id for passage in task.passages] == ["t", "n", "m", "w"]
+    assert [passage.id for passage in task.findable] == ["t", "w"]
+    assert [data.pool.texts[number].string for number in data.pool.passages["test"]] == ["oak parks", "spider legs"]
+    assert f"1 passages without text are read by their title; the first: {tmp_path}/corpus.jsonl:1" in caplog.text
+    assert f"2 passages without text have no title either: nothing can find them; the first: {tmp_path}" in caplog.text
+
+
+@pytest.mark.parametrize(("option", "ignored"), [("auto", {"0"}), (True, {"0", "1"}), (False, set())])
+def test_queries_in_the_collection_are_announced(tmp_path, tokenizer, caplog, option, ignored):
+    texts = ["wine cabinets", "all about oak", "spider legs", "cost of parks"]
+    jsonl(tmp_path / "corpus.jsonl", [{"_id": n, "text": text} for n, text in enumerate(texts)])
+    asked = ["Wine  cabinets", "brewer", "zoo"]
+    jsonl(tmp_path / "queries.jsonl", [{"_id": n, "text": text} for n, text in enumerate(asked)])
+    tsv(tmp_path / "qrels/test.tsv", [("0", "3", 1), ("1", "3", 1), ("2", "2", 1)])
+    with caplog.at_level("INFO"):
+        data = set_up(path=str(tmp_path), tokenizer=tokenizer, ignore_identical_ids=option)
+    assert data.tasks[0].itself == ignored
+    assert ("stand in the collection themselves" in caplog.text) == bool(ignored)
+    assert ("share their id with a passage" in caplog.text) == (ignored != {"0", "1"})
 
 
 def test_missing_things_are_named(tmp_path, tokenizer):
@@ -199,6 +234,122 @@ def test_tevatron_records_are_read(tmp_path):
     assert batch.positive_keys[1 - row].tolist().count(0) == 1
 
 
+@pytest.mark.parametrize("field", ["positive", "further_positives", "instruction_negatives", "negatives"])
+def test_an_id_has_one_text(tmp_path, field):
+    """Also over several files: the second text would never be read."""
+
+    def pair(query: str, text: str) -> dict:
+        passage = {"_id": "7", "title": "t", "text": text}
+        return {"query": query, "positive": "b"} | {field: passage if field == "positive" else [passage]}
+
+    jsonl(tmp_path / "part-1.jsonl", [pair("a", "red"), pair("b", "red")])
+    jsonl(tmp_path / "part-2.jsonl", [pair("c", "blue")])
+    with pytest.raises(DataFormatError) as refused:
+        set_up("fit", train=str(tmp_path / "*.jsonl"), batch_size=2)
+    assert str(refused.value).startswith(
+        f"{tmp_path}/part-2.jsonl:1: field '{field}': the id '7' has another text than at {tmp_path}/part-1.jsonl:1"
+    )
+    assert len(set_up("fit", train=str(tmp_path / "part-1.jsonl"), batch_size=2).pairs) == 2
+
+
+def test_passages_without_an_id_are_told_apart_by_what_they_say(tmp_path):
+    """As Tevatron's files have them: -1 for every passage that was written anew."""
+    pairs = [
+        {
+            "query_id": n,
+            "query": f"q{n}",
+            "positive_passages": [{"docid": n, "title": "", "text": f"p{n}"}],
+            "negative_passages": [],
+            "new_negatives": [{"docid": no, "title": "", "text": f"x{n}"}],
+        }
+        for n, no in enumerate(["-1", "-1", -1, None, ""])
+    ]
+    path = str(jsonl(tmp_path / "pairs.jsonl", pairs))
+    data = set_up("fit", train=path, batch_size=5, num_negatives=1)
+    (batch,) = data.train_dataloader()
+    assert len(set(batch.document_keys.tolist())) == 10
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"positive_passages": "a"}, "field 'positive_passages': must be a list of passages"),
+        ({"positive_passages": {"docid": "a"}}, "field 'positive_passages': must be a list of passages"),
+        ({"negative_passages": ["a"]}, "field 'negative_passages': must be a list of passages"),
+        ({"new_negatives": 3}, "field 'new_negatives': must be a list of passages"),
+        ({"positive_passages": [{"docid": "a"}]}, "must not be empty: give 'text' or 'title'"),
+    ],
+)
+def test_tevatron_records_of_another_type_are_refused(tmp_path, wrong, message):
+    passage = {"docid": "a", "title": "", "text": "b"}
+    path = str(jsonl(tmp_path / "pairs.jsonl", [{"query": "q", "positive_passages": [passage]} | wrong]))
+    with pytest.raises(DataFormatError) as refused:
+        set_up("fit", train=path, batch_size=1)
+    assert str(refused.value).startswith(f"{path}:1: ")
+    assert message in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("scores", "message"),
+    [
+        ({"positive_score": float("nan")}, "field 'positive_score': should be a finite number"),
+        ({"positive_score": float("-inf")}, "field 'positive_score': should be a finite number"),
+        ({"negative_scores": [1.0, float("nan")]}, "field 'negative_scores': [1]: should be a finite number"),
+    ],
+)
+def test_scores_of_a_teacher_are_finite(tmp_path, scores, message):
+    pair = {
+        "query": "a",
+        "positive": "b",
+        "negatives": ["c", "d"],
+        "positive_score": 1.0,
+        "negative_scores": [1.0, 0.5],
+    }
+    path = str(jsonl(tmp_path / "pairs.jsonl", [pair, pair | scores]))
+    with pytest.raises(DataFormatError) as refused:
+        set_up("fit", train=path, batch_size=1)
+    assert str(refused.value).startswith(f"{path}:2: {message}")
+
+
+@pytest.mark.parametrize("field", ["positive_score", "negative_scores"])
+def test_half_a_teacher_is_refused(tmp_path, field):
+    """Also where all pairs lack the same half: they were taken for pairs without a teacher."""
+    pair = {"query": "a", "positive": "b", "negatives": ["c"], "positive_score": 1.0, "negative_scores": [0.5]}
+    half = {key: value for key, value in pair.items() if key != field}
+    for pairs in ([half, half], [half, pair]):
+        path = str(jsonl(tmp_path / "pairs.jsonl", pairs))
+        with pytest.raises(UserError, match=rf"pairs.jsonl:1: field '{field}': missing, where a teacher's scores"):
+            set_up("fit", train=path, batch_size=1)
+
+
+def test_what_is_not_pooled_must_leave_something(tmp_path, tokenizer):
+    """An instruction that fills the limit, and a prefix: refused by name for an encoder that pools the text alone."""
+    folder = tmp_path / "encoder"
+    encoder = PretrainedEncoder(encoder_folder(folder))
+    jsonl(tmp_path / "corpus.jsonl", [{"_id": "p", "text": "oak"}])
+    jsonl(tmp_path / "queries.jsonl", [{"_id": "q", "text": "i am a designer of kitchens [SEP] oak"}])
+    tsv(tmp_path / "qrels/test.tsv", [("q", "p", 1)])
+    pairs = str(
+        jsonl(tmp_path / "pairs.jsonl", [{"query": "oak", "instruction": "i am a designer", "positive": "zoo"}])
+    )
+    options = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "accelerator": "cpu"}
+
+    def verb(name: str, format: TextFormat, pool_prefix: bool = False, **data) -> None:
+        module = BiEncoder(encoder, pool_prefix=pool_prefix, cache=False)
+        getattr(Trainer(**options, max_steps=1), name)(module, datamodule=BEIR(format=format, **data))
+
+    short = TextFormat(query_max_length=4)
+    with pytest.raises(
+        UserError, match=r"no token is left to pool of 'i am a designer of kitchens \[SEP\] oak': its first 4"
+    ):
+        verb("test", short, path=str(tmp_path))
+    with pytest.raises(UserError, match="no token is left to pool of 'about all oak': its first 2"):
+        verb("test", TextFormat(passage="about all {text}", passage_max_length=2), path=str(tmp_path))
+    with pytest.raises(UserError, match=r"no token is left to pool of 'i am a designer \[SEP\] oak': its first 4"):
+        verb("fit", short, train=pairs, batch_size=1)
+    verb("fit", short, pool_prefix=True, train=pairs, batch_size=1)
+
+
 def test_pairs_that_do_not_fit_are_refused(tmp_path):
     path = str(jsonl(tmp_path / "pairs.jsonl", [{"query": "a", "positive": "b", "negatives": ["c"]}] * 2))
     with pytest.raises(UserError, match=r"pairs.jsonl:1: field 'negatives': 1 of them, and num_negatives is 2"):
@@ -215,7 +366,7 @@ def test_teacher_scores_follow_their_negatives(tmp_path):
     path = str(jsonl(tmp_path / "pairs.jsonl", [pair, pair | {"query": "z"}]))
     data = set_up("fit", train=path, batch_size=2, num_negatives=3)
     (batch,) = data.train_dataloader()
-    keys = {word: data.pairs._key(word) for word in "bicde"}
+    keys = {word: _key(word) for word in "bicde"}
     score = dict(zip((keys[word] for word in "bicde"), (9.0, 0.5, 1.0, 2.0, 3.0), strict=True))
     documents = batch.document_keys.tolist()
     for row in range(2):

@@ -32,10 +32,35 @@ def test_tokens_and_batches():
     assert batch[torch.tensor([0])].input_ids.tolist() == [ids("c")]
 
 
+def closing_words():
+    tokenizer = WordTokenizer().build(["a b c d e"])
+    tokenizer.eos_token = "e"
+    return closing(tokenizer)
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3])
+def test_a_text_of_which_nothing_is_left_to_pool_is_refused_by_name(limit):
+    texts = [Text("c d", 0), Text("a b [SEP] c d", len("a b [SEP] "))]
+    with pytest.raises(UserError, match=rf"no token is left to pool of 'a b \[SEP\] c d': its first {limit} tokens"):
+        tokenise(texts, WORDS, limit, content_only=True)
+    assert tokenise(texts, WORDS, 4, content_only=True).content_from.tolist() == [0, 3]
+    with pytest.raises(UserError, match="its first 4 tokens"):
+        tokenise(texts, closing_words(), 4, append_eos=True, content_only=True)
+
+
+def test_a_limit_below_the_tokenizers_own_tokens_is_refused():
+    closed = closing_words()
+    with pytest.raises(UserError, match="a max_length of 1 leaves no token for a text: the tokenizer adds 1"):
+        tokenise([Text("a", 0), Text("b", 0)], closed, [4, 1])
+
+
 def test_content_begins_after_the_instruction():
     text = Text("a b [SEP] c d", len("a b [SEP] "))
     assert tokenise([text], WORDS, 10).content_from.tolist() == [3]
     assert tokenise([text], WORDS, 3).content_from.tolist() == [3]  # cut away: nothing of it is left
+    closed = closing_words()
+    assert tokenise([text], closed, 4, append_eos=True).content_from.tolist() == [4]  # what closes is none of it
+    assert tokenise([text], closed, 5, append_eos=True).content_from.tolist() == [3]
     assert tokenise([Text("a  b", 1)], WORDS, 10).content_from.tolist() == [1]  # a space has no token: the next has
 
 

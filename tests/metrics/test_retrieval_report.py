@@ -21,7 +21,7 @@ def result(*rows: list[int]) -> SearchResult:
 
 
 def test_scores_rows_and_ceilings():
-    report = judge(TASK, result([0, 1, 2], [0, 1, 2], [1, 0, -1]), resamples=200)
+    report = judge(TASK, result([0, 1, 2], [0, 1, 2], [1, 0, -1]), 3, resamples=200)
     scores = report.scores
     assert scores["ndcg@10"] == pytest.approx((1 + 0.630930 + 0) / 3, abs=1e-6)
     assert scores["robustness@10"] == pytest.approx((0.630930 + 0) / 2, abs=1e-6)
@@ -38,18 +38,35 @@ def test_scores_rows_and_ceilings():
 
 
 def test_a_passage_is_not_the_answer_to_itself():
-    cleaned = without_itself(result([3, 0, 1], [3, 1, 0], [2, 3, -1]))
-    assert cleaned.index_QK.tolist() == [[3, 0, 1], [1, 0, -1], [2, 3, -1]]
+    found = result([3, 0, 1], [3, 1, 0], [2, 3, -1])
+    cleaned = without_itself(found, {"q2"}, 2)
+    assert cleaned.index_QK.tolist() == [[3, 0], [1, 0], [2, 3]]
     assert cleaned.score_QK[1, 0] == pytest.approx(1 / 2)
-    untouched = result([0, 1, 2], [0, 1, 2], [0, 1, 2])
-    assert without_itself(untouched) is untouched
+    assert without_itself(found, {"q2"}, 3).index_QK[1].tolist() == [1, 0, -1]
+    untouched = without_itself(found, frozenset(), 3)
+    np.testing.assert_array_equal(untouched.index_QK, found.index_QK)
+
+
+def test_a_report_tells_what_it_left_out():
+    queries = (Query("q2", "B", None, "t", "t"), Query("q1", "x", None, "u", "u"))
+    passages = (*(Passage(name, "", name) for name in "ab"), Passage("q2", "", "b"), Passage("void", "", " "))
+    task = RetrievalTask("task", queries, passages, {"q2": {"b": 1}, "q1": {"a": 1, "void": 1}})
+    found = SearchResult(["q2", "q1"], ["a", "b", "q2"], np.array([[2, 1], [0, 2]]), np.ones((2, 2), np.float32))
+    report = judge(task, found, 1, resamples=5)
+    assert report.scores["ndcg@10"] == pytest.approx((1 + 1 / (1 + 1 / np.log2(3))) / 2)  # what is void is missed
+    assert (report.scores["passages"], report.scores["unfindable_passages"]) == (4, 1)
+    assert report.scores["ignored_identical_ids"] == 1
+    said = table([report], "a \x1b[2J query")
+    assert "task: 1 queries stand in the collection themselves" in said
+    assert "task: 1 passages have neither text nor title" in said
+    assert "\x1b" not in said
 
 
 def test_files(tmp_path):
-    first = judge(TASK, result([0, 1, 2], [0, 1, 2], [1, 0, -1]), resamples=20)
+    first = judge(TASK, result([0, 1, 2], [0, 1, 2], [1, 0, -1]), 3, resamples=20)
     lonely = RetrievalTask("lonely", QUERIES[2:], PASSAGES, {"q3": {"c": 1}})
     second = judge(
-        lonely, SearchResult(["q3"], ["a", "b", "c", "q2"], np.array([[2]]), np.ones((1, 1), np.float32)), 20
+        lonely, SearchResult(["q3"], ["a", "b", "c", "q2"], np.array([[2]]), np.ones((1, 1), np.float32)), 1, 20
     )
     write_report([first, second], "i [SEP] x", tmp_path)
     rows = [json.loads(line) for line in (tmp_path / "per_query.jsonl").read_text().splitlines()]

@@ -19,7 +19,7 @@ from lm.adapters import LoRA
 from lm.encoder import EncoderTokenizer, PretrainedEncoder, ScratchEncoder, WordTokenizer
 from lm.texts import tokenise
 from modules import BiEncoder
-from tests.retrieval_folders import SHARED, encoder_folder, instructir_folder, jsonl
+from tests.retrieval_folders import SHARED, encoder_folder, instructir_folder, jsonl, numbered_folder
 from tests.stand_ins import LLAMA
 from text.errors import UserError
 from text.retrieval import Text, TextFormat
@@ -273,6 +273,29 @@ def test_validation_scores_are_logged_and_leave_nothing(cache, encoder, pairs):
     trainer.fit(module, data)
     assert 0 < trainer.callback_metrics["val/ndcg@10"] <= 1
     assert not (cache / "cache").exists()
+
+
+@pytest.mark.parametrize("judged", [True, False])
+def test_equal_ids_drop_no_judged_passage(cache, encoder, judged):
+    """In the test and in the validation that chooses checkpoints, for any k."""
+    folder = numbered_folder(cache / "data", judged)
+
+    def found(k: int, ignore: bool | str = "auto") -> list[float]:
+        module = BiEncoder(PretrainedEncoder(encoder), k=k)
+        data = BEIR(path=str(folder), val_split="test", ignore_identical_ids=ignore)
+        (scores,) = quiet(cache).validate(module, data, verbose=False)
+        quiet(cache).test(module, data, verbose=False)
+        ignored = 4 if not judged and ignore else 0
+        assert module.results["ignored_identical_ids"] == ignored
+        assert scores["val/ndcg@10"] == pytest.approx(module.results["ndcg@10"])
+        return [scores["val/recall@100"], scores["val/ndcg@10"]]
+
+    assert found(8)[0] == 1
+    if judged:
+        assert found(8) == found(8, True) == found(8, False)
+    else:
+        assert found(8)[1] > found(8, False)[1]  # where nothing is left out, the query itself is always first
+        assert found(7) == found(8)
 
 
 # ---- leaving

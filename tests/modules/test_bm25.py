@@ -8,10 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from lightning.pytorch import Trainer
 
 from cli import main
+from datamodules import BEIR
 from modules import BM25
-from tests.retrieval_folders import SHARED, instructir_folder
+from tests.retrieval_folders import SHARED, instructir_folder, numbered_folder
 from text.errors import UserError
 
 real = pytest.mark.skipif(not SHARED.is_dir(), reason="the real data is not beside the repository")
@@ -56,6 +58,34 @@ def test_the_verb_writes_what_an_encoder_writes(tmp_path, monkeypatch):
     assert metrics["retriever"]["k1"] == 0.9
     assert set(metrics["paraphrase_query_only"]) >= {"ndcg@10", "blind_ceiling"}
     assert (run / "retrieval/paraphrase.trec").is_file()
+
+
+@pytest.mark.parametrize("judged", [True, False])
+def test_equal_ids_drop_no_judged_passage(tmp_path, monkeypatch, judged, capsys):
+    folder = numbered_folder(tmp_path / "data", judged)
+    metrics, _ = run_test(tmp_path, folder, monkeypatch, "--data=BEIR")
+    assert [metrics[name] for name in ("ndcg@10", "mrr@10", "recall@100")] == [1, 1, 1]
+    assert metrics["ignored_identical_ids"] == (0 if judged else 4)
+    assert ("4 queries stand in the collection themselves" in capsys.readouterr().out) == (not judged)
+    kept, _ = run_test(tmp_path / "kept", folder, monkeypatch, "--data=BEIR", "--data.ignore_identical_ids=false")
+    assert kept["ndcg@10"] == pytest.approx(1 if judged else 1 / np.log2(3))
+
+
+@pytest.mark.oracle("BEIR.ignore_identical_ids")
+@pytest.mark.parametrize("k", [1, 2])
+def test_k_passages_are_kept_beside_the_query_itself(tmp_path, monkeypatch, k):
+    """The first place is the query's own; the one after it is the first that counts."""
+    folder = numbered_folder(tmp_path / "data", judged=False)
+    metrics, run = run_test(tmp_path, folder, monkeypatch, "--data=BEIR", f"--model.init_args.k={k}")
+    assert metrics["recall@100"] == 1
+    assert len((run / "retrieval/test.trec").read_text().splitlines()) == 4  # one passage beside it shares a word
+
+
+def test_validation_is_a_search_too(tmp_path):
+    folder = numbered_folder(tmp_path / "data", judged=False)
+    trainer = Trainer(accelerator="cpu", logger=False, enable_progress_bar=False)
+    (scores,) = trainer.validate(BM25(), BEIR(path=str(folder), val_split="test"), verbose=False)
+    assert scores["val/ndcg@10"] == scores["val/mrr@10"] == 1
 
 
 def test_it_is_not_trained(tmp_path):

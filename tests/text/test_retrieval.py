@@ -65,6 +65,41 @@ def test_texts_of_passages(template, title, text):
     assert made.content_from == len(prefix)
 
 
+@pytest.mark.parametrize(
+    ("template", "text"),
+    [
+        ("{title} {text}", "Wine"),
+        ("passage: {title} {text}", "passage: Wine"),
+        ("{text}", "Wine"),
+        ("{title}: {text}", ": Wine"),
+    ],
+)
+def test_a_passage_without_text_is_read_by_its_title(template, text):
+    assert TextFormat(passage=template).of_passage(Passage("p", "Wine", " ")).string == text
+    assert Passage("p", "Wine", " ").readable
+    assert not Passage("p", " ", "\n").readable
+
+
+def task_of(passages: list[Passage], qrels: dict, **more) -> RetrievalTask:
+    queries = (Query("0", "Red wine?", "as a cook", "0", "0"), Query("1", "oak", None, "1", "1"))
+    return RetrievalTask("t", queries, tuple(passages), qrels, **more)
+
+
+def test_whether_a_query_stands_in_the_collection():
+    """By id alone, by id and words, never where the passage is judged."""
+    same, other = Passage("0", "", "red  wine"), Passage("1", "", "a passage about something else")
+    qrels = {"0": {"5": 1}, "1": {"6": 1}}
+    task = task_of([same, other], qrels)
+    assert task.identical_ids == {"0": True, "1": False}
+    assert task.itself == {"0"}
+    assert task_of([same, other], qrels, ignore_identical_ids=True).itself == {"0", "1"}
+    assert task_of([same, other], qrels, ignore_identical_ids=False).itself == frozenset()
+    judged = {"0": {"0": 1}, "1": {"1": -1, "6": 1}}
+    assert task_of([same, other], judged, ignore_identical_ids=True).itself == frozenset()
+    assert task_of([Passage("0", "Red", "wine")], qrels).itself == {"0"}
+    assert task_of([Passage("0", "", "red wine and more")], qrels).itself == frozenset()
+
+
 def test_braces_in_a_text_are_text():
     query = Query("q", "what is {instruction}?", "I write {code}.", "q", "q")
     assert TextFormat().of_query(query).string == "I write {code}. [SEP] what is {instruction}?"
