@@ -19,6 +19,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch.optim import Optimizer
 
 from lm.checkpoints import open_checkpoint
+from lm.finite import NotFinite, trained_finite
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -54,11 +55,17 @@ class Checkpoints(ModelCheckpoint):
 
     A checkpoint may be made while an optimizer step is half done (an exception, a signal, Ctrl-C) or with a validation
     still to come. Gradients and half a validation's sums are in no checkpoint, so it is written as if neither had
-    begun. While weights are being changed nothing is saved: the checkpoint before is the one to go on from.
+    begun. While weights are being changed nothing is saved: the checkpoint before is the one to go on from. So it is
+    when a run has exploded: weights that are not finite, or that gave a loss that is not, never take its place. A
+    checkpoint is deleted only once the weights of the next one have given a finite loss.
     """
 
+    _last_checkpoint_saved: str
+    _last_global_step_saved: int
     changing_weights = False
     validated = True
+    outdated: tuple[str, ...] = ()  # checkpoints to be deleted, once those after them have proved good
+    written: tuple[str, ...] = ()  # those of the last step that was saved
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """A batch begins: weights are those of the last optimizer step."""
@@ -103,18 +110,62 @@ class Checkpoints(ModelCheckpoint):
         else:
             expect_again(epochs, ended - 1)
 
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Deletes what is outdated, after a step that went well from the weights that were saved last."""
+        if trainer.global_step > self._last_global_step_saved:
+            self._delete(trainer, self.outdated)
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+
+    def _remove_checkpoint(self, trainer: Trainer, filepath: str) -> None:
+        self.outdated = (*self.outdated, filepath)
+
+    def _delete(self, trainer: Trainer, files: tuple[str, ...]) -> None:
+        for file in files:
+            if Path(file).exists():
+                trainer.strategy.remove_checkpoint(file)
+        self.outdated = tuple(file for file in self.outdated if file not in files)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What is outdated too: a run that is killed before it is deleted does so when it goes on."""
+        return super().state_dict() | {"outdated": list(self.outdated)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes up what is to be deleted, if the run is still where it was."""
+        super().load_state_dict(state_dict)
+        if state_dict.get("dirpath") == self.dirpath:
+            self.outdated = tuple(state_dict.get("outdated", ()))
+
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """The last step is saved, whatever the schedule of checkpoints."""
         if self.save_last and self._last_global_step_saved != trainer.global_step and not trainer.fast_dev_run:
             self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))
+        self._delete(trainer, self.outdated)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Saves, unless the weights are those of no step."""
+        """Saves, unless the weights are those of no step, or of a run that has exploded."""
         batch = trainer.fit_loop.epoch_loop.batch_progress.current
-        if batch.completed == batch.ready or not self.changing_weights:
+        whole = batch.completed == batch.ready or not self.changing_weights
+        if isinstance(exception, NotFinite):
+            if self.outdated and self._last_global_step_saved == trainer.global_step:
+                self._delete(trainer, self.written)  # of these very weights; `outdated` has better ones
+        elif whole and self._is_finite(trainer):
             super().on_exception(trainer, pl_module, exception)
 
+    @staticmethod
+    def _is_finite(trainer: Trainer) -> bool:
+        """Whether all ranks would save finite weights and moments."""
+        finite = trained_finite(trainer.lightning_module, trainer.optimizers)
+        return trainer.strategy.reduce_boolean_decision(finite, all=True)
+
     def _save_checkpoint(self, trainer: Trainer, filepath: str) -> None:
+        if not self._is_finite(trainer):
+            raise NotFinite(
+                f"the weights after step {trainer.global_step} are not finite and are not saved; the checkpoint before "
+                f"is {self._last_checkpoint_saved or 'none'}. Lower the learning rate, clip gradients "
+                "(--trainer.gradient_clip_val 1.0), or warm up longer"
+            )
         path = Path(filepath)
         partial = path.with_name(f".{path.name}.partial")
         if trainer.is_global_zero:
@@ -124,6 +175,8 @@ class Checkpoints(ModelCheckpoint):
         if trainer.is_global_zero:
             put_in_place(partial, path)
         trainer.strategy.barrier()
+        earlier = self.written if self._last_global_step_saved == trainer.global_step else ()
+        self.written = (*earlier, filepath)
         self._last_global_step_saved = trainer.global_step
         self._last_checkpoint_saved = filepath
         if trainer.is_global_zero:

@@ -1,15 +1,31 @@
-"""Losses that are not finite: which records they are of, and what they were computed from."""
+"""What is not finite: losses (which records they are of, and what they were computed from), weights and moments."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+from torch.optim import Optimizer
 
 from text.errors import UserError
 
 SHOWN = 5
+
+
+class NotFinite(UserError):
+    """A loss or a weight is nan or infinite: the run has exploded, and what it has now is worth nothing."""
+
+
+@torch.no_grad()
+def trained_finite(module: nn.Module, optimizers: Iterable[Optimizer]) -> bool:
+    """Whether all trained weights of this rank, and what optimizers keep of them, are finite."""
+    states = (value for o in optimizers for state in o.state.values() for value in state.values())
+    trained = (p for p in module.parameters() if p.requires_grad)
+    tensors = [t for t in (*trained, *states) if isinstance(t, Tensor) and t.is_floating_point()]
+    found = [torch.isfinite(t.to_local() if isinstance(t, DTensor) else t).all() for t in tensors]
+    return all(torch.stack([f for f in found if f.device == device]).all() for device in {f.device for f in found})
 
 
 def require_finite(losses_B: Tensor, computed_from: Mapping[str, Tensor | None], ids: Sequence[str]) -> None:
@@ -21,7 +37,7 @@ def require_finite(losses_B: Tensor, computed_from: Mapping[str, Tensor | None],
         ids: of the records.
 
     Raises:
-        UserError: naming the first of them.
+        NotFinite: naming the first of them.
     """
     finite_B = torch.isfinite(losses_B)
     if finite_B.all():
@@ -32,7 +48,7 @@ def require_finite(losses_B: Tensor, computed_from: Mapping[str, Tensor | None],
         f"  {ids[i]}: " + ", ".join(f"{name} = {float(values.detach()[i]):.6g}" for name, values in known.items())
         for i in bad[:SHOWN]
     ]
-    raise UserError(
+    raise NotFinite(
         f"the loss of {len(bad)} of {len(ids)} records is not finite. Their sums of log-probs under the policy (c, "
         "rejected r) and the reference (c0, r0):\n" + "\n".join(lines) + "\nLower the learning rate, clip gradients "
         "(--trainer.gradient_clip_val 1.0), warm up longer, or leave 16 bits"

@@ -23,6 +23,7 @@ import lm.trained  # noqa: F401  configs may name a TrainedBackbone
 from lm.backbone import Backbone
 from lm.checkpoints import number_as_module
 from lm.fingerprint import require_same_base, require_same_tokenizer
+from lm.finite import NotFinite
 from lm.low_precision import still_share
 from lm.schedules import Warmup, keep_configured, settings
 from lm.step_mean import StepMean
@@ -195,7 +196,7 @@ class BackboneModule(ExactLogs):
 
     def _refuse_nonfinite(self) -> None:
         if (step := float(self._first_bad_step)) != torch.inf:
-            raise UserError(
+            raise NotFinite(
                 f"the training loss of step {int(step)} is not finite; nothing is saved from there on. Lower the "
                 "learning rate, clip gradients (--trainer.gradient_clip_val 1.0), warm up longer, or leave 16 bits"
             )

@@ -95,6 +95,20 @@ def test_configs_of_the_papers_run_on_a_small_mistral(tmp_path, name):
     assert metrics()["val/loss"] > 0
 
 
+@pytest.mark.parametrize("name", ["dpo/mini.yaml", "dpo/simpo.yaml", "kto/mini.yaml", "sft/mini.yaml"])
+def test_a_run_that_explodes_leaves_the_weights_before(name, capsys):
+    """Weights far from usual ones, finite or not, must not take the place of the last ones that had a loss."""
+    few = ["--trainer.max_steps=20", "--data.train.init_args.pairs=40", "--trainer.limit_val_batches=0"]
+    explosive = ["--model.optimizer.init_args.lr=1.0e+30", "--checkpoint.every_n_train_steps=1"]
+    with pytest.raises(SystemExit) as stopped:
+        main(["fit", "--config", str(CONFIGS / name), *SHORT, *few, *explosive])
+    assert stopped.value.code == 1
+    assert "not finite" in capsys.readouterr().err
+    saved = torch.load("runs/version_0/checkpoints/last.ckpt", weights_only=True)
+    assert saved["global_step"] >= 1
+    assert all(value.isfinite().all() for value in saved["state_dict"].values())
+
+
 def test_a_file_replaces_the_world_also_without_held_out_pairs(tmp_path):
     mini = ["fit", "--config", str(CONFIGS / "dpo/mini.yaml"), *SHORT, "--trainer.max_steps=30"]
     main([*mini, f"--data.init_args.train={pairs(tmp_path / 'pairs.jsonl')}"])

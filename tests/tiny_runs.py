@@ -18,6 +18,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import nn
 
 from datamodules.loading import ResumableLoader
+from lm.finite import NotFinite
 
 ACCUMULATION = 2
 CONFIG: dict[str, Any] = {
@@ -110,6 +111,39 @@ class Interrupt(Callback):
                 raise KeyboardInterrupt if how == "ctrl-c" else RuntimeError("interrupted")
 
         setattr(self, hook, interrupt)
+
+
+class Poison(Callback):
+    """Makes a number that a run keeps not finite.
+
+    Args:
+        step: after which optimizer step.
+        what: a weight, or what the optimizer keeps of it.
+    """
+
+    def __init__(self, step: int, what: str = "weight"):
+        self.step, self.what = step, what
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, *args: Any) -> None:
+        if trainer.global_step == self.step:
+            weight = next(pl_module.parameters())
+            kept = weight.data if self.what == "weight" else trainer.optimizers[0].state[weight][self.what]
+            kept.view(-1)[0] = float("inf")
+
+
+class Explode(Callback):
+    """A loss that is not finite, as a module reports it.
+
+    Args:
+        batch: number of the micro-batch, counted from 0.
+    """
+
+    def __init__(self, batch: int):
+        self.batch = batch
+
+    def on_before_backward(self, trainer: Any, pl_module: Any, loss: torch.Tensor) -> None:
+        if trainer.fit_loop.epoch_loop.batch_progress.total.completed == self.batch:
+            raise NotFinite("the loss is not finite")
 
 
 class KillWhileWriting(Callback):

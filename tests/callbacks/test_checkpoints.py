@@ -124,6 +124,64 @@ def test_never_saves_weights_that_belong_to_no_step(tmp_path: Path) -> None:
     assert resumable_checkpoint(run_of(tmp_path)) is None
 
 
+def poison(step: int, what: str) -> list[str]:
+    name = "--trainer.callbacks"
+    return [f"{name}+=tests.tiny_runs.Poison", f"{name}.step={step}", f"{name}.what={what}"]
+
+
+@pytest.mark.parametrize("what", ["weight", "exp_avg", "exp_avg_sq"])
+def test_what_is_not_finite_is_never_saved(tmp_path: Path, capsys: Any, what: str) -> None:
+    """Checkpoints after steps 3 and 6: the second is refused, by plan and as the run ends."""
+    with pytest.raises(SystemExit) as stopped:
+        fit(tmp_path, "often", *poison(5, what))
+    assert stopped.value.code == 1
+    assert "the weights after step 6 are not finite and are not saved; the checkpoint before is " in capsys.readouterr().err
+    saved = sorted(path.name for path in (run_of(tmp_path) / "checkpoints").iterdir())
+    assert saved == ["epoch=0-step=3.ckpt", "last.ckpt"]
+    assert last(run_of(tmp_path))["global_step"] == 3
+    fit(tmp_path, "often", "--ckpt_path", "last")
+    assert last(run_of(tmp_path))["global_step"] == 12
+
+
+def kept(folder: Path) -> list[str]:
+    return sorted(path.name for path in (run_of(folder) / "checkpoints").iterdir())
+
+
+def explode(place: int) -> list[str]:
+    return ["--trainer.callbacks+=tests.tiny_runs.Explode", f"--trainer.callbacks.batch={place}"]
+
+
+@pytest.mark.parametrize(("batch", "left"), [(12, 3), (13, 3), (14, 6)])
+def test_weights_that_give_no_loss_do_not_take_the_place_of_those_before(tmp_path: Path, batch: int, left: int) -> None:
+    """Weights of step 6 are saved after batch 11; batches 12 and 13 are the first to be computed with them."""
+    with pytest.raises(SystemExit):
+        fit(tmp_path, "often", *explode(batch))
+    assert f"epoch=0-step={left}.ckpt" in kept(tmp_path)
+    assert resumable_checkpoint(run_of(tmp_path)).name == ("epoch=0-step=3.ckpt" if left == 3 else "last.ckpt")
+    if left == 3:
+        assert kept(tmp_path) == ["epoch=0-step=3.ckpt"]
+    fit(tmp_path, "often", "--ckpt_path", "last")
+    assert kept(tmp_path)[-2:] == ["epoch=1-step=12.ckpt", "last.ckpt"]
+    assert last(run_of(tmp_path))["global_step"] == 12
+
+
+@pytest.mark.parametrize("call", [11, 12])
+def test_no_checkpoint_is_left_over_after_a_kill_between_two(tmp_path: Path, uninterrupted: Any, call: int) -> None:
+    """Broken off after the checkpoint of step 6 and before that of step 3 is deleted."""
+    with pytest.raises(RuntimeError, match="interrupted"):
+        fit(tmp_path, "often", *interrupt("on_before_backward", call, "error"), "--checkpoint.save_on_exception=false")
+    assert "epoch=0-step=3.ckpt" in kept(tmp_path)
+    fit(tmp_path, "often", "--ckpt_path", "last")
+    assert kept(tmp_path) == sorted(path.name for path in (uninterrupted("often") / "checkpoints").iterdir())
+
+
+@pytest.mark.parametrize("how", ["error", "ctrl-c", "sigterm"])
+def test_a_run_that_is_broken_off_keeps_its_last_finite_weights(tmp_path: Path, how: str) -> None:
+    with pytest.raises((RuntimeError, SystemExit)):
+        fit(tmp_path, "often", *poison(4, "weight"), *interrupt("on_train_batch_start", 9, how))
+    assert last(run_of(tmp_path))["global_step"] == 3
+
+
 def interrupt(hook: str, call: int, how: str) -> list[str]:
     name = "--trainer.callbacks"
     return [f"{name}+=tests.tiny_runs.Interrupt", f"{name}.hook={hook}", f"{name}.call={call}", f"{name}.how={how}"]
