@@ -7,7 +7,6 @@ callbacks/ is known here by its short name.
 from __future__ import annotations
 
 import argparse
-import errno
 import importlib
 import itertools
 import json
@@ -37,8 +36,11 @@ from callbacks.progress import ProgressLines
 from callbacks.rng import RNGState
 from callbacks.run_files import LearningRate, RunFiles, run_loggers
 from callbacks.run_folders import check_checkpoint, claim_version, newest_resumable, remove_if_empty, rewind_logs
+from lm.checkpoints import find_checkpoint
+from lm.shards import require_plain_shards
 from text.config_files import check_config_files, include_yaml_alone
 from text.config_schema import compact
+from text.disk_errors import disk_is_full, reason_of
 from text.errors import UserError
 from text.help_pages import HELP, verb_help
 from text.notices import quiet
@@ -151,7 +153,11 @@ class SeedlingCLI(LightningCLI):
                 config.ckpt_path = str(checkpoint)
                 self.run_folder = run if self.subcommand == "fit" and not config.trainer.fast_dev_run else None
         elif wanted is not None:
-            check_checkpoint(Path(wanted))
+            if Path(wanted).is_dir():
+                config.ckpt_path = str(find_checkpoint(wanted))  # of a run folder its newest, as at the other doors
+            check_checkpoint(Path(config.ckpt_path))
+        if config.get("ckpt_path") is not None and Path(config.ckpt_path).is_dir():
+            require_plain_shards(config.ckpt_path)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Builds the trainer around the run's folder."""
@@ -217,19 +223,19 @@ def main(args: list[str] | dict[str, Any] | None = None, run: bool = True, **kwa
 
 def known_reason(error: Exception) -> str | None:
     """What to tell the user; None for a bug of ours, which keeps its traceback."""
-    full = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
-    if isinstance(error, OSError) and error.errno in full:
-        return (
-            f"{error.filename or 'a file of the run'}: could not be written: {error.strerror}. "
-            "The last checkpoint is whole: make room, then go on with --ckpt_path last"
-        )
     if isinstance(error, torch.OutOfMemoryError):
         return f"{str(error).splitlines()[0]} Lower the batch, or accumulate: --trainer.accumulate_grad_batches"
-    if isinstance(error, ValueError) and error.__cause__ is not None and not isinstance(error, UserError):
-        # what a constructor says, behind the list of types that jsonargparse tried
-        return known_reason(error.__cause__)  # type: ignore[arg-type]
     optional_package = isinstance(error, ModuleNotFoundError) and error.name is None  # as Lightning's loggers raise it
-    return str(error) if optional_package or isinstance(error, UserError | MisconfigurationException) else None
+    if optional_package or isinstance(error, MisconfigurationException):
+        return str(error)
+    if (reason := reason_of(error)) is None:
+        # what a constructor says, behind the list of types that jsonargparse tried
+        cause = error.__cause__ if isinstance(error, ValueError) else None
+        return known_reason(cause) if isinstance(cause, Exception) else None
+    kept = Path(os.environ.get(RUN, ""), "checkpoints")
+    if disk_is_full(error) and kept.is_dir() and any(kept.glob("[!.]*.ckpt")):
+        return f"{reason}. The last checkpoint is whole: go on from it with --ckpt_path last"
+    return reason
 
 
 def default_root(config_files: Iterable[str], model_class: str) -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 
-from text.errors import UserError
+from text.disk_errors import reason_of
 
 DESCRIPTION = """\
 Merge Hugging Face folders, or hub ids, by their weights: theta_i are the models, theta_0 is --base, tau_i = theta_i -
@@ -49,8 +49,10 @@ def main(args: list[str] | None = None) -> None:
         from lm.merging import merge  # with torch, which --help does not wait for
 
         print(f"{' + '.join(given['folders'])} -> {merge(**given)}")
-    except UserError as error:
-        sys.exit(f"error: {error}")
+    except Exception as error:
+        if (reason := reason_of(error)) is None:
+            raise
+        sys.exit(f"error: {reason}")
 
 
 if __name__ == "__main__":

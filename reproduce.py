@@ -12,7 +12,7 @@ from rich.console import Console
 
 from studies.catalogue import find, listing, prepare
 from studies.run import command_list, run
-from text.errors import UserError
+from text.disk_errors import reason_of
 
 ROOT = Path(__file__).resolve().parent
 
@@ -49,8 +49,12 @@ def main(arguments: list[str] | None = None) -> None:
         from studies.report import conclude  # brings scipy and matplotlib
 
         conclude(work, console)
-    except (UserError, KeyboardInterrupt) as stop:
-        sys.exit(str(stop) or "Stopped. Finished stages are kept: the same command goes on from here.")
+    except KeyboardInterrupt:
+        sys.exit("Stopped. Finished stages are kept: the same command goes on from here.")
+    except Exception as error:
+        if (reason := reason_of(error)) is None:
+            raise
+        sys.exit(reason)
 
 
 if __name__ == "__main__":

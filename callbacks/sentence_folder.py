@@ -7,7 +7,7 @@ from pathlib import Path
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lm.protocols import SavesPretrained
-from lm.saving import whole_folder
+from lm.whole_folder import whole_folder
 from text.errors import UserError
 
 

@@ -92,39 +92,51 @@ class PublishedAdapter:
 
     name_or_path: str
 
-    def merge(self, model: PreTrainedModel, task: str) -> PreTrainedModel:
-        """The model with the adapter in its weights, all of which can be trained.
-
-        Raises:
-            UserError: if there is no such adapter, or it does not fit the model.
-        """
-        merged: Any = self.attach(model, task).merge_and_unload()
-        merged.config._name_or_path += f" with {self.name_or_path}"  # fresh adapters do not belong to the bare model
-        return merged.requires_grad_(True)
-
-    def attach(self, model: PreTrainedModel, task: str) -> PeftModel:
+    def attach(self, model: PreTrainedModel, task: str, name: str = "default") -> PeftModel:
         """The model with the adapter; only the adapter can be trained. Under the meta device it has no values.
 
+        Args:
+            model: the base.
+            task: what peft calls its use.
+            name: of the adapter in the model.
+
         Raises:
             UserError: if there is no such adapter, or it does not fit the model.
         """
-        from peft import get_peft_model, set_peft_model_state_dict
+        from peft import get_peft_model
 
-        config = self._config()
+        config = self.config()
         config.task_type, config.inference_mode = task, False
         try:
-            adapted: Any = get_peft_model(model, config)  # type: ignore[arg-type]
+            adapted: Any = get_peft_model(model, config, name)  # type: ignore[arg-type]
         except ValueError as error:  # no such layers
             raise UserError(f"adapter '{self.name_or_path}' is for another architecture: {error}") from error
         if not next(model.parameters()).is_meta:
-            try:
-                absent, unknown = set_peft_model_state_dict(adapted, self._weights())
-            except RuntimeError as error:  # other sizes
-                raise UserError(f"adapter '{self.name_or_path}' is for another model: {str(error)[:300]}") from error
-            lost = {name for name, p in adapted.named_parameters() if p.requires_grad and ".lora_" in name} & {*absent}
-            if lost or unknown:
-                raise UserError(f"adapter '{self.name_or_path}' is for another model: {[*lost, *unknown][0]} is amiss")
+            self._fill(adapted, name)
         return adapted
+
+    def add(self, adapted: PeftModel, name: str) -> None:
+        """Put the adapter beside others into a model, under a name of its own.
+
+        Raises:
+            UserError: as `attach`.
+        """
+        try:
+            adapted.add_adapter(name, self.config())
+        except ValueError as error:
+            raise UserError(f"adapter '{self.name_or_path}' is for another architecture: {error}") from error
+        self._fill(adapted, name)
+
+    def _fill(self, adapted: Any, name: str) -> None:
+        from peft import set_peft_model_state_dict
+
+        try:
+            absent, unknown = set_peft_model_state_dict(adapted, self._weights(), name)
+        except (KeyError, RuntimeError) as error:  # other parts, other sizes
+            raise UserError(f"adapter '{self.name_or_path}' is for another model: {str(error)[:300]}") from error
+        own = {key for key, _ in adapted.named_parameters() if ".lora_" in key and f".{name}." in f"{key}."}
+        if lost := [*(own & {*absent}), *unknown]:
+            raise UserError(f"adapter '{self.name_or_path}' is for another model: {lost[0]} is amiss")
 
     def holds(self, ending: str) -> bool:
         """Whether it has a weight whose name ends so."""
@@ -134,7 +146,12 @@ class PublishedAdapter:
         """Hash of its weights."""
         return weights_sha256(self._weights())
 
-    def _config(self) -> LoraConfig:
+    def config(self) -> LoraConfig:
+        """Its options.
+
+        Raises:
+            UserError: if there is no such adapter, or it is no LoRA.
+        """
         from peft import LoraConfig, PeftConfig
 
         try:

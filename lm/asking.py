@@ -3,8 +3,6 @@
 This file knows requests and verdicts. It does not know what an instance is, nor what its scores come to.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal

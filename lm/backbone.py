@@ -2,9 +2,10 @@
 
 A backbone is a description; `build` makes an unchanged Hugging Face model of it, ready to train. It does not know what
 the model is trained for, nor over which devices it is spread (lm/sharding.py).
-"""
 
-from __future__ import annotations
+Annotations are types here, not strings: other files' classes inherit these constructors, and a parser that reads the
+strings looks for their names in those files.
+"""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -13,14 +14,17 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as ARCHITECTURES
 
 from lm.adapters import LoRA, PublishedAdapter, Quantization
+from lm.dtypes import Dtype, checked_dtype
 from lm.fingerprint import fingerprint
 from lm.hub import asked_of, resolve
+from lm.merged_adapters import TOLD, merged
 from lm.tokenizer import PretrainedTokenizer, check_vocabulary, vocabulary_size
 from text.errors import UserError
 from text.suggestions import did_you_mean
@@ -133,7 +137,7 @@ class PretrainedBackbone(Backbone):
 
     name_or_path: str
     revision: str | None = None
-    dtype: Literal["float32", "bfloat16", "float16", "auto"] = "float32"
+    dtype: Dtype = "float32"
     lora: LoRA | None = None
     quantization: Quantization | None = None
     gradient_checkpointing: bool = False
@@ -146,7 +150,7 @@ class PretrainedBackbone(Backbone):
     def __post_init__(self) -> None:
         """Check what the configuration gave."""
         resolve(self.name_or_path, "model")
-        check_dtype(self.dtype, "auto")
+        object.__setattr__(self, "dtype", checked_dtype(self.dtype, "auto"))
         if self.continues_adapter and self.lora is not None:
             raise UserError(
                 "backbone: 'adapter' is what is trained, so 'lora' must be null; for fresh adapters on top of it, "
@@ -197,9 +201,18 @@ class PretrainedBackbone(Backbone):
         if missing := sorted(key for key in info["missing_keys"] if not key.startswith(self.replaceable)):
             raise UserError(f"'{name}' lacks {len(missing)} weights of {type(model).__name__}, such as {missing[0]}")
         check_vocabulary(model.get_input_embeddings().weight.shape[0], tokenizer, f"model '{name}'")
+        return self._with_merged_adapter(model)
+
+    def _with_merged_adapter(self, model: PreTrainedModel) -> PreTrainedModel:
+        """The model with the published adapter in its weights, all of which can be trained; without one as it is."""
         if self.adapter is None or not self.merge_adapter:
             return model
-        return PublishedAdapter(self.adapter).merge(model, self.task)
+        whole: Any
+        whole, rounding = merged(PublishedAdapter(self.adapter).attach(model, self.task))
+        if rounding.share > TOLD:
+            rank_zero_warn(f"adapter '{self.adapter}': {rounding}")
+        whole.config._name_or_path += f" with {self.adapter}"  # fresh adapters do not belong to the bare model
+        return whole.requires_grad_(True)
 
     def attach(self, model: PreTrainedModel) -> Any:
         """The model with fresh adapters, or with the published one to go on with."""
@@ -216,7 +229,8 @@ class PretrainedBackbone(Backbone):
             revision, trust = self.revision or "main", self.trust_remote_code
             config = AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=trust)
             dtype = config.dtype if self.dtype == "auto" else getattr(torch, self.dtype)
-            return self.auto.from_config(config, dtype=dtype, attn_implementation=attention, trust_remote_code=trust)
+            model = self.auto.from_config(config, dtype=dtype, attn_implementation=attention, trust_remote_code=trust)
+        return self._with_merged_adapter(model)  # which may have other parts than its base
 
 
 @dataclass(frozen=True)
@@ -237,7 +251,7 @@ class ScratchBackbone(Backbone):
 
     architecture: str
     config: dict[str, Any]
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    dtype: Dtype = "float32"
     gradient_checkpointing: bool = False
     compile: bool = False
     attn_implementation: Attention = "auto"
@@ -249,7 +263,7 @@ class ScratchBackbone(Backbone):
 
     def __post_init__(self) -> None:
         """Check what the configuration gave."""
-        check_dtype(self.dtype)
+        object.__setattr__(self, "dtype", checked_dtype(self.dtype))
         if self.architecture not in self.architectures:
             raise UserError(
                 f"backbone: 'architecture' {self.architecture!r} is not {self.kind} of transformers."
@@ -280,7 +294,8 @@ class ScratchBackbone(Backbone):
         model_config = self.model_config(tokenizer)
         with asked_of(self.architecture, self.attn_implementation) as attention:
             dtype = getattr(torch, self.dtype)
-            return self.auto.from_config(model_config, dtype=dtype, attn_implementation=attention)
+            options = {"dtype": dtype, "attn_implementation": attention, "trust_remote_code": False}
+            return self.auto.from_config(model_config, **options)
 
     def skeleton(self, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
         """The same: on the meta device nothing is drawn."""
@@ -312,9 +327,3 @@ def decoder_blocks(model: nn.Module) -> Iterator[nn.Module]:
             yield child
         else:
             yield from decoder_blocks(child)
-
-
-def check_dtype(dtype: str, *more: str) -> None:
-    """Refuse a dtype that weights cannot have."""
-    if dtype not in (allowed := ("float32", "bfloat16", "float16", *more)):
-        raise UserError(f"backbone: 'dtype' is {dtype!r}; it must be one of {', '.join(allowed)}")

@@ -21,6 +21,7 @@ from transformers import PreTrainedTokenizerBase
 from lm.adapters import LoRA, Quantization
 from lm.backbone import Backbone
 from lm.fingerprint import require_same_base, require_same_tokenizer
+from lm.shards import require_plain_shards
 from lm.tokenizer import tokenizer_sha256
 from text.errors import UserError
 
@@ -85,6 +86,8 @@ def _read(path: Path) -> dict[str, Any]:
 def _readable(path: Path) -> Iterator[None]:
     try:
         yield
+    except UserError:
+        raise
     except Exception as error:  # pickle, zip and torch each have errors of their own
         raise UserError(f"'{path}' cannot be read as a checkpoint: {' '.join(str(error).split())[:300]}") from error
 
@@ -93,6 +96,7 @@ def _gather(folder: Path) -> dict[str, Any]:
     """Weights and optimizer state of a sharded folder, put together on one rank."""
     from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
 
+    require_plain_shards(folder)
     with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
         dcp_to_torch_save(folder, file := Path(scratch) / "whole.pt")
         whole = torch.load(file, map_location="cpu", weights_only=True)
@@ -126,48 +130,80 @@ def number_as_module(state: dict[str, Any], optimizer: Optimizer, module: nn.Mod
     return {"state": {number[n]: moments for n, moments in state["state"].items()}, "param_groups": groups}
 
 
-def tokenizer_folder(path: Path, saved: dict[str, Any]) -> str:
+def tokenizer_folder(path: Path, saved: dict[str, Any], trust_remote_code: bool = False) -> str:
     """Where the tokenizer of a checkpoint is: in its run folder, else beside the base model.
 
     Args:
         path: of the checkpoint.
         saved: what `describe` gives.
+        trust_remote_code: see `rebuild_backbone`.
 
     Raises:
         UserError: if there is none.
     """
     folder = path.parent.parent / "tokenizer"
-    name = str(folder) if folder.is_dir() else rebuild_backbone(saved["backbone"]).tokenizer_name
+    name = str(folder) if folder.is_dir() else rebuild_backbone(saved["backbone"], trust_remote_code).tokenizer_name
     if name is None:
         raise UserError(f"'{folder}' does not exist, and the model was trained from scratch: its tokenizer is needed")
     return name
 
 
-def find_tokenizer(path: Path, checkpoint: dict[str, Any]) -> PreTrainedTokenizerBase:
+def find_tokenizer(path: Path, checkpoint: dict[str, Any], trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
     """The tokenizer that a checkpoint was trained with: its run folder's, else the base model's own.
+
+    Args:
+        path: of the checkpoint.
+        checkpoint: of `open_checkpoint`.
+        trust_remote_code: see `rebuild_backbone`.
 
     Raises:
         UserError: if neither is the right one.
     """
     saved = checkpoint["language_model"]
-    tokenizer = rebuild_backbone(saved["backbone"]).tokenizer_at(tokenizer_folder(path, saved)).build()
+    backbone = rebuild_backbone(saved["backbone"], trust_remote_code)
+    tokenizer = backbone.tokenizer_at(tokenizer_folder(path, saved, trust_remote_code)).build()
     require_same_tokenizer(saved["tokenizer_sha256"], tokenizer_sha256(tokenizer))
     return tokenizer
 
 
-def rebuild_backbone(plain: dict[str, Any]) -> Backbone:
-    """The backbone that ``Backbone.plain`` described; of classes that are already imported, or of this project."""
+def rebuild_backbone(plain: dict[str, Any], trust_remote_code: bool = False) -> Backbone:
+    """The backbone that ``Backbone.plain`` described; of classes that are already imported, or of this project.
+
+    A file says which model it belongs to. That code is run is for whoever opens the file to say, today.
+
+    Args:
+        plain: what a checkpoint notes.
+        trust_remote_code: run Python code that comes with the weights, if the run did.
+
+    Raises:
+        UserError: if the notes describe no backbone, or ask to run code without leave.
+    """
     import lm.encoder
-    import lm.reward_backbone  # noqa: F401  both build on this file
+    import lm.merged
+    import lm.reward_backbone  # noqa: F401  all build on this file
 
     kinds = {f"{kind.__module__}.{kind.__name__}": kind for kind in _descendants(Backbone)}
-    if plain["class_path"] not in kinds:
+    name, noted = str(plain.get("class_path")), plain.get("init_args")
+    if name not in kinds or not isinstance(noted, dict):
+        raise UserError(f"the checkpoint's backbone {name} is not known; import the module that defines it")
+    given = dict(noted)
+    if given.get("trust_remote_code") and not trust_remote_code:
         raise UserError(
-            f"the checkpoint's backbone {plain['class_path']} is not known; import the module that defines it"
+            f"the checkpoint asks to run Python code that comes with '{given.get('name_or_path')}'. If you trust that "
+            "code, say so yourself: --trust_remote_code (export.py), or trust_remote_code: true (TrainedBackbone)"
         )
-    parts = {"lora": LoRA, "quantization": Quantization}
-    given = {key: parts[key](**value) if key in parts and value else value for key, value in plain["init_args"].items()}
-    return kinds[plain["class_path"]](**given)
+    for key, part in {"lora": LoRA, "quantization": Quantization}.items():
+        if given.get(key):
+            given[key] = _rebuilt(part, given[key], name)
+    return _rebuilt(kinds[name], given, name)
+
+
+def _rebuilt(kind: Any, given: Any, name: str) -> Any:
+    """An object of plain values: whatever else a file holds is refused by the constructor, or here."""
+    try:
+        return kind(**given)
+    except (AttributeError, TypeError) as error:
+        raise UserError(f"the checkpoint's backbone {name} cannot be rebuilt from its notes: {error}") from error
 
 
 def _descendants(kind: Any) -> Iterator[Any]:
@@ -176,7 +212,9 @@ def _descendants(kind: Any) -> Iterator[Any]:
         yield from _descendants(child)
 
 
-def rebuild_model(checkpoint: dict[str, Any], tokenizer: PreTrainedTokenizerBase, **changes: Any) -> Any:
+def rebuild_model(
+    checkpoint: dict[str, Any], tokenizer: PreTrainedTokenizerBase, trust_remote_code: bool = False, **changes: Any
+) -> Any:
     """The trained model on the CPU, in eval mode, with its adapters if it has some.
 
     A quantised base comes back in full precision: adapters are merged into that, not into its rounding.
@@ -184,13 +222,14 @@ def rebuild_model(checkpoint: dict[str, Any], tokenizer: PreTrainedTokenizerBase
     Args:
         checkpoint: of `open_checkpoint`.
         tokenizer: of `find_tokenizer`.
+        trust_remote_code: see `rebuild_backbone`.
         changes: arguments of the backbone that are to be others than in training, such as ``dtype``.
 
     Raises:
         UserError: if the base model is not the one that was trained, or weights are missing.
     """
     saved = checkpoint["language_model"]
-    backbone: Any = rebuild_backbone(saved["backbone"])
+    backbone: Any = rebuild_backbone(saved["backbone"], trust_remote_code)
     if backbone.quantization is not None:
         backbone = replace(backbone, quantization=None)
     model = replace(backbone, compile=False, gradient_checkpointing=False, **changes).build(tokenizer)

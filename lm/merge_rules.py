@@ -1,8 +1,9 @@
 """The formulas of weight merging: tensors of one name in several models become one (arXiv 2405.01535, section 3.3).
 
 theta_0 is the base, theta_i an expert that was trained from it, tau_i = theta_i - theta_0. Everything is computed in
-float32, or float64 where the models are, and comes back in the type of the first expert. This file knows tensors. It
-does not know where they lie (lm/merging.py).
+float32 (slerp, and models that are in it, in float64), whatever the number of threads, and is rounded once, to the type
+of the first expert unless another is asked for. This file knows tensors. It does not know where they lie
+(lm/merging.py).
 """
 
 from __future__ import annotations
@@ -40,7 +41,8 @@ class Recipe:
 
     Args:
         method: the formulas are functions of this file; docs/merging.md compares them.
-        weights: one number per expert. linear and dare_linear: equal, summing to 1. Others: 1 each.
+        weights: one number per expert. linear and dare_linear: equal, summing to 1, also with ``normalize`` false.
+            Others: 1 each.
         alpha: instead of weights, of two experts: alpha and 1 - alpha.
         scale: lambda, what the sum of task vectors is multiplied by; 1.
         normalize: divide by the weights that take part (linear, ties, dare_ties); true.
@@ -101,7 +103,7 @@ class Recipe:
         elif self.weights is not None:
             weights = [float(weight) for weight in self.weights]
         else:
-            weights = [1 / n if self.method == "dare_linear" else 1.0] * n
+            return [1 / n if self.method in ("linear", "dare_linear") else 1.0] * n
         if len(weights) != n:
             raise UserError(f"merge: {len(weights)} weights for {n} models")
         if self.method == "linear" and self.normalize is not False:
@@ -110,17 +112,22 @@ class Recipe:
             weights = [weight / total for weight in weights]
         return weights
 
-    def apply(self, name: str, experts: Sequence[Tensor], base: Tensor | None = None) -> Tensor:
-        """The merged tensor.
+    def apply(
+        self, name: str, experts: Sequence[Tensor], base: Tensor | None = None, *, dtype: torch.dtype | None = None
+    ) -> Tensor:
+        """The merged tensor, rounded once.
 
         Args:
             name: of the tensor; what DARE drops depends on it.
             experts: of one shape.
             base: of the same shape; needed if `needs_base`.
+            dtype: of the result; that of the first expert when missing.
         """
-        dtype = experts[0].dtype
-        wide = torch.promote_types(dtype, torch.float32)
-        return self._merged(name, [one.to(wide) for one in experts], None if base is None else base.to(wide)).to(dtype)
+        wide = torch.float64 if self.method == "slerp" else torch.float32
+        for tensor in (*experts, *([] if base is None else [base])):
+            wide = torch.promote_types(wide, tensor.dtype)
+        merged = self._merged(name, [one.to(wide) for one in experts], None if base is None else base.to(wide))
+        return merged.to(dtype or experts[0].dtype)
 
     def _merged(self, name: str, experts: Sequence[Tensor], base: Tensor | None) -> Tensor:
         weights, scale = self.weights_of(len(experts)), 1.0 if self.scale is None else self.scale
@@ -174,12 +181,18 @@ def slerp(a: Tensor, b: Tensor, t: float) -> Tensor:
     sin((1-t) Om) / sin(Om) a + sin(t Om) / sin(Om) b, Om the angle; a straight line where they are almost parallel.
     Lengths take part: arXiv 2405.01535, eq. 4 prints normalised vectors on a straight line, which would lose them.
     """
-    lengths = float(a.norm()) * float(b.norm())
-    cos = float(a.flatten() @ b.flatten()) / lengths if lengths else 1.0
+    lengths = math.sqrt(_inner(a, a)) * math.sqrt(_inner(b, b))
+    cos = _inner(a, b) / lengths if lengths else 1.0
     if t in (0, 1) or abs(cos) > PARALLEL:
         return weighted_sum([a, b], [1 - t, t])
     angle = math.acos(cos)
     return weighted_sum([a, b], [math.sin((1 - t) * angle) / math.sin(angle), math.sin(t * angle) / math.sin(angle)])
+
+
+def _inner(a: Tensor, b: Tensor) -> float:
+    """The inner product in float64, in an order that no number of threads changes (a sum of torch's may)."""
+    pieces = zip(a.flatten().split(2**20), b.flatten().split(2**20), strict=True)
+    return math.fsum(float((x.double() * y.double()).cpu().numpy().sum()) for x, y in pieces)
 
 
 def trim(delta: Tensor, density: float) -> Tensor:

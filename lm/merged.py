@@ -14,9 +14,11 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lm.adapters import LoRA, Quantization
-from lm.backbone import Backbone, PretrainedBackbone
+from lm.backbone import Attention, Backbone, PretrainedBackbone
+from lm.dtypes import Dtype, checked_dtype
 from lm.fingerprint import fingerprint
 from lm.merge_rules import Method, Recipe
+from lm.merging import require_one_tokenizer
 from lm.trained import TrainedBackbone
 from text.errors import UserError
 
@@ -37,6 +39,9 @@ class MergedBackbone(Backbone):
         density: share of entries that ``ties`` keeps.
         drop_rate: chance that DARE drops an entry.
         seed: of what is dropped.
+        dtype: of the merged weights; ``auto`` takes that of the first model. The models are read in their own types,
+            merged in float32 (slerp in float64) and rounded once.
+        attn_implementation: ``auto`` takes the best that the architecture has without further packages.
     """
 
     first: str
@@ -52,9 +57,12 @@ class MergedBackbone(Backbone):
     quantization: Quantization | None = None
     gradient_checkpointing: bool = False
     compile: bool = False
+    dtype: Dtype = "float32"
+    attn_implementation: Attention = "auto"
 
     def __post_init__(self) -> None:
         """Check what the configuration gave."""
+        object.__setattr__(self, "dtype", checked_dtype(self.dtype, "auto"))
         if self.first == self.second:
             raise UserError(
                 f"backbone: 'first' and 'second' are both '{self.first}': a run merged with itself is itself"
@@ -73,12 +81,21 @@ class MergedBackbone(Backbone):
     @property
     def parts(self) -> list[Backbone]:
         """The models, and the base where there is one."""
-        return [_part(path) for path in (self.first, self.second, self.base) if path is not None]
+        return [self._part(path) for path in self._paths]
+
+    @property
+    def _paths(self) -> list[str]:
+        return [path for path in (self.first, self.second, self.base) if path is not None]
+
+    def _part(self, path: str) -> Backbone:
+        """A run or checkpoint of this project, or a published model, in its own type of numbers."""
+        kind: Any = PretrainedBackbone if (Path(path) / "config.json").is_file() else TrainedBackbone
+        return kind(path, dtype="auto", attn_implementation=self.attn_implementation)
 
     @property
     def tokenizer_name(self) -> str | None:
         """That of the first model; the second must have the same."""
-        return _part(self.first).tokenizer_name
+        return self._part(self.first).tokenizer_name
 
     def load(self, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
         """The merged model.
@@ -86,20 +103,28 @@ class MergedBackbone(Backbone):
         Raises:
             UserError: if the models have different weights to merge, or other tokenizers.
         """
+        self._require_one_vocabulary()
         model, *others = (part.load(tokenizer) for part in self.parts)
         theirs = [dict(other.named_parameters()) for other in others]
         for path, other in zip([self.second, self.base], theirs, strict=False):
             if _shapes(model.named_parameters()) != _shapes(other.items()):
                 raise UserError(f"'{self.first}' and '{path}' are models of different shapes, and cannot be merged")
+        dtype = model.dtype if self.dtype == "auto" else getattr(torch, self.dtype)
         with torch.no_grad():
             for name, mine in model.named_parameters():
                 second, *base = (other[name] for other in theirs)
-                mine.copy_(self.recipe.apply(name, [mine, second], *base))
-        return model
+                mine.data = self.recipe.apply(name, [mine, second], *base, dtype=dtype)
+        return model.to(dtype)  # type: ignore[arg-type]  # and what is no parameter
+
+    def _require_one_vocabulary(self) -> None:
+        """Models whose ids mean other words have the same shapes, and would merge into nonsense."""
+        names = {path: (part, part.tokenizer_name) for path, part in zip(self._paths, self.parts, strict=True)}
+        require_one_tokenizer({p: part.tokenizer_at(name).build() for p, (part, name) in names.items() if name}, 2)
 
     def skeleton(self, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
         """The architecture of the first model."""
-        return _part(self.first).skeleton(tokenizer)
+        model = self._part(self.first).skeleton(tokenizer)
+        return model if self.dtype == "auto" else model.to(getattr(torch, self.dtype))
 
     def fingerprint(self, model: nn.Module) -> dict[str, Any]:
         """Configuration, the merged input embedding, the weights of runs, and how they were merged."""
@@ -107,11 +132,6 @@ class MergedBackbone(Backbone):
         runs = [part.fingerprint(model) for part in self.parts if isinstance(part, TrainedBackbone)]
         sums = [mark["tensor_sha256"], *(run["tensor_sha256"] for run in runs)]
         return mark | {"tensor": "merged weights", "tensor_sha256": f"{self.recipe} {' '.join(sums)}"}
-
-
-def _part(path: str) -> Backbone:
-    """A run or checkpoint of this project, or a published model."""
-    return PretrainedBackbone(path) if (Path(path) / "config.json").is_file() else TrainedBackbone(path)
 
 
 def _shapes(weights: Any) -> dict[str, list[int]]:

@@ -14,19 +14,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from huggingface_hub import snapshot_download
 from torch import Tensor, nn
-from transformers import AutoConfig
+from transformers import AutoConfig, PreTrainedConfig, PreTrainedTokenizerBase
 
+from lm.adapter_sums import ADAPTER, merge_adapters
 from lm.fingerprint import NOT_IDENTITY
 from lm.hub import not_loaded, resolve
 from lm.merge_rules import Method, Recipe
-from lm.saving import whole_folder
+from lm.saving import require_same_when_opened
 from lm.tokenizer import PretrainedTokenizer, tokenizer_sha256
-from lm.weight_files import INDEX, WeightFiles, as_bytes, write_weights
+from lm.weight_files import INDEX, WeightFiles, as_bytes, inside, write_weights
+from lm.whole_folder import whole_folder
 from text.errors import UserError
 
-ADAPTER = "adapter_config.json"
 BESIDE_WEIGHTS = {".json", ".jinja", ".model", ".txt"}  # configuration, tokenizer, chat template: no code, no pickles
 WANTED = ["*.json", "*.jinja", "*.txt", "tokenizer.model", "model*.safetensors", "adapter_model.safetensors"]
 OWN = {INDEX, "merge.json", "trainer_state.json"}  # of these names only the first model's would be true
@@ -44,7 +46,7 @@ def merge(
 
     Tensors are read, merged and written one at a time. Tokenizer, chat template and configuration are the first
     model's; ``merge.json`` and the model card say what was merged how. LoRA adapters become one adapter, see
-    `merge_adapters`.
+    `lm.adapter_sums.merge_adapters`.
 
     Args:
         folders: two or more: local folders with safetensors, or hub ids.
@@ -69,13 +71,15 @@ def merge(
     if any((source / ADAPTER).is_file() for source in experts):
         if method != "linear":
             raise UserError(f"merge: adapters are merged linearly; export the full models to merge them by {method}")
-        return merge_adapters(folders, out, weights, base=base, overwrite=overwrite)
+        return merge_adapters(experts, out, weights, base=base, overwrite=overwrite)
     if recipe.needs_base and base is None:
         raise UserError(f"merge: {method} needs 'base', what the models were trained from")
     if base is not None and not recipe.needs_base:
         raise UserError(f"merge: {method} has no use for a base: leave it out")
     bases = [] if base is None else [base]
     files = [WeightFiles(source) for source in (*experts, *map(find_folder, bases))]
+    for file in files:
+        file.drop_twins(_tied_weights(file.folder))
     _require_alike(files, len(experts))
     names = [str(name) for name in (*folders, *bases)]
     with whole_folder(Path(out), overwrite) as filling:
@@ -85,6 +89,7 @@ def merge(
         if len({*sums[: len(experts)]}) < len(experts):
             raise UserError(f"merge: two of {', '.join(names[: len(experts)])} have the same weights")
         _copy_what_lies_beside(experts[0], filling)
+        require_same_when_opened(PretrainedTokenizer(str(experts[0])).build(), filling)
         _describe(filling, recipe, names, sums, len(experts))
     return Path(out)
 
@@ -117,10 +122,20 @@ def find_folder(name: str | Path) -> Path:
         raise not_loaded(str(name), "model", error) from error
 
 
+def _tied_weights(folder: Path) -> dict[str, str]:
+    """Weights that are others under a second name in models of this configuration, each with the first name."""
+    config = _read_config(folder)
+    kind = getattr(transformers, (config.architectures or [""])[0], None)
+    if kind is None:
+        return {}
+    with torch.device("meta"):
+        return dict(kind(config).all_tied_weights_keys)
+
+
 def _require_alike(files: Sequence[WeightFiles], n_experts: int) -> None:
     """Refuse models of which the first would be a wrong description of the others."""
     first = files[0]
-    config, tokenizer = _config(first.folder), PretrainedTokenizer(str(first.folder)).build()
+    config = _config(first.folder)
     for number, other in enumerate(files[1:], start=1):
         pair = f"'{first.folder}' and '{other.folder}'"
         theirs, is_base = _config(other.folder), number >= n_experts
@@ -132,17 +147,37 @@ def _require_alike(files: Sequence[WeightFiles], n_experts: int) -> None:
         for name, tensor in first.tensors.items():
             if tensor.shape != (shape := other.tensors[name].shape):
                 raise UserError(f"merge: {pair}: '{name}' has shapes {[*tensor.shape]} and {[*shape]}")
-        their_tokenizer = PretrainedTokenizer(str(other.folder)).build()
-        same = tokenizer_sha256(tokenizer) == tokenizer_sha256(their_tokenizer)
-        if not same and (not is_base or tokenizer.get_vocab() != their_tokenizer.get_vocab()):
-            raise UserError(f"merge: {pair} have different tokenizers: one id would mean two things")
+    tokenizers = {str(file.folder): PretrainedTokenizer(str(file.folder)).build() for file in files}
+    require_one_tokenizer(tokenizers, n_experts)
+
+
+def require_one_tokenizer(tokenizers: Mapping[str, PreTrainedTokenizerBase], n_experts: int) -> None:
+    """Refuse models that read one id as two things.
+
+    Args:
+        tokenizers: by the names of their models, of which the first `n_experts` are merged; the others are bases, which
+            may cut text otherwise (by other special tokens) over the same vocabulary.
+        n_experts: see there.
+
+    Raises:
+        UserError: naming two models.
+    """
+    (first, tokenizer), *others = tokenizers.items()
+    for number, (name, theirs) in enumerate(others, start=1):
+        same = tokenizer_sha256(tokenizer) == tokenizer_sha256(theirs)
+        if not same and (number < n_experts or tokenizer.get_vocab() != theirs.get_vocab()):
+            raise UserError(f"merge: '{first}' and '{name}' have different tokenizers: one id would mean two things")
+
+
+def _read_config(folder: Path) -> PreTrainedConfig:
+    try:
+        return AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise not_loaded(str(folder), "configuration", error) from error
 
 
 def _config(folder: Path) -> dict[str, Any]:
-    try:
-        described = AutoConfig.from_pretrained(folder).to_diff_dict()
-    except (OSError, ValueError) as error:
-        raise not_loaded(str(folder), "configuration", error) from error
+    described = _read_config(folder).to_diff_dict()
     return {key: value for key, value in described.items() if key not in NOT_IDENTITY}
 
 
@@ -173,9 +208,11 @@ class _Stream:
 def _copy_what_lies_beside(source: Path, folder: Path) -> None:
     for path in source.iterdir():
         if path.is_file() and path.suffix in BESIDE_WEIGHTS and path.name not in OWN:
-            shutil.copyfile(path, folder / path.name)
-    if (templates := source / "additional_chat_templates").is_dir():
-        shutil.copytree(templates, folder / templates.name)
+            shutil.copyfile(inside(source, path.name), folder / path.name)
+    if (templates := inside(source, "additional_chat_templates")).is_dir():
+        (folder / templates.name).mkdir()
+        for path in templates.glob("*.jinja"):
+            shutil.copyfile(inside(templates, path.name), folder / templates.name / path.name)
 
 
 def _describe(folder: Path, recipe: Recipe, names: Sequence[str], sums: Sequence[str], n: int) -> None:
@@ -201,60 +238,6 @@ def _card(names: Sequence[str], n: int, given: Mapping[str, Any]) -> str:
         + f"\n\n# {title}, merged\n\nMerged with Seedling.\n\n| | |\n|---|---|\n{table}\n\n"
         + f"```python\n{code}\n```\n"
     )
-
-
-def merge_adapters(
-    folders: Sequence[str | Path],
-    out: str | Path,
-    weights: Sequence[float],
-    *,
-    base: str | Path | None = None,
-    combination_type: str = "cat",
-    overwrite: bool = False,
-) -> Path:
-    """LoRA adapters of one base as one adapter: the weighted sum of their updates.
-
-    Args:
-        folders: of adapters.
-        out: the new folder.
-        weights: one per adapter.
-        base: the model that they were trained on; that which the first one names when missing.
-        combination_type: of peft. ``cat`` is exact, and ranks add up. All others are not the merge of the models:
-            ``linear`` averages the factors A and B by themselves, and their product has cross terms; ``svd`` cuts off.
-        overwrite: whether `out` may be replaced.
-
-    Raises:
-        UserError: a folder holds no adapter, they name different bases, or do not fit the base.
-    """
-    from peft import PeftModel
-    from transformers import AutoModelForCausalLM
-
-    sources = [find_folder(folder) for folder in folders]
-    if bare := next((source for source in sources if not (source / ADAPTER).is_file()), None):
-        raise UserError(f"merge: '{bare}' holds a full model and another folder an adapter: merge models of one kind")
-    bases = [json.loads((s / ADAPTER).read_text(encoding="utf-8")).get("base_model_name_or_path") for s in sources]
-    if base is None and (len({*bases}) > 1 or not bases[0]):
-        raise UserError(f"merge: the adapters name different bases ({', '.join(map(str, bases))}): give 'base'")
-    name = str(base or bases[0])
-    try:
-        model = AutoModelForCausalLM.from_pretrained(resolve(name, "base of the adapters"))
-        adapted = PeftModel.from_pretrained(model, str(sources[0]), adapter_name="adapter_0")
-        for number, source in enumerate(sources[1:], start=1):
-            adapted.load_adapter(str(source), adapter_name=f"adapter_{number}")
-    except (OSError, RuntimeError, ValueError) as error:
-        if isinstance(error, UserError):
-            raise
-        raise not_loaded(name, "base with these adapters", error) from error
-    names = [f"adapter_{number}" for number in range(len(sources))]  # not "0": peft takes it for part of "layers.0"
-    adapted.add_weighted_adapter(names, [*weights], "merged", combination_type)
-    with whole_folder(Path(out), overwrite) as filling:
-        adapted.save_pretrained(filling, selected_adapters=["merged"])
-        for path in (filling / "merged").iterdir():
-            path.rename(filling / path.name)
-        (filling / "merged").rmdir()
-        if (sources[0] / "tokenizer_config.json").is_file():
-            PretrainedTokenizer(str(sources[0])).build().save_pretrained(filling)
-    return Path(out)
 
 
 @torch.no_grad()

@@ -141,6 +141,12 @@ def keep_adapter(model: nn.Module) -> None:
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     [first] = adapted.active_adapters
     config = copy.deepcopy(adapted.peft_config[first])
+    if config.bias != "none":
+        raise UserError(
+            f"the adapter that is trained further has bias: {config.bias}: it trains biases of the base itself, so no "
+            "frozen reference can be kept beside it; set merge_adapter: true (or adapter: merge for a run), or give "
+            "reference: precomputed"
+        )
     config.inference_mode = True
     adapted.add_adapter(KEPT, config)
     named = dict(model.named_parameters())

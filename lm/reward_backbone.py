@@ -148,7 +148,8 @@ def scorer_of(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Pre
     """
     if not hasattr(model, "score"):
         with torch.device("meta"):
-            scorer: Any = AutoScorer.from_config(copy.deepcopy(model.config), dtype=model.dtype)
+            options = {"dtype": model.dtype, "trust_remote_code": False}
+            scorer: Any = AutoScorer.from_config(copy.deepcopy(model.config), **options)
         if type(scorer.base_model) is not type(model.base_model):
             raise UserError(f"{type(scorer).__name__} is built on other layers than {type(model).__name__}")
         setattr(scorer, scorer.base_model_prefix, model.base_model)

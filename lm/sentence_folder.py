@@ -17,6 +17,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from lm.hub import resolve
+from lm.merged_adapters import Rounding
 from lm.pooling import Pooling
 from lm.saving import save_model
 from text.errors import UserError
@@ -48,8 +49,13 @@ class Head:
 
 
 def save_sentence_folder(
-    folder: Path, model: Any, tokenizer: PreTrainedTokenizerBase, head: Head, format: TextFormat
-) -> None:
+    folder: Path,
+    model: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    head: Head,
+    format: TextFormat,
+    dtype: torch.dtype | None = None,
+) -> Rounding:
     """Write what ``SentenceTransformer(folder)`` opens, with the same embeddings; `AutoModel` opens it too.
 
     The prefixes of a format become the prompts ``query`` and ``passage``; a text is cut at the longer of its limits.
@@ -60,9 +66,12 @@ def save_sentence_folder(
         tokenizer: saved beside it.
         head: what stands after the encoder.
         format: of the texts it was trained on.
+        dtype: of the encoder's weights; as they are when missing.
+
+    Returns: what merged weights lost by rounding.
     """
     hidden = model.config.hidden_size
-    save_model(model, closing(tokenizer) if format.append_eos else tokenizer, folder)
+    rounding = save_model(model, closing(tokenizer) if format.append_eos else tokenizer, folder, dtype=dtype)
     modules = [("", "Transformer"), ("1_Pooling", "Pooling")]
     pooling = {name: mode == head.pooling for mode, name in POOLING.items()}
     pooled = {"word_embedding_dimension": hidden, **pooling, "include_prompt": head.pool_prefix}
@@ -92,6 +101,7 @@ def save_sentence_folder(
         "similarity_fn_name": "cosine" if head.normalize else "dot",
     }
     _json(folder / "config_sentence_transformers.json", about)
+    return rounding
 
 
 def head_of(checkpoint: dict[str, Any]) -> tuple[Head, TextFormat]:
@@ -101,12 +111,13 @@ def head_of(checkpoint: dict[str, Any]) -> tuple[Head, TextFormat]:
     return Head(projection=checkpoint["state_dict"].get("projection.weight"), **saved), format
 
 
-def encoder_card(saved: dict[str, Any], step: int) -> str:
+def encoder_card(saved: dict[str, Any], step: int, rounding: Rounding | None = None) -> str:
     """The README of an exported encoder: what it is, and how texts are to be written for it.
 
     Args:
         saved: what a `BiEncoder` adds to a checkpoint.
         step: optimizer steps done.
+        rounding: what merged weights lost.
     """
     name, encoder = saved["fingerprint"]["name"], saved["encoder"]
     rows = {
@@ -118,6 +129,8 @@ def encoder_card(saved: dict[str, Any], step: int) -> str:
         "Query text": f"`{encoder['format']['query']}`",
         "Passage text": f"`{encoder['format']['passage']}`",
     }
+    if rounding:
+        rows["Rounding"] = str(rounding)
     head = ["---", "library_name: sentence-transformers", "pipeline_tag: sentence-similarity", "---"]
     table = "\n".join(f"| {key} | {value} |" for key, value in rows.items())
     code = "from sentence_transformers import SentenceTransformer\n\nmodel = SentenceTransformer(folder)"

@@ -5,7 +5,12 @@ Knows Lightning's launcher and nothing of models; which parts of a model are sha
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 from lightning.pytorch.strategies import ModelParallelStrategy
+
+from lm.shards import require_plain_shards
 
 
 class FullySharded(ModelParallelStrategy):
@@ -28,3 +33,13 @@ class FullySharded(ModelParallelStrategy):
         """Counts the ranks, which are known only now."""
         self._data_parallel_size = self.num_processes * self.num_nodes
         super().setup_environment()
+
+    def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = True) -> dict[str, Any]:
+        """As Lightning's, of folders that hold plain things alone.
+
+        Raises:
+            UserError: if the folder could run code.
+        """
+        if Path(checkpoint_path).is_dir():
+            require_plain_shards(checkpoint_path)
+        return super().load_checkpoint(checkpoint_path, weights_only)

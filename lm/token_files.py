@@ -110,7 +110,7 @@ def kept_lists(key: str, make: Callable[[], list[list[int]]]) -> list[list[int]]
 def kept_tokenizer(key: str, build: Callable[[], PreTrainedTokenizerBase]) -> PreTrainedTokenizerBase:
     """A tokenizer that takes long to build (it is trained), built once and kept in the cache."""
     folder = kept_folder(Path("tokenizers") / key, lambda filling: build().save_pretrained(filling))
-    return PreTrainedTokenizerFast.from_pretrained(folder)
+    return PreTrainedTokenizerFast.from_pretrained(folder, trust_remote_code=False)
 
 
 def kept_folder(name: Path, fill: Callable[[Path], Any]) -> Path:

@@ -43,6 +43,7 @@ class PretrainedTokenizer(TokenizerSource):
         eos_token: the token that ends a document, where the files name none (a bare ``.json`` never does).
         pad_token: the token that pads, where the files name none.
         bos_token: the token that opens a document, where the files name none.
+        trust_remote_code: run Python code that comes with the tokenizer.
     """
 
     name_or_path: str
@@ -50,6 +51,7 @@ class PretrainedTokenizer(TokenizerSource):
     eos_token: str | None = None
     pad_token: str | None = None
     bos_token: str | None = None
+    trust_remote_code: bool = False
 
     ends_documents: ClassVar[bool] = True  # pretraining needs a token for that; encoders often have none
 
@@ -84,7 +86,11 @@ class PretrainedTokenizer(TokenizerSource):
             except Exception as error:  # the Rust side raises a bare Exception
                 raise UserError(f"'{self.name_or_path}' is not a file of the tokenizers library: {error}") from error
         try:
-            return AutoTokenizer.from_pretrained(resolve(self.name_or_path, "tokenizer"), revision=self.revision)
+            return AutoTokenizer.from_pretrained(
+                resolve(self.name_or_path, "tokenizer"),
+                revision=self.revision,
+                trust_remote_code=self.trust_remote_code,
+            )
         except (OSError, ValueError) as error:
             if isinstance(error, UserError):
                 raise
@@ -146,7 +152,8 @@ def own_tokenizer(backbone: Any) -> PretrainedTokenizer:
             "data.tokenizer is null, which means the backbone's own, and this backbone has none: give class_path"
             " BPETokenizer (trained on the data) or PretrainedTokenizer"
         )
-    return replace(backbone.tokenizer_at(name), revision=getattr(backbone, "revision", None))
+    told = {"revision": None, "trust_remote_code": False}
+    return replace(backbone.tokenizer_at(name), **{key: getattr(backbone, key, told[key]) for key in told})
 
 
 def vocabulary_size(tokenizer: PreTrainedTokenizerBase) -> int:

@@ -1,21 +1,21 @@
 """A run of this project as the backbone of the next: supervised, then preferred, then generating or rewarding.
 
 Knows where a run keeps its weights, its adapters and its tokenizer (lm/checkpoints.py), and nothing of what it was
-trained for.
+trained for. Annotations are types, not strings, as in lm/backbone.py.
 """
-
-from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+import torch
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from lm.adapters import LoRA, Quantization, is_adapted, weights_sha256
-from lm.backbone import Attention, Backbone, check_dtype
+from lm.adapters import LoRA, Quantization, weights_sha256
+from lm.backbone import Attention, Backbone
 from lm.checkpoints import (
     describe,
     find_checkpoint,
@@ -25,7 +25,9 @@ from lm.checkpoints import (
     rebuild_model,
     tokenizer_folder,
 )
+from lm.dtypes import Dtype, checked_dtype
 from lm.fingerprint import fingerprint, require_same_tokenizer
+from lm.merged_adapters import TOLD, merged
 from lm.tokenizer import tokenizer_sha256
 from text.errors import UserError
 
@@ -38,7 +40,7 @@ class TrainedBackbone(Backbone):
 
     Args:
         path: a run folder (its newest checkpoint), a checkpoint file or a sharded checkpoint folder.
-        dtype: of the weights; see PretrainedBackbone.
+        dtype: of the weights; ``auto`` takes that of the run. See PretrainedBackbone.
         lora: train fresh adapters instead of the weights.
         adapter: what becomes of adapters that the earlier run trained: ``merge`` puts them into the weights,
             ``continue`` goes on training them, on the base that run had.
@@ -46,23 +48,26 @@ class TrainedBackbone(Backbone):
         gradient_checkpointing: recompute activations in the backward pass: less memory, about a third more time.
         compile: compile each decoder block; takes minutes at the start, for long runs on a GPU.
         attn_implementation: ``auto`` takes the best that the architecture has without further packages.
+        trust_remote_code: run Python code that comes with the weights that the run began with, if the run did; what
+            the checkpoint itself says of that is not obeyed.
     """
 
     path: str
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    dtype: Dtype = "float32"
     lora: LoRA | None = None
     adapter: Literal["merge", "continue"] = "merge"
     quantization: Quantization | None = None
     gradient_checkpointing: bool = False
     compile: bool = False
     attn_implementation: Attention = "auto"
+    trust_remote_code: bool = False
 
     refused: ClassVar[tuple[str, ...]] = ("encoder", "reward")
     """What a run may note of its model that makes it another kind of model than this one."""
 
     def __post_init__(self) -> None:
         """Check what the configuration gave; whether there is such a run is seen when it is needed."""
-        check_dtype(self.dtype)
+        object.__setattr__(self, "dtype", checked_dtype(self.dtype, "auto"))
         if not isinstance(self.path, str) or not self.path:
             raise UserError(f"backbone: 'path' is {self.path!r}; give a run folder or a checkpoint")
         if self.adapter not in ("merge", "continue"):
@@ -81,9 +86,15 @@ class TrainedBackbone(Backbone):
 
     @property
     def tokenizer_name(self) -> str | None:
-        """The tokenizer of the run."""
+        """Where the tokenizer of the run lies."""
         found = find_checkpoint(self.path)
-        return tokenizer_folder(found, self.about())
+        return tokenizer_folder(found, self.about(), self.trust_remote_code)
+
+    @property
+    def _merges_adapter(self) -> bool:
+        """Whether the run trained adapters that become part of the weights."""
+        base: Any = rebuild_backbone(self.about()["backbone"], self.trust_remote_code)
+        return not self.continues_adapter and (base.lora is not None or base.continues_adapter)
 
     def about(self) -> dict[str, Any]:
         """What the run noted about its model.
@@ -101,13 +112,15 @@ class TrainedBackbone(Backbone):
 
     def base(self) -> Any:
         """The backbone that the run had, as this one is to be loaded."""
-        base: Any = rebuild_backbone(self.about()["backbone"])
+        base: Any = rebuild_backbone(self.about()["backbone"], self.trust_remote_code)
         if self.continues_adapter and base.lora is None and not base.continues_adapter:
             raise UserError(f"backbone: '{self.path}' was trained without LoRA: there is no adapter to continue")
         return replace(base, **self._changes(), compile=False, gradient_checkpointing=False)
 
     def _changes(self) -> dict[str, Any]:
-        changes = {"dtype": self.dtype, "attn_implementation": self.attn_implementation}
+        changes: dict[str, Any] = {"attn_implementation": self.attn_implementation}
+        if self.dtype != "auto":
+            changes["dtype"] = self.dtype
         return changes | {"quantization": self.quantization} if self.continues_adapter else changes
 
     def load(self, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
@@ -115,15 +128,22 @@ class TrainedBackbone(Backbone):
         require_same_tokenizer(self.about()["tokenizer_sha256"], tokenizer_sha256(tokenizer))
         if self.continues_adapter:
             return self.base().load(tokenizer)
-        model = rebuild_model(open_checkpoint(find_checkpoint(self.path)), tokenizer, **self._changes())
-        if is_adapted(model):
-            model = model.merge_and_unload()
+        opened, changes = open_checkpoint(find_checkpoint(self.path)), self._changes()
+        if self._merges_adapter:  # into the base that they were trained on: in the run's own type, rounded once
+            changes.pop("dtype", None)
+        dtype = None if self.dtype == "auto" else getattr(torch, self.dtype)
+        model: Any
+        model, rounding = merged(rebuild_model(opened, tokenizer, self.trust_remote_code, **changes), dtype)
+        if rounding.share > TOLD:
+            rank_zero_warn(f"run '{self.path}': {rounding}")
         model.config._name_or_path = self.path  # what fresh adapters belong to is not what the run began with
         return model.requires_grad_(True)
 
     def skeleton(self, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
-        """The architecture of the run's base."""
-        return self.base().skeleton(tokenizer)
+        """The architecture of the run's base, or of what it becomes when adapters are merged."""
+        base = self.base()
+        model = base.skeleton(tokenizer)
+        return merged(base.attach(model))[0].requires_grad_(True) if self._merges_adapter else model
 
     def attach(self, model: PreTrainedModel) -> Any:
         """The model with fresh adapters, or with those of the run; under the meta device these have no values."""

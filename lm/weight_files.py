@@ -35,6 +35,22 @@ DTYPES = {
 TORCH = {name: dtype for dtype, name in DTYPES.items()}
 
 
+def inside(folder: Path, name: str) -> Path:
+    """The file of a folder that a name means, wherever a model comes from: never one outside the folder.
+
+    The hub's cache is made of links to its ``blobs``; these count as inside.
+
+    Raises:
+        UserError: if the name leads out of the folder, by itself or through a link.
+    """
+    root = folder.resolve()
+    homes = [root, root.parent.parent / "blobs"] if root.parent.name == "snapshots" else [root]
+    found = (folder / name).resolve()
+    if Path(name).name != name or not any(found.is_relative_to(home) for home in homes):
+        raise UserError(f"'{folder / name}' leads to '{found}', which is not in that folder: put a copy of it there")
+    return folder / name
+
+
 class WeightFiles:
     """The weights of a folder.
 
@@ -61,7 +77,18 @@ class WeightFiles:
         self._file: dict[str, Path] = {}
         self.tensors: dict[str, Tensor] = {}
         for file in files:
-            self._look_into(folder / file)
+            self._look_into(inside(folder, file))
+
+    def drop_twins(self, twins: Mapping[str, str]) -> None:
+        """Leave out what the folder holds twice.
+
+        Args:
+            twins: names of tensors that some write and others do not, each with the name of the one it repeats; where
+                the two differ both are kept.
+        """
+        for name, source in twins.items():
+            if name in self.tensors and source in self.tensors and torch.equal(self.read(name), self.read(source)):
+                del self.tensors[name], self._file[name]
 
     def _look_into(self, path: Path) -> None:
         if not path.is_file():

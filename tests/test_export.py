@@ -14,8 +14,8 @@ import export
 from lm.adapters import LoRA, Quantization
 from lm.backbone import PretrainedBackbone
 from lm.checkpoints import find_checkpoint, open_checkpoint
-from lm.saving import whole_folder
 from lm.tokenizer import PretrainedTokenizer
+from lm.whole_folder import whole_folder
 from modules import KnowledgeProbe
 from tests.stand_ins import LLAMA, Rows, published, scratch, tiny_tokenizer, token_rows, trainer
 from text.errors import UserError

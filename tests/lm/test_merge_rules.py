@@ -245,3 +245,47 @@ def test_every_method_takes_three_models_except_along_an_arc():
     for method in OPTIONS:
         if method != "slerp":
             assert Recipe(method).apply("w", experts, BASE).isfinite().all()
+
+
+@pytest.mark.parametrize("normalize", [None, True, False])
+@pytest.mark.parametrize("n", [2, 3, 6, 7])
+def test_linear_without_weights_is_the_mean(normalize, n):
+    values = torch.arange(1.0, 2 * n, 2)  # 1, 3, 5, ...: their mean is n
+    merged = Recipe("linear", normalize=normalize).apply("w", [value[None] for value in values])
+    assert float(merged) == pytest.approx(n, rel=1e-6)
+
+
+def test_linear_weights_that_are_given_are_summed_as_they_are_without_normalize():
+    parts = [torch.tensor([1.0]), torch.tensor([3.0])]
+    assert float(Recipe("linear", weights=[1, 1], normalize=False).apply("w", parts)) == 4.0
+    assert float(Recipe("linear", weights=[1, 1]).apply("w", parts)) == 2.0
+
+
+def test_slerp_is_that_of_float64_and_of_no_number_of_threads():
+    # nearly orthogonal and long: in float32 the angle's last digits, and the result's, hang on the order of sums
+    draw = torch.Generator().manual_seed(0)
+    a, b = (torch.randn(3_000_001, generator=draw) * 3 for _ in range(2))
+    wide = [one.double() for one in (a, b)]
+    cos = float((wide[0] @ wide[1]) / (wide[0].norm() * wide[1].norm()))
+    angle = math.acos(cos)
+    shares = [math.sin(part * angle) / math.sin(angle) for part in (0.3, 0.7)]
+    exact = shares[0] * wide[0] + shares[1] * wide[1]
+    before, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            found.append(Recipe("slerp", alpha=0.3).apply("w", [a, b]))
+            found.append(Recipe("slerp", alpha=0.3).apply("w", wide))
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(one, found[0]) for one in found[::2])
+    assert all(torch.equal(one, found[1]) for one in found[1::2])
+    assert torch.equal(found[0], exact.float())
+    torch.testing.assert_close(found[1], exact, atol=1e-13, rtol=1e-13)
+
+
+def test_a_merge_is_rounded_once_to_the_type_that_is_asked_for():
+    narrow = [torch.tensor([1.0]).bfloat16(), torch.tensor([1.0 + 2**-7]).bfloat16()]
+    assert float(Recipe().apply("w", narrow, dtype=torch.float32)) == 1 + 2**-8
+    mixed = [narrow[0], torch.tensor([2**-20], dtype=torch.float64)]
+    assert float(Recipe(normalize=False, weights=[1, 1]).apply("w", mixed, dtype=torch.float64)) == 1 + 2**-20

@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
+import copy
+import shutil
+
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+import export
 from lm.adapters import LoRA
 from lm.merged import MergedBackbone
+from lm.merged_adapters import merged
 from lm.merging import merge
+from lm.tokenizer import BPETokenizer
 from lm.trained import TrainedBackbone
+from tests.lm.test_trained import a_run
 from tests.stand_ins import published, scratch, tiny_tokenizer
 from text.errors import UserError
 
 
 @pytest.fixture
-def runs(monkeypatch):
+def runs(monkeypatch, tmp_path):
     """Two models by name, in place of runs on disk."""
     models = {}
     for seed, name in enumerate(("one", "other")):
         torch.manual_seed(seed)
         models[name] = scratch().build(tiny_tokenizer()).to(torch.bfloat16)
-    monkeypatch.setattr(TrainedBackbone, "load", lambda self, tokenizer: models[self.path])
+    monkeypatch.setattr(TrainedBackbone, "load", lambda self, tokenizer: copy.deepcopy(models[self.path]))
+    tiny_tokenizer().save_pretrained(tmp_path / "tokenizer")
+    monkeypatch.setattr(TrainedBackbone, "tokenizer_name", str(tmp_path / "tokenizer"))
     return models
 
 
@@ -34,9 +43,12 @@ def test_every_weight_is_the_mean_and_the_ends_are_the_runs_bit_for_bit(runs, al
     one, other = (weights(runs[name]) for name in ("one", "other"))
     merged = weights(MergedBackbone("one", "other", alpha).load(tiny_tokenizer()))
     for name, weight in merged.items():
-        expected = (alpha * one[name].float() + (1 - alpha) * other[name].float()).to(weight.dtype)
+        expected = alpha * one[name].float() + (1 - alpha) * other[name].float()
         assert torch.equal(weight, expected)
-        assert alpha not in (0, 1) or torch.equal(weight, (one if alpha else other)[name])
+        assert alpha not in (0, 1) or torch.equal(weight, (one if alpha else other)[name].float())
+    for dtype, wanted in (("auto", torch.bfloat16), ("fp16", torch.float16)):
+        narrow = weights(MergedBackbone("one", "other", alpha, dtype=dtype).load(tiny_tokenizer()))
+        assert all(torch.equal(narrow[name], weight.to(wanted)) for name, weight in merged.items())  # rounded once
 
 
 def test_models_of_other_shapes_are_refused(runs):
@@ -103,3 +115,25 @@ def test_fresh_adapters_on_a_merge(folders):
 def test_wrong_options_are_refused(options, complaint):
     with pytest.raises(UserError, match=complaint):
         MergedBackbone(**({"first": "one", "second": "other"} | options))
+
+
+def test_folders_whose_ids_mean_other_words_are_refused(folders, tmp_path):
+    shutil.copytree(folders[1], other := tmp_path / "other")
+    BPETokenizer(300).build(["zebras and quaggas graze in zanzibar"] * 10).save_pretrained(other)
+    with pytest.raises(UserError, match="different tokenizers: one id would mean two things"):
+        MergedBackbone(folders[0], str(other)).load(tiny_tokenizer())
+
+
+@pytest.mark.parametrize("lora", [None, LoRA(r=2)])
+def test_a_run_on_merged_models_is_the_base_of_the_next(folders, tmp_path, lora):
+    run = tmp_path / "version_0"
+    module = a_run(run, MergedBackbone(folders[0], folders[1], 0.3, lora=lora))
+    following = TrainedBackbone(str(run), attn_implementation="eager", dtype="bf16")
+    model = following.build(tiny_tokenizer())
+    assert (model.dtype, model.config._attn_implementation) == (torch.bfloat16, "eager")
+    expected = merged(copy.deepcopy(module.model))[0].state_dict()
+    exact = TrainedBackbone(str(run)).build(tiny_tokenizer()).state_dict()
+    torch.testing.assert_close(dict(exact), dict(expected), atol=1e-6, rtol=0)
+    export.main([str(run), str(tmp_path / "out")])
+    opened = AutoModelForCausalLM.from_pretrained(tmp_path / "out").state_dict()
+    torch.testing.assert_close(dict(opened), dict(expected), atol=1e-6, rtol=0)

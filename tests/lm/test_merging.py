@@ -11,12 +11,14 @@ from pathlib import Path
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+import merge as merge_door
+from lm.adapter_sums import merge_adapters
 from lm.adapters import weights_sha256
 from lm.merge_rules import Recipe
-from lm.merging import merge, merge_adapters, sweep
+from lm.merging import merge, sweep
 from lm.weight_files import INDEX, WeightFiles, write_weights
 from tests.stand_ins import published, tiny_tokenizer, token_rows
 from text.errors import UserError
@@ -273,6 +275,149 @@ def test_adapters_refused(models, adapters, tmp_path):
     with pytest.raises(UserError, match=r"different bases .*another.*give 'base'"):
         merge([adapters[0], moved], tmp_path / "out")
     merge([adapters[0], moved], tmp_path / "out", base=models / "base")
+
+
+def an_adapter(base, folder, seed, targets=("q_proj", "down_proj"), **options):
+    """An adapter whose every trained value differs from where it began."""
+    torch.manual_seed(seed)
+    given = {"r": 2 + seed, "lora_alpha": 5, "init_lora_weights": False, "task_type": "CAUSAL_LM"} | options
+    model = get_peft_model(AutoModelForCausalLM.from_pretrained(base), LoraConfig(target_modules=[*targets], **given))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(torch.randn_like(parameter) * 0.1)
+    model.save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        [{"use_rslora": True}, {"use_rslora": True}],
+        [{"use_rslora": True}, {}],
+        [{}, {"use_rslora": True}],
+        [{"rank_pattern": {"q_proj": 5}, "alpha_pattern": {"down_proj": 3}}, {"use_rslora": True}],
+        [{"targets": ("v_proj",)}, {"targets": ("q_proj", "embed_tokens")}],
+        [{"layers_to_transform": [1]}, {"layers_to_transform": [1]}],
+        [{"ensure_weight_tying": True}, {}],
+    ],
+    ids=str,
+)
+def test_adapters_of_every_scale_are_merged_exactly(models, tmp_path, options):
+    folders = [an_adapter(models / "base", tmp_path / str(i), i, **given) for i, given in enumerate(options)]
+    one, two = (unloaded(models / "base", adapter) for adapter in folders)
+    found = unloaded(models / "base", merge(folders, tmp_path / "out", weights=[3, 1]))
+    moved = weights(models / "base")
+    for name, tensor in found.items():
+        update = 0.75 * (one[name] - moved[name]) + 0.25 * (two[name] - moved[name])
+        torch.testing.assert_close(tensor - moved[name], update, atol=1e-6, rtol=1e-5)
+    assert max(float((found[name] - moved[name]).abs().max()) for name in found) > 0.01
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"use_dora": True}, "use_dora: true"),
+        ({"lora_bias": True}, "lora_bias: true"),
+        ({"bias": "all"}, 'bias: "all"'),
+        ({"bias": "lora_only"}, 'bias: "lora_only"'),
+        ({"modules_to_save": ["lm_head"]}, 'modules_to_save: ["lm_head"]'),
+        ({"trainable_token_indices": [3, 4]}, "trainable_token_indices"),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("place", ["first", "second", "both"])
+def test_adapters_that_do_not_add_up_are_refused_by_the_name_of_the_option(models, tmp_path, options, named, place):
+    given = [options if place in (here, "both") else {} for here in ("first", "second")]
+    folders = [str(an_adapter(models / "base", tmp_path / str(i), i, **each)) for i, each in enumerate(given)]
+    with pytest.raises(SystemExit) as stop:
+        merge_door.main([*folders, "--out", str(tmp_path / "out")])
+    assert f"adapter '{folders[place == 'second']}' has {named}" in str(stop.value)
+    assert "hub id" not in str(stop.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_adapters_of_different_layers_are_refused(models, tmp_path):
+    folders = [an_adapter(models / "base", tmp_path / str(i), i, layers_to_transform=[i]) for i in range(2)]
+    with pytest.raises(UserError, match=r"has layers_to_transform: \[1\], and its update cannot be added"):
+        merge(folders, tmp_path / "out")
+
+
+# --- what lies in folders of others ---------------------------------------------------------------------------------
+
+
+def test_links_out_of_a_folder_are_not_followed_and_those_within_are(models, tmp_path):
+    secret = tmp_path / "secret.txt"
+    secret.write_text("mine")
+    folders = [tmp_path / name for name in ("direct", "pairwise")]
+    for folder in folders:
+        shutil.copytree(models / folder.name, folder)
+    (folders[0] / "notes.txt").symlink_to(secret)
+    with pytest.raises(UserError, match=r"notes.txt' leads to '.*secret.txt', which is not in that folder"):
+        merge(folders, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    (folders[0] / "notes.txt").unlink()
+    (folders[0] / "kept.txt").write_text("fine")
+    (folders[0] / "notes.txt").symlink_to("kept.txt")
+    merge(folders, tmp_path / "out")
+    assert (tmp_path / "out" / "notes.txt").read_text() == "fine"
+    (folders[0] / "additional_chat_templates").symlink_to(tmp_path)
+    with pytest.raises(UserError, match="is not in that folder"):
+        merge(folders, tmp_path / "again")
+    (folders[1] / "model.safetensors").unlink()
+    (folders[1] / "model.safetensors").symlink_to(models / "pairwise" / "model.safetensors")
+    with pytest.raises(UserError, match=r"model.safetensors' leads to"):
+        merge(folders, tmp_path / "again")
+
+
+def test_the_links_of_the_hubs_cache_are_inside(models, tmp_path):
+    cached = []
+    for name in two(models):
+        snapshot = tmp_path / f"models--{name.name}" / "snapshots" / "abc"
+        snapshot.mkdir(parents=True)
+        shutil.copytree(name, blobs := snapshot.parents[1] / "blobs")
+        for file in blobs.iterdir():
+            (snapshot / file.name).symlink_to(f"../../blobs/{file.name}")
+        cached.append(snapshot)
+    merge(cached, tmp_path / "out")
+    merge(two(models), tmp_path / "plain")
+    torch.testing.assert_close(weights(tmp_path / "out"), weights(tmp_path / "plain"), atol=0, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["../pairwise/model.safetensors", "/etc/hostname", "sub/model.safetensors"])
+def test_an_index_that_names_files_elsewhere_is_refused(models, tmp_path, name):
+    shutil.copytree(models / "direct", mine := tmp_path / "direct")
+    shutil.copytree(models / "pairwise", tmp_path / "pairwise")
+    index = {"weight_map": dict.fromkeys(WeightFiles(mine).tensors, name)}
+    (mine / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(UserError, match="which is not in that folder"):
+        merge([mine, models / "pairwise"], tmp_path / "out")
+
+
+# --- tied weights -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("twice", [(0,), (1,), (0, 1)])
+@pytest.mark.parametrize("options", [{}, {"method": "dare_linear", "drop_rate": 0.5}], ids=str)
+def test_a_tied_model_may_hold_its_output_layer_a_second_time(tmp_path, twice, options):
+    folders = [published(tmp_path / str(seed), seed, tie_word_embeddings=True) for seed in range(3)]
+    expected = merge(folders[:2], tmp_path / "once", base=folders[2] if options else None, **options)
+    for number in twice:
+        held = load_file(folders[number] / "model.safetensors")
+        held["lm_head.weight"] = held["model.embed_tokens.weight"].clone()
+        save_file(held, folders[number] / "model.safetensors", {"format": "pt"})
+    found = merge(folders[:2], tmp_path / "twice", base=folders[2] if options else None, **options)
+    torch.testing.assert_close(weights(found), weights(expected), atol=0, rtol=0)
+    assert "lm_head.weight" not in load_file(found / "model.safetensors")
+
+
+def test_an_output_layer_that_is_another_counts_as_a_weight_of_its_own(tmp_path):
+    folders = [published(tmp_path / str(seed), seed, tie_word_embeddings=True) for seed in range(2)]
+    held = load_file(folders[1] / "model.safetensors")
+    held["lm_head.weight"] = held["model.embed_tokens.weight"] + 1
+    save_file(held, folders[1] / "model.safetensors", {"format": "pt"})
+    with pytest.raises(UserError, match=r"'lm_head\.weight' is in one of them alone"):
+        merge(folders, tmp_path / "out")
 
 
 # --- in memory --------------------------------------------------------------------------------------------------------

@@ -173,7 +173,7 @@ def test_the_skeleton_has_the_parameters_of_the_built_model(full, adapted):
     ("arguments", "message"),
     [
         ({"path": ""}, "'path' is ''; give a run folder or a checkpoint"),
-        ({"path": "x", "dtype": "auto"}, "'dtype' is 'auto'"),
+        ({"path": "x", "dtype": "int8"}, "'dtype' is 'int8'"),
         ({"path": "x", "adapter": "keep"}, "'adapter' is 'keep'; it must be merge or continue"),
         ({"path": "x", "adapter": "continue", "lora": LoRA()}, "so 'lora' must be null"),
         ({"path": "x", "quantization": Quantization()}, "export the run and give a PretrainedBackbone"),

@@ -1,0 +1,80 @@
+"""A folder that is under its name when all of it is written, and never half of it, nor for a moment nothing.
+
+Knows files, and nothing of what is in them.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from text.errors import UserError
+
+AT_FDCWD, RENAME_EXCHANGE = -100, 2  # of Linux' renameat2
+
+
+@contextmanager
+def whole_folder(folder: Path, overwrite: bool = False) -> Iterator[Path]:
+    """A folder to fill that appears under its name only when it is complete.
+
+    Args:
+        folder: the final name.
+        overwrite: whether a folder with files in it may be replaced; until then the old one stands.
+
+    Raises:
+        UserError: before anything is written, if it may not.
+    """
+    if folder.is_file() or (folder.is_dir() and any(folder.iterdir()) and not overwrite):
+        raise UserError(f"'{folder}' exists and is not empty; give another name, or --overwrite")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    _clear_what_died(folder)
+    filling = Path(tempfile.mkdtemp(prefix=f"{_prefix(folder)}{os.getpid()}.", dir=folder.parent))
+    try:
+        yield filling
+        filling.chmod(0o777 & ~_umask())  # mkdtemp makes it private
+        if folder.is_dir():
+            _exchange(filling, folder)
+        else:
+            filling.rename(folder)
+    finally:
+        shutil.rmtree(filling, ignore_errors=True)  # what came of it is under its name, or the old folder is here
+
+
+def _exchange(new: Path, old: Path) -> None:
+    """Give two folders one another's names, in one step where the system can."""
+    rename = getattr(ctypes.CDLL(None), "renameat2", None)
+    flags = (AT_FDCWD, os.fsencode(new), AT_FDCWD, os.fsencode(old), RENAME_EXCHANGE)
+    if rename is not None and rename(*flags) == 0:
+        return
+    aside = new.with_name(f"{new.name}-old")
+    old.rename(aside)
+    new.rename(old)
+    aside.rename(new)
+
+
+def _prefix(folder: Path) -> str:
+    return f".{folder.name}.{platform.node()}."
+
+
+def _clear_what_died(folder: Path) -> None:
+    """Remove what processes of this machine left that were killed while they filled the folder."""
+    for left in folder.parent.iterdir():
+        if found := re.fullmatch(re.escape(_prefix(folder)) + r"(\d+)\.\w+", left.name):
+            try:
+                os.kill(int(found[1]), 0)
+            except ProcessLookupError:
+                shutil.rmtree(left, ignore_errors=True)
+            except OSError:
+                pass  # it lives, under another user
+
+
+def _umask() -> int:
+    os.umask(mask := os.umask(0))
+    return mask
