@@ -7,9 +7,7 @@ put back. This file knows when to measure and where the numbers go. It does not 
 
 from __future__ import annotations
 
-import json
 import logging
-import math
 import os
 import tempfile
 import time
@@ -39,6 +37,7 @@ from metrics.knowledge.report import final_scalars, knowledge_report, write_repo
 from metrics.knowledge.steps import measured_steps
 from metrics.knowledge.trace import KnowledgeTrace
 from text.errors import UserError
+from text.json_lines import json_line
 
 log = logging.getLogger(__name__)
 
@@ -248,8 +247,8 @@ class KnowledgeProbing(Callback):
         asked = [probe for fact in data.facts for probe in fact.probes]
         with atomic_write(folder / "probes.jsonl") as file:
             for row, probe, scores in zip(probes.table, asked, scores_QC.tolist(), strict=True):
-                named = {n: None if math.isnan(x) else x for n, x in zip(probes.channels, scores, strict=True)}
-                file.write(json.dumps({**row, "input": probe.input, "target": probe.target, **named}) + "\n")
+                named = dict(zip(probes.channels, scores, strict=True))
+                file.write(json_line({**row, "input": probe.input, "target": probe.target, **named}))
         print(f"Scores of {len(asked)} probes: {folder / 'probes.jsonl'}")
 
     # --- scoring --------------------------------------------------------------------------------------------------

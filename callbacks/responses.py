@@ -5,7 +5,6 @@ It knows samples, the prompts they answer, and ranks. It does not know how answe
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from lm.batches import PromptBatch
 from lm.gather import merge_over_ranks
 from lm.generation import Sample
 from text.excerpts import markdown_table, printable, shorten
+from text.json_lines import json_line
 
 
 class Responses(Callback):
@@ -73,7 +73,7 @@ class Responses(Callback):
             return
         path = Path(log_dir) / self.name
         with atomic_write(path) as file:
-            file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+            file.writelines(json_line(line) for line in lines)
         finished = sum(line["finished"] for line in lines)
         print(f"Responses: {path} ({len(lines)}, of which {len(lines) - finished} were cut off by their length)")
 

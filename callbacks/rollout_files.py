@@ -17,6 +17,7 @@ from lm.batches import PromptBatch
 from lm.gather import merge_over_ranks
 from lm.token_files import cache_folder
 from metrics.reasoning import accuracy_report
+from text.json_lines import json_line, plain
 from text.records import Record
 
 
@@ -79,7 +80,7 @@ class RolloutFiles(Callback):
         for name, records in files.items():
             _write_lines(Path(log_dir) / f"{name}.jsonl", records)
         with atomic_write(Path(log_dir) / "counts.json") as file:
-            json.dump(counts | {"model": pl_module.model_name}, file, indent=1, sort_keys=True)
+            json.dump(plain(counts | {"model": pl_module.model_name}), file, indent=1, sort_keys=True)
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Nothing is answered yet."""
@@ -104,7 +105,7 @@ class RolloutFiles(Callback):
 
 def _write_lines(path: Path, records: Sequence[Record]) -> None:
     with atomic_write(path) as file:
-        file.writelines(record.model_dump_json(exclude_none=True) + "\n" for record in records)
+        file.writelines(json_line(record.model_dump(exclude_none=True)) for record in records)
 
 
 def _plain(result: Any) -> Any:

@@ -39,7 +39,7 @@ def claim_version(root: Path) -> Path:
 
 def versions(root: Path) -> list[Path]:
     """The run folders under ``root``, newest first."""
-    runs = [run for run in root.glob("version_*") if run.is_dir() and run.name.removeprefix("version_").isdigit()]
+    runs = [run for run in root.glob("version_*") if run.is_dir() and run.name.removeprefix("version_").isdecimal()]
     return sorted(runs, key=version_number, reverse=True)
 
 

@@ -59,7 +59,7 @@ def _matches(path: str) -> list[str]:
 
 def _trace_folder(path: Path) -> Path:
     """Where a run, or the newest run of a folder of runs, keeps its trace."""
-    versions = [run for run in path.glob("version_*") if run.name.removeprefix("version_").isdigit()]
+    versions = [run for run in path.glob("version_*") if run.name.removeprefix("version_").isdecimal()]
     newest_first = sorted(versions, key=lambda run: int(run.name.removeprefix("version_")), reverse=True)
     for folder in (path, path / TRACE, *(run / TRACE for run in newest_first)):
         if (folder / "header.json").is_file():

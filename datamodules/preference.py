@@ -233,8 +233,8 @@ class LabelledAnswers(_Judged[LabelledTable]):
         """The type of the format, or of what the first record looks like."""
         if self.format == "auto":
             first = next(iter_records(source, AnyRecord, split), None)
-            chosen = (self.field_map or {}).get("chosen", "chosen")
-            is_pair = first is not None and chosen in (first.record.model_extra or {})
+            names = {"chosen", (self.field_map or {}).get("chosen", "chosen")}
+            is_pair = first is not None and not names.isdisjoint(first.record.model_extra or {})
             return PreferenceRecord if is_pair else LabelledRecord
         return PAIR_FORMATS.get(self.format, LabelledRecord)
 

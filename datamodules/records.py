@@ -1,43 +1,44 @@
 """The validated reader: every record that enters the house comes through here.
 
-A source is a file, a glob, a hub data set or a world; what comes out are records, each with the place where it stood. A
-line that breaks its schema is refused with file, line, field and reason, because the stock readers name neither file
-nor line and turn wrong types into silent nulls. This file does not know what any record means.
+What comes out are records, each with the place where it stood. A line that breaks its schema is refused with file,
+line, field and reason, because the stock readers name neither file nor line and turn wrong types into silent nulls.
+This file does not know what any record means, nor how files are opened (datamodules/sources.py).
 """
 
 from __future__ import annotations
 
-import glob
-import gzip
-import hashlib
 import json
-import os
-import re
-from bisect import bisect
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from pydantic import BaseModel, Field, ValidationError, create_model
 
-from text.errors import DataFormatError, UserError
+from datamodules.sources import Raw, Source, Sources, content_hash, find_files, name_of, raw_records
+from text.errors import DataFormatError
+from text.record_shapes import found_instead
 from text.records import Located, TextRecord
-from text.suggestions import did_you_mean, missing_file
+from text.suggestions import did_you_mean
 from text.wikitext import articles
 from worlds import World
 
-Source = str | World
-Sources = Source | list[Source]
+__all__ = [
+    "Documents",
+    "Source",
+    "Sources",
+    "content_hash",
+    "find_files",
+    "iter_records",
+    "iter_texts",
+    "name_of",
+    "read_records",
+]
+
 R = TypeVar("R", bound=BaseModel)
-Raw = tuple[str, bytes | str | dict[str, Any]]
 
 Documents = Literal["file", "line", "wikitext"]
 TEXT_SUFFIXES = (".txt", ".text", ".md", ".raw", ".tokens")
-
-RECORDS_IN_JSON = "a .json file holds one list of records, or an object of them by id (one record a line is .jsonl)"
-
-SPLITS = {"val": "validation", "knowledge": "train"}  # what the hub calls our splits, where it differs
 
 
 def read_records(
@@ -65,14 +66,15 @@ def iter_records(
         UserError: a source that is not there.
     """
     problems: list[str] = []
-    seen: dict[str, Located[R]] = {}
+    seen: dict[str, str] | None = {} if "id" in model.model_fields else None
+    names = _Names(getattr(model, "renamed", {}))
     row = good = 0
     try:
-        for row, (where, raw) in enumerate(_raw(source, split), 1):
-            record, bad = _validated(where, raw, model)
+        for row, raw in enumerate(raw_records(source, split), 1):
+            record, bad = _validated(raw, model, names)
             if record is not None:
-                located = Located(record, where, row - 1)
-                bad = _repeated_id(located, seen)
+                located = Located(record, raw.where, row - 1)
+                bad = [] if seen is None else _repeated_id(located, seen)
             if record is not None and not bad:
                 good += 1
                 yield located
@@ -125,173 +127,81 @@ def iter_texts(
             raise DataFormatError([f"{path}:1: not UTF-8 text: {error}"]) from error
 
 
-def content_hash(source: Source, split: str = "train") -> str:
-    """Changes whenever the content of a source does; for a hub data set, only when it is named anew."""
-    digest = hashlib.sha256()
-    if isinstance(source, World):
-        digest.update(json.dumps(_made_up(source, split), sort_keys=True).encode())
-    elif source.startswith("hub:"):
-        digest.update(f"{source} {split}".encode())
-    else:
-        for path in find_files(source):
-            with open(path, "rb") as stream:
-                digest.update(Path(path).suffix.encode() + hashlib.file_digest(stream, "sha256").digest())
-    return digest.hexdigest()
-
-
-def name_of(source: Sources) -> str:
-    """A source as messages name it."""
-    if isinstance(source, list):
-        return ", ".join(map(name_of, source))
-    return source if isinstance(source, str) else type(source).__name__
-
-
-def find_files(source: str) -> list[str]:
-    """The files that a path or glob stands for, sorted.
-
-    Raises:
-        UserError: if there is none, with the names that come near.
-    """
-    name = os.path.expanduser(source)  # keeps the rest as it was given: that is how messages name it
-    path = Path(name)
-    if path.is_file():
-        return [name]
-    if glob.has_magic(name):
-        if found := sorted(match for match in glob.glob(name, recursive=True) if Path(match).is_file()):
-            return found
-        raise UserError(f"no file matches '{source}'")
-    if path.is_dir():
-        raise UserError(f"'{source}' is a folder: give a file in it, or a glob such as '{source.rstrip('/')}/*.jsonl'")
-    raise UserError(missing_file(source if name == source else path))
-
-
-# --- from a source to raw records -------------------------------------------------------------------------------------
-
-
-def _raw(source: Sources, split: str) -> Iterator[Raw]:
-    if isinstance(source, list):
-        for one in source:
-            yield from _raw(one, split)
-    elif isinstance(source, World):
-        for number, record in enumerate(_made_up(source, split), 1):
-            yield f"{name_of(source)}:{number}", record
-    elif source.startswith("hub:"):
-        yield from _hub(source, split)
-    else:
-        for path in find_files(source):
-            yield from _file(path)
-
-
-def _made_up(world: World, split: str) -> list[dict[str, Any]]:
-    try:
-        return world.records(split)
-    except ValueError as error:
-        raise UserError(f"{name_of(world)}: {error}") from error
-
-
-def _file(path: str) -> Iterator[Raw]:
-    kind = Path(path.removesuffix(".gz")).suffix
-    if kind == ".parquet":
-        yield from _rows(path, "parquet", data_files=path, split="train")
-        return
-    if kind not in (".jsonl", ".json"):
-        raise UserError(f"'{path}': records are read from .jsonl, .json and .parquet, not from '{kind}'")
-    with gzip.open(path) if path.endswith(".gz") else open(path, "rb") as stream:
-        try:
-            yield from _json_lines(path, stream) if kind == ".jsonl" else _json_items(path, stream.read())
-        except (EOFError, gzip.BadGzipFile) as error:
-            raise DataFormatError([f"{path}:1: not a whole gzip file: {error}"]) from error
-
-
-def _json_lines(path: str, stream: Any) -> Iterator[Raw]:
-    for number, line in enumerate(stream, 1):
-        if number == 1:
-            line = line.removeprefix(b"\xef\xbb\xbf")
-        if line := line.strip():
-            yield f"{path}:{number}", line
-
-
-def _json_items(path: str, content: bytes) -> Iterator[Raw]:
-    """The items of one JSON list, or the values of one object of objects, as text.
-
-    Each comes with the line where it begins (a whole-file parser would not tell). The names of an object are not looked
-    at: where files are keyed by id, records have it too.
-    """
-    text = content.decode("utf-8-sig", "surrogateescape")
-    breaks = [match.start() for match in re.finditer("\n", text)]
-
-    def line(at: int) -> int:
-        return bisect(breaks, at) + 1
-
-    def broken(at: int, what: str) -> DataFormatError:
-        return DataFormatError([f"{path}:{line(at)}: invalid JSON: {what}"])
-
-    def value(at: int) -> tuple[Any, int]:
-        try:
-            return json.JSONDecoder().raw_decode(text, at)
-        except (ValueError, RecursionError) as error:
-            raise broken(getattr(error, "pos", at), getattr(error, "msg", str(error))) from error
-
-    at = _skip_space(text, 0)
-    if at == len(text):
-        return
-    keyed, close = text[at] == "{", "}" if text[at] == "{" else "]"
-    if text[at] not in "[{":
-        raise broken(at, RECORDS_IN_JSON)
-    at = _skip_space(text, at + 1)
-    while text[at : at + 1] != close:
-        if keyed:
-            colon = _skip_space(text, value(at)[1])
-            at = _skip_space(text, colon + 1)
-            if text[colon : colon + 1] != ":" or text[at : at + 1] != "{":
-                raise broken(at, RECORDS_IN_JSON)
-        _, end = value(at)
-        yield f"{path}:{line(at)}", text[at:end].encode("utf-8", "surrogateescape")
-        at = _skip_space(text, end)
-        if text[at : at + 1] == ",":
-            at = _skip_space(text, at + 1)
-        elif text[at : at + 1] != close:
-            raise broken(at, f"expected ',' or '{close}'")
-    if text[at + 1 :].strip():
-        raise broken(_skip_space(text, at + 1), f"text after the end of the {'object' if keyed else 'list'}")
-
-
-def _skip_space(text: str, at: int) -> int:
-    return re.compile(r"\s*").match(text, at).end()  # type: ignore[union-attr]
-
-
-def _hub(source: str, split: str) -> Iterator[Raw]:
-    found = re.fullmatch(r"hub:(?P<id>[^:@]+)(:(?P<config>[^@]+))?(@(?P<split>.+))?", source)
-    if not found:
-        raise UserError(f"'{source}': a hub data set is written hub:<owner/name>[:config][@split]")
-    yield from _rows(source, found["id"], found["config"], split=found["split"] or SPLITS.get(split, split))
-
-
-def _rows(name: str, *args: Any, **kwargs: Any) -> Iterator[Raw]:
-    """The rows of anything that `datasets` opens, streamed; its nulls are the fields that a record does not have."""
-    import datasets  # costs seconds
-
-    try:
-        rows = datasets.load_dataset(*args, streaming=True, **kwargs)
-    except Exception as error:  # every kind of library and network error
-        raise UserError(f"cannot open '{name}': {type(error).__name__}: {error}") from error
-    for number, row in enumerate(rows, 1):
-        yield f"{name}:{number}", {key: value for key, value in row.items() if value is not None}
-
-
 # --- from raw records to records, or to what is wrong with them -------------------------------------------------------
 
 
-def _validated(where: str, raw: bytes | str | dict[str, Any], model: type[R]) -> tuple[R | None, list[str]]:
+class _Look(NamedTuple):
+    """What is seen of a record before it is validated: its fields, and what no schema would notice."""
+
+    fields: dict[str, Any]
+    problems: list[str]
+
+
+def _look(content: bytes | dict[str, Any]) -> _Look:
+    """Fields of a record, and keys that stand twice."""
+    if isinstance(content, dict):
+        return _Look(content, [])
+    problems = []
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            keys = [key for key, _ in pairs]
+            twice = next(key for key in found if keys.count(key) > 1)
+            problems.append(f"field '{twice}': stands twice, and only one of them can be meant")
+        return found
+
     try:
-        return model.model_validate(raw) if isinstance(raw, dict) else model.model_validate_json(raw), []
+        fields = json.loads(content, object_pairs_hook=once, parse_int=str, parse_float=str)
+    except (ValueError, RecursionError):  # the validation says what is wrong, and where
+        return _Look({}, [])
+    return _Look(fields if isinstance(fields, dict) else {}, list(dict.fromkeys(problems)))
+
+
+class _Names:
+    """In which files records go by the names of a `field_map`: those whose first record has one of them.
+
+    Args:
+        renamed: their name -> ours.
+    """
+
+    def __init__(self, renamed: dict[str, str]):
+        self.renamed, self.file, self.applies = renamed, "", False
+
+    def apply(self, raw: Raw, fields: dict[str, Any]) -> bool:
+        """Whether this record goes by them."""
+        has = any(name in fields for name in self.renamed)
+        if self.renamed and raw.name != self.file:
+            self.file, self.applies = raw.name, has
+            if not has:
+                told = ", ".join(f"'{name}'" for name in self.renamed)
+                rank_zero_warn(f"{raw.where}: no field {told} of field_map: this file is read by its own names")
+        return has or self.applies
+
+
+def _validated(raw: Raw, model: type[R], names: _Names) -> tuple[R | None, list[str]]:
+    content, (seen, problems) = raw.content, _look(raw.content)
+    context = {"renames": names.apply(raw, seen)}
+    try:
+        if isinstance(content, dict):
+            record = model.model_validate(content, context=context)
+        else:
+            record = model.model_validate_json(content, context=context)
     except ValidationError as error:
         fields: dict[str, list[str]] = {}
         for detail in error.errors(include_url=False):
             what, (name, reason) = "", _explain(detail, model)
             what = f"field '{name}': " if name else ""
             fields.setdefault(what, []).append(reason)
-        return None, [f"{where}: {what}{'; '.join(dict.fromkeys(reasons))}" for what, reasons in fields.items()]
+        problems = [f"{what}{'; '.join(dict.fromkeys(reasons))}" for what, reasons in fields.items()]
+        details = error.errors(include_url=False)
+        lacking = [
+            str(detail["loc"][0]) for detail in details if detail["type"] == "missing" and len(detail["loc"]) == 1
+        ]
+        if lacking:
+            problems[-1] += found_instead(seen, lacking, hasattr(model, "renamed"))
+        return None, [f"{raw.where}: {problem}" for problem in problems]
+    return (None if problems else record), [f"{raw.where}: {problem}" for problem in problems]
 
 
 def _explain(detail: Any, model: type[BaseModel]) -> tuple[str, str]:
@@ -315,10 +225,9 @@ def _explain(detail: Any, model: type[BaseModel]) -> tuple[str, str]:
     return name, f"{place.lstrip('.')}: {reason}" if place else reason
 
 
-def _repeated_id(located: Located[R], seen: dict[str, Located[R]]) -> list[str]:
-    if "id" not in type(located.record).model_fields:
-        return []
-    first = seen.setdefault(located.name, located)
+def _repeated_id(located: Located[R], seen: dict[str, str]) -> list[str]:
+    """What is wrong with an id that another record has; ``seen`` remembers where each stood."""
+    first = seen.setdefault(located.name, located.where)
     return (
-        [] if first is located else [f"{located.where}: field 'id': {located.name} is already the id of {first.where}"]
+        [] if first == located.where else [f"{located.where}: field 'id': {located.name} is already the id of {first}"]
     )

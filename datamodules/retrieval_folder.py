@@ -5,6 +5,7 @@ Knows files and records. It does not know what is done with a task.
 
 from __future__ import annotations
 
+import glob
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -54,7 +55,7 @@ def find_table(folder: Path, name: str) -> str:
         if (file := folder / f"{name}{suffix}").is_file():
             return str(file)
         if any((folder / name).glob(f"*{suffix}")):
-            return str(folder / name / f"*{suffix}")
+            return str(Path(glob.escape(str(folder / name))) / f"*{suffix}")
     raise UserError(missing_file(folder / f"{name}.jsonl"))
 
 

@@ -44,7 +44,7 @@ class AppendLog:
             if not path.exists():
                 continue
             whole, _, rest = path.read_text(encoding="utf-8", errors="replace").rpartition("\n")
-            for number, line in enumerate(whole.splitlines() if whole else [], 1):
+            for number, line in enumerate(whole.split("\n") if whole else [], 1):
                 try:
                     record = json.loads(line)
                     known[record.pop("key")] = record

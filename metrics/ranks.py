@@ -230,7 +230,7 @@ def macro_mean(values_Q: np.ndarray, groups: Sequence[Hashable]) -> float:
 def prefix_group(query: str) -> str:
     """The group that InstructIR's ids spell out: ``<query>_<n>`` belongs to ``<query>``, and any other id to itself."""
     stem, _, number = query.rpartition("_")
-    return stem if stem and number.isdigit() else query
+    return stem if stem and number.isdecimal() else query
 
 
 def pairwise_mrr(rank_before: np.ndarray, rank_after: np.ndarray) -> np.ndarray:

@@ -5,11 +5,12 @@ This file knows text, lines and figures. It does not know what they tell.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from text.json_lines import json_line
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -26,7 +27,7 @@ def write_lines(path: Path, rows: Iterable[dict[str, Any]]) -> None:
     """A file of JSON lines."""
     partial = path.with_name(f".{path.name}.partial")
     with partial.open("w", encoding="utf-8") as file:
-        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        file.writelines(json_line(row) for row in rows)
     os.replace(partial, path)
 
 

@@ -5,7 +5,6 @@ This file knows tasks and search results. It does not know what searched.
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Collection, Hashable, Iterator, Sequence
@@ -20,6 +19,7 @@ from metrics.intervals import cluster_bootstrap
 from metrics.ranks import SearchResult, group_minima, macro_mean, mrr, ndcg, recall
 from metrics.tables import section
 from text.excerpts import printable, shorten
+from text.json_lines import json_line
 from text.retrieval import RetrievalTask
 
 if TYPE_CHECKING:
@@ -217,7 +217,7 @@ def _whisker(scores: dict[str, Any], name: str) -> np.ndarray | None:
 def write_report(reports: Sequence[TaskReport], example: str, folder: Path) -> None:
     """Write report.md, per_query.jsonl, ndcg_robustness.png and, for each task, <task>.trec; see `table`."""
     folder.mkdir(parents=True, exist_ok=True)
-    rows = (json.dumps(row) + "\n" for report in reports for row in report.rows)
+    rows = (json_line(row) for report in reports for row in report.rows)
     _write(folder / "per_query.jsonl", rows)
     for report in reports:
         _write(folder / f"{report.name}.trec", trec_lines(report))

@@ -16,6 +16,7 @@ import numpy as np
 
 from studies.claims import Contrast, Source, hint
 from studies.stages import Stage, Work
+from text.json_lines import read_json_lines
 
 FACTS = {"steps": "step", "tokens": "train/tokens"}  # what describes a run in a report: its name in metrics.json
 
@@ -82,12 +83,12 @@ class Readings:
 @cache
 def read_metrics(path: Path) -> dict[str, Any]:
     """The final scalars of a run."""
-    return json.loads(path.read_text())
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 @cache
 def _records(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines() if line.strip()]
+    return read_json_lines(path)
 
 
 def facts(work: Work, stage: Stage) -> dict[str, Any]:

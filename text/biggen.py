@@ -216,7 +216,7 @@ def choose(places: Sequence[Place], subset: str = "all", seed: int = 0) -> list[
 def _stratified(places: Sequence[Place], name: str, seed: int) -> list[int]:
     """As many of each task as its share of all instances: largest remainders, ties and instances by lot."""
     wanted = name.removeprefix("stratified:")
-    if not wanted.isdigit() or not 0 < int(wanted) <= len(places):
+    if not wanted.isdecimal() or not 0 < int(wanted) <= len(places):
         raise UserError(f"subset '{name}': give a number of instances from 1 to {len(places):,}")
     count, random = int(wanted), Random(f"{seed} stratified")
     members: dict[Place, list[int]] = {}

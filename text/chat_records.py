@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import BeforeValidator, ConfigDict, Field, FiniteFloat, create_model, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, FiniteFloat, ValidationInfo, create_model, model_validator
 
 from text.messages import Message, Prompt, Role, blame, read_answer, read_exchange, read_prompt, spoken_before
 from text.records import Id, Record, Text
@@ -84,7 +84,8 @@ class ChatRecord(Record):
         """The same type for a source with other names.
 
         Args:
-            field_map: our name -> the name in the source.
+            field_map: our name -> the name in the source. A file that has none of these names is read by its own
+                (``renames`` of the validation's context).
         """
         if not field_map:
             return cls
@@ -94,11 +95,12 @@ class ChatRecord(Record):
 
     @model_validator(mode="before")
     @classmethod
-    def _read(cls, data: Any) -> Any:
+    def _read(cls, data: Any, info: ValidationInfo) -> Any:
         if not isinstance(data, dict):
             return data
         given = {name: value for name, value in data.items() if value is not None}
-        for theirs, ours in cls.renamed.items():  # whatever else goes by our name was not asked for
+        renamed = cls.renamed if (info.context or {}).get("renames", True) else {}
+        for theirs, ours in renamed.items():  # whatever else goes by our name was not asked for
             given.pop(ours, None)
             if theirs in data and data[theirs] is not None:
                 given[ours] = data[theirs]

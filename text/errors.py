@@ -4,9 +4,20 @@ The command line prints these without a traceback (exit code 1): the message alo
 what would be right. Every other exception is a bug of ours and keeps its traceback.
 """
 
+from text.excerpts import printable, shorten
+
 
 class UserError(ValueError):
-    """An error in what the user gave: a path, a value, a combination of options."""
+    """An error in what the user gave: a path, a value, a combination of options.
+
+    Args:
+        message: any length; a line of it that fills the screen loses its middle.
+    """
+
+    LONGEST = 1000
+
+    def __init__(self, message: str):
+        super().__init__("\n".join(shorten(printable(line), self.LONGEST) for line in message.split("\n")))
 
 
 class DataFormatError(UserError):

@@ -10,12 +10,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from itertools import combinations
+from math import isfinite
 from random import Random
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field, SerializeAsAny, model_validator
 
 from text.errors import UserError
+from text.judge_prompts import SCORES
 from text.messages import blame
 from text.records import Id, Record, Text
 from text.rubrics import Criterion, read_criterion
@@ -89,7 +91,7 @@ class Judgment(Record):
         if named := [name for name in alien if getattr(self, name) is not None]:
             of = "one response" if self.format == "direct" else "two responses"
             blame(named[0], f"given, but {of} cannot have it")
-        said = [(self.model_extra or {}).get(f"score_{side}") for side in "ab"]
+        said = [_score_of(side, self.model_extra or {}) for side in "ab"]
         if self.winner in ("A", "B") and None not in said and said[0] != said[1]:
             better = "A" if said[0] > said[1] else "B"  # type: ignore[operator]
             if better != self.winner:
@@ -121,6 +123,14 @@ class Judgment(Record):
         return self.score if self.scores is None else sum(self.scores) / len(self.scores)
 
 
+def _score_of(side: str, given: dict[str, Any]) -> float | None:
+    """What a record says of the worth of one of its two responses."""
+    value = given.get(f"score_{side}")
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value)):
+        blame(f"score_{side}", f"should be a finite number, not {value!r:.60}")
+    return value
+
+
 def _of_collection(given: dict[str, Any]) -> dict[str, Any]:
     """A row of the Feedback or the Preference Collection: its parts, without the question that was made of them."""
     kept = {name: value for name, value in given.items() if name not in RENDERED}
@@ -141,7 +151,7 @@ def _of_auto_j(given: dict[str, Any]) -> dict[str, Any]:
     names = {"prompt": "instruction", "response 1": "response_a", "response 2": "response_b", "label": "winner"}
     fields = {names.get(name, name): value for name, value in fields.items()}
     if "winner" in fields:
-        if fields["winner"] not in LABELS:
+        if type(fields["winner"]) is not int or fields["winner"] not in LABELS:
             blame("label", "should be 0 (the first is better), 1 (the second) or 2 (a tie)", fields["winner"])
         fields["winner"] = LABELS[fields["winner"]]
     return fields
@@ -150,7 +160,7 @@ def _of_auto_j(given: dict[str, Any]) -> dict[str, Any]:
 def _number(value: Any, field: str) -> Any:
     """Collections write scores as text."""
     if isinstance(value, str):
-        if not value.strip().isdigit():
+        if value.strip() not in SCORES:
             blame(field, f"should be a score from 1 to 5, not {value!r:.60}")
         return int(value)
     return value

@@ -266,7 +266,7 @@ def split_instruction(text: str) -> tuple[str | None, str]:
 def topic_of(id: str) -> str:
     """The query that an id was made from: ``7_2`` and its paraphrase ``7_2.1`` belong to ``7``."""
     stem, _, number = id.partition(".")[0].rpartition("_")
-    return stem if stem and number.isdigit() else id
+    return stem if stem and number.isdecimal() else id
 
 
 def group_of(id: str, by: GroupBy) -> str:

@@ -10,9 +10,13 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+LONGEST = 100  # characters of a word that can be misspelt; comparing takes their square
+
 
 def did_you_mean(word: str, candidates: Iterable[str]) -> str:
     """``" Did you mean: a, b?"`` for up to three near candidates, an empty string when none is near."""
+    if len(word) > LONGEST:
+        return ""
     folded: dict[str, str] = {}
     for candidate in sorted(candidates):
         folded.setdefault(candidate.lower(), candidate)

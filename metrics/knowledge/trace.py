@@ -26,6 +26,7 @@ from pathlib import Path
 import numpy as np
 
 from text.errors import UserError
+from text.json_lines import json_line, read_json_lines
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +62,7 @@ class KnowledgeTrace:
     def __init__(self, folder: str | Path):
         self.folder = Path(folder)
         self.header: dict = json.loads((self.folder / "header.json").read_text())
-        self.table: list[dict] = [json.loads(line) for line in (self.folder / "probes.jsonl").read_text().splitlines()]
+        self.table: list[dict] = read_json_lines(self.folder / "probes.jsonl")
         shape = (len(self.table), len(self.header["channels"]))
         self._record = np.dtype([("step", "<i8"), ("scores", "<f4", shape)])
 
@@ -74,7 +75,7 @@ class KnowledgeTrace:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "header.json").unlink(missing_ok=True)  # without a header there is no trace: a kill below leaves none
         (folder / "scores.bin").write_bytes(b"")
-        _write(folder / "probes.jsonl", "".join(json.dumps(row) + "\n" for row in table))
+        _write(folder / "probes.jsonl", "".join(json_line(row) for row in table))
         _write(folder / "header.json", json.dumps({**header, "version": VERSION}, indent=1, sort_keys=True) + "\n")
         return cls(folder)
 
@@ -173,7 +174,7 @@ class KnowledgeTrace:
 def _write(path: Path, text: str) -> None:
     """Write a file whole or not at all."""
     temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text)
+    temporary.write_text(text, encoding="utf-8")
     os.replace(temporary, path)
 
 

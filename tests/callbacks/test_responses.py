@@ -1,6 +1,10 @@
+import datetime as dt
 import json
+from decimal import Decimal
 from types import SimpleNamespace
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from lightning.pytorch.loggers import TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -46,6 +50,24 @@ def test_fields_of_a_record_go_along_but_never_in_place_of_an_answer(tmp_path):
     assert line["rubric"] == [1]
     assert line["response"] != "an earlier one"
     assert "system" not in line
+
+
+def test_columns_of_a_table_that_json_does_not_have_go_along_as_text(tmp_path):
+    rows = [
+        {
+            "prompt": "the cat",
+            "asked": dt.datetime(2024, 1, 2),
+            "raw": b"\x00\xff",
+            "cost": Decimal("0.10"),
+            "score": 0.5,
+        },
+        {"prompt": "a", "asked": None, "raw": None, "cost": None, "score": float("nan")},
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "prompts [1].parquet")
+    first, second = answered(tmp_path, str(tmp_path / "prompts [1].parquet"), samples=1)
+    assert (first["asked"], first["raw"], first["cost"], first["score"]) == ("2024-01-02T00:00:00", "AP8=", "0.10", 0.5)
+    assert second["score"] is None
+    assert "NaN" not in (tmp_path / "run" / "responses.jsonl").read_text()
 
 
 def test_the_first_answers_are_shown_on_the_screen_and_in_tensorboard(tmp_path, capsys):

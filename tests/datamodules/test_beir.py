@@ -5,6 +5,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 
 from datamodules import BEIR
+from datamodules.retrieval_folder import find_table, read_passages
 from lm.encoder import EncoderTokenizer, PretrainedEncoder, WordTokenizer
 from lm.pairs import _key
 from modules import BiEncoder
@@ -373,3 +374,11 @@ def test_teacher_scores_follow_their_negatives(tmp_path):
         own = [documents[row], *documents[2 + 3 * row : 5 + 3 * row]]
         assert own[:2] == [keys["b"], keys["i"]]
         assert batch.teacher_scores[row].tolist() == [score[key] for key in own]
+
+
+def test_tables_in_parts_are_found_in_a_folder_with_any_name(tmp_path):
+    folder = tmp_path / "set [v1]"
+    (folder / "corpus").mkdir(parents=True)
+    for part in "ab":
+        (folder / "corpus" / f"{part}.jsonl").write_text(f'{{"_id": "{part}", "text": "t"}}\n')
+    assert [passage.id for passage in read_passages(find_table(folder, "corpus"))] == ["a", "b"]

@@ -3,12 +3,16 @@
 import gzip
 import json
 import re
+import tracemalloc
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from datamodules.records import content_hash, iter_records, iter_texts, read_records
+from text.chat_records import InstructionRecord, PreferenceRecord
 from text.errors import DataFormatError, UserError
 from text.records import KnowledgeRecord, TextRecord
 from worlds import World
@@ -42,9 +46,6 @@ def test_every_format_gives_the_same_records(tmp_path, monkeypatch):
     (tmp_path / "c.jsonl.gz").write_bytes(gzip.compress((tmp_path / "a.jsonl").read_bytes()))
     (tmp_path / "f.json").write_text(json.dumps({f"key {n}": row for n, row in enumerate(rows)}, indent=1))
     (tmp_path / "d.json.gz").write_bytes(gzip.compress((tmp_path / "b.json").read_bytes()))
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     pq.write_table(pa.Table.from_pylist([{**row, "scenario": None} for row in rows]), tmp_path / "e.parquet")
     (tmp_path / "repository").mkdir()
     write(tmp_path / "repository" / "train.jsonl", *rows)
@@ -109,7 +110,7 @@ FIVE = {**GOOD, "gen_input": ["x"] * 5, "gen_target": ["y"] * 4}
         ({**GOOD, "probes": [{"type": "a", "goal": "c"}]},
          "field 'probes': [0].input: missing; [0].target: missing; [0].goal: unknown field"),
         ({"mem_input": ["a"], "mem_target": ["b"]},
-         "field 'train_context': missing. A KnowledgeRecord needs 'train_context'"),
+         "field 'train_context': missing. A KnowledgeRecord needs 'train_context'. Found: mem_input, mem_target"),
     ],
 )  # fmt: skip
 def test_every_fault_is_named_with_file_line_and_field(tmp_path, line, expected):
@@ -148,6 +149,123 @@ def test_a_broken_archive_is_refused(tmp_path):
     assert "not a whole gzip file" in complaint(tmp_path / "a.jsonl.gz")[-1]
 
 
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (b'{"text": "a", "text": "b"}', "field 'text': stands twice, and only one of them can be meant"),
+        (
+            b'{"text": "a", "more": {"x": 1, "y": 2, "x": 1}}',
+            "field 'x': stands twice, and only one of them can be meant",
+        ),
+        (b'{"text": "a", "number": ' + b"7" * 5000 + b"}", "column 4326: invalid JSON: number out of range"),
+    ],
+)
+def test_what_no_schema_would_notice_is_refused(tmp_path, line, said):
+    (tmp_path / "a.jsonl").write_bytes(line)
+    assert complaint(tmp_path / "a.jsonl", TextRecord) == [f"FILE:1: {said}"]
+    (tmp_path / "a.json").write_bytes(b"[\n" + line + b"]")
+    assert complaint(tmp_path / "a.json", TextRecord)[-1].startswith("FILE:2: ")
+
+
+def test_records_that_are_keyed_twice_are_refused(tmp_path):
+    (tmp_path / "a.json").write_text('{"one": {"text": "a"},\n"one": {"text": "b"}}')
+    assert complaint(tmp_path / "a.json", TextRecord) == ["FILE:2: invalid JSON: 'one' stands twice"]
+
+
+def test_long_values_do_not_fill_the_screen(tmp_path):
+    long = "x" * 1_000_000
+    path = write(
+        tmp_path / "a.jsonl", {**GOOD, "id": long}, {**GOOD, "id": long}, {long: 1, **GOOD}, {"train_context": long}
+    )
+    with pytest.raises(DataFormatError) as caught:
+        read_records(path, KnowledgeRecord)
+    assert len(str(caught.value)) < 5000
+    assert "a.jsonl:2: field 'id': xxx" not in str(caught.value)[5000:]
+    assert "is already the id of" in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["records [1].jsonl", "a*.jsonl", "what?.parquet", "[ab].json"])
+def test_a_file_that_is_there_is_no_glob(tmp_path, name):
+    row = {"text": "the right one"}
+    for other in ("records 1", "ab", "whats", "a"):
+        write(tmp_path / f"{other}{name[name.index('.') :]}", {"text": "another"})
+    path = tmp_path / name
+    if path.suffix == ".parquet":
+        pq.write_table(pa.Table.from_pylist([row]), path)
+    else:
+        path.write_text(json.dumps([row] if path.suffix == ".json" else row))
+    assert [located.record.text for located in read_records(str(path), TextRecord)] == ["the right one"]
+
+
+def test_a_table_that_breaks_off_says_where(tmp_path, monkeypatch):
+    path = tmp_path / "a.parquet"
+    table = pa.table({"text": [f"{n} " * 50 for n in range(5000)]})
+    pq.write_table(table, path, row_group_size=1000, compression="gzip")
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2 : len(content) // 2 + 200] = b"\0" * 200
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"a\.parquet: broke off after row \d000: "):
+        read_records(str(path), TextRecord)
+    path.write_bytes(b"PAR1")
+    with pytest.raises(UserError, match=r"a\.parquet: cannot be opened: "):
+        read_records(str(path), TextRecord)
+
+    def stream(*args, **kwargs):
+        yield {"text": "a"}
+        raise ConnectionError("the network is gone")
+
+    monkeypatch.setattr("datasets.load_dataset", stream)
+    with pytest.raises(UserError, match=r"^hub:a/b: broke off after row 1: ConnectionError: the network is gone$"):
+        read_records("hub:a/b", TextRecord)
+
+
+def test_flipped_bytes_of_an_archive_are_refused(tmp_path):
+    whole = gzip.compress(b"".join(json.dumps({"text": str(n)}).encode() + b"\n" for n in range(500)))
+    for at in range(10, len(whole), 37):
+        (tmp_path / "a.jsonl.gz").write_bytes(whole[:at] + bytes([whole[at] ^ 0xFF]) + whole[at + 1 :])
+        assert complaint(tmp_path / "a.jsonl.gz", TextRecord)
+
+
+def test_records_that_were_read_are_let_go(tmp_path):
+    path = write(tmp_path / "a.jsonl", *[{"text": "x" * 50_000}] * 400)
+    tracemalloc.start()
+    assert sum(1 for _ in iter_records(path, TextRecord)) == 400
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2_000_000  # of 20,000,000 that were read
+
+
+def test_a_record_of_another_schema_is_told_what_it_has_and_what_would_read_it(tmp_path):
+    asked = {"question": "2 + 2?", "answer": "Two and two.\n#### 4"}
+    path = write(tmp_path / "a.jsonl", asked)
+    assert complaint(path, InstructionRecord) == [
+        "FILE:1: field 'prompt': missing. A InstructionRecord needs 'prompt' and 'output'",
+        "FILE:1: field 'output': missing. A InstructionRecord needs 'prompt' and 'output'. Found: question, answer. "
+        "This looks like GSM8K: give data.field_map: {prompt: question, output: answer}",
+    ]
+    mapped = InstructionRecord.with_names({"prompt": "question", "output": "answer"})
+    assert read_records(path, mapped)[0].record.output == asked["answer"]
+    hh = {"chosen": "\n\nHuman: Hi\n\nAssistant: Hello", "rejected": "\n\nHuman: Hi\n\nAssistant: What?"}
+    assert complaint(write(tmp_path / "b.jsonl", hh), PreferenceRecord)[0].endswith(
+        "Found: chosen, rejected. These are whole dialogues (hh-rlhf): give data.format: dialogues"
+    )
+    assert complaint(write(tmp_path / "c.jsonl", {"body": "x"}), TextRecord)[0].endswith("Found: body")
+
+
+def test_other_names_are_those_of_a_file(tmp_path):
+    theirs = write(
+        tmp_path / "a.jsonl", {"question": "q", "answer": "a"}, {"question": "q2", "answer": "a2", "output": "no"}
+    )
+    ours = write(tmp_path / "b.jsonl", {"prompt": "p", "output": "o"})
+    mapped = InstructionRecord.with_names({"prompt": "question", "output": "answer"})
+    told = r"b\.jsonl:1: no field 'question', 'answer' of field_map: this file is read by its own names"
+    with pytest.warns(UserWarning, match=told):
+        read = read_records([theirs, ours], mapped)
+    assert [(one.record.prompt, one.record.output) for one in read] == [("q", "a"), ("q2", "a2"), ("p", "o")]
+    late = write(tmp_path / "c.jsonl", {"question": "q", "answer": "a"}, {"prompt": "p", "output": "o"})
+    assert "FILE:2: field 'prompt': missing" in "\n".join(complaint(late, mapped))
+
+
 def test_twenty_faults_are_collected_then_it_stops(tmp_path):
     path = write(tmp_path / "a.jsonl", *[{"text": 1}] * 50)
     problems = complaint(path, TextRecord)
@@ -181,7 +299,7 @@ def test_what_is_not_there_is_told_with_what_is(tmp_path, monkeypatch):
     ):
         read_records("facts.csv", KnowledgeRecord)
     assert read_records("facts.jsonl", KnowledgeRecord)[0].where == "facts.jsonl:1"
-    with pytest.raises(UserError, match="cannot open 'hub:owner/none'"):
+    with pytest.raises(UserError, match=r"^hub:owner/none: cannot be opened: "):
         read_records("hub:owner/none", KnowledgeRecord)
 
 

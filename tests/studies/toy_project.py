@@ -105,8 +105,10 @@ def launch(arguments: list[str]) -> None:
         trained = json.loads((Path(options["model.run"]) / "metrics.json").read_text())
         seed, rate = int(trained["seed"]), trained["rate"]
         metrics = {"score": rate + NOISE.get(seed, 0) * (1 + rate), "unsure": None}
-        rows = [{"id": i, "right": rate * i + NOISE.get(seed, 0) * i % 3} for i in range(8)]
-        (run / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        said = "text may hold \u2028, \u2029 and \x85"  # which end no line of JSON
+        rows = [{"id": i, "right": rate * i + NOISE.get(seed, 0) * i % 3, "said": said} for i in range(8)]
+        lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
+        (run / "rows.jsonl").write_text("".join(lines), encoding="utf-8")
     (run / "metrics.json").write_text(json.dumps(metrics))
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 
 import pytest
@@ -87,6 +88,35 @@ def test_what_is_wrong_is_named(tmp_path, changes, complaint):
         read(tmp_path, DIRECT, DIRECT | changes)
     assert "judged.jsonl:2: " in str(caught.value)
     assert complaint in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({"score_a": "5", "score_b": 2}, "field 'score_a': should be a finite number, not '5'"),
+        ({"score_a": 5, "score_b": [2]}, "field 'score_b': should be a finite number, not [2]"),
+        ({"score_a": float("nan"), "score_b": 2}, "field 'score_a': should be a finite number, not nan"),
+        ({"score_a": True, "score_b": 2}, "field 'score_a': should be a finite number, not True"),
+    ],
+)
+def test_scores_of_two_responses_are_numbers(tmp_path, row, said):
+    pair = {"instruction": "i", "response_a": "a", "response_b": "b", "rubric": "c", "winner": "A"}
+    with pytest.raises(DataFormatError, match=re.escape(said)):
+        read(tmp_path, pair | row)
+
+
+@pytest.mark.parametrize("label", [3, True, [0], "0", {}])
+def test_labels_of_auto_j_are_three_numbers(tmp_path, label):
+    with pytest.raises(DataFormatError, match="field 'label': should be 0"):
+        read(tmp_path, {"prompt": "i", "response 1": "a", "response 2": "b", "label": label})
+
+
+@pytest.mark.parametrize("score", ["\u00b2", "\u0663", "6" * 5000, "", "4.0"])
+def test_written_scores_are_one_to_five(tmp_path, score):
+    row = {"orig_instruction": "i", "orig_response": "r", "orig_criteria": "c", "orig_score": score}
+    with pytest.raises(DataFormatError, match="field 'orig_score': should be a score from 1 to 5") as refused:
+        read(tmp_path, row)
+    assert len(str(refused.value)) < 300
 
 
 def test_half_a_pair_is_named(tmp_path):
