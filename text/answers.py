@@ -8,21 +8,41 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Sequence
 from fractions import Fraction
+from functools import lru_cache
 
+from text.answer_lists import (
+    LIST,
+    ONE,
+    PROSE,
+    SET,
+    THOUSANDS,
+    TUPLE,
+    UNORDERED,
+    Parts,
+    based_value,
+    has_base,
+    parts_of,
+    undressed,
+)
 from text.answer_worker import AnswerWorker
 from text.errors import UserError
+from text.numbers import tidy, written
+from text.stated_numbers import Stated, begins_a_line, last_number, stated_number, whole_number
 
-CURRENCY = "$€£¥"
 REMEMBERED = 100_000  # verdicts of a MathChecker
+LONGEST = 10_000  # characters of an answer; a longer one equals only itself
+MOST_ITEMS = 12  # of an unordered list whose items are no numbers
 
-_RUN = r"(?=[.,]*[0-9])[0-9.,]+(?:/[0-9]+)?"
-_VALUE = re.compile(r"-?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:/[0-9]+)?")
-_NUMBER = re.compile(r"-?(?:[0-9][0-9,]*(?:\.[0-9]+)?|\.[0-9]+)")
 _MARKED = re.compile(r"\$|\\boxed|(?<!\\)\\[(\[]")  # LaTeX that says itself where it begins
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*")
-_PROSE = re.compile(r"(?:^|\s)[A-Za-z]{2,}(?=[\s.,;:!?]|$)")
+_GROUPS = re.compile(r"(?<![0-9.])[1-9][0-9]{0,2}(?: [0-9]{3})+(?![0-9])")
+_SIDE_BY_SIDE = re.compile(r"[0-9] [0-9]")
+_BEGUN = re.compile(r"(?:\s|:|\*\*(?=[\s:]|$))*")
+_FORMULAS = re.compile(r"[^$]*(?:\$(?:[,;]| ?,? ?(?:and|or)(?![A-Za-z])) ?\$[^$]*)*")  # several are a list
+_DISPLAYED = re.compile(r"\$\$(?P<dollars>.*?)\$\$|\\\[(?P<brackets>.*?)\\\]", re.DOTALL)
 
 
 class AnswerChecker(ABC):
@@ -44,31 +64,38 @@ class AnswerChecker(ABC):
 class NumberChecker(AnswerChecker):
     """Numbers after a fixed phrase, as in GSM8K (arXiv 2110.14168), compared exactly.
 
-    The official extraction of arXiv 2404.10346, made kinder where it errs: punctuation behind the number is no part of
-    it (``1,080.50.`` is 1080.5, not 1080.50), one sign of a currency before it is skipped, ``1/2`` is a half.
+    The official extraction of arXiv 2404.10346, made kinder where it errs and careful where it guesses: a number counts
+    whatever it is dressed in (``**$1,080.50**.`` is 1080.5), and only if it stands by itself (``3,4`` is none). What is
+    read and what is not is listed in docs/self_explore.md.
 
     Args:
-        prefixes: phrases that announce the answer; the first place in the text where a number follows one counts. A
-            colon and spaces may stand between.
+        prefixes: phrases that announce the answer. The first place in the text where a number follows one counts, even
+            if that number cannot be told. Colons, line breaks and marks may stand between. Phrases are looked for as
+            they are, then in small and capital letters alike. After a mark such as ``####`` the number must be all that
+            its line says, give or take a unit: headings begin so too.
     """
 
     def __init__(self, prefixes: Sequence[str] = ("The answer is", "####")):
         self.prefixes = tuple(prefixes)
         if not all(self.prefixes) or not self.prefixes:
             raise UserError("NumberChecker: give 'prefixes', the words before the answer, and none of them empty")
-        announced = "|".join(map(re.escape, self.prefixes))
-        self._announced = re.compile(rf"(?:{announced}):? *(?P<sign>-?)[{CURRENCY}]?(?P<minus>-?)(?P<run>{_RUN})")
+        announced = "|".join(rf"(?<!#){re.escape(one)}" if one[0] == "#" else re.escape(one) for one in self.prefixes)
+        phrases = "|".join(re.escape(one) for one in self.prefixes if len(one) > 1 and one[0].isalpha())
+        self._announced = [re.compile(announced)] + [re.compile(phrases, re.IGNORECASE)] * bool(phrases)
 
     def __repr__(self) -> str:
         """As messages name it: what an answer has to follow."""
         return f"NumberChecker({', '.join(map(repr, self.prefixes))})"
 
     def extract(self, text: str) -> str | None:
-        """The number in plain digits: no thousands commas, no zeros at the end of its decimals."""
-        if (found := self._announced.search(text)) is None:
-            return None
-        written = _plain((found["sign"] or found["minus"]) + found["run"])
-        return written if _value(written) is not None else None
+        """The number in plain digits: no thousands commas, no zeros at the end of its decimals, or a fraction."""
+        text = tidy(text)
+        for announced in self._announced:
+            for phrase in announced.finditer(text):
+                stated = stated_number(text, phrase.end())
+                if stated is not None and not _heads(text, phrase, stated):
+                    return None if stated.value is None else written(stated.value, stated.ratio)
+        return None
 
     def equal(self, a: str | None, b: str | None) -> bool:
         """Whether two written numbers have one value; what is no number equals nothing."""
@@ -100,61 +127,112 @@ class MathChecker(AnswerChecker):
     def extract(self, text: str) -> str | None:
         r"""The answer as it was written, without dollars and full stop (rules of arXiv 2404.10346's code, in order).
 
-        What follows ``final answer is $``; the last ``\boxed{...}``; the line after the last ``he answer is``; the last
-        number.
+        What follows ``final answer is $``; the last ``\boxed{...}``; the line, or the displayed formula, after the last
+        ``he answer is``; the last number, in plain digits, if it stands by itself.
         """
         if "final answer is $" in text:
-            text = text.rpartition("final answer is $")[2].partition("$")[0]
-            return _stripped(last_boxed(text) or text)
+            final = f"${_FORMULAS.match(text.rpartition('final answer is $')[2])[0]}$"  # type: ignore[index]
+            return undressed(last_boxed(final) or final) or None
         if (boxed := last_boxed(text)) is not None:
-            return _stripped(boxed)
+            return undressed(boxed) or None
         if "he answer is" in text:
-            return _stripped(text.rpartition("he answer is")[2].lstrip(": ").partition("\n")[0])
-        numbers = _NUMBER.findall(text)
-        return numbers[-1] if numbers else None
+            rest = _BEGUN.sub("", text.rpartition("he answer is")[2], count=1)
+            displayed = _DISPLAYED.match(rest)
+            line = displayed["dollars"] or displayed["brackets"] or "" if displayed else rest.partition("\n")[0]
+            return undressed(line) or None
+        stated = last_number(tidy(text))
+        return None if stated is None or stated.value is None else written(stated.value, stated.ratio)
 
     def equal(self, a: str | None, b: str | None) -> bool:
         """Whether ``b`` equals the gold answer ``a``; the relation need not be symmetric.
 
-        Signs of currencies and percent are taken for units and ignored: 50% is 50, not 0.5.
+        Numbers are compared exactly; lists item by item: those in brackets in their order, sets and bare lists in any.
+        math-verify is asked about the rest. Signs of currencies and percent are taken for units and ignored: 50% is
+        50, not 0.5.
         """
-        gold, answer = ("" if written is None else written.strip() for written in (a, b))
+        gold, answer = ("" if one is None else _bare(one) for one in (a, b))
         if not gold or not answer or gold == answer:
             return bool(gold) and bool(answer)
+        if max(len(gold), len(answer)) > LONGEST:
+            return False
         words = _words(gold), _words(answer)
         if any(words):  # sympy would take letters for a product
             return words[0] == words[1]
-        values = _value(gold), _value(answer)
-        if all(value is not None and value.denominator == 1 for value in values):
-            return values[0] == values[1]  # most comparisons need no sympy
+        if has_base(gold) or has_base(answer):
+            values = [_value(one) if (based := based_value(one)) is None else based for one in (gold, answer)]
+            return values[0] is not None and values[0] == values[1]
+        parts = parts_of(gold), parts_of(answer)
+        if None not in parts and (same := self._same(*parts)) is not None:  # type: ignore[arg-type]
+            return same
+        gold, answer = (
+            THOUSANDS.sub(lambda found: found[0].replace(",", ""), one) if of and of.kind == ONE else one
+            for one, of in zip((gold, answer), parts, strict=True)
+        )
+        if _SIDE_BY_SIDE.search(gold) or _SIDE_BY_SIDE.search(answer):  # the library would add or multiply them
+            return False
         if (gold, answer) not in self._verdicts:
             if len(self._verdicts) >= REMEMBERED:
                 self._verdicts.clear()
             self._verdicts[gold, answer] = self._worker.equal(_readings(gold), _readings(answer))
         return self._verdicts[gold, answer]
 
+    def _same(self, gold: Parts, answer: Parts) -> bool | None:
+        """What can be told from the parts; None where a library has to tell."""
+        if gold.name and answer.name and gold.name != answer.name:
+            return False
+        if gold.kind == answer.kind == ONE:
+            values = _value(gold.items[0]), _value(answer.items[0])
+            return None if None in values else values[0] == values[1]
+        if ONE in (gold.kind, answer.kind):
+            one, many = (gold, answer) if gold.kind == ONE else (answer, gold)
+            if many.kind in UNORDERED and len(many.items) == 1:
+                return self.equal(gold.items[0], answer.items[0])
+            return None if _value(one.items[0]) is None else False
+        if gold.kind in UNORDERED and answer.kind in UNORDERED:
+            return self._alike(gold.items, answer.items, SET in (gold.kind, answer.kind))
+        if gold.kind != answer.kind and {gold.kind, answer.kind} != {LIST, TUPLE}:
+            return False
+        pairs = zip(gold.items, answer.items, strict=False)
+        return len(gold.items) == len(answer.items) and all(self.equal(one, other) for one, other in pairs)
 
-def _plain(run: str) -> str:
-    """A run of digits, points and commas as a plain number, where it is one."""
-    whole, slash, below = run.rstrip(".,").replace(",", "").partition("/")
-    if "." in whole:
-        whole = whole.rstrip("0").rstrip(".")
-    sign = "-" if whole.startswith("-") else ""
-    digits = whole.removeprefix("-")
-    return sign + ("0" + digits if digits.startswith(".") else digits or "0") + slash + below
+    def _alike(self, gold: Sequence[str], answer: Sequence[str], as_sets: bool) -> bool | None:
+        """Whether two lists have the same items in any order; of sets it does not matter how often."""
+        values = [[_value(item) for item in items] for items in (gold, answer)]
+        if None not in values[0] + values[1]:
+            return set(values[0]) == set(values[1]) if as_sets else Counter(values[0]) == Counter(values[1])
+        if max(len(gold), len(answer)) > MOST_ITEMS:
+            return None
+        if as_sets:
+            return all(any(self.equal(g, a) for a in answer) for g in gold) and all(
+                any(self.equal(g, a) for g in gold) for a in answer
+            )
+        left = list(answer)
+        for item in gold:
+            match = next((place for place, other in enumerate(left) if self.equal(item, other)), None)
+            if match is None:
+                return False
+            del left[match]
+        return not left
 
 
-def _value(written: str) -> Fraction | None:
-    """The exact value of a number; None where it is none, or has more digits than Python reads."""
-    bare = written.strip().rstrip(".,").replace(",", "")
-    bare = re.sub(rf"^(-?)[{CURRENCY}]", r"\1", bare)
-    if not _VALUE.fullmatch(bare):
-        return None
-    whole, _, below = bare.partition("/")
-    try:
-        return Fraction(whole) / Fraction(below or 1)
-    except (ValueError, ZeroDivisionError):
-        return None
+def _bare(answer: str) -> str:
+    """A tidy answer without its dressing; no spaces between groups of digits."""
+    return _GROUPS.sub(lambda found: found[0].replace(" ", ""), undressed(" ".join(tidy(answer).split())))
+
+
+@lru_cache(maxsize=1 << 16)
+def _value(number: str) -> Fraction | None:
+    """The exact value of a written number; None where it is none, or has too many digits."""
+    stated = whole_number(tidy(number))
+    return None if stated is None else stated.value
+
+
+def _heads(text: str, phrase: re.Match[str], stated: Stated) -> bool:
+    """Whether a number after a mark, or on a line of its own, is that of a heading or a list."""
+    mark = not any(map(str.isalpha, phrase[0]))
+    if not stated.end or not (mark or "\n" in text[phrase.end() : stated.end]):
+        return False
+    return begins_a_line(text, stated.end, mark)
 
 
 def last_boxed(text: str) -> str | None:
@@ -172,16 +250,6 @@ def last_boxed(text: str) -> str | None:
     return None
 
 
-def _stripped(answer: str) -> str | None:
-    """Without white space, the full stop of the sentence, and dollars around the whole."""
-    answer = answer.strip().removesuffix(".").strip()
-    for begin, end in (("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]")):
-        inner = answer[len(begin) : -len(end)]
-        if answer.startswith(begin) and answer.endswith(end) and inner and begin not in inner:
-            answer = inner.strip().removesuffix(".").strip()
-    return answer or None
-
-
 def _readings(answer: str) -> list[str]:
     """How math-verify may read an answer, which takes mathematics only from between dollars, and numbers from prose.
 
@@ -194,7 +262,7 @@ def _readings(answer: str) -> list[str]:
     if _MARKED.search(answer):
         return [answer]
     readings = [f"${answer}$", answer]
-    return readings[::-1] if _PROSE.search(answer) else readings
+    return readings[::-1] if PROSE.search(answer) else readings
 
 
 def _words(answer: str) -> str | None:

@@ -16,6 +16,7 @@ from text.errors import UserError
 ANSWER = "The answer is"
 CONNECTORS = (",$", ", which", " so", " = ", " and", "Thus", "=")
 
+_REST = re.compile(r"(?:\*\*)?:?(?:\*\*)?\s*(?:\$\$.*?\$\$|\\\[.*?\\\])?[^\n]*", re.DOTALL)
 _SENTENCE = re.compile(r"\n|\.\$\s+|\$\.\s+")
 
 
@@ -116,10 +117,12 @@ class MathSteps(StepSplitter):
 
 
 def up_to_answer(text: str) -> str:
-    """A solution without what follows the line of its answer: models that do not end go on with other questions."""
+    """A solution without what follows the line of its answer: models that do not end go on with other questions.
+
+    The answer may stand on a later line than the phrase, or be a formula of several lines.
+    """
     before, phrase, after = text.partition(ANSWER)
-    line = after.partition("\n")[0]
-    return f"{before}{phrase}{line}"
+    return f"{before}{phrase}{_REST.match(after)[0] if phrase else ''}"  # type: ignore[index]
 
 
 def step_ends(steps: Sequence[str], token_ends: Sequence[int]) -> tuple[list[int], int]:

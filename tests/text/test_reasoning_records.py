@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 from text.answers import NumberChecker
 from text.reasoning_records import Completion, ExplorationRecord, MinedPair, Probe, QuestionRecord, SampledSolution
+from text.steps import up_to_answer
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 CHECKER = NumberChecker()
@@ -82,6 +83,19 @@ def test_what_was_written_is_judged_up_to_its_answer():
     again = "The answer is <<2=2>>2.\nThe answer is 2"  # as GSM8K has it once
     assert Completion.judged([5], again, True, "2", CHECKER, draw=0).correct
     assert (wrong.correct, wrong.answer, wrong.finished) == (False, None, True)
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("So. The answer is 7\nAnd 8", "So. The answer is 7"),
+        ("The answer is:\n\n**7**\n\nQuestion: 8?", "The answer is:\n\n**7**"),
+        ("The answer is\n$$\n7\n$$\nThe answer is 8", "The answer is\n$$\n7\n$$"),
+        ("7\n8", "7\n8"),
+    ],
+)
+def test_an_answer_below_its_phrase_is_kept(text, kept):
+    assert up_to_answer(text) == kept
 
 
 def test_a_pit_is_one_of_the_steps():
