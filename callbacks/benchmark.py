@@ -83,7 +83,7 @@ class BenchmarkEvaluation(Callback):
         renderer = getattr(data, "renderer", None) or ChatFormat().renderer(module.tokenizer)
         self._names = [located.name for located in self._benchmark.requests()]
         records = [located.record for located in self._benchmark.requests()]
-        self._prompts = [renderer.prompt_ids(record.prompt, record.system) for record in records]
+        self._prompts = [renderer.prompt_ids(record.prompt, record.system, record.inputs) for record in records]
         if trainer.global_step == 0 and self._last < 0 and 0 in self.steps:
             self._measure(trainer, pl_module)
 

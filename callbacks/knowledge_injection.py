@@ -123,7 +123,7 @@ class KnowledgeInjection(Callback):
     def _lay_out(self, data: HasFacts) -> dict[int, list[Tensor]]:
         """Token ids of what goes in front of each row, for each scheduled t."""
         texts = sorted({exposure.text for exposures in self.plan.values() for exposure in exposures})
-        ids = data.tokenizer(texts, add_special_tokens=False)["input_ids"]
+        ids = data.tokenizer(texts, add_special_tokens=False, split_special_tokens=True)["input_ids"]
         passages = {text: [*tokens, data.tokenizer.eos_token_id] for text, tokens in zip(texts, ids, strict=True)}
         fronts = {}
         for t, exposures in self.plan.items():

@@ -19,7 +19,7 @@ from rich.table import Table
 from lm.batches import PairBatch, TokenRows
 from lm.forest import Forest
 from lm.paths import path_tokens
-from text.excerpts import shorten
+from text.excerpts import printable, shorten
 
 OPEN, CLOSE = "⟦", "⟧"  # around what is scored; characters that no corpus uses
 PAGE = 110  # characters of a line on the page of TensorBoard
@@ -64,7 +64,7 @@ class Preview(Callback):
             facts = f"{len(tokens)} tokens\n{sum(scored)} scored"
             if weights is not None and number // sides < len(weights):
                 facts += f"\nweight {float(weights[number // sides]):.3g}"
-            shown.append((facts, shorten(mark(tokens, scored, tokenizer), self.characters)))
+            shown.append((facts, shorten(printable(mark(tokens, scored, tokenizer)), self.characters)))
         return shown
 
 

@@ -22,7 +22,7 @@ from lm.batches import ContrastiveBatch
 from lm.pairs import PairTable
 from lm.siblings import SiblingBatches
 from lm.texts import TextLoader, TokenTable, length_batches, tokenise
-from lm.tokenizer import TokenizerSource, tokenizer_sha256
+from lm.tokenizer import TokenizerSource, source_for, tokenizer_sha256
 from text.errors import UserError
 from text.qrels import collect_qrels, read_qrels
 from text.records import Located
@@ -121,15 +121,13 @@ class BEIR(LightningDataModule):
         backbone = getattr(module, "backbone", None)
         if module is not None and backbone is None:
             return  # it reads strings
-        if self.tokenizer_source is not None:
-            self.tokenizer = self.tokenizer_source.build(self._training_texts(pairs) if pairs else None)
-        elif backbone is None or backbone.tokenizer_name is None:
+        if self.tokenizer_source is None and (backbone is None or backbone.tokenizer_name is None):
             raise UserError(
                 "data.tokenizer is null, which means the encoder's own, and this encoder has none: give class_path"
                 " lm.encoder.WordTokenizer (learnt from the training pairs) or lm.encoder.EncoderTokenizer"
             )
-        else:
-            self.tokenizer = backbone.tokenizer_at(backbone.tokenizer_name).build()
+        source = source_for(self.tokenizer_source, backbone)
+        self.tokenizer = source.build(self._training_texts(pairs) if pairs else None)
         self.tokenizer_sha256 = tokenizer_sha256(self.tokenizer)
 
     def _training_texts(self, pairs: Sequence[Located[PairRecord]]) -> Iterator[str]:

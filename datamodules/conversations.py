@@ -21,11 +21,13 @@ from datamodules.loading import ResumableLoader, layout, shares
 from datamodules.records import Sources, iter_records, name_of
 from lm.answers import AnswerTable, Example, Limits, TableMaker
 from lm.chat import ChatFormat, ChatRenderer, TemplateRefusal
+from lm.control_tokens import unmarked
 from lm.grouped_batches import CountedBatches, GroupedOrder, PackedBatches
 from lm.token_files import kept_tokenizer
-from lm.tokenizer import BPETokenizer, PretrainedTokenizer, TokenizerSource, own_tokenizer, tokenizer_sha256
-from text.chat_records import ChatRecord
+from lm.tokenizer import BPETokenizer, PretrainedTokenizer, TokenizerSource, source_for, tokenizer_sha256
+from text.chat_records import ChatRecord, read_over
 from text.errors import DataFormatError, UserError
+from text.excerpts import printable
 from text.records import Located
 from worlds import World
 
@@ -124,6 +126,18 @@ class Conversations(LightningDataModule, Generic[T]):
             DataFormatError: if the record is wrong.
         """
 
+    def refuse(self, examples: Sequence[Example], answers: Sequence[Sequence[Sequence[int]]]) -> str | None:
+        """Why the examples of a record are left out, now that their answers are cut to size; None keeps them.
+
+        Args:
+            examples: of one record.
+            answers: token ids of the answers of each.
+
+        Raises:
+            DataFormatError: if they are wrong.
+        """
+        return None
+
     @abstractmethod
     def batch(self, table: T, rows: Sequence[int]) -> Any:
         """Some records of a table."""
@@ -153,37 +167,41 @@ class Conversations(LightningDataModule, Generic[T]):
         if hasattr(self, "tokenizer"):  # it carries the template that the tables were made with
             return
         module = self.trainer and self.trainer.lightning_module
-        source = self.tokenizer_source or own_tokenizer(getattr(module, "backbone", None))
+        source = source_for(self.tokenizer_source, getattr(module, "backbone", None))
         if isinstance(source, PretrainedTokenizer):
-            self.tokenizer = source.build()
+            tokenizer = source.build()
         else:
             texts = self._training_texts(source)
             digest = hashlib.sha256(repr(source).encode())
             for text in texts:
                 digest.update(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest())
-            self.tokenizer = kept_tokenizer(digest.hexdigest(), lambda: source.build(texts))
+            tokenizer = kept_tokenizer(digest.hexdigest(), lambda: source.build(texts))
+        self.renderer = self.chat.renderer(tokenizer)
+        self.tokenizer = self.renderer.tokenizer  # which carries the template that is used
         self.tokenizer_sha256 = tokenizer_sha256(self.tokenizer)
-        self.renderer = self.chat.renderer(self.tokenizer)
 
     def _training_texts(self, source: TokenizerSource) -> list[str]:
         """Prompts and answers of training as they will be tokenised."""
         without_words = BPETokenizer(eos_token=getattr(source, "eos_token", BPETokenizer.eos_token)).build([])
         renderer, texts = self.chat.renderer(without_words), list[str]()
 
-        def take(example: Example) -> None:
-            texts.extend((renderer.prompt_text(example.prompt, example.system), *example.answers))
+        def take(*examples: Example) -> None:
+            for example in examples:
+                asked = example.prompt, example.system, example.inputs
+                texts.append(unmarked(renderer.prompt_text(*asked)))
+                texts.extend(unmarked(renderer.written(answer, *asked)) for answer in example.answers)
 
         self._read("train", take, Counter(), Counter())
         return texts
 
     def _tokenised(self, split: str) -> T:
         name = name_of(self.sources[split])
-        maker = TableMaker(self.renderer, self.limits, self.tokenizer_sha256)
+        maker = TableMaker(self.renderer, self.limits, self.tokenizer_sha256, self.refuse)
         left_out: Counter[str] = Counter()
         notes: Counter[str] = Counter()
         count, unknown = self._read(split, maker.add, left_out, notes)
         table = maker.finish(self.table_kind)
-        reasons = left_out + maker.left_out
+        reasons = left_out + maker.refused + maker.left_out
         told = ", ".join(f"{number:,} {reason}" for reason, number in reasons.items())
         if (too_long := maker.left_out.total()) > self.max_drop_fraction * count:
             raise UserError(
@@ -194,8 +212,12 @@ class Conversations(LightningDataModule, Generic[T]):
             raise UserError(f"{name}: nothing is left of {count:,} records ({told})")
         for what, number in notes.items():
             rank_zero_warn(f"{name}: {number:,} {what}")
+        if maker.spelt:
+            rank_zero_info(
+                f"{name}: control tokens in the words of {maker.spelt:,} prompts and answers are read as words"
+            )
         if unknown:
-            rank_zero_info(f"{name}: fields read over: {', '.join(sorted(unknown))}")
+            rank_zero_info(f"{name}: fields read over: {printable(', '.join(sorted(unknown)))}")
         if table.empty.any():
             reasons["with an answer of no tokens (of weight 0)"] = int(table.empty.sum())
         self.dropped |= {reason if split == "train" else f"{split}: {reason}": n for reason, n in reasons.items()}
@@ -203,21 +225,20 @@ class Conversations(LightningDataModule, Generic[T]):
         return table
 
     def _read(
-        self, split: str, take: Callable[[Example], None], left_out: Counter[str], notes: Counter[str]
+        self, split: str, take: Callable[..., None], left_out: Counter[str], notes: Counter[str]
     ) -> tuple[int, set[str]]:
-        """Hand on the examples of a split; tell how many records there were, and which of their fields are unknown."""
+        """Hand on the examples of each record; tell how many records there are, and which fields are unknown."""
         source, problems, count, unknown = self.sources[split], list[str](), 0, set[str]()
         try:
             for found in iter_records(source, self.record_type(source, split).with_names(self.field_map), split):
                 count += 1
-                unknown.update(found.record.model_extra or ())
+                unknown.update(read_over(found.record))
                 try:
                     examples = self.examples(found, notes)
                     if isinstance(examples, str):
                         left_out[examples] += 1
                     else:
-                        for example in examples:
-                            take(example)
+                        take(*examples)
                 except DataFormatError as error:
                     problems += error.problems
                 except TemplateRefusal as error:

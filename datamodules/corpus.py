@@ -24,7 +24,7 @@ from lm.batches import TokenRows
 from lm.probes import ProbeSet
 from lm.token_files import SUFFIXES as TOKENS
 from lm.token_files import kept_tokenizer, open_tokens, tokenised
-from lm.tokenizer import PretrainedTokenizer, TokenizerSource, own_tokenizer, tokenizer_sha256
+from lm.tokenizer import PretrainedTokenizer, TokenizerSource, source_for, tokenizer_sha256
 from text.errors import DataFormatError, UserError
 from text.facts import choose_facts
 from text.knowledge import Facts
@@ -142,7 +142,7 @@ class Corpus(LightningDataModule):
 
     def _build_tokenizer(self) -> None:
         module = self.trainer and self.trainer.lightning_module
-        source = self.tokenizer_source or own_tokenizer(getattr(module, "backbone", None))
+        source = source_for(self.tokenizer_source, getattr(module, "backbone", None))
         if isinstance(source, PretrainedTokenizer):
             self.tokenizer = source.build()
         elif _is_tokens(self.sources["train"]):
@@ -162,7 +162,7 @@ class Corpus(LightningDataModule):
                 raise UserError(f"'{source}' is {len(paths)} files: give one token file")
             return open_tokens(paths[0], self.tokenizer)[: self.max_tokens]
         limit = self.max_tokens if split == "train" else None
-        key = _digest(self._content(split), self.tokenizer_sha256, limit)
+        key = _digest(self._content(split), self.tokenizer_sha256, limit, "control tokens are words")
         return tokenised(key, lambda: self._texts(split), self.tokenizer, limit)
 
     def _texts(self, split: str) -> Iterator[str]:
@@ -202,9 +202,8 @@ class Corpus(LightningDataModule):
         return facts
 
     def _spans(self, text: str) -> list[tuple[int, int]]:
-        return self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)[
-            "offset_mapping"
-        ]
+        options = {"add_special_tokens": False, "split_special_tokens": True, "verbose": False}
+        return self.tokenizer(text, return_offsets_mapping=True, **options)["offset_mapping"]
 
     # --- batches --------------------------------------------------------------------------------------------------
 

@@ -23,8 +23,8 @@ from text.records import Located
 class Instructions(Conversations[AnswerTable]):
     """Instructions and answers (`text.chat_records.InstructionRecord`); a batch is a forest with a path per answer.
 
-    Scored are the tokens of the answer and the end-of-text token after it. The turns of a conversation share what comes
-    before them, and it is computed once.
+    Scored are the tokens of the answer and the one that ends the turn. The turns of a conversation share what comes
+    before them, and it is computed once. Answers of ``weight`` 0 stay in the prompts of later ones and are not scored.
 
     Args:
         train: see Conversations; so are the other arguments.
@@ -56,19 +56,21 @@ class Instructions(Conversations[AnswerTable]):
     def examples(self, found: Located[Any], notes: Counter[str]) -> Sequence[Example] | str:
         """One for every answer that is trained on."""
         record, name = found.record, found.record.id or found.where
-        answer = record.output if isinstance(record, InstructionRecord) else record.chosen
+        is_pair = not isinstance(record, InstructionRecord)
+        answer = record.chosen if is_pair else record.answer
+        trained = is_pair or record.spoken.trained
         if not answer:
             return "empty answers"
-        last = Example(name, record.prompt, (answer,), (True,), record.system, record.group_id)
+        last = Example(name, record.prompt, (answer,), (True,), record.system, record.group_id, inputs=record.inputs)
         if isinstance(record.prompt, str) or self.turns == "last":
-            return [last]
+            return [last] if trained else "answers of weight 0"
         last = last._replace(group=record.group_id or found.where, tree=found.where)
         earlier = [
-            last._replace(id=f"{name}#{number}", prompt=record.prompt[:number], answers=(message.content,))
+            last._replace(id=f"{name}#{number}", prompt=record.prompt[:number], answers=(message.answer,))
             for number, message in enumerate(record.prompt)
-            if message.role == "assistant" and message.content
+            if message.role == "assistant" and message.trained and message.answer
         ]
-        return [*earlier, last]
+        return [*earlier, *([last] if trained else [])] or "answers of weight 0"
 
     def batch(self, table: AnswerTable, rows: Sequence[int]) -> Forest:
         """One path per answer, in the order of ``rows``."""

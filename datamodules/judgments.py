@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -37,7 +38,8 @@ AT_ONCE = 256  # records that are judged together: between two writes of a log o
 class Judgments(Conversations[AnswerTable]):
     """Records of one response or two with feedback and a verdict (`text.judgments.Judgment`).
 
-    Several sources are one after the other: both formats together are joint training.
+    Several sources are one after the other: both formats together are joint training. Judgements that are too long
+    are left out and counted: cut, they would have no verdict.
 
     Args:
         train: see Conversations; so are the other arguments.
@@ -72,6 +74,7 @@ class Judgments(Conversations[AnswerTable]):
         if not 0 <= val_fraction < 1 or (val_fraction and val is not None):
             raise UserError(f"data.val_fraction is {val_fraction}: from 0 to below 1, and 0 if 'val' is given")
         super().__init__(train, val, test, chat=chat, **kwargs)  # type: ignore[arg-type]  # there may be no 'train'
+        self.limits = replace(self.limits, cut=False)  # a judgement without its verdict teaches not to give one
         self.template = template or JudgeTemplate()
         self.use_reference, self.require_feedback, self.rendered = use_reference, require_feedback, rendered
         self.val_fraction = val_fraction
@@ -89,8 +92,11 @@ class Judgments(Conversations[AnswerTable]):
         """The question and the words of the judge."""
         record = found.record
         if isinstance(record, InstructionRecord):
+            if not record.spoken.trained:
+                return "answers of weight 0"
             group = (record.model_extra or {}).get("orig_instruction")
-            return [Example(found.name, record.prompt, (record.output,), (True,), record.system, group, group)]
+            asked = Example(found.name, record.prompt, (record.answer,), (True,), record.system, group, group)
+            return [asked._replace(inputs=record.inputs, where=found.where)]
         if (verdict := record.verdict) is None:
             return "ties" if record.winner == "tie" else "judgements without a verdict"
         if record.feedback is None and self.require_feedback:
@@ -106,10 +112,12 @@ class Judgments(Conversations[AnswerTable]):
         if not self.val_fraction:
             return super()._read(split, take, left_out, notes)
 
-        def part(example: Example) -> None:
+        def is_held_out(example: Example) -> bool:
             digest = hashlib.sha256(f"{example.group or example.prompt}".encode()).digest()
-            if (int.from_bytes(digest[:4], "big") < self.val_fraction * 2**32) == (split == "val"):
-                take(example)
+            return int.from_bytes(digest[:4], "big") < self.val_fraction * 2**32
+
+        def part(*examples: Example) -> None:
+            take(*(example for example in examples if is_held_out(example) == (split == "val")))
 
         return super()._read(split, part, left_out, notes)
 

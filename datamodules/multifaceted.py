@@ -20,6 +20,7 @@ from datamodules.preference import LabelledAnswers, PreferencePairs
 from datamodules.records import Sources, iter_records, name_of
 from lm.answers import Example
 from text.chat_records import ChatRecord, InstructionRecord, PreferenceRecord
+from text.errors import DataFormatError
 from text.holdouts import SplitBy, choose_variants, hold_out
 from text.multifaceted import Variant, check_variants, next_variants, system_message
 from text.records import Located
@@ -80,7 +81,7 @@ class _Variants(Conversations):
         return Part.of(variants, range(len(variants)), {})
 
     def _read(
-        self, split: str, take: Callable[[Example], None], left_out: Counter[str], notes: Counter[str]
+        self, split: str, take: Callable[..., None], left_out: Counter[str], notes: Counter[str]
     ) -> tuple[int, set[str]]:
         self._part = self.part(split)
         return super()._read("train" if split in self.carved else split, take, left_out, notes)
@@ -146,7 +147,11 @@ class _RejectsVariants(_Variants):
         if rejected is None:
             return "the only variant of their instruction"
         record: InstructionRecord = found.record
-        kept = record.model_dump(include={"id", "group_id", "prompt", "system", "preference_set"}, exclude_none=True)
+        if not record.spoken.is_plain or not record.spoken.trained:
+            what = "an answer that calls tools, reasons or has a weight of 0 cannot be one of a pair"
+            raise DataFormatError([f"{found.where}: field 'messages': {what}"])
+        names = {"id", "group_id", "prompt", "system", "preference_set", "tools", "chat_template_kwargs"}
+        kept = record.model_dump(include=names, exclude_none=True)
         return super().examples(
             replace(found, record=PreferenceRecord(**kept, chosen=record.output, rejected=rejected)), notes
         )

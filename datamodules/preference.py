@@ -97,6 +97,18 @@ class _Judged(Conversations[T]):
         """Whether a good answer, or another, ends with the end-of-text token."""
         return self.append_eos == "both" or (good and self.append_eos == "chosen")
 
+    def refuse(self, examples: Sequence[Example], answers: Sequence[Sequence[Sequence[int]]]) -> str | None:
+        """Pairs whose answers are the same tokens, once they are cut, or but for the end of one of them."""
+        sides = [self._told(side) for of_one in answers for side in of_one]
+        if len(sides) != 2 or sides[0] != sides[1]:
+            return None
+        return self.rules.same_tokens(examples[0].where)
+
+    def _told(self, answer: Sequence[int]) -> list[int]:
+        """An answer without its end."""
+        told = list(answer)
+        return told[:-1] if told[-1:] == [self.renderer.end] else told
+
     def tokens(self, found: Located[Any], notes: Counter[str]) -> tuple[list[int], list[int], list[int]]:
         """Of the prompt and both answers of a pair, where it brings them."""
         pair: PreferenceRecord = found.record
@@ -165,11 +177,13 @@ class PreferencePairs(_Judged[PreferenceTable]):
                 tree=f"\0{pair.group_id}" if pair.group_id is not None and pair.prompt_tokens else None,
                 numbers=(pair.weight, pair.margin or 0.0, *(np.nan if r is None else r for r in references)),
                 tokens=self.tokens(found, notes),
+                inputs=pair.inputs,
+                where=found.where,
             )
         ]
 
     def _read(
-        self, split: str, take: Callable[[Example], None], left_out: Counter[str], notes: Counter[str]
+        self, split: str, take: Callable[..., None], left_out: Counter[str], notes: Counter[str]
     ) -> tuple[int, set[str]]:
         self._used.clear()
         return super()._read(split, take, left_out, notes)
@@ -263,6 +277,8 @@ class LabelledAnswers(_Judged[LabelledTable]):
                 group=record.group_id,
                 numbers=(record.weight, float(label)),
                 tokens=tokens,
+                inputs=record.inputs,
+                where=found.where,
             )
             for id, text, label, tokens in answers
         ]

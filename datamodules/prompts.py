@@ -15,7 +15,7 @@ from datamodules.loading import ResumableLoader, layout, shares
 from datamodules.records import Source, read_records
 from lm.batches import PromptBatch
 from lm.chat import ChatFormat, TemplateRefusal
-from lm.tokenizer import TokenizerSource, own_tokenizer
+from lm.tokenizer import TokenizerSource, source_for
 from text.chat_records import PromptRecord
 from text.errors import DataFormatError, UserError
 from text.records import Located
@@ -65,9 +65,9 @@ class Prompts(LightningDataModule):
         """Reads and tokenises the prompts."""
         self.records = self._read()[: self.limit]
         module = self.trainer and self.trainer.lightning_module
-        source = self.tokenizer_source or own_tokenizer(getattr(module, "backbone", None))
-        self.tokenizer = source.build(_words(self.records))
-        self.renderer = self.chat.renderer(self.tokenizer)
+        source = source_for(self.tokenizer_source, getattr(module, "backbone", None))
+        self.renderer = self.chat.renderer(source.build(_words(self.records)))
+        self.tokenizer = self.renderer.tokenizer
         self.tokens: list[list[int]] = self._tokenise()
         lengths = np.array([len(ids) for ids in self.tokens])
         self.order = np.argsort(-lengths, kind="stable")  # batches of like length, and what takes longest comes first
@@ -101,7 +101,7 @@ class Prompts(LightningDataModule):
         problems, texts = [], []
         for one in self.records:
             try:
-                texts.append(self.renderer.prompt_text(one.record.prompt, one.record.system))
+                texts.append(self.renderer.prompt_text(one.record.prompt, one.record.system, one.record.inputs))
             except TemplateRefusal as error:
                 problems.append(f"{one.where}: field 'prompt': {error}")
         if problems:

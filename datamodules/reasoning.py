@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import groupby
 from typing import Any
 
@@ -33,7 +34,8 @@ class Reasoning(Conversations[AnswerTable]):
     to explore; `test` gives the questions of ``test`` to answer.
 
     Args:
-        train: questions with solutions; those without one are left out. See Conversations, also for other arguments.
+        train: questions with solutions; those without one, or with one that is too long, are left out. See
+            Conversations, also for other arguments.
         pool: questions to sample solutions of; a world given as ``train`` serves here too (split "pool").
         samples: of a `predict` before (its ``samples.jsonl``): they are mined anew, and nothing is drawn.
         pairs: pairs of a right and a wrong solution (`text.reasoning_records.MinedPair`); with them `predict` explores.
@@ -55,6 +57,7 @@ class Reasoning(Conversations[AnswerTable]):
         **kwargs: Any,
     ):
         super().__init__(train, **kwargs)
+        self.limits = replace(self.limits, cut=False)  # a solution without its end has no answer
         self.pool, self.pairs, self.samples, self.checker, self.questions = pool, pairs, samples, checker, questions
         if pool is None and isinstance(train, World):
             self.pool = train

@@ -1,9 +1,6 @@
-"""Prompts and their answers as tokens: rendered, cut to size, and kept in flat arrays.
+"""From prompts and answers to tables of tokens: rendered, tokenised some thousand at a time, and cut to size.
 
-A record has one prompt and as many answers as its kind (one of an instruction, two of a pair); equal prompts are kept
-once. Knows token lists and lengths. It does not know where records come from, nor which of them share a batch.
-
-Legend: n records, k answers of each, T tokens.
+Knows renderers and limits. It does not know where records come from, nor which of them share a batch.
 """
 
 from __future__ import annotations
@@ -12,162 +9,22 @@ import hashlib
 import json
 from array import array
 from collections import Counter
-from collections.abc import Callable, Hashable
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from itertools import pairwise
 from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-from lm.chat import ChatRenderer
-from lm.pair_forests import Answer
+from lm.answer_table import AnswerTable, Example, Limits
+from lm.chat import ChatRenderer, Rendered
+from lm.control_tokens import is_marked
 from lm.token_files import kept_lists
 from lm.token_lists import TokenLists
-from text.errors import UserError
-from text.messages import Prompt
+from text.errors import DataFormatError
+
+__all__ = ["TOGETHER", "AnswerTable", "Example", "Limits", "TableMaker"]
 
 TOGETHER = 1000  # records tokenised at once
-
-
-class Example(NamedTuple):
-    """A record, as far as tokens go.
-
-    Args:
-        id: for messages, and the key of what is computed beforehand.
-        prompt: what is answered.
-        answers: as many as every record of the table has.
-        append_eos: whether each of them ends with the end-of-text token.
-        system: the system message of a prompt that has none.
-        group: records of one group stay together; None groups by prompt.
-        tree: records of one label share what they have in common; None shares within a prompt.
-        numbers: whatever a batch will want to know of the record, as many for every record.
-        tokens: of the prompt and of each answer, where they are known: an empty list is made of the text.
-    """
-
-    id: str
-    prompt: Prompt
-    answers: tuple[str, ...]
-    append_eos: tuple[bool, ...]
-    system: str | None = None
-    group: str | None = None
-    tree: str | None = None
-    numbers: tuple[float, ...] = ()
-    tokens: tuple[list[int], ...] = ()
-
-    @property
-    def question(self) -> list[int]:
-        """The tokens of the prompt, if they are known."""
-        return self.tokens[0] if self.tokens else []
-
-
-@dataclass(frozen=True)
-class Limits:
-    """How long prompts and answers may be, in tokens; None is no limit.
-
-    Args:
-        max_length: of a prompt and an answer together.
-        max_prompt_length: of a prompt.
-        max_completion_length: of an answer.
-        keep_system: a prompt that is cut keeps its system message.
-        cut: first answers lose their end, and with it their end token: they get ``max_completion_length``, or if that
-            is None what their prompt leaves of ``max_length``. Then prompts lose their beginning: they get
-            ``max_prompt_length``, and what the longer answer leaves. If false, records that are too long are left out.
-    """
-
-    max_length: int | None = 1024
-    max_prompt_length: int | None = 512
-    max_completion_length: int | None = None
-    keep_system: bool = True
-    cut: bool = True
-
-    def __post_init__(self) -> None:
-        """Check what the configuration gave."""
-        for name, least in (("max_length", 2), ("max_prompt_length", 1), ("max_completion_length", 1)):
-            limit = getattr(self, name)
-            if limit is not None and (not isinstance(limit, int) or limit < least):
-                raise UserError(f"data.{name} is {limit!r}: it must be a whole number of at least {least}, or null")
-
-    def of_answer(self, prompt: int) -> int | None:
-        """The most tokens that an answer to a prompt of so many can have; None for any number.
-
-        An answer that has a maximum of its own is given it, and the prompt what is left. Else it is given what the
-        prompt leaves.
-        """
-        beside = 1 if self.cut and self.max_completion_length is not None else prompt
-        left = None if self.max_length is None else self.max_length - beside
-        given = [limit for limit in (left, self.max_completion_length) if limit is not None]
-        return min(given) if given else None
-
-
-@dataclass
-class AnswerTable:
-    """The records of a split, tokenised.
-
-    Args:
-        ids: of the records [n].
-        prompts: every distinct prompt once.
-        answers: k of each record in turn.
-        prompt_of: number of each record's prompt [n].
-        groups: label of each record; records of one group stay together [n].
-        trees: label of each record; records of one label share what they have in common [n].
-        cut: whether an answer has lost its end [n k].
-        numbers: what a batch wants to know [n, ...], float64.
-        eos: the end-of-text token, if there is one.
-    """
-
-    ids: list[str]
-    prompts: TokenLists
-    answers: TokenLists
-    prompt_of: np.ndarray
-    groups: np.ndarray
-    trees: np.ndarray
-    cut: np.ndarray
-    numbers: np.ndarray
-    eos: int | None = None
-
-    def __len__(self) -> int:
-        """Number of records."""
-        return len(self.ids)
-
-    @property
-    def width(self) -> int:
-        """Answers of a record k."""
-        return len(self.answers) // max(len(self), 1)
-
-    @cached_property
-    def sizes(self) -> np.ndarray:
-        """Tokens of each record that are computed beside its prompt [n], and of the prompt [n]: [2, n]."""
-        answers = self.answers.lengths.reshape(len(self), -1).sum(axis=1)
-        return np.stack([answers, self.prompts.lengths[self.prompt_of]])
-
-    @cached_property
-    def empty(self) -> np.ndarray:
-        """Whether some answer of a record has no token at all [n], bool."""
-        return (self.answers.lengths == 0).reshape(len(self), -1).any(axis=1)
-
-    def answer(self, row: int, which: int = 0, ended: bool = False) -> Answer:
-        """The prompt of a record and one of its answers.
-
-        Args:
-            row: number of the record.
-            which: of its answers.
-            ended: an answer that has lost its end ends with the end-of-text token all the same.
-        """
-        number = row * self.width + which
-        tokens = self.answers[number]
-        if ended and self.cut[number] and self.eos is not None:
-            tokens = np.append(tokens[:-1], self.eos)
-        return self.prompts[self.prompt_of[row]], tokens
-
-    @cached_property
-    def content_sha256(self) -> str:
-        """Hash of all that a model could tell about the records: their tokens; and of their ids."""
-        digest = hashlib.sha256(json.dumps(self.ids).encode())
-        for lists in (self.prompts, self.answers):
-            digest.update(lists.lengths.tobytes() + lists.ids.tobytes())
-        digest.update(self.prompt_of.tobytes())
-        return digest.hexdigest()
-
 
 T = TypeVar("T", bound=AnswerTable)
 
@@ -179,17 +36,28 @@ class TableMaker:
         renderer: of prompts and answers.
         limits: what is cut or left out.
         tokenizer_sha256: hash of the renderer's tokenizer: what it tokenises is kept in the cache; None keeps nothing.
+        refuse: why the examples of one record are left out, by their answers as they were cut; None keeps them.
 
     Attributes:
-        left_out: how many records the table will not have, by reason.
+        left_out: how many examples the table will not have because they are too long, by reason.
+        refused: how many records it will not have because of `refuse`, by reason.
         cut_prompts: how many prompts have lost their beginning.
+        spelt: how many prompts and answers hold control tokens as words.
     """
 
-    def __init__(self, renderer: ChatRenderer, limits: Limits, tokenizer_sha256: str | None = None):
-        self.renderer, self.limits, self.tokenizer_sha256 = renderer, limits, tokenizer_sha256
+    def __init__(
+        self,
+        renderer: ChatRenderer,
+        limits: Limits,
+        tokenizer_sha256: str | None = None,
+        refuse: Callable[[Sequence[Example], list[list[list[int]]]], str | None] = lambda examples, answers: None,
+    ):
+        self.renderer, self.limits, self.tokenizer_sha256, self.refuse = renderer, limits, tokenizer_sha256, refuse
         self.left_out: Counter[str] = Counter()
-        self.cut_prompts = 0
-        self._waiting: list[tuple[Example, str]] = []
+        self.refused: Counter[str] = Counter()
+        self.cut_prompts = self.spelt = 0
+        self._waiting: list[tuple[Example, str, list[str]]] = []  # with the texts of its prompt and answers
+        self._ends: list[int] = []  # of the examples of each record among these
         self._known: dict[bytes, int | str] = {}  # digest of a prompt's text -> its number, or why it is left out
         self._shorter: dict[tuple[int, int], int] = {}  # number of a prompt, length -> number of the same, cut to it
         self._prompts, self._answers = TokenLists(), TokenLists()
@@ -199,18 +67,20 @@ class TableMaker:
         self._tree_labels: dict[Hashable, int] = {}
         self._numbers: list[tuple[float, ...]] = []
 
-    def add(self, example: Example) -> None:
-        """Add an example.
+    def add(self, *examples: Example) -> None:
+        """Add the examples of a record.
 
         Raises:
-            UserError: if the chat template refuses its prompt.
+            UserError: if the chat template refuses a prompt.
         """
-        if example.question:
-            text = f"\0{example.question}"
-        else:
-            text = self.renderer.prompt_text(example.prompt, example.system)
-        self._waiting.append((example, text))
-        if len(self._waiting) == TOGETHER:
+        rendered = []
+        for example in examples:
+            asked = example.prompt, example.system, example.inputs
+            text = f"\0{example.question}" if example.question else self.renderer.prompt_text(*asked)
+            rendered.append((example, text, [self.renderer.written(answer, *asked) for answer in example.answers]))
+        self._waiting += rendered
+        self._ends.append(len(self._waiting))
+        if len(self._waiting) >= TOGETHER:
             self._tokenise()
 
     def finish(self, kind: type[T]) -> T:
@@ -225,30 +95,58 @@ class TableMaker:
             trees=np.array(self._trees),
             cut=np.array(self._cut, bool),
             numbers=np.array(self._numbers, np.float64),
-            eos=self.renderer.tokenizer.eos_token_id,
+            eos=self.renderer.end,
         )
 
     def _tokenise(self) -> None:
-        waiting, self._waiting = self._waiting, []
-        digests = [hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest() for _, text in waiting]
-        fresh = {digest: pair for digest, pair in zip(digests, waiting, strict=True) if digest not in self._known}
-        asked = ["" if example.question else text for example, text in fresh.values()]
-        encoded = self._encoded(self.renderer.encode_prompts, asked)
+        waiting, ends, self._waiting, self._ends = self._waiting, self._ends, [], []
+        prompts = self._numbered([(example, text) for example, text, _ in waiting])
+        texts = [text for _, _, answers in waiting for text in answers]
+        closed = [end for example, _, _ in waiting for end in example.append_eos]
+        self.spelt += sum(self.renderer.is_spelt(text) for text in texts)
+        made = iter(self._encoded(self.renderer.encode_answers, texts, closed))
+        problems: list[str] = []
+        for begin, end in pairwise([0, *ends]):
+            examples = [example for example, _, _ in waiting[begin:end]]
+            rows = [
+                self._fit(example, prompts[begin + n], self._own(example, made)) for n, example in enumerate(examples)
+            ]
+            kept = [(example, row) for example, row in zip(examples, rows, strict=True) if not isinstance(row, str)]
+            self.left_out.update(row for row in rows if isinstance(row, str))
+            try:
+                if kept and (reason := self.refuse([e for e, _ in kept], [row.answers for _, row in kept])) is not None:
+                    self.refused[reason] += 1
+                    continue
+            except DataFormatError as error:
+                problems += error.problems
+            for example, row in kept:
+                self._keep(example, row)
+        if problems:
+            raise DataFormatError(problems)
+
+    def _numbered(self, asked: list[tuple[Example, str]]) -> list[int | str]:
+        """The number of each prompt, or why it is left out; every distinct one is tokenised once."""
+        digests = [hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest() for _, text in asked]
+        fresh = {digest: pair for digest, pair in zip(digests, asked, strict=True) if digest not in self._known}
+        texts = [Rendered() if example.question else text for example, text in fresh.values()]
+        self.spelt += sum(map(is_marked, texts))
+        encoded = self._encoded(self.renderer.encode_prompts, texts)
         for (digest, (example, _)), ids in zip(fresh.items(), encoded, strict=True):
             self._known[digest] = self._fit_prompt(example.question or ids, example)
-        texts = [text for example, _ in waiting for text in example.answers]
-        ends = [end for example, _ in waiting for end in example.append_eos]
-        answers = iter(self._encoded(self.renderer.encode_answers, texts, ends))
-        for (example, _), digest in zip(waiting, digests, strict=True):
-            told = zip(example.tokens[1:] or [[]] * len(example.answers), example.append_eos, strict=True)
-            own = [(next(answers), ids and self.renderer.ended(ids, end)) for ids, end in told]
-            self._fit_answers(example, self._known[digest], [known or made for made, known in own])
+        return [self._known[digest] for digest in digests]
+
+    def _own(self, example: Example, made: Iterator[list[int]]) -> list[list[int]]:
+        """The tokens of an example's answers: those it brought, or the next that were made."""
+        told = zip(example.tokens[1:] or [[]] * len(example.answers), example.append_eos, strict=True)
+        found = [(next(made), ids and self.renderer.ended(ids, end)) for ids, end in told]
+        return [brought or ids for ids, brought in found]
 
     def _encoded(self, encode: Callable[..., list[list[int]]], texts: list[str], *more: list[bool]) -> list[list[int]]:
         """The tokens of prompts or answers, tokenised once for all runs."""
         if self.tokenizer_sha256 is None or not texts:
             return encode(texts, *more)
-        content = json.dumps([self.tokenizer_sha256, encode.__name__, texts, *more])
+        kinds = [isinstance(text, Rendered) for text in texts]
+        content = json.dumps([self.tokenizer_sha256, self.renderer.reading, encode.__name__, kinds, texts, *more])
         return kept_lists(hashlib.sha256(content.encode()).hexdigest(), lambda: encode(texts, *more))
 
     def _fit_prompt(self, ids: list[int], example: Example) -> int | str:
@@ -269,22 +167,20 @@ class TableMaker:
 
     def _kept(self, example: Example) -> int:
         """Tokens at the beginning of a prompt that stay when it is cut."""
-        return self.renderer.system_length(example.prompt, example.system) if self.limits.keep_system else 0
+        asked = example.prompt, example.system, example.inputs
+        return self.renderer.system_length(*asked) if self.limits.keep_system else 0
 
-    def _fit_answers(self, example: Example, prompt: int | str, answers: list[list[int]]) -> None:
-        """Keep a record whose prompt was kept, or count why it is not."""
-        if isinstance(prompt, int):
-            most = self.limits.of_answer(self._prompts.length(prompt))
-            cut = [most is not None and len(ids) > most for ids in answers]
-            if any(cut) and not self.limits.cut:
-                prompt = "answers that exceed max_completion_length, or max_length with their prompt"
-            else:
-                answers = [ids[:most] for ids in answers]
-                prompt = self._beside(max(map(len, answers)), prompt, example)
+    def _fit(self, example: Example, prompt: int | str, answers: list[list[int]]) -> _Row | str:
+        """The prompt and answers of an example as they are kept, or why they are not."""
         if isinstance(prompt, str):
-            self.left_out[prompt] += 1
-        else:
-            self._keep(example, prompt, answers, cut)
+            return prompt
+        most = self.limits.of_answer(self._prompts.length(prompt))
+        cut = [most is not None and len(ids) > most for ids in answers]
+        if any(cut) and not self.limits.cut:
+            return "answers that exceed max_completion_length, or max_length with their prompt"
+        answers = [ids[:most] for ids in answers]
+        beside = self._beside(max(map(len, answers)), prompt, example)
+        return beside if isinstance(beside, str) else _Row(beside, answers, cut)
 
     def _beside(self, answer: int, prompt: int, example: Example) -> int | str:
         """The number of a prompt that fits beside an answer of so many tokens: its own, or of what is left of it."""
@@ -300,13 +196,21 @@ class TableMaker:
             self.cut_prompts += 1
         return self._shorter[prompt, most]
 
-    def _keep(self, example: Example, prompt: int, answers: list[list[int]], cut: list[bool]) -> None:
-        for ids in answers:
+    def _keep(self, example: Example, row: _Row) -> None:
+        for ids in row.answers:
             self._answers.append(ids)
-        self._cut.extend(cut)
-        group, tree = (prompt if label is None else label for label in (example.group, example.tree))
+        self._cut.extend(row.cut)
+        group, tree = (row.prompt if label is None else label for label in (example.group, example.tree))
         self._ids.append(example.id)
-        self._prompt_of.append(prompt)
+        self._prompt_of.append(row.prompt)
         self._groups.append(self._group_labels.setdefault(group, len(self._group_labels)))
         self._trees.append(self._tree_labels.setdefault(tree, len(self._tree_labels)))
         self._numbers.append(example.numbers)
+
+
+class _Row(NamedTuple):
+    """An example as it is kept: the number of its prompt, the tokens of its answers, and which of these are cut."""
+
+    prompt: int
+    answers: list[list[int]]
+    cut: list[bool]

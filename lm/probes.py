@@ -218,7 +218,7 @@ def _tokenise(statements: list[Statement], tokenizer: PreTrainedTokenizerBase, m
 
     A token belongs to the target when it ends behind the input, so one that merges over the boundary counts.
     """
-    plain = {"add_special_tokens": False}
+    plain = {"add_special_tokens": False, "split_special_tokens": True}
     joint = tokenizer([f"{s.input} {s.target}" for s in statements], return_offsets_mapping=True, **plain)
     apart = tokenizer([s.input for s in statements], **plain), tokenizer([f" {s.target}" for s in statements], **plain)
     merged = sum(
@@ -247,7 +247,7 @@ def _whole_passages(facts: Facts, tokenizer: PreTrainedTokenizerBase, table: lis
     """A cloze of each passage; their rows are appended to the table."""
     clozes = []
     for fact in facts:
-        ids = tokenizer(fact.passage, add_special_tokens=False)["input_ids"]
+        ids = tokenizer(fact.passage, add_special_tokens=False, split_special_tokens=True)["input_ids"]
         if len(ids) < 2:
             raise UserError(f"{fact.where}: a passage of {len(ids)} tokens cannot be scored: at least 2 are needed")
         clozes.append(Cloze(len(table), tuple(ids), 1))

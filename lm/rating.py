@@ -20,7 +20,7 @@ from lm.pair_forests import Answer, end_forest
 from lm.reward_backbone import reward_backbone
 from lm.rewards import forest_rewards
 from text.errors import UserError
-from text.messages import Message
+from text.messages import TemplateInputs, read_messages
 
 ANSWERS = ("response", "completion", "output")
 Rewards = tuple[float | None, ...]
@@ -130,8 +130,9 @@ class Rater:
 
     def _tokens(self, record: dict[str, Any], texts: Sequence[str]) -> list[Answer]:
         asked = record["prompt"]
-        prompt = asked if isinstance(asked, str) else [Message(**message) for message in asked]
+        prompt = asked if isinstance(asked, str) else read_messages(asked, "prompt")
         system = record.get("system")
+        inputs = TemplateInputs(record.get("tools") or (), record.get("chat_template_kwargs") or {})
         ended = self.renderer.encode_answers(texts, [True] * len(texts))
         room = self.max_length - max(map(len, ended), default=0)
         if room < 1:
@@ -139,9 +140,9 @@ class Rater:
                 f"an answer of {self.max_length - room} tokens leaves no room for its prompt among the "
                 f"{self.max_length} that the reward model reads: answer in fewer (decoding.max_new_tokens)"
             )
-        ids = self.renderer.prompt_ids(prompt, system)
+        ids = self.renderer.prompt_ids(prompt, system, inputs)
         if len(ids) > room:
-            kept = self.renderer.system_length(prompt, system)
+            kept = self.renderer.system_length(prompt, system, inputs)
             kept = kept if kept < room else 0
             ids = ids[:kept] + ids[len(ids) - (room - kept) :]
         return [(np.array(ids), np.array(tokens)) for tokens in ended]

@@ -149,6 +149,7 @@ class VLLMEngine(ServedEngine):
                 repetition_penalty=decoding.repetition_penalty,
                 stop=list(decoding.stop),
                 stop_token_ids=self.end_ids,
+                skip_special_tokens=False,  # a stop string may name them; the text is made of the tokens
                 seed=seed_of(draw.seed, draw.number) % 2**31,
             )
             for draw in draws

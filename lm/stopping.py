@@ -8,18 +8,21 @@ Legend: B rows.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Collection, Sequence
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, StoppingCriteria
 
+from lm.templates import end_of_turn
+
 
 def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Ids that end an answer: the tokenizer's and those of the model's generation config (chat models have several)."""
+    """Ids that end an answer: the end of text, the template's end of a turn, and those of the generation config."""
     of_model = model.generation_config.eos_token_id
     ids = {tokenizer.eos_token_id, *(of_model if isinstance(of_model, list | tuple) else [of_model])}
-    return sorted(ids - {None})
+    return sorted(id for id in ids | {end_of_turn(tokenizer)} if id is not None)
 
 
 class StopStrings:
@@ -41,10 +44,25 @@ class StopStrings:
         return any(string in tail for string in self.strings)
 
     def text(self, tokens: Sequence[int]) -> str:
-        """The words of a continuation, up to the first stop string, without special tokens."""
-        text = self.tokenizer.decode(tokens, skip_special_tokens=True)
-        found = [place for string in self.strings if (place := text.find(string)) >= 0]
-        return text[: min(found, default=None)]
+        """The words of a continuation, up to the first stop string, without special tokens.
+
+        A stop string is looked for where `end` looks, among special tokens, so that one can name them.
+        """
+        written = self._read(tokens, special=True) if self.strings else ""
+        found = [place for string in self.strings if (place := written.find(string)) >= 0]
+        if not found:
+            return self._read(tokens)
+        kept = self._tokens_within(tokens, min(found))
+        rest = written[len(self._read(tokens[:kept], special=True)) : min(found)]  # of a token that the string splits
+        return self._read(tokens[:kept]) + ("" if tokens[kept] in self.tokenizer.all_special_ids else rest)
+
+    def _tokens_within(self, tokens: Sequence[int], characters: int) -> int:
+        """How many tokens tell no more than so many characters."""
+        counts = range(1, len(tokens) + 1)
+        return bisect_right(counts, characters, key=lambda n: len(self._read(tokens[:n], special=True)))
+
+    def _read(self, tokens: Sequence[int], special: bool = False) -> str:
+        return self.tokenizer.decode(tokens, skip_special_tokens=not special)  # type: ignore[return-value]  # of one row
 
 
 class Ends(StoppingCriteria):

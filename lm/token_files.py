@@ -18,6 +18,7 @@ from typing import IO, Any
 import numpy as np
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+from lm.control_tokens import ControlTokens
 from text.errors import UserError
 
 SUFFIXES = (".npy", ".bin")
@@ -146,7 +147,8 @@ def _dtype(tokenizer: PreTrainedTokenizerBase) -> np.dtype:
 
 
 def _encoded(texts: Iterable[str], tokenizer: PreTrainedTokenizerBase) -> Iterator[np.ndarray]:
-    stream = iter(texts)
+    stream, words = iter(texts), ControlTokens.special(tokenizer)
     while some := list(islice(stream, TOGETHER)):
-        encoded = tokenizer(some, add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"]
-        yield np.array([token for ids in encoded for token in (*ids, tokenizer.eos_token_id)], _dtype(tokenizer))
+        yield np.array(
+            [token for ids in words.words(some) for token in (*ids, tokenizer.eos_token_id)], _dtype(tokenizer)
+        )

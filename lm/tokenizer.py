@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from lm.hub import not_loaded, resolve
@@ -141,6 +142,29 @@ class BPETokenizer(TokenizerSource):
         return PreTrainedTokenizerFast(tokenizer_object=core, eos_token=self.eos_token, additional_special_tokens=extra)
 
 
+def source_for(source: TokenizerSource | None, backbone: Any) -> TokenizerSource:
+    """Where the tokenizer of a run comes from: a model that was trained before reads with its own and no other.
+
+    Args:
+        source: what was asked for; None is the backbone's own. One that is trained on the data is for models from
+            scratch: a model that has one keeps its own, which is told.
+        backbone: that reads; None if nobody knows yet.
+
+    Raises:
+        UserError: if there is none, or a published one is asked for that cuts text otherwise than the backbone's.
+    """
+    if getattr(backbone, "tokenizer_name", None) is None and source is not None:
+        return source
+    own = own_tokenizer(backbone)
+    if source is None or isinstance(source, PretrainedTokenizer):
+        return own if source is None else _same_words(source, own)
+    rank_zero_info(
+        f"data.tokenizer: {type(source).__name__} is for models from scratch; this one brings its own, "
+        f"'{own.name_or_path}', which is used"
+    )
+    return own
+
+
 def own_tokenizer(backbone: Any) -> PretrainedTokenizer:
     """Where the tokenizer lies that a backbone was trained with.
 
@@ -154,6 +178,28 @@ def own_tokenizer(backbone: Any) -> PretrainedTokenizer:
         )
     told = {"revision": None, "trust_remote_code": False}
     return replace(backbone.tokenizer_at(name), **{key: getattr(backbone, key, told[key]) for key in told})
+
+
+def _same_words(source: PretrainedTokenizer, own: PretrainedTokenizer) -> PretrainedTokenizer:
+    """The source, if words become the same ids as by a backbone's own tokenizer; roles of tokens may differ."""
+    if source.name_or_path == own.name_or_path:
+        return source
+    try:
+        known = _words_of(own.build())
+    except UserError:  # the backbone has no tokenizer with it, which is why one is given
+        return source
+    if _words_of(source.build()) != known:
+        raise UserError(
+            f"data.tokenizer: '{source.name_or_path}' gives words other ids than the model knows; this model brings "
+            f"its own, '{own.name_or_path}': --data.tokenizer null"
+        )
+    return source
+
+
+def _words_of(tokenizer: PreTrainedTokenizerBase) -> Any:
+    """All that decides which ids words become, added tokens apart."""
+    rules = _rules(tokenizer)
+    return {name: rules.get(name) for name in ("vocabulary", "normalizer", "pre_tokenizer", "model")}
 
 
 def vocabulary_size(tokenizer: PreTrainedTokenizerBase) -> int:
@@ -173,12 +219,17 @@ def tokenizer_sha256(tokenizer: PreTrainedTokenizerBase) -> str:
     The chat template is left out (it makes strings, not ids), and so is the padding and truncation that a caller last
     asked for.
     """
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is None:
-        rules: dict = {"vocabulary": tokenizer.get_vocab()}
-    else:
-        rules = json.loads(backend.to_str())
-        rules.pop("padding", None)
-        rules.pop("truncation", None)
+    rules = _rules(tokenizer)
     rules["special_ids"] = [tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id]
     return hashlib.sha256(json.dumps(rules, sort_keys=True).encode()).hexdigest()
+
+
+def _rules(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+    """What a tokenizer does, in plain values."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        return {"vocabulary": tokenizer.get_vocab()}
+    rules = json.loads(backend.to_str())
+    rules.pop("padding", None)
+    rules.pop("truncation", None)
+    return rules

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from tokenizers.decoders import DecodeStream
+
 from lm.backbone import Backbone
 from lm.batches import PromptBatch
 from lm.cached_generation import EngineName
@@ -107,7 +109,7 @@ class Explorer(Rollouts):
     def _with_tokens(self, pair: MinedPair) -> MinedPair:
         """A pair that came as text alone, with its tokens."""
         tokens = self.tokenizer(  # type: ignore[misc]
-            [pair.chosen, pair.rejected], add_special_tokens=False
+            [pair.chosen, pair.rejected], add_special_tokens=False, split_special_tokens=True
         )["input_ids"]
         return pair.model_copy(
             update={
@@ -153,11 +155,13 @@ class Explorer(Rollouts):
 
     def _token_ends(self, tokens: Sequence[int], text: str) -> list[int]:
         """How much of the text the tokens up to each one tell; within a character no more than those before it."""
-        ends, last = [], 0
-        for count in range(1, len(tokens) + 1):
-            told = self.tokenizer.decode(tokens[:count], skip_special_tokens=True)  # type: ignore[union-attr]
-            last = len(told) if text.startswith(told) else last
-            ends.append(last)
+        ends, place, agrees = list[int](), 0, True
+        stream = DecodeStream(skip_special_tokens=True)
+        for token in tokens:
+            told = stream.step(self.tokenizer.backend_tokenizer, token) or ""  # type: ignore[union-attr]
+            agrees = agrees and text.startswith(told, place)
+            place += len(told) if agrees else 0
+            ends.append(place)
         return [*ends[:-1], len(text)] if ends else []
 
     def _seen(self, record: ExplorationRecord, seen: dict[int, list[Completion]]) -> ExplorationRecord:

@@ -21,6 +21,7 @@ from lm.protocols import PairLayout
 from lm.rating import Rated, Rater, answer_of
 from lm.reward_backbone import RewardBackbone, reward_backbone
 from lm.rewards import forest_rewards
+from lm.templates import end_of_turn
 from losses.preference import reward_model_loss
 from modules.backbone_module import BackboneModule
 from modules.exact_logs import Split
@@ -30,8 +31,8 @@ from text.errors import UserError
 class RewardModel(BackboneModule):
     r"""A language model with a scalar head, learning which of two answers is preferred.
 
-    The reward :math:`r(x, y) = w^\top h(x, y)` is read from the final hidden state h of the end-of-text token. With
-    margins :math:`m_i` and weights :math:`w_i` of the pairs, the loss is the mean over the global batch
+    The reward :math:`r(x, y) = w^\top h(x, y)` is read from the final hidden state h of the token that ends an answer.
+    With margins :math:`m_i` and weights :math:`w_i` of the pairs, the loss is the mean over the global batch
 
     .. math:: L = \frac{\sum_i w_i \left[ -\log \sigma(r(x_i, y^w_i) - r(x_i, y^l_i) - m_i)
               + c \, (r(x_i, y^w_i) + r(x_i, y^l_i))^2 \right]}{\sum_i w_i}.
@@ -72,17 +73,23 @@ class RewardModel(BackboneModule):
         self.reward_std: Tensor
         self._judges = False  # whether the head is more than random
 
+    @cached_property
+    def _end(self) -> int:
+        """The token that ends an answer; -1 if there is none."""
+        assert self.tokenizer is not None
+        return -1 if (end := end_of_turn(self.tokenizer)) is None else end
+
     # ------------------------------------------------------------------------------------------------ the method
 
     def rewards(self, batch: PairBatch) -> tuple[Tensor, Tensor]:
         """Rewards of the chosen and of the rejected answers, [B] each.
 
         Raises:
-            UserError: if an answer does not end with the end-of-text token, at which the model learns to judge.
+            UserError: if an answer does not end with the token that ends a turn, at which the model learns to judge.
         """
         forest, host = batch.forest, batch.forest.host
-        if bool((host.input_ids[host.sources] != self.tokenizer.eos_token_id).any()):  # type: ignore[union-attr]
-            raise UserError("reward models judge an answer at its end-of-text token: set data.append_eos to both")
+        if bool((host.input_ids[host.sources] != self._end).any()):
+            raise UserError("reward models judge an answer at the token that ends it: set data.append_eos to both")
         self.count_tokens(forest.input_ids.numel())
         chosen_B, rejected_B = forest_rewards(self.model, forest, self.share_prefixes).view(-1, 2).unbind(1)
         return chosen_B, rejected_B

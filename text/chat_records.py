@@ -11,7 +11,21 @@ from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import BeforeValidator, ConfigDict, Field, FiniteFloat, ValidationInfo, create_model, model_validator
 
-from text.messages import Message, Prompt, Role, blame, read_answer, read_exchange, read_prompt, spoken_before
+from text.messages import (
+    Message,
+    Prompt,
+    Role,
+    TemplateInputs,
+    blame,
+    read_answer,
+    read_conversation,
+    read_exchange,
+    read_prompt,
+    read_spoken,
+    read_tools,
+    same_words,
+    spoken_before,
+)
 from text.records import Id, Record, Text
 
 __all__ = [
@@ -66,6 +80,8 @@ class ChatRecord(Record):
         system: the system message of a prompt that has none among its messages; ``system_prompt`` is the same.
         source: where a collection has it from.
         preference_set: what the system message asks for.
+        tools: that the assistant may call, as JSON schemas, for the chat template; a list, or JSON.
+        chat_template_kwargs: variables of the chat template, such as ``enable_thinking``.
     """
 
     model_config = ConfigDict(extra="allow")
@@ -78,6 +94,8 @@ class ChatRecord(Record):
     system: str | None = None
     source: str | None = None
     preference_set: list[Preference] = Field(default_factory=list)
+    tools: list[dict[str, Any]] = Field(default_factory=list)
+    chat_template_kwargs: dict[str, Any] = Field(default_factory=dict)
 
     @classmethod
     def with_names(cls, field_map: dict[str, str] | None) -> type[Self]:
@@ -107,6 +125,8 @@ class ChatRecord(Record):
                 given.pop(theirs, None)
         _one_name(given, "group_id", ("group_id", "instruction_id"))
         _one_name(given, "system", ("system", "system_prompt"))
+        if "tools" in given:
+            given["tools"] = read_tools(given["tools"], "tools")
         cls._normal(given)
         prompt = given.get("prompt")
         if isinstance(prompt, list) and "system" in given and prompt[0].role == "system":
@@ -117,6 +137,11 @@ class ChatRecord(Record):
     def _normal(cls, given: dict[str, Any]) -> None:
         """Bring the fields of one kind of record into their normal form, in place."""
         _read_prompt_of(given)
+
+    @property
+    def inputs(self) -> TemplateInputs:
+        """What the chat template is given beside the messages."""
+        return TemplateInputs(self.tools, self.chat_template_kwargs)
 
     def messages(self) -> list[Message]:
         """The prompt as messages, the system message first; an empty one adds nothing."""
@@ -132,22 +157,38 @@ class InstructionRecord(ChatRecord):
     ``user_prompt`` and ``response``.
 
     Args:
-        output: the answer.
+        output: the answer; its content, if it also calls tools.
+        spoken: the answer as a message.
     """
 
-    output: Text
+    output: str
+    spoken: Message = Field(Message(role="assistant", content=""), exclude=True)
+
+    @property
+    def answer(self) -> str | Message:
+        """What is learnt: the text, or the message if it says more than its content."""
+        return self.spoken.answer
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Self:
+        if not self.output.strip() and not self.spoken.tool_calls:
+            blame("output", "must not be empty")
+        return self
 
     @classmethod
     def _normal(cls, given: dict[str, Any]) -> None:
         if "messages" in given:
-            prompt, output = read_exchange(given.pop("messages"), "messages")
+            prompt, spoken = read_conversation(given.pop("messages"), "messages")
             if (name := _first_of(given, ANSWERS)) is not None:
                 blame("messages", f"given, and '{name}' too: one thing, one name")
             _repeats_first(given, prompt, "messages")
-            given |= {"prompt": prompt, "output": output}
+            given["prompt"] = prompt
         else:
             _read_prompt_of(given)
-            _read_answer_of(given, "output", ANSWERS)
+            if (name := _one_name(given, "output", ANSWERS)) is None:
+                return  # told as missing
+            spoken = read_spoken(given["output"], name)
+        given |= {"output": spoken.content, "spoken": spoken}
 
 
 class PreferenceRecord(ChatRecord):
@@ -234,6 +275,14 @@ class PromptRecord(ChatRecord):
         return self.model_dump(exclude={"id", "prompt", "system"}, exclude_unset=True)
 
 
+def read_over(record: Any) -> set[str]:
+    """Names of what a record holds and nobody reads: fields, and keys of its messages as ``messages[].<key>``."""
+    values = [getattr(record, name, None) for name in ("prompt", "spoken")]
+    turns = [turn for value in values for turn in (value if isinstance(value, list) else [value])]
+    keys = {f"messages[].{key}" for turn in turns if isinstance(turn, Message) for key in turn.read_over}
+    return keys | set(record.model_extra or ())
+
+
 def _read_conversations(given: dict[str, Any]) -> None:
     """Make a prompt and two answers of ``chosen`` and ``rejected`` that are whole conversations, in place.
 
@@ -245,8 +294,12 @@ def _read_conversations(given: dict[str, Any]) -> None:
     if not prompt:
         blame("rejected", "shares no message of the user with 'chosen', so the pair has no prompt")
     _repeats_first(given, prompt, "chosen")
-    given |= {"prompt": prompt, "chosen": chosen, "rejected": rejected}
-    if one != other:
+    given |= {
+        "prompt": prompt,
+        "chosen": chosen,
+        "rejected": rejected,
+    }
+    if not same_words(one, other):
         given["context_mismatch"] = True
 
 
@@ -286,7 +339,9 @@ def _repeats_first(given: dict[str, Any], conversation: Prompt, field: str) -> N
     said = given.pop("prompt", None)
     turns = [] if isinstance(conversation, str) else conversation
     first = [message.content for message in turns if message.role == "user"][:1]
-    if said is not None and [said] != first and _same(said) != turns:
+    told = _same(said)
+    repeated = same_words(told, turns) if isinstance(told, list) else told == turns
+    if said is not None and [said] != first and not repeated:
         blame("prompt", f"is neither what the user says first in '{field}' nor all that comes before the answer")
 
 

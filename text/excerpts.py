@@ -18,8 +18,8 @@ def shorten(text: str, characters: int) -> str:
 
 
 def printable(text: str) -> str:
-    """Without what a screen would take for a command; line breaks stay."""
-    return "".join(sign if sign.isprintable() or sign == "\n" else "\ufffd" for sign in text)
+    """Without what a screen would take for a command; line breaks and tabs stay."""
+    return "".join(sign if sign.isprintable() or sign in "\n\t" else "\ufffd" for sign in text)
 
 
 def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]], characters: int) -> str:

@@ -23,7 +23,7 @@ class PairRules:
     """What is done about pairs that are legal but odd.
 
     Args:
-        on_identical: chosen and rejected are the same.
+        on_identical: chosen and rejected are the same, as texts or as the tokens that are left of them.
         on_empty_completion: an answer is empty; kept, it is the end-of-text token alone.
         on_context_mismatch: the answers were given to different conversations; the prompt is what these share.
     """
@@ -37,7 +37,7 @@ class PairRules:
         pair: PreferenceRecord = found.record
         if pair.chosen == pair.rejected:
             problem = "the same as 'chosen', so nothing is preferred (on_identical: drop leaves such pairs out)"
-            return _dealt_with(self.on_identical, found, "rejected", problem, "identical answers")
+            return _dealt_with(self.on_identical, found.where, "rejected", problem, "identical answers")
         for side in ("chosen", "rejected"):
             if not getattr(pair, side) and self.on_empty_completion != "keep":
                 return self.empty(found, side)
@@ -46,18 +46,26 @@ class PairRules:
                 notes["pairs whose answers were given to different conversations; their prompt is the common part"] += 1
                 return None
             problem = "answers another conversation than 'chosen' (on_context_mismatch: warn keeps the common part)"
-            return _dealt_with(self.on_context_mismatch, found, "rejected", problem, "different contexts")
+            return _dealt_with(self.on_context_mismatch, found.where, "rejected", problem, "different contexts")
         return None
+
+    def same_tokens(self, where: str) -> str | None:
+        """Why a pair is left out whose answers are the same tokens, though not the same texts."""
+        problem = (
+            "the same tokens as 'chosen' once both are cut to their size, or but for the end, so nothing is preferred "
+            "(on_identical: drop leaves such pairs out)"
+        )
+        return _dealt_with(self.on_identical, where, "rejected", problem, "answers of the same tokens")
 
     def empty(self, found: Located[Any], field: str) -> str | None:
         """Why a record with an empty answer is left out."""
         if self.on_empty_completion == "keep":
             return None
         problem = "empty (on_empty_completion: keep trains on the end-of-text token alone)"
-        return _dealt_with(self.on_empty_completion, found, field, problem, "empty answers")
+        return _dealt_with(self.on_empty_completion, found.where, field, problem, "empty answers")
 
 
-def _dealt_with(option: str, found: Located[Any], field: str, problem: str, reason: str) -> str:
+def _dealt_with(option: str, where: str, field: str, problem: str, reason: str) -> str:
     if option == "error":
-        raise DataFormatError([f"{found.where}: field '{field}': {problem}"])
+        raise DataFormatError([f"{where}: field '{field}': {problem}"])
     return reason

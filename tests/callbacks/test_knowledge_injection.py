@@ -18,7 +18,8 @@ class Tokenizer:
 
     eos_token_id = EOS
 
-    def __call__(self, texts, add_special_tokens):
+    def __call__(self, texts, add_special_tokens, split_special_tokens):
+        assert split_special_tokens
         assert not add_special_tokens
         return {"input_ids": [[int(word) for word in text.split()] for text in texts]}
 

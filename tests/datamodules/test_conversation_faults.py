@@ -32,7 +32,7 @@ def test_every_fault_is_told_with_its_place_up_to_twenty(tmp_path):
         f"{path}:4: field 'rejected': the same as 'chosen', so nothing is preferred (on_identical: drop",
         f"{path}:5: field 'rejected': missing. A PreferenceRecord needs 'prompt' and 'chosen' and 'rejected'",
         f"{path}:6: field 'prompt': the last message of a prompt is the user's",
-        f"{path}:7: field 'prompt': [0].role: should be 'system', 'user' or 'assistant', not 'robot'",
+        f"{path}:7: field 'prompt': [0].role: should be 'system', 'user', 'assistant' or 'tool', not 'robot'",
         f"{path}:8: field 'ref_rejected_logp': missing",
     ]
     told = sorted(caught.value.problems)

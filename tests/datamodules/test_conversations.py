@@ -10,7 +10,8 @@ from lightning.pytorch import LightningModule
 
 from datamodules import Instructions, PreferencePairs
 from datamodules.loading import Position
-from lm.chat import PLAIN_TEMPLATE, ChatFormat, ChatRenderer
+from lm import control_tokens
+from lm.chat import PLAIN_TEMPLATE, ChatFormat
 from lm.tokenizer import BPETokenizer, PretrainedTokenizer
 from tests.conversation_files import first_batch, jsonl, pair, read_pairs, set_up, shown, tiny
 from tests.stand_ins import tiny_tokenizer
@@ -60,8 +61,13 @@ def test_a_trained_tokenizer_reads_the_prompts_as_they_are_rendered(tmp_path):
 
 
 def test_what_was_tokenised_once_is_not_tokenised_again(tmp_path, monkeypatch):
-    tokenised, encode = [], ChatRenderer._encode
-    monkeypatch.setattr(ChatRenderer, "_encode", lambda self, texts: tokenised.extend(texts) or encode(self, texts))
+    tokenised, encoded = [], control_tokens._encoded
+
+    def counted(tokenizer, texts, **options):
+        tokenised.extend(texts)
+        return encoded(tokenizer, texts, **options)
+
+    monkeypatch.setattr(control_tokens, "_encoded", counted)
 
     def read(*records, **options):
         tokenised.clear()

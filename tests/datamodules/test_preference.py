@@ -265,13 +265,13 @@ def test_tokens_count_and_texts_do_not(tmp_path):
     split = [tokenizer.convert_tokens_to_ids(letter) for letter in "cat"]
     assert len(letters) < len(split)  # a model that was sampled may write a word otherwise
     pair = {"prompt": "rendered anew", "chosen": "cat", "rejected": "cat!"}
-    pair |= {"prompt_tokens": [7, 8], "chosen_tokens": split, "rejected_tokens": [*split, 0]}
+    pair |= {"prompt_tokens": [7, 8], "chosen_tokens": split, "rejected_tokens": [*split, 9]}
     data = read(PreferencePairs, tmp_path, pair, append_eos="chosen")
     prompt, chosen = data.table("train").answer(0, 0)
     assert (prompt.tolist(), chosen.tolist()) == ([7, 8], [*split, end])
-    assert data.table("train").answer(0, 1)[1].tolist() == [*split, 0]
+    assert data.table("train").answer(0, 1)[1].tolist() == [*split, 9]
     labelled = read(LabelledAnswers, tmp_path, pair, append_eos="chosen").table("train")
-    assert [labelled.answer(row)[1].tolist() for row in (0, 1)] == [[*split, end], [*split, 0]]
+    assert [labelled.answer(row)[1].tolist() for row in (0, 1)] == [[*split, end], [*split, 9]]
     del pair["prompt_tokens"], pair["rejected_tokens"]
     table = read(PreferencePairs, tmp_path, pair).table("train")
     assert table.answer(0, 0)[0].tolist() == tokenizer("rendered anew")["input_ids"]

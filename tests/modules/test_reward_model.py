@@ -229,7 +229,7 @@ def test_answers_without_an_end_are_refused(folder):
     module = RewardModel(PretrainedBackbone(folder))
     module.tokenizer = tiny_tokenizer()
     module.configure_model()
-    with pytest.raises(UserError, match=r"judge an answer at its end-of-text token: set data.append_eos to both"):
+    with pytest.raises(UserError, match=r"judge an answer at the token that ends it: set data.append_eos to both"):
         module.rewards(ended_batch(PAIRS, [0], end=[]))
 
 

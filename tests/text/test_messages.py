@@ -27,11 +27,14 @@ def test_conversations_are_read():
     assert read_answer("text", "field") == read_answer(said(("assistant", "text")), "field") == "text"
     prompt, answer = read_exchange(said(U, A, U, ("assistant", "last")), "field")
     assert ([message.role for message in prompt], answer) == (["user", "assistant", "user"], "last")
-    assert read_prompt([{"role": "user", "content": "u", "name": "Ann"}], "field") == [
-        Message(role="user", content="u")
+    assert read_prompt([{"role": "user", "content": "u", "name": "Ann", "mood": "gay", "seen": None}], "field") == [
+        Message(role="user", content="u", name="Ann", read_over=("mood",))
     ]
     again = read_prompt(read_prompt(said(U), "field"), "field")
     assert again == [Message(role="user", content="u")]
+
+
+ROLE = "should be 'system', 'user', 'assistant' or 'tool'"
 
 
 @pytest.mark.parametrize(
@@ -41,8 +44,8 @@ def test_conversations_are_read():
         (read_prompt, [], "should be text or a list of messages {'role', 'content'}, not []"),
         (read_exchange, "text", "should be a list of messages {'role', 'content'}, not 'text'"),
         (read_prompt, ["hello"], "[0]: should be a message {'role', 'content'}, not 'hello'"),
-        (read_prompt, said(("human", "hi")), "[0].role: should be 'system', 'user' or 'assistant', not 'human'"),
-        (read_prompt, said((["user"], "hi")), "[0].role: should be 'system', 'user' or 'assistant', not ['user']"),
+        (read_prompt, said(("human", "hi")), f"[0].role: {ROLE}, not 'human'"),
+        (read_prompt, said((["user"], "hi")), f"[0].role: {ROLE}, not ['user']"),
         (read_prompt, said(("user", None)), "[0].content: should be text, not None"),
         (read_prompt, said(U, S), "[1].role: a system message can only be the first one"),
         (read_prompt, said(U, A, A, U), "[2].role: 'assistant' twice in a row; user and assistant speak in turn"),
