@@ -1,6 +1,6 @@
-"""Writes what a stage of Self-Explore made: as it comes, so that an interrupted run goes on, and whole at the end.
+"""Writes what a stage of Self-Explore made, whole at its end.
 
-It knows results with keys, ranks and files. It does not know how anything was made, or what is made of it.
+It knows results, ranks and files. It does not know how anything was made, or what is made of it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from callbacks.run_folders import atomic_write
 from lm.batches import PromptBatch
 from lm.gather import merge_over_ranks
-from lm.token_files import cache_folder
 from metrics.reasoning import accuracy_report
 from text.json_lines import json_line, plain
 from text.records import Record
@@ -27,43 +26,22 @@ class RolloutFiles(Callback):
     `test` leaves ``answers.jsonl``: id, answer, gold and correct of every question, where a comparison of two models
     needs more than a mean; and ``report.md``, accuracy by subject and level.
 
-    Each result is appended to a file of its rank in the cache as soon as it is there; a run of the same work, by the
-    same weights, takes it from there. The files of the run appear when they are whole, and are the same for any number
-    of ranks and any batches.
+    The files of the run appear when they are whole, and are the same for any number of ranks and any batches. What was
+    drawn before an interruption is in the cache (lm/response_log.py).
     """
 
     def __init__(self) -> None:
         self.results: dict[int, Any] = {}
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Reads what was done before."""
+        """Nothing is made yet."""
         self.results = {}
-        folder = cache_folder() / "rollouts" / pl_module.key()  # type: ignore[operator]
-        folder.mkdir(parents=True, exist_ok=True)
-        done: dict[str, Any] = {}
-        for path in sorted(folder.glob("*.jsonl")):
-            for line in path.read_bytes().split(b"\n"):
-                try:
-                    key, result = json.loads(line)
-                except ValueError:  # the last line of a run that was killed
-                    continue
-                done[key] = result
-        pl_module.done = done  # type: ignore[assignment]
-        if trainer.world_size > 1:
-            trainer.strategy.barrier()  # nobody writes while another still reads
-        self.shard = folder / f"{trainer.global_rank}.jsonl"
-        if done and trainer.is_global_zero:
-            print(f"{type(pl_module).__name__}: {len(done)} results of an earlier run are in {folder}")
 
     def on_predict_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: PromptBatch, batch_idx: int, *_: Any
     ) -> None:
         """Keeps the results of a batch."""
-        with self.shard.open("ab") as file:
-            for row, (key, result) in zip(batch.rows, outputs, strict=True):
-                self.results[row] = result
-                if key not in pl_module.done:  # type: ignore[operator]
-                    file.write(b"\n" + json.dumps([key, _plain(result)]).encode() + b"\n")
+        self.results |= zip(batch.rows, outputs, strict=True)
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Puts the results of all ranks together, and writes what the module makes of them."""
@@ -71,6 +49,8 @@ class RolloutFiles(Callback):
         log_dir = trainer.log_dir  # agreed between ranks: every rank has to ask
         if not trainer.is_global_zero:
             return
+        if found := pl_module.engine.found:  # type: ignore[union-attr]
+            print(f"{type(pl_module).__name__}: {found} samples of an earlier run are in {pl_module.engine.folder}")  # type: ignore[union-attr]
         files, counts = pl_module.files([merged[row] for row in sorted(merged)])  # type: ignore[operator]
         pl_module.results = counts
         for name, value in counts.items():
@@ -106,10 +86,3 @@ class RolloutFiles(Callback):
 def _write_lines(path: Path, records: Sequence[Record]) -> None:
     with atomic_write(path) as file:
         file.writelines(json_line(record.model_dump(exclude_none=True)) for record in records)
-
-
-def _plain(result: Any) -> Any:
-    """As JSON can hold it."""
-    if isinstance(result, Record):
-        return result.model_dump(mode="json", exclude_none=True)
-    return [_plain(part) for part in result]

@@ -1,63 +1,106 @@
 """A file that grows line by line and is whole after any interruption: what a run that is broken off need not do again.
 
-Every rank has a file of its own and reads those of all. This file does not know what is kept.
+Every rank has a file of its own and reads those of all. A file belongs to whoever made what is in it, and says so in
+its first line; each line carries a checksum. This file does not know what is kept.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch.distributed as dist
 
-from text.errors import UserError
-
 
 class AppendLog:
-    """Things by name, on disk.
+    """Things by key, on disk.
 
     Args:
         folder: is made when there is something to keep.
-        name: of the files, without ``.jsonl``.
-        what: is kept, for messages.
+        kind: of the things, the beginning of the names of their files.
+        made_by: what they depend on beside their keys, by the name of the dependence; what others made is not read.
     """
 
-    def __init__(self, folder: str | Path, name: str, what: str):
-        self.folder, self.name, self.what = Path(folder).expanduser(), name, what
+    def __init__(self, folder: str | Path, kind: str, made_by: Mapping[str, str]):
+        self.folder, self.kind, self.made_by = Path(folder).expanduser(), kind, dict(made_by)
+        self.name = f"{kind}.{_check(self.made_by, 16)}"
 
     @property
     def path(self) -> Path:
         """Where this rank writes; which rank it is may be settled later than the log is made."""
         rank = dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
-        return self.folder / (f"{self.name}.rank{rank}.jsonl" if rank else f"{self.name}.jsonl")
+        return self.folder / f"{self.name}.rank{rank}.jsonl"
 
-    def read(self) -> dict[str, dict[str, Any]]:
-        """What is there, of all ranks; a last line that was broken off is cut from this rank's file.
+    def read(self) -> tuple[dict[str, Any], list[str]]:
+        """What is there, of all ranks, and what has to be told about what was not taken.
 
-        Raises:
-            UserError: for another line that is none of ours.
+        A last line that was broken off is cut from this rank's file. A line whose checksum is wrong is left out.
         """
-        known = {}
-        for path in sorted({*self.folder.glob(f"{self.name}.rank*.jsonl"), self.folder / f"{self.name}.jsonl"}):
-            if not path.exists():
-                continue
-            whole, _, rest = path.read_text(encoding="utf-8", errors="replace").rpartition("\n")
-            for number, line in enumerate(whole.split("\n") if whole else [], 1):
-                try:
-                    record = json.loads(line)
-                    known[record.pop("key")] = record
-                except (ValueError, KeyError, TypeError, AttributeError) as error:
-                    raise UserError(f"{path}:{number}: not {self.what}: {error!r}. Remove the file") from error
-            if rest and path == self.path:
-                path.write_text(f"{whole}\n" if whole else "", encoding="utf-8")
-        return known
+        known: dict[str, Any] = {}
+        told = []
+        for path in sorted(self.folder.glob(f"{self.name}.rank*.jsonl")):
+            if path == self.path:
+                _cut_torn_line(path)
+            broken = 0
+            for line in path.read_bytes().split(b"\n")[:-1]:  # behind the last line break: written at this moment
+                if (record := _checked(line)) is None:
+                    broken += 1
+                elif "key" in record:
+                    known[record["key"]] = record["value"]
+            if broken:
+                told.append(f"{path}: {broken} lines are broken and are made anew")
+        if not known:
+            told += self._of_others()
+        return known, told
 
-    def append(self, things: Mapping[str, Mapping[str, Any]]) -> None:
+    def append(self, things: Mapping[str, Any]) -> None:
         """Add some, in one write."""
         if not things:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write("".join(json.dumps({"key": key} | dict(thing)) + "\n" for key, thing in things.items()))
+        lines = [_line({"key": key, "value": value}) for key, value in things.items()]
+        if not self.path.exists():
+            lines.insert(0, _line({"made_by": self.made_by}))
+        with self.path.open("ab") as file:
+            file.write(b"".join(lines))
+
+    def _of_others(self) -> Iterator[str]:
+        """Why none of the files of this kind is taken, in a line."""
+        differences: Counter[str] = Counter()
+        for path in self.folder.glob(f"{self.kind}.*.rank0.jsonl"):
+            with path.open("rb") as file:
+                made_by = (_checked(file.readline().rstrip(b"\n")) or {}).get("made_by", {})
+            if made_by and made_by != self.made_by:
+                differences[" and ".join(part for part in self.made_by if made_by.get(part) != self.made_by[part])] += 1
+        if differences:
+            told = ", ".join(f"{count} of other {parts}" for parts, count in differences.most_common())
+            yield f"{self.folder}: no {self.kind} of before are taken: {told}"
+
+
+def _line(record: Mapping[str, Any]) -> bytes:
+    return json.dumps({"check": _check(record, 8), **record}).encode() + b"\n"
+
+
+def _check(record: Mapping[str, Any], letters: int) -> str:
+    return hashlib.sha256(json.dumps(record).encode()).hexdigest()[:letters]
+
+
+def _checked(line: bytes) -> dict[str, Any] | None:
+    """What a line holds; None if it is not as it was written."""
+    try:
+        record = json.loads(line)
+        check = record.pop("check")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+    return record if check == _check(record, 8) else None
+
+
+def _cut_torn_line(path: Path) -> None:
+    """Leave a file that ends with a line break, without writing any of it again."""
+    with path.open("r+b") as file:
+        whole = file.read().rfind(b"\n") + 1
+        file.truncate(whole)

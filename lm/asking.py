@@ -81,7 +81,7 @@ def put_questions(judge: Judge, responses: Sequence[str | None], questions: Ques
         judged.scores.append([[LOWEST if spared else None] * len(rubrics) for _ in range(asking.runs)])
         for run in range(0 if spared else asking.runs):
             places += [(number, run, place) for place in range(len(rubrics))]
-            asked += [replace(request, id=f"{request.id}#{run}") for request in rubrics]
+            asked += [replace(request, run=run) for request in rubrics]
     verdicts = judge.judge(asked) if asked else []
     for (number, run, place), verdict in zip(places, verdicts, strict=True):
         judged.scores[number][run][place] = verdict.score

@@ -13,7 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -31,7 +31,7 @@ from transformers import (
 from lm.adapters import base_of
 from lm.generation_progress import Progress
 from lm.modes import evaluating
-from lm.sampling import row_keys, samplers
+from lm.sampling import DRAWS, row_keys, samplers
 from lm.stopping import Ends, StopStrings, end_tokens
 from text.errors import UserError
 
@@ -105,30 +105,15 @@ class Draw(NamedTuple):
     root: Sequence[int] | None = None
 
 
-class Engine(ABC):
-    """What engines share: draws, checks of prefixes, where rows end, and defaults that do not count.
-
-    The model may be in the middle of its training: it is in eval mode with a key-value cache while it generates, and
-    afterwards it is as it was. How draws become batches, and how a batch is computed, is the subclasses'.
+class Drawing(ABC):
+    """Whoever gives samples of draws gives some of each of several prefixes.
 
     Args:
-        model: a causal language model of transformers, or a `PeftModel` around one.
-        tokenizer: its tokenizer.
-        max_batch_tokens: tokens that the cache of a batch holds at most: rows times padded prefix and continuation. A
-            longer row has a batch to itself.
+        context: tokens that the model has room for.
     """
 
-    def __init__(self, model: Any, tokenizer: PreTrainedTokenizerBase, max_batch_tokens: int = 16384):
-        self.model, self.tokenizer, self.max_batch_tokens = model, tokenizer, max_batch_tokens
-        self.causal = base_of(model)
-        if max_batch_tokens < 1:
-            raise UserError(f"max_batch_tokens is {max_batch_tokens}; it must be 1 or more")
-        if not getattr(self.causal, "can_generate", bool)():
-            raise UserError(f"{type(self.causal).__name__} cannot generate: it is no causal language model")
-        self.sharded = isinstance(model, FSDPModule) and dist.get_world_size() > 1
-        self.context = getattr(self.causal.config.get_text_config(), "max_position_embeddings", None) or math.inf
-        self.end_ids = end_tokens(self.causal, tokenizer)
-        self.progress = Progress()
+    def __init__(self, context: float):
+        self.context = context
 
     def generate(
         self, prefixes: Sequence[Sequence[int]], k: int, decoding: Decoding, seeds: Sequence[int]
@@ -156,6 +141,39 @@ class Engine(ABC):
         draws = [Draw(p, s, j) for p, s in zip(prefixes, seeds, strict=True) for j in range(different)]
         found = dict(self.serve(draws, decoding))
         return [found[row * different + draw % different] for row in range(len(prefixes)) for draw in range(k)]
+
+    @abstractmethod
+    def serve(self, draws: list[Draw], decoding: Decoding) -> Iterator[tuple[int, Sample]]:
+        """The sample of each draw; see `Engine.serve`."""
+
+
+class Engine(Drawing):
+    """What engines share: draws, checks of prefixes, where rows end, and defaults that do not count.
+
+    The model may be in the middle of its training: it is in eval mode with a key-value cache while it generates, and
+    afterwards it is as it was. How draws become batches, and how a batch is computed, is the subclasses'.
+
+    Args:
+        model: a causal language model of transformers, or a `PeftModel` around one.
+        tokenizer: its tokenizer.
+        max_batch_tokens: tokens that the cache of a batch holds at most: rows times padded prefix and continuation. A
+            longer row has a batch to itself.
+    """
+
+    drawn_by: ClassVar[str] = f"keys, {DRAWS}"
+    """Which random numbers choose tokens: samples that others chose are other samples."""
+
+    def __init__(self, model: Any, tokenizer: PreTrainedTokenizerBase, max_batch_tokens: int = 16384):
+        self.model, self.tokenizer, self.max_batch_tokens = model, tokenizer, max_batch_tokens
+        self.causal = base_of(model)
+        super().__init__(getattr(self.causal.config.get_text_config(), "max_position_embeddings", None) or math.inf)
+        if max_batch_tokens < 1:
+            raise UserError(f"max_batch_tokens is {max_batch_tokens}; it must be 1 or more")
+        if not getattr(self.causal, "can_generate", bool)():
+            raise UserError(f"{type(self.causal).__name__} cannot generate: it is no causal language model")
+        self.sharded = isinstance(model, FSDPModule) and dist.get_world_size() > 1
+        self.end_ids = end_tokens(self.causal, tokenizer)
+        self.progress = Progress()
 
     def serve(self, draws: list[Draw], decoding: Decoding) -> Iterator[tuple[int, Sample]]:
         """The sample of each draw, with the draw's place, in the order in which they come to their end.

@@ -6,10 +6,11 @@ no model and no benchmark; what a verdict looks like in words is in text/verdict
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
-from zlib import crc32
 
 import torch.distributed as dist
 
@@ -26,11 +27,12 @@ class JudgeRequest:
     """What a judge is asked.
 
     Args:
-        id: names the request in files and messages; equal requests may have equal ids.
+        id: names the request in files and messages; what a judge says does not depend on it.
         instruction: what the answers answer, a system message included.
         responses: one answer to score, or two to compare (A, then B).
         rubric: what counts; a comparison can do without descriptions of scores.
         reference: an answer that deserves the highest score, if there is one.
+        run: which of several times the question is put; a judge that draws draws anew for each.
     """
 
     id: str
@@ -38,6 +40,14 @@ class JudgeRequest:
     responses: tuple[str, ...]
     rubric: Criterion
     reference: str | None = None
+    run: int = 0
+
+    @property
+    def seen(self) -> str:
+        """Hash of all that decides the verdict: what the judge sees, and the run."""
+        rubric = self.rubric.model_dump(mode="json")
+        told = [self.instruction, self.responses, rubric, self.reference, self.run]
+        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
     def __post_init__(self) -> None:
         """Refuse what no judge can answer."""
@@ -137,7 +147,7 @@ def preferred(first: float, second: float, tie_within: float = 0.0) -> Preferenc
 class SharedJudge:
     """A judge on every rank, each of which judges its share of the questions; all ranks must ask, and the same.
 
-    Equal questions go to one rank: a judge that draws, or remembers, tells them apart by their order.
+    Equal questions go to one rank: what was asked once is not asked again.
 
     Args:
         judge: who is asked.
@@ -150,12 +160,7 @@ class SharedJudge:
         """One verdict per request, in their order, on every rank."""
         shared = dist.is_available() and dist.is_initialized()
         rank, world_size = (dist.get_rank(), dist.get_world_size()) if shared else (0, 1)
-        mine = [number for number, request in enumerate(requests) if _share(request, world_size) == rank]
+        mine = [number for number, request in enumerate(requests) if int(request.seen, 16) % world_size == rank]
         given = self.own.judge([requests[number] for number in mine]) if mine else []
         found = merge_over_ranks(dict(zip(mine, given, strict=True)))
         return [found[number] for number in range(len(requests))]
-
-
-def _share(request: JudgeRequest, world_size: int) -> int:
-    seen = "\n".join((request.instruction, *request.responses, request.rubric.criteria))
-    return crc32(seen.encode()) % world_size

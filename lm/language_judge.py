@@ -9,7 +9,6 @@ Legend: Q questions, V verdicts that one can have.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -22,11 +21,11 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from lm.cached_generation import EngineName, engine_of
 from lm.chat import ChatRenderer
 from lm.forest import Forest, Path
-from lm.generation import Decoding
+from lm.generation import Decoding, Engine
 from lm.judging import JudgeRequest, Verdict
+from lm.kept_key import Keeper, keeper
 from lm.logprobs import SharePrefixes, forest_logprobs
 from lm.modes import evaluating
-from lm.protocols import Generates
 from lm.sampling import seed_of
 from text.errors import UserError
 from text.judge_prompts import MARKER, JudgePrompts, answer_text, verdicts_of
@@ -73,7 +72,6 @@ class Case:
 
     request: JudgeRequest
     prompt: list[int]
-    seed: tuple[str, int]  # what the request is called, and how many of that name came before
     feedback: str | None = None
     parsed: Parsed | None = None
     attempts: int = 1
@@ -111,14 +109,14 @@ class LanguageJudge:
         self.max_tokens, self.share_prefixes, self.engine_name = max_tokens, share_prefixes, engine
 
     @cached_property
-    def engine(self) -> Generates:
+    def engine(self) -> Engine:
         """What writes feedback."""
         return engine_of(self.engine_name, self.model, self.renderer.tokenizer, self.max_tokens)
 
     def judge(self, requests: Sequence[JudgeRequest]) -> list[Verdict]:
         """One verdict per request, in their order.
 
-        What is drawn depends on the seed, the id of a request, and how many of that id came before. A question that
+        What is drawn depends on the seed and on what is asked (`JudgeRequest.seen`). A question that
         leaves no room for an answer in the model's context has no verdict, for the reason ``too_long``.
         """
         cases = self.cases(requests)
@@ -129,18 +127,19 @@ class LanguageJudge:
         read = dict(zip(map(id, forced), self._read(forced), strict=True))
         return [self._verdict(case, read.get(id(case))) for case in cases]
 
+    def kept_by(self) -> Keeper:
+        """All that its verdicts depend on beside the requests; see `lm.judge_cache.KeptJudge`."""
+        how = self.template.identity, self.judging, self.renderer.format, self.engine.drawn_by, self.engine.end_ids
+        return keeper(self.model, self.renderer.tokenizer, *how)
+
     # --- questions --------------------------------------------------------------------------------------------------
 
     def cases(self, requests: Sequence[JudgeRequest]) -> list[Case]:
         """The requests as tokens of questions."""
         questions = [self.template.question(request, self.judging.use_reference) for request in requests]
         texts = [self.renderer.prompt_text(question.user, question.system or None) for question in questions]
-        times: Counter[str] = Counter()
-        cases = []
-        for request, prompt in zip(requests, self.renderer.encode_prompts(texts), strict=True):
-            cases.append(Case(request, prompt, (request.id, times[request.id])))
-            times[request.id] += 1
-        return cases
+        prompts = self.renderer.encode_prompts(texts)
+        return [Case(request, prompt) for request, prompt in zip(requests, prompts, strict=True)]
 
     @property
     def _context(self) -> float:
@@ -173,7 +172,7 @@ class LanguageJudge:
             if attempt:
                 line = f"judge: {len(waiting)} of {len(cases)} verdicts could not be read: retry {attempt} of {tries}"
                 rank_zero_only(print)(line, flush=True)
-            seeds = [seed_of(self.judging.seed, *case.seed, attempt) for case in waiting]
+            seeds = [seed_of(self.judging.seed, case.request.seen, attempt) for case in waiting]
             samples = self.engine.generate([case.prompt for case in waiting], 1, decoding, seeds)
             for case, sample in zip(waiting, samples, strict=True):
                 case.feedback, case.attempts = sample.text.strip(), attempt + 1

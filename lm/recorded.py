@@ -16,14 +16,13 @@ from text.verdicts import parse_score
 
 
 class RecordedJudge:
-    """Verdicts that a judge has written down already: its words, by the ids of requests (`lm.judging.Judge`).
+    """Verdicts that a judge has written down already: its words, by ids and runs (`lm.judging.Judge`).
 
     So any engine can judge, here or elsewhere: it is given the questions as prompts, and this judge reads its answers.
 
     Args:
-        path: JSON lines with the ``id`` of a request without its run (in BiGGen Bench the instance's, in a
-            meta-evaluation ``<model>/<instance>``), ``response``, the judge's words, and ``draw``, the run, if there
-            are several.
+        path: JSON lines with the ``id`` of a request (in BiGGen Bench the instance's, in a meta-evaluation
+            ``<model>/<instance>``), ``response``, the judge's words, and ``draw``, the run, if there are several.
     """
 
     def __init__(self, path: str):
@@ -35,9 +34,8 @@ class RecordedJudge:
         Raises:
             UserError: for a request that is not on record, or a run of it.
         """
-        asked = [request.id.partition("#") for request in requests]
-        written = read_responses(self.path, [name for name, _, _ in asked])
-        return [self._verdict(name, int(run or 0), texts) for (name, _, run), texts in zip(asked, written, strict=True)]
+        written = read_responses(self.path, [request.id for request in requests])
+        return [self._verdict(one.id, one.run, texts) for one, texts in zip(requests, written, strict=True)]
 
     def _verdict(self, name: str, run: int, texts: Sequence[str]) -> Verdict:
         if run >= len(texts):

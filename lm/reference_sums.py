@@ -1,15 +1,14 @@
 """Sums of a reference's log-probs, computed once: they are the same in every epoch, after every restart, on every rank.
 
-Kept in the cache under the hash of all that they depend on: the weights, the precision, and the table's own hash of its
-records, tokenizer, template and options. Knows tables of pairs, ranks and files; which model is the reference is the
-business of lm/reference.py.
+Kept in the cache under the hash of all that they depend on: the model (lm/kept_key.py), the precision, and the table's
+own hash of its records, tokenizer, template and options. Knows tables of pairs, ranks and files; which model is the
+reference is the business of lm/reference.py.
 
 Legend: n pairs of a split, B pairs of a batch.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import tempfile
@@ -22,11 +21,10 @@ import torch
 import torch.distributed as dist
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
+from torch import Tensor
 
-from lm.adapters import weights_sha256
 from lm.batches import PairBatch
+from lm.kept_key import digest
 from lm.pair_forests import PairLayout
 from lm.token_files import cache_folder
 from text.errors import UserError
@@ -116,7 +114,7 @@ def reference_sums(
     Raises:
         UserError: if the file in the cache does not hold what its name says.
     """
-    key = hashlib.sha256(json.dumps([weights, table.content_sha256]).encode()).hexdigest()
+    key = digest(weights, table.content_sha256)
     path = cache_folder() / "references" / f"{key}.safetensors"
     here = torch.tensor(float(path.exists()), device=device)  # nodes may have caches of their own
     if world_size > 1:
@@ -133,22 +131,6 @@ def reference_sums(
         dist.all_reduce(sums_n2)  # each number is one rank's, and 0 on the others
     _write(path, key, table, sums_n2.cpu())
     return ReferenceSums(table.content_sha256, sums_n2)
-
-
-def model_sha256(model: nn.Module, without: str | None = None) -> str:
-    """Hash of all weights, whether or not they are sharded; every rank has to ask.
-
-    Args:
-        model: whose.
-        without: leave out parameters that have this in their name.
-    """
-    digest = hashlib.sha256()
-    for name, parameter in sorted(model.named_parameters()):
-        if without is None or without not in name:
-            # a copy: numpy would keep the storage of gathered weights from being freed again
-            whole = parameter.full_tensor() if isinstance(parameter, DTensor) else parameter.detach().clone()
-            digest.update(weights_sha256({name: whole}).encode())
-    return digest.hexdigest()
 
 
 def _share(n: int, rank: int, world_size: int) -> list[list[int]]:

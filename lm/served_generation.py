@@ -18,7 +18,7 @@ from transformers import ContinuousBatchingConfig, GenerationConfig, PreTrainedT
 
 from lm.adapters import is_adapted
 from lm.generation import Decoding, Draw, Engine, Sample
-from lm.response_log import sampled_sha256
+from lm.kept_key import model_sha256
 from lm.sampling import seed_of
 from lm.stopping import StopStrings
 from text.errors import UserError
@@ -56,6 +56,8 @@ class ContinuousEngine(ServedEngine):
     Raises:
         UserError: for a sharded model.
     """
+
+    drawn_by = "transformers"
 
     def __init__(self, model: Any, tokenizer: PreTrainedTokenizerBase, max_batch_tokens: int = 16384):
         super().__init__(model, tokenizer, max_batch_tokens)
@@ -126,6 +128,8 @@ class VLLMEngine(ServedEngine):
             since they were written.
     """
 
+    drawn_by = "vllm"
+
     def __init__(self, model: Any, tokenizer: PreTrainedTokenizerBase, max_batch_tokens: int = 16384):
         super().__init__(model, tokenizer, max_batch_tokens)
         _refuse_sharded(self, "vllm")
@@ -168,7 +172,7 @@ class VLLMEngine(ServedEngine):
         return str(dtype).removeprefix("torch.")
 
     def _engine(self) -> Any:
-        written = sampled_sha256(self.causal)
+        written = model_sha256(self.causal)
         if self._served is not None and written != self._written:
             raise UserError(
                 "engine vllm: the weights have changed since vLLM read them, and it would go on with the old ones. "

@@ -16,6 +16,7 @@ from lm.adapters import base_of
 from lm.backbone import Backbone
 from lm.chat import ChatFormat
 from lm.judging import JudgeRequest, Verdict
+from lm.kept_key import Keeper
 from lm.language_judge import Judging, LanguageJudge
 from text.errors import UserError
 from text.judge_prompts import JudgePrompts, JudgeTemplate
@@ -62,6 +63,10 @@ class TrainedJudge:
     def judge(self, requests: Sequence[JudgeRequest]) -> list[Verdict]:
         """One verdict per request, in their order."""
         return self.judge_itself.judge(requests)
+
+    def kept_by(self) -> Keeper:
+        """All that its verdicts depend on beside the requests."""
+        return self.judge_itself.kept_by()
 
 
 def note_template(model: Any, template: JudgePrompts) -> None:

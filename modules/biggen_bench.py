@@ -64,8 +64,7 @@ class BiggenBench(_Biggen, Generation):
         seed: of the draws.
         max_batch_tokens: tokens, prompts and answers, that are held at once.
         log: folder in which answers and verdicts are kept as they come: a run that was broken off goes on from there,
-            to the same report. Verdicts are told apart by the judge's name: give another name, or folder, to another
-            judge. Null keeps none.
+            to the same report. Null keeps none.
     """
 
     def __init__(

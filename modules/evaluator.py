@@ -10,7 +10,6 @@ Legend: K scored tokens of all answers.
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Any, Literal
 
@@ -115,7 +114,7 @@ class EvaluatorLM(LanguageModule):
         if not isinstance(self._data, HasJudgments):
             raise UserError("EvaluatorLM judges records: use the data Judgments")
         self._found: dict[int, list[dict[str, Any]]] = {}
-        judge: Judge = LanguageJudge(
+        judge = LanguageJudge(
             self.model,
             self._data.renderer,
             self._data.template,
@@ -123,10 +122,7 @@ class EvaluatorLM(LanguageModule):
             self.max_batch_tokens,
             self.share_prefixes,
         )
-        if self.verdict_log is not None:
-            about = [self.fingerprint, self._data.template.identity, self.judging]
-            judge = CachedJudge(judge, hashlib.sha256(repr(about).encode()).hexdigest(), self.verdict_log)
-        self._judge = judge
+        self._judge: Judge = judge if self.verdict_log is None else CachedJudge(judge, self.verdict_log)
 
     def on_test_start(self) -> None:
         """Nothing is judged yet; the report replaces Lightning's table."""
@@ -155,14 +151,12 @@ class EvaluatorLM(LanguageModule):
         record = found.record
         orders = [False, True] if self.both_orders and record.format == "pairwise" else [False]
         answers = {False: tuple(record.responses), True: tuple(record.responses[::-1])}
-        return [
-            (
-                swapped,
-                JudgeRequest(found.name, record.instruction, answers[swapped], record.rubric, record.reference_answer),
-            )
-            for swapped in orders
-            for _ in range(self.runs)
-        ]
+
+        def request(swapped: bool, run: int) -> JudgeRequest:
+            shown = record.instruction, answers[swapped], record.rubric, record.reference_answer
+            return JudgeRequest(found.name, *shown, run)
+
+        return [(swapped, request(swapped, run)) for swapped in orders for run in range(self.runs)]
 
     def on_predict_epoch_end(self) -> None:
         """Write ``verdicts.jsonl``."""

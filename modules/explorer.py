@@ -93,18 +93,14 @@ class Explorer(Rollouts):
         cut = [type(self.steps).__name__, {name: str(value) for name, value in vars(self.steps).items()}]
         return searched | {"seed": self.seed, "steps": cut, "wave": self.draws_per_wave} | asdict(self.decoding)
 
-    def predict_step(self, batch: PromptBatch, batch_idx: int) -> list[tuple[str, tuple[MinedPair, ExplorationRecord]]]:
-        """Each pair with what was seen, and its key."""
+    def predict_step(self, batch: PromptBatch, batch_idx: int) -> list[tuple[MinedPair, ExplorationRecord]]:
+        """Each pair with what was seen."""
         pairs = [
             asked["pair"].model_copy(update={"prompt_tokens": prompt})
             for asked, prompt in zip(batch.records, batch.prompts, strict=True)
         ]
         pairs = [self._with_tokens(pair) for pair in pairs]
-        keys = [self.key(pair.id, pair.prompt_tokens, pair.rejected_tokens, pair.gold) for pair in pairs]
-        found = {key: ExplorationRecord.model_validate(self.done[key][1]) for key in keys if key in self.done}
-        left = {key: pair for key, pair in zip(keys, pairs, strict=True) if key not in found}
-        found |= zip(left, self.explore(list(left.values())), strict=True)
-        return [(key, (pair, found[key])) for key, pair in zip(keys, pairs, strict=True)]
+        return [*zip(pairs, self.explore(pairs), strict=True)]
 
     def _with_tokens(self, pair: MinedPair) -> MinedPair:
         """A pair that came as text alone, with its tokens."""

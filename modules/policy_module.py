@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from lm.backbone import Backbone, ScratchBackbone
 from lm.batches import LabelledBatch, PairBatch
 from lm.dropout import disable_dropout
+from lm.kept_key import model_sha256, precision_of
 from lm.modes import evaluating
 from lm.protocols import ForeseesSteps, HasPairTables
 from lm.reference import (
@@ -32,7 +33,7 @@ from lm.reference import (
     kept_adapter,
     require_same_policy,
 )
-from lm.reference_sums import PairTable, ReferenceSums, model_sha256, reference_sums
+from lm.reference_sums import PairTable, ReferenceSums, reference_sums
 from modules.exact_logs import Split
 from modules.language_module import LanguageModule
 from text.errors import UserError
@@ -207,7 +208,7 @@ class PolicyModule(LanguageModule):
 
         if not self._weights:  # the same for every split
             without = ".lora_" if self._base_is_reference else None
-            self._weights = f"{model_sha256(self.model, without)} {self.trainer.precision}"
+            self._weights = f"{model_sha256(self.model, without)} {precision_of(self.model)} {self.trainer.precision}"
         ranks = self.trainer.global_rank, self.trainer.world_size
         return reference_sums(table, score, self._weights, self.device, *ranks, tell)
 

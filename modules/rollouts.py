@@ -1,4 +1,4 @@
-"""The base of the stages of Self-Explore that make data: an engine, seeds, and what was done before an interruption.
+"""The base of the stages of Self-Explore that make data: an engine that remembers what it drew before an interruption.
 
 It knows how to generate. What is sampled, and what becomes of it, is the subclasses' (modules/sampler.py,
 modules/explorer.py).
@@ -6,25 +6,24 @@ modules/explorer.py).
 
 from __future__ import annotations
 
-import hashlib
-import json
 from abc import abstractmethod
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
-from lm.adapters import weights_sha256
 from lm.backbone import Backbone
-from lm.cached_generation import SERVED, EngineName, engine_of
-from lm.generation import Decoding, Engine
-from lm.sampling import DRAWS
+from lm.cached_generation import EngineName, engine_of
+from lm.generation import Decoding
+from lm.kept_key import model_sha256
+from lm.response_log import LoggedEngine
+from lm.token_files import cache_folder
 from modules.language_module import LanguageModule
 from text.answers import AnswerChecker
 from text.records import Record
 
 
 class Rollouts(LanguageModule):
-    """Generates, and remembers.
+    """Generates, and remembers: what was drawn is in the cache, and is judged anew by whoever takes it from there.
 
     Args:
         backbone: the model that writes.
@@ -35,8 +34,7 @@ class Rollouts(LanguageModule):
             can; the answers are the same. ``continuous`` and ``vllm``: see docs/generation.md.
 
     Attributes:
-        done: what an interrupted run of the same work has finished already, by key; a callback fills it in.
-        results: the counts of the files that were written, for metrics.json; likewise.
+        results: the counts of the files that were written, for metrics.json; a callback fills them in.
     """
 
     def __init__(
@@ -50,14 +48,14 @@ class Rollouts(LanguageModule):
         super().__init__(backbone)
         self.decoding, self.seed, self.max_batch_tokens = decoding, seed, max_batch_tokens
         self.engine_name: EngineName = engine
-        self.done: dict[str, Any] = {}
         self.results: dict[str, Any] = {}
 
     @cached_property
-    def engine(self) -> Engine:
+    def engine(self) -> LoggedEngine:
         """What generates, once the model is built."""
         assert self.tokenizer is not None
-        return engine_of(self.engine_name, self.model, self.tokenizer, self.max_batch_tokens)
+        engine = engine_of(self.engine_name, self.model, self.tokenizer, self.max_batch_tokens)
+        return LoggedEngine(engine, cache_folder() / "rollouts")
 
     @property
     def checker(self) -> AnswerChecker:
@@ -66,21 +64,13 @@ class Rollouts(LanguageModule):
 
     @cached_property
     def model_name(self) -> str:
-        """Fingerprint of the weights that write."""
-        return weights_sha256(self.model.state_dict())[:16]
+        """Fingerprint of the model that writes."""
+        return model_sha256(self.model)[:16]
 
     @property
     @abstractmethod
     def work(self) -> dict[str, Any]:
-        """All that decides the results beside the model and the question, in plain values."""
-
-    def key(self, *parts: Any) -> str:
-        """The key of a piece of work: the same for the same model, settings and parts."""
-        drawn_by = self.engine_name if self.engine_name in SERVED else DRAWS
-        told = json.dumps(
-            [self.model_name, self.tokenizer_sha256, self.work, drawn_by, *parts], sort_keys=True, default=str
-        )
-        return hashlib.sha256(told.encode()).hexdigest()[:32]
+        """How it is done, in plain values: part of what is written."""
 
     @abstractmethod
     def files(self, results: Sequence[Any]) -> tuple[dict[str, Sequence[Record]], dict[str, Any]]:

@@ -14,7 +14,7 @@ from typing import Any
 from lm.backbone import Backbone
 from lm.batches import PromptBatch
 from lm.cached_generation import EngineName
-from lm.generation import Decoding
+from lm.generation import Decoding, Sample
 from lm.sampling import seed_of
 from metrics.reasoning import AnswerAccuracy, MajorityAtK, PassAtK, Unparsed
 from modules.rejection_sampling import Mining, mine
@@ -66,32 +66,30 @@ class Sampler(Rollouts):
         records = []
         for place, asked in enumerate(batch.records):
             of_one = drawn[place * self.num_samples : (place + 1) * self.num_samples]
-            samples = [
-                SampledSolution.judged(s.tokens, s.text, s.finished, asked["gold"], self.checker, seed=draw)
-                for draw, s in enumerate(of_one)
-            ]
+            samples = [self._judged(s, asked["gold"], draw) for draw, s in enumerate(of_one)]
             of_question = {name: asked[name] for name in SampleRecord.model_fields if name in asked}
             records.append(SampleRecord(**of_question, samples=samples, model=self.model_name, decoding=self.work))
         return records
 
+    def _judged(self, sample: Sample, gold: str, seed: int) -> SampledSolution:
+        return SampledSolution.judged(*sample, gold, self.checker, seed=seed)
+
     # --- predict: what is made of samples ---------------------------------------------------------------------------
 
-    def predict_step(self, batch: PromptBatch, batch_idx: int) -> list[tuple[str, SampleRecord]]:
-        """The samples of each question with their key; what is done already is not done again."""
-        keys = [self.key(id, prompt) for id, prompt in zip(batch.ids, batch.prompts, strict=True)]
-        self.done |= {key: self._own(asked) for key, asked in zip(keys, batch.records, strict=True) if "drawn" in asked}
-        open_ = [place for place, key in enumerate(keys) if key not in self.done]
+    def predict_step(self, batch: PromptBatch, batch_idx: int) -> list[SampleRecord]:
+        """The samples of each question; those that the data bring are not drawn again."""
+        open_ = [place for place, asked in enumerate(batch.records) if "drawn" not in asked]
         asked = PromptBatch(
             [batch.prompts[place] for place in open_],
             [batch.rows[place] for place in open_],
             [batch.ids[place] for place in open_],
             [batch.records[place] for place in open_],
         )
-        new = dict(zip((keys[place] for place in open_), self.sample(asked), strict=True))
-        return [(key, new.get(key) or SampleRecord.model_validate(self.done[key])) for key in keys]
+        new = dict(zip(open_, self.sample(asked), strict=True))
+        return [new.get(place) or self._own(asked) for place, asked in enumerate(batch.records)]
 
     def _own(self, asked: dict[str, Any]) -> SampleRecord:
-        """Samples that were drawn before, if by this model."""
+        """Samples that were drawn before, if by this model, as the checker of today sees them."""
         drawn: SampleRecord = asked["drawn"]
         if drawn.model != self.model_name and not self.allow_stale:
             by = f"drawn by '{drawn.model}', and the checkpoint is '{self.model_name}'"
@@ -99,7 +97,8 @@ class Sampler(Rollouts):
                 f"{asked['where']}: field 'model': {by}: "
                 "give the checkpoint that drew them, draw anew, or set model.init_args.allow_stale"
             )
-        return drawn
+        judged = [self._judged(Sample(tuple(s.tokens), s.text, s.finished), drawn.gold, s.seed) for s in drawn.samples]
+        return drawn.model_copy(update={"samples": judged})
 
     def files(self, results: Sequence[SampleRecord]) -> tuple[dict[str, Sequence[Record]], dict[str, Any]]:
         """samples.jsonl, rft.jsonl and pairs.jsonl."""

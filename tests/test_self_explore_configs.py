@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -67,7 +68,7 @@ def test_samples_are_the_same_in_any_batches_and_are_not_drawn_again():
     assert [record.id for record in found] == [*(f"train-{n}" for n in range(40)), *(f"more-{n}" for n in range(10))]
     assert all(len(record.samples) == 8 and record.model for record in found)
     assert len({sample.text for record in found for sample in record.samples}) > 100  # draws differ
-    (kept,) = Path("cache/rollouts").glob("*/0.jsonl")
+    (kept,) = Path("cache/rollouts").glob("*.rank0.jsonl")
     # A run that was killed while it wrote: what is whole is taken, the rest is drawn again.
     kept.write_bytes(kept.read_bytes()[: kept.stat().st_size // 2])
     again = run(
@@ -76,7 +77,16 @@ def test_samples_are_the_same_in_any_batches_and_are_not_drawn_again():
     for name in ("samples", "rft", "pairs"):
         assert (again / f"{name}.jsonl").read_bytes() == (first / f"{name}.jsonl").read_bytes()
     size = kept.stat().st_size
-    run("predict", "sample", *SHORT, weights)
+    # What is kept is judged anew: by another checker, and where the data bring the samples.
+    everything = "".join(sample.text for record in found for sample in record.samples)
+    before_digits = next(re.finditer(r"([^0-9\s\"\\])[0-9]", everything))[1]
+    other = ["--data.init_args.checker=NumberChecker", f'--data.init_args.checker.prefixes=["{before_digits}"]']
+    brought = f"--data.init_args.samples={first / 'samples.jsonl'}"
+    for options in (other, [*other, brought]):
+        judged = records(run("predict", "sample", *SHORT, weights, *options) / "samples.jsonl", SampleRecord)
+        assert [[s.tokens for s in r.samples] for r in judged] == [[s.tokens for s in r.samples] for r in found]
+        answers = [[[s.answer for s in record.samples] for record in them] for them in (judged, found)]
+        assert answers[0] != answers[1]
     assert kept.stat().st_size == size
 
 

@@ -135,7 +135,10 @@ def test_what_is_not_finite_is_never_saved(tmp_path: Path, capsys: Any, what: st
     with pytest.raises(SystemExit) as stopped:
         fit(tmp_path, "often", *poison(5, what))
     assert stopped.value.code == 1
-    assert "the weights after step 6 are not finite and are not saved; the checkpoint before is " in capsys.readouterr().err
+    assert (
+        "the weights after step 6 are not finite and are not saved; the checkpoint before is "
+        in capsys.readouterr().err
+    )
     saved = sorted(path.name for path in (run_of(tmp_path) / "checkpoints").iterdir())
     assert saved == ["epoch=0-step=3.ckpt", "last.ckpt"]
     assert last(run_of(tmp_path))["global_step"] == 3

@@ -28,9 +28,9 @@ def two(number: int, response: str) -> list[JudgeRequest]:
 def test_runs_and_rubrics_keep_their_places():
     judge = Script(1, 2, None, 4, 5, 1, 2, 3)
     judged = put_questions(judge, ["x", None, "y"], two, Asking(runs=2))
-    assert [one.id for one in judge.asked] == ["0/0#0", "0/1#0", "0/0#1", "0/1#1", "2/0#0", "2/1#0", "2/0#1", "2/1#1"]
+    assert [one.id for one in judge.asked] == ["0/0", "0/1", "0/0", "0/1", "2/0", "2/1", "2/0", "2/1"]
     assert judged.scores == [[[1, 2], [None, 4]], [], [[5, 1], [2, 3]]]
-    assert judged.feedback == ["0/0#0", "", "2/0#0"]
+    assert judged.feedback == ["0/0", "", "2/0"]
     assert (judged.questions, judged.nulls, judged.empty) == (8, 1, 0)
 
 

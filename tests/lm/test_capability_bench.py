@@ -59,7 +59,7 @@ def test_several_ratings_of_an_answer():
     found = CapabilityBench(RECORDS[:1], Grading(runs=5, self_consistency="majority")).report(["w"], {"j": judge})
     assert found.scalars["planning"] == 4.0
     assert found.rows[0]["ratings"] == {"j": [4, 4, 2, None, 5]}
-    assert found.rows[0]["feedback"] == "because planning_travel_plan_0#0"
+    assert found.rows[0]["feedback"] == "because planning_travel_plan_0"
 
 
 def test_several_evaluators_are_a_panel():

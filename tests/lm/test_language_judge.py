@@ -99,7 +99,7 @@ def test_an_expected_verdict_and_a_constrained_one():
 
 def test_only_what_cannot_be_read_is_written_again_with_another_seed(capsys):
     made = says("No. [RESULT] 2", "hm", "again hm", "Yes. [RESULT] 4")
-    good, bad = made.judge([asked(id="good"), asked(id="bad")])
+    good, bad = made.judge([asked(), asked(run=1)])
     assert good == Verdict(score=2.0, feedback="No.")
     assert bad == Verdict(score=4.0, feedback="Yes.", attempts=3)
     assert len(set(made.engine.seeds)) == 4
@@ -123,10 +123,14 @@ def test_greedy_decoding_is_not_repeated():
     assert made.judge([asked()])[0].attempts == 1
 
 
-def test_equal_questions_of_one_call_are_drawn_apart():
-    made = says("[RESULT] 1", "[RESULT] 5")
-    assert [verdict.score for verdict in made.judge([asked(), asked()])] == [1.0, 5.0]
-    assert len(set(made.engine.seeds)) == 2
+def test_what_is_drawn_depends_on_the_question_and_the_run_whatever_it_is_called_and_beside_whatever():
+    made = says(*["[RESULT] 1"] * 5)
+    made.judge([asked(), asked(run=1), asked(id="other"), asked(responses=["Bye."])])
+    first, second, third, fourth = made.engine.seeds
+    assert first == third
+    assert len({first, second, fourth}) == 3
+    made.judge([asked(run=1)])  # a resumed run counts from nothing
+    assert made.engine.seeds[-1] == second
 
 
 def test_the_prompt_is_no_verdict():

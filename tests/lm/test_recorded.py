@@ -19,15 +19,17 @@ def test_a_judges_words_are_read_by_request_and_run(tmp_path):
         {"id": "m/a", "draw": 1, "response": "bad [RESULT] 2"},
         {"id": "m/a", "draw": 0, "response": "good [RESULT] 4"},
         {"id": "m/b", "response": "I cannot say"},
+        {"id": "n#1", "response": "[RESULT] 4"},
     ]
     (tmp_path / "words.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     judge = RecordedJudge(str(tmp_path / "words.jsonl"))
     assert isinstance(judge, Judge)
-    asked = [JudgeRequest(name, "i", ("x",), RUBRIC) for name in ("m/a#0", "m/a#1", "m/b#0", "m/a")]
+    names = [("m/a", 0), ("m/a", 1), ("m/b", 0), ("n#1", 0)]
+    asked = [JudgeRequest(name, "i", ("x",), RUBRIC, run=run) for name, run in names]
     found = judge.judge(asked)
     assert [verdict.score for verdict in found] == [4.0, 2.0, None, 4.0]
     assert (found[0].feedback, found[2].reason) == ("good", "no_marker")
     with pytest.raises(UserError, match="run 1 of 'm/b' is asked for, and there are 1"):
-        judge.judge([JudgeRequest("m/b#1", "i", ("x",), RUBRIC)])
+        judge.judge([JudgeRequest("m/b", "i", ("x",), RUBRIC, run=1)])
     with pytest.raises(UserError, match="no response to 1 of 1"):
-        judge.judge([JudgeRequest("m/c#0", "i", ("x",), RUBRIC)])
+        judge.judge([JudgeRequest("m/c", "i", ("x",), RUBRIC)])

@@ -15,6 +15,7 @@ from lm.capability_bench import Grading
 from lm.encoder import WordTokenizer
 from lm.generation import Decoding
 from lm.judging import ProgrammaticJudge
+from lm.kept_key import Keeper
 from modules.biggen_bench import BiggenBench, RecordedBiggen
 from tests.stand_ins import scratch, trainer
 from text.errors import UserError
@@ -72,7 +73,16 @@ def test_a_model_answers_and_a_table_and_a_figure_are_kept(tmp_path):
 
 
 def test_a_run_that_was_broken_off_goes_on_to_the_same_report(tmp_path):
-    class Fails(ProgrammaticJudge):
+    class Program:
+        """Whose verdicts are kept, as those of a language model are."""
+
+        def judge(self, requests):
+            return PROGRAM.judge(requests)
+
+        def kept_by(self):
+            return Keeper("weights", "words", "settings", "float32")
+
+    class Fails(Program):
         def judge(self, requests):
             raise RuntimeError("broken off")
 
@@ -82,12 +92,12 @@ def test_a_run_that_was_broken_off_goes_on_to_the_same_report(tmp_path):
         )
 
     torch.manual_seed(1)
-    whole = measured(tmp_path / "a", bench(PROGRAM, "one"), data())
+    whole = measured(tmp_path / "a", bench(Program(), "one"), data())
     torch.manual_seed(1)
     with pytest.raises(RuntimeError, match="broken off"):
         measured(tmp_path / "b", bench(Fails(), "two"), data())
     torch.manual_seed(1)
-    module = bench(PROGRAM, "two")
+    module = bench(Program(), "two")
     assert measured(tmp_path / "b", module, data()) == whole
     assert module.engine.found == 36
     torch.manual_seed(1)

@@ -110,7 +110,7 @@ def test_a_prediction_that_was_broken_off_judges_nothing_twice(tmp_path):
     assert (module._judge.asked, module._judge.found) == (24 + 48, 0)
     file = next((tmp_path / "log").glob("*.jsonl"))
     kept = file.read_text().splitlines(keepends=True)
-    file.write_text("".join(kept[:30]) + kept[30][:10])
+    file.write_text("".join(kept[:31]) + kept[31][:10])  # the first line says whose they are
     trainer(tmp_path).predict(module, source, return_predictions=False)
     assert (module._judge.asked, module._judge.found) == (72 - 30, 30)
     assert {row: [line["preference"] for line in lines] for row, lines in module._found.items()} == {
