@@ -89,12 +89,20 @@ class KnowledgeInjection(Callback):
                 f"the schedule injects 0 passages: all {len(data.facts)} facts of {data.facts.source} have the "
                 "scenario 'control', which is never injected. Lower control_fraction, or assign other scenarios"
             )
+        if not trainer.fast_dev_run and trainer.max_steps >= 0:
+            self._require_reached(trainer.max_steps)
         times = exposure_steps(self.plan, len(data.facts))
         self.exposures = {fact.id: steps for fact, steps in zip(data.facts, times, strict=True)}
         self._fronts = self._lay_out(data) if self.enabled else {}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Say so when the run ends before the schedule does: legal, but the report will have gaps."""
+        """Say so when the run ends before the schedule does: legal, but the report will have gaps.
+
+        Raises:
+            UserError: the run ends before the schedule begins.
+        """
+        if not trainer.fast_dev_run:
+            self._require_reached(trainer.estimated_stepping_batches)
         last = self.schedule.start_step + max(self.plan)
         if 0 <= trainer.max_steps <= last:
             reached = [len(e) for t, e in self.plan.items() if self.schedule.start_step + t < trainer.max_steps]
@@ -119,6 +127,14 @@ class KnowledgeInjection(Callback):
         inject(batch.input_ids, fronts[first : first + len(batch)])
         if micro_batch == 0:
             self._log(trainer, fronts)
+
+    def _require_reached(self, end: float) -> None:
+        first = self.schedule.start_step + min(self.plan)
+        if end <= first:
+            raise UserError(
+                f"nothing will be injected: the first passage is due at step {first}, and the run ends at step {end}: "
+                "train for longer, or lower start_step or the first of steps"
+            )
 
     def _lay_out(self, data: HasFacts) -> dict[int, list[Tensor]]:
         """Token ids of what goes in front of each row, for each scheduled t."""

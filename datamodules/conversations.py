@@ -20,6 +20,7 @@ from transformers import PreTrainedTokenizerBase
 from datamodules.loading import ResumableLoader, layout, shares
 from datamodules.records import Sources, iter_records, name_of
 from lm.answers import AnswerTable, Example, Limits, TableMaker
+from lm.backbone import model_context
 from lm.chat import ChatFormat, ChatRenderer, TemplateRefusal
 from lm.control_tokens import unmarked
 from lm.grouped_batches import CountedBatches, GroupedOrder, PackedBatches
@@ -196,7 +197,8 @@ class Conversations(LightningDataModule, Generic[T]):
 
     def _tokenised(self, split: str) -> T:
         name = name_of(self.sources[split])
-        maker = TableMaker(self.renderer, self.limits, self.tokenizer_sha256, self.refuse)
+        context = model_context(self.trainer and self.trainer.lightning_module, self.tokenizer)
+        maker = TableMaker(self.renderer, self.limits, self.tokenizer_sha256, self.refuse, context)
         left_out: Counter[str] = Counter()
         notes: Counter[str] = Counter()
         count, unknown = self._read(split, maker.add, left_out, notes)
@@ -238,7 +240,7 @@ class Conversations(LightningDataModule, Generic[T]):
                     if isinstance(examples, str):
                         left_out[examples] += 1
                     else:
-                        take(*examples)
+                        take(*[example._replace(where=found.where) for example in examples])
                 except DataFormatError as error:
                     problems += error.problems
                 except TemplateRefusal as error:

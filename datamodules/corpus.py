@@ -20,12 +20,13 @@ from transformers import PreTrainedTokenizerBase
 
 from datamodules.loading import Position, ResumableLoader, layout, shares, shuffled
 from datamodules.records import Documents, Source, content_hash, find_files, iter_texts, name_of, read_records
+from lm.backbone import model_context
 from lm.batches import TokenRows
 from lm.probes import ProbeSet
 from lm.token_files import SUFFIXES as TOKENS
 from lm.token_files import kept_tokenizer, open_tokens, tokenised
 from lm.tokenizer import PretrainedTokenizer, TokenizerSource, source_for, tokenizer_sha256
-from text.errors import DataFormatError, UserError
+from text.errors import UserError
 from text.facts import choose_facts
 from text.knowledge import Facts
 from text.passages import LongPassage, ProbeFilter
@@ -153,15 +154,17 @@ class Corpus(LightningDataModule):
             texts = _first(self._texts("train"), self.max_tokens and 4 * self.max_tokens)
             self.tokenizer = kept_tokenizer(key, lambda: source.build(texts))
         self.tokenizer_sha256 = tokenizer_sha256(self.tokenizer)
+        context = model_context(module, self.tokenizer)
+        if context is not None and self.seq_len > context:
+            raise UserError(f"data.seq_len is {self.seq_len}, and the model reads {context} tokens at most")
 
     def _tokens(self, split: str) -> np.ndarray:
-        source = self.sources[split]
+        source, limit = self.sources[split], self.max_tokens if split == "train" else None
         if _is_tokens(source):
             paths = find_files(source)
             if len(paths) > 1:
                 raise UserError(f"'{source}' is {len(paths)} files: give one token file")
-            return open_tokens(paths[0], self.tokenizer)[: self.max_tokens]
-        limit = self.max_tokens if split == "train" else None
+            return open_tokens(paths[0], self.tokenizer)[:limit]
         key = _digest(self._content(split), self.tokenizer_sha256, limit, "control tokens are words")
         return tokenised(key, lambda: self._texts(split), self.tokenizer, limit)
 
@@ -195,10 +198,8 @@ class Corpus(LightningDataModule):
         facts, losses = choose_facts(
             name_of(source), records, self.seq_len - 1, self._spans, seed=self.seed, **self.fact_options
         )
-        if losses:
-            more = len(losses) - DataFormatError.SHOWN
-            shown = [*losses[: DataFormatError.SHOWN], *[f"... and {more} more"] * (more > 0)]
-            rank_zero_warn(f"facts for rows of {self.seq_len} tokens:\n" + "\n".join(shown))
+        for loss in losses:
+            rank_zero_warn(f"facts for rows of {self.seq_len} tokens: {loss}")
         return facts
 
     def _spans(self, text: str) -> list[tuple[int, int]]:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from datamodules.conversations import Conversations
-from datamodules.records import Sources, iter_records
+from datamodules.records import Sources, iter_records, name_of
 from lm.answers import AnswerTable, Example
 from lm.batches import LabelledBatch, PairBatch
 from lm.pair_forests import PairLayout, labelled_forest, pair_forest
@@ -96,6 +96,12 @@ class _Judged(Conversations[T]):
     def ends(self, good: bool) -> bool:
         """Whether a good answer, or another, ends with the end-of-text token."""
         return self.append_eos == "both" or (good and self.append_eos == "chosen")
+
+    def _tokenised(self, split: str) -> T:
+        table = super()._tokenised(split)
+        if not table.weights.any():  # type: ignore[attr-defined]  # of both kinds of tables
+            raise UserError(f"{name_of(self.sources[split])}: all {len(table):,} {self.called} have the weight 0")
+        return table
 
     def refuse(self, examples: Sequence[Example], answers: Sequence[Sequence[Sequence[int]]]) -> str | None:
         """Pairs whose answers are the same tokens, once they are cut, or but for the end of one of them."""
@@ -203,6 +209,11 @@ class LabelledTable(AnswerTable):
         """Whether each answer is desirable [n], bool."""
         return self.numbers[:, 1] > 0
 
+    @cached_property
+    def weights(self) -> np.ndarray:
+        """Of the answers' losses [n]; 0 where one has no token."""
+        return np.where(self.empty, 0.0, self.numbers[:, 0])
+
     @property
     def sizes(self) -> np.ndarray:  # type: ignore[override]
         """As of any table; each answer is also computed after another prompt."""
@@ -211,12 +222,11 @@ class LabelledTable(AnswerTable):
     def batch(self, rows: Sequence[int]) -> LabelledBatch:
         """These answers, in an order in which neighbours have different prompts as far as possible."""
         rows = apart(rows, self.prompt_of[rows].tolist())
-        weights = np.where(self.empty[rows], 0.0, self.numbers[rows, 0])
         return LabelledBatch(
             forest=labelled_forest([self.answer(row) for row in rows], self.prompt_of[rows].tolist()),
             labels=torch.as_tensor(self.labels[rows]),
             rows=torch.as_tensor(rows, dtype=torch.int64),
-            weights=_float32(weights),
+            weights=_float32(self.weights[rows]),
             ids=[self.ids[row] for row in rows],
         )
 

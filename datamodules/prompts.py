@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerBase
 
 from datamodules.loading import ResumableLoader, layout, shares
 from datamodules.records import Source, read_records
+from lm.backbone import model_context
 from lm.batches import PromptBatch
 from lm.chat import ChatFormat, TemplateRefusal
 from lm.tokenizer import TokenizerSource, source_for
@@ -107,10 +108,13 @@ class Prompts(LightningDataModule):
         if problems:
             raise DataFormatError(problems)
         tokens = self.renderer.encode_prompts(texts)
+        context = model_context(self.trainer and self.trainer.lightning_module, self.tokenizer)
         most = self.max_prompt_length
         for one, ids in zip(self.records, tokens, strict=True):
             if most is not None and len(ids) > most:
                 problems.append(f"{one.where}: field 'prompt': {len(ids)} tokens, and data.max_prompt_length is {most}")
+            elif context is not None and len(ids) >= context:
+                problems.append(f"{one.where}: field 'prompt': {len(ids)} tokens, and the model's context is {context}")
         if problems:
             raise DataFormatError(problems)
         return tokens

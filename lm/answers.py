@@ -37,6 +37,7 @@ class TableMaker:
         limits: what is cut or left out.
         tokenizer_sha256: hash of the renderer's tokenizer: what it tokenises is kept in the cache; None keeps nothing.
         refuse: why the examples of one record are left out, by their answers as they were cut; None keeps them.
+        context: the most tokens that the model reads; None for any number.
 
     Attributes:
         left_out: how many examples the table will not have because they are too long, by reason.
@@ -51,7 +52,9 @@ class TableMaker:
         limits: Limits,
         tokenizer_sha256: str | None = None,
         refuse: Callable[[Sequence[Example], list[list[list[int]]]], str | None] = lambda examples, answers: None,
+        context: int | None = None,
     ):
+        self.context = context
         self.renderer, self.limits, self.tokenizer_sha256, self.refuse = renderer, limits, tokenizer_sha256, refuse
         self.left_out: Counter[str] = Counter()
         self.refused: Counter[str] = Counter()
@@ -72,6 +75,7 @@ class TableMaker:
 
         Raises:
             UserError: if the chat template refuses a prompt.
+            DataFormatError: if `refuse` says so, or the model cannot read what is kept.
         """
         rendered = []
         for example in examples:
@@ -120,6 +124,7 @@ class TableMaker:
             except DataFormatError as error:
                 problems += error.problems
             for example, row in kept:
+                problems += self._beyond(example, row)
                 self._keep(example, row)
         if problems:
             raise DataFormatError(problems)
@@ -181,6 +186,15 @@ class TableMaker:
         answers = [ids[:most] for ids in answers]
         beside = self._beside(max(map(len, answers)), prompt, example)
         return beside if isinstance(beside, str) else _Row(beside, answers, cut)
+
+    def _beyond(self, example: Example, row: _Row) -> list[str]:
+        """What is wrong with an example that the model cannot read to its end."""
+        length = self._prompts.length(row.prompt) + max(map(len, row.answers))
+        if self.context is None or length <= self.context:
+            return []
+        told = f"{length:,} tokens with its prompt, and the model reads {self.context:,} at most"
+        remedy = f"data.max_length {self.context} leaves out or cuts what is longer"
+        return [f"{example.where or example.id}: {told}: {remedy}"]
 
     def _beside(self, answer: int, prompt: int, example: Example) -> int | str:
         """The number of a prompt that fits beside an answer of so many tokens: its own, or of what is left of it."""

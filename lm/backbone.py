@@ -104,6 +104,10 @@ class Backbone(ABC):
         """The model with the adapters that are trained, or as it is."""
         return model if self.lora is None else self.lora.attach(model, self.task)
 
+    def configuration(self, tokenizer: PreTrainedTokenizerBase) -> PreTrainedConfig | None:
+        """The transformers configuration, without building anything; None where that cannot be had."""
+        return None
+
     @abstractmethod
     def fingerprint(self, model: nn.Module) -> dict[str, Any]:
         """What tells the base of a built model from others (lm/fingerprint.py)."""
@@ -214,6 +218,14 @@ class PretrainedBackbone(Backbone):
         whole.config._name_or_path += f" with {self.adapter}"  # fresh adapters do not belong to the bare model
         return whole.requires_grad_(True)
 
+    def configuration(self, tokenizer: PreTrainedTokenizerBase) -> PreTrainedConfig:
+        """As published."""
+        name = resolve(self.name_or_path, "model")
+        with asked_of(name, self.attn_implementation):
+            return AutoConfig.from_pretrained(
+                name, revision=self.revision or "main", trust_remote_code=self.trust_remote_code
+            )
+
     def attach(self, model: PreTrainedModel) -> Any:
         """The model with fresh adapters, or with the published one to go on with."""
         if self.adapter is None or not self.continues_adapter:
@@ -226,8 +238,7 @@ class PretrainedBackbone(Backbone):
             raise UserError("quantized weights cannot be sharded over ranks: use --trainer.strategy ddp")
         name = resolve(self.name_or_path, "model")
         with asked_of(name, self.attn_implementation) as attention:
-            revision, trust = self.revision or "main", self.trust_remote_code
-            config = AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=trust)
+            config, trust = self.configuration(tokenizer), self.trust_remote_code
             dtype = config.dtype if self.dtype == "auto" else getattr(torch, self.dtype)
             model = self.auto.from_config(config, dtype=dtype, attn_implementation=attention, trust_remote_code=trust)
         return self._with_merged_adapter(model)  # which may have other parts than its base
@@ -291,7 +302,7 @@ class ScratchBackbone(Backbone):
 
     def load(self, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
         """The bare model; its weights are drawn from torch's random state."""
-        model_config = self.model_config(tokenizer)
+        model_config = self.configuration(tokenizer)
         with asked_of(self.architecture, self.attn_implementation) as attention:
             dtype = getattr(torch, self.dtype)
             options = {"dtype": dtype, "attn_implementation": attention, "trust_remote_code": False}
@@ -301,8 +312,8 @@ class ScratchBackbone(Backbone):
         """The same: on the meta device nothing is drawn."""
         return self.load(tokenizer)
 
-    def model_config(self, tokenizer: PreTrainedTokenizerBase) -> PreTrainedConfig:
-        """The transformers configuration for a tokenizer."""
+    def configuration(self, tokenizer: PreTrainedTokenizerBase) -> PreTrainedConfig:
+        """As it is asked for, for a tokenizer."""
         size = self.config.get("vocab_size", vocabulary_size(tokenizer))
         check_vocabulary(size, tokenizer, "backbone: 'vocab_size'")
         eos, pad = tokenizer.eos_token_id, tokenizer.pad_token_id
@@ -318,6 +329,18 @@ class ScratchBackbone(Backbone):
         except Exception as error:  # the strict dataclasses of huggingface_hub derive from Exception
             said = " ".join(str(error).split())
             raise UserError(f"backbone: {self.architecture} does not accept this 'config': {said}") from error
+
+
+def model_context(module: Any, tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """The most tokens that the language model of a LightningModule reads; None where it has no limit, or no model."""
+    backbone = getattr(module, "backbone", None)
+    config = backbone.configuration(tokenizer) if isinstance(backbone, Backbone) else None
+    if config is None:
+        return None
+    text = config.get_text_config()
+    scaling = getattr(text, "rope_scaling", None) or {}
+    stretched = scaling.get("factor", 1) * scaling.get("original_max_position_embeddings", 0)  # YaRN beyond training
+    return max(getattr(text, "max_position_embeddings", None) or 0, int(stretched)) or None
 
 
 def decoder_blocks(model: nn.Module) -> Iterator[nn.Module]:

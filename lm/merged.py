@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from lm.adapters import LoRA, Quantization
 from lm.backbone import Attention, Backbone, PretrainedBackbone
@@ -120,6 +120,10 @@ class MergedBackbone(Backbone):
         """Models whose ids mean other words have the same shapes, and would merge into nonsense."""
         names = {path: (part, part.tokenizer_name) for path, part in zip(self._paths, self.parts, strict=True)}
         require_one_tokenizer({p: part.tokenizer_at(name).build() for p, (part, name) in names.items() if name}, 2)
+
+    def configuration(self, tokenizer: PreTrainedTokenizerBase) -> PreTrainedConfig | None:
+        """That of the first model."""
+        return self._part(self.first).configuration(tokenizer)
 
     def skeleton(self, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
         """The architecture of the first model."""

@@ -19,11 +19,14 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from lm.control_tokens import ControlTokens
+from lm.tokenizer import vocabulary_size
 from text.errors import UserError
 
 SUFFIXES = (".npy", ".bin")
 CHECKED = 10_000_000  # tokens of a foreign file whose ids are compared with the vocabulary
 TOGETHER = 1000  # documents tokenised at once
+SHOWS_WIDTH = 16  # numbers of which every second is 0: no text is like that
+LLM_C = np.array(20240520, "<i4")  # how its files begin
 
 
 def cache_folder() -> Path:
@@ -36,25 +39,45 @@ def open_tokens(path: str | Path, tokenizer: PreTrainedTokenizerBase) -> np.ndar
 
     Args:
         path: ``.npy`` (16- or 32-bit unsigned), or the bare ids without a header under either suffix: 16-bit when the
-            vocabulary allows.
+            vocabulary allows, and 32-bit where they show themselves to be that.
         tokenizer: the tokenizer that made the file.
 
     Raises:
         UserError: for another layout, or ids that the tokenizer does not have.
     """
-    with open(path, "rb") as stream:
-        has_header = stream.read(6) == b"\x93NUMPY"
-    dtype = _dtype(tokenizer)
-    if not has_header and os.path.getsize(path) % dtype.itemsize:
-        raise UserError(f"{path}: not a whole number of {dtype} tokens")
-    tokens = np.load(path, mmap_mode="r") if has_header else np.memmap(path, dtype, "r")
+    try:
+        with open(path, "rb") as stream:
+            begin = stream.read(6)
+        if begin == b"\x93NUMPY":
+            tokens = np.load(path, mmap_mode="r", allow_pickle=False)
+        elif begin[:4] == LLM_C.tobytes():
+            raise UserError(f"{path}: a file of llm.c, with a header of its own: save its ids as .npy")
+        else:
+            tokens = _bare(path, _dtype(tokenizer))
+    except UserError:
+        raise
+    except Exception as error:  # numpy raises what its parsers do
+        raise UserError(f"{path}: cannot be read as a token file: {error}") from error
     if tokens.ndim != 1 or tokens.dtype not in (np.uint16, np.uint32):
         raise UserError(f"{path}: {tokens.dtype} {list(tokens.shape)}, but a token file is flat and uint16 or uint32")
-    if (largest := tokens[:CHECKED].max(initial=0)) >= len(tokenizer):
-        raise UserError(
-            f"{path}: token {largest}, but the tokenizer has {len(tokenizer)}: the file was made with another"
-        )
+    if (largest := tokens[:CHECKED].max(initial=0)) >= (size := vocabulary_size(tokenizer)):
+        raise UserError(f"{path}: token {largest}, but the tokenizer has {size}: the file was made with another")
     return tokens
+
+
+def _bare(path: str | Path, dtype: np.dtype) -> np.ndarray:
+    """Ids without a header, in numbers of the vocabulary's width or, where every second of these is 0, of twice it."""
+    size = os.path.getsize(path)
+    if size % dtype.itemsize:
+        raise UserError(f"{path}: not a whole number of {dtype} tokens")
+    while size >= SHOWS_WIDTH * dtype.itemsize and size % (2 * dtype.itemsize) == 0:
+        halves = np.memmap(path, dtype, "r")[:CHECKED].reshape(-1, 2)
+        if halves[:, 1].any() or not halves[:, 0].any():
+            break
+        if dtype.itemsize == 4:
+            raise UserError(f"{path}: every second uint32 is 0: are these 64-bit numbers? Save them as uint32")
+        dtype = np.dtype(np.uint32)
+    return np.memmap(path, dtype, "r")
 
 
 def tokenised(
@@ -68,7 +91,7 @@ def tokenised(
         tokenizer: makes the ids.
         max_tokens: stop after so many.
     """
-    path = cache_folder() / "tokens" / f"{key}.bin"
+    path = cache_folder() / "tokens" / f"{key}.{_dtype(tokenizer).name}"
     if not path.exists():
         left = max_tokens
         with _written_whole(path) as stream:
@@ -143,7 +166,7 @@ def _written_whole(path: Path) -> Iterator[IO[bytes]]:
 
 
 def _dtype(tokenizer: PreTrainedTokenizerBase) -> np.dtype:
-    return np.dtype(np.uint16 if len(tokenizer) <= 2**16 else np.uint32)
+    return np.dtype(np.uint16 if vocabulary_size(tokenizer) <= 2**16 else np.uint32)
 
 
 def _encoded(texts: Iterable[str], tokenizer: PreTrainedTokenizerBase) -> Iterator[np.ndarray]:

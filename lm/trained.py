@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from lm.adapters import LoRA, Quantization, weights_sha256
 from lm.backbone import Attention, Backbone
@@ -144,6 +144,10 @@ class TrainedBackbone(Backbone):
         base = self.base()
         model = base.skeleton(tokenizer)
         return merged(base.attach(model))[0].requires_grad_(True) if self._merges_adapter else model
+
+    def configuration(self, tokenizer: PreTrainedTokenizerBase) -> PreTrainedConfig | None:
+        """That of the run."""
+        return self.base().configuration(tokenizer)
 
     def attach(self, model: PreTrainedModel) -> Any:
         """The model with fresh adapters, or with those of the run; under the meta device these have no values."""

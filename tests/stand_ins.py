@@ -42,7 +42,7 @@ def published(folder: Path, seed: int = 0, dtype: str = "float32", **config: obj
     """A folder as a hub repository would hold it: random weights and the tiny tokenizer."""
     tokenizer = tiny_tokenizer()
     torch.manual_seed(seed)
-    model = AutoModelForCausalLM.from_config(scratch(**config).model_config(tokenizer), dtype=getattr(torch, dtype))
+    model = AutoModelForCausalLM.from_config(scratch(**config).configuration(tokenizer), dtype=getattr(torch, dtype))
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder

@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from text.knowledge import Facts, assemble_facts
-from text.passages import LongPassage, ProbeFilter, Spans, fit_facts
+from text.excerpts import shorten
+from text.knowledge import Fact, Facts, assemble_facts
+from text.passages import LongPassage, Loss, ProbeFilter, Spans, fit_facts
 from text.records import KnowledgeRecord, Located, Scenario
 from text.scenarios import SCENARIOS, Assignment, assign_scenarios, published_pools, shuffled_records
 
@@ -29,7 +30,7 @@ def choose_facts(
     long_passage: LongPassage = "error",
     probe_filter: ProbeFilter = "all",
 ) -> tuple[Facts, list[str]]:
-    """The facts of a run, and what was lost on the way, in sentences.
+    """The facts of a run, and what was lost on the way, in a sentence for each kind of loss.
 
     Facts are cut and drawn before they are given scenarios, so that the scenarios come out equally large.
 
@@ -53,7 +54,7 @@ def choose_facts(
         able = [located for located in able if located.record.paraphrases]
         if lost := len(records) - len(able):
             losses.append(f"{source}: {lost} records have no paraphrases and take no part in the crossed design")
-    facts, cut_off = fit_facts(assemble_facts(source, able), limit, spans, long_passage, probe_filter)
+    facts, lost_facts = fit_facts(assemble_facts(source, able), limit, spans, long_passage, probe_filter)
     left = {fact.id for fact in facts}
     able = [located for located in able if located.name in left]
     drawn = sorted(shuffled_records(able, seed)[:max_facts])
@@ -66,4 +67,18 @@ def choose_facts(
         dealt=scenarios,
     )
     cast = tuple(replace(facts[i], scenario=scenario) for i, scenario in zip(drawn, parts, strict=True))
-    return replace(facts, facts=cast), losses + cut_off
+    return replace(facts, facts=cast), losses + _told(source, cast, lost_facts)
+
+
+def _told(source: str, used: Sequence[Fact], losses: Sequence[Loss]) -> list[str]:
+    """What the facts of the run have lost; what others lost is nobody's business."""
+    ids, told = {fact.id for fact in used}, list[str]()
+    if gone := [loss for loss in losses if loss.probe is None]:
+        what = "facts left out, none of whose targets is in the passage"
+        told.append(f"{source}: {len(gone)} {what}; the first: {gone[0].fact.where}")
+    cut = [(loss.fact, loss.probe) for loss in losses if loss.probe is not None and loss.fact.id in ids]
+    if cut:
+        fact, probe = cut[0]
+        first = f"{fact.where}, {probe.type} '{shorten(probe.target, 40)}'"
+        told.append(f"{source}: the targets of {len(cut)} probes are cut off with their passages; the first: {first}")
+    return told

@@ -8,10 +8,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from text.errors import DataFormatError, UserError
 from text.knowledge import Fact, Facts
+from text.records import Probe
 
 Spans = Callable[[str], list[tuple[int, int]]]
 LongPassage = Literal["error", "truncate", "sentences"]
@@ -20,9 +21,21 @@ ProbeFilter = Literal["all", "target_in_context"]
 SENTENCE_END = re.compile(r"[.!?]['\"\u201d\u2019)\]]*(?=\s|$)")
 
 
+class Loss(NamedTuple):
+    """What a fact lost when its passage was cut.
+
+    Args:
+        fact: it is.
+        probe: whose target is cut off; None for the whole fact, none of whose targets is in the passage.
+    """
+
+    fact: Fact
+    probe: Probe | None = None
+
+
 def fit_facts(
     facts: Facts, limit: int, spans: Spans, long_passage: LongPassage, probe_filter: ProbeFilter
-) -> tuple[Facts, list[str]]:
+) -> tuple[Facts, list[Loss]]:
     """Facts whose passages and paraphrases have at most ``limit`` tokens, and what was lost on the way.
 
     Args:
@@ -39,20 +52,18 @@ def fit_facts(
         UserError: if no probe is left.
     """
     problems: list[str] = []
-    losses: list[str] = []
+    losses: list[Loss] = []
     kept: list[Fact] = []
     for fact in facts:
         passage, *paraphrases = _cut_all(fact, limit, spans, long_passage, problems)
         losses += [
-            f"{fact.where}: the target of a {probe.type} probe is cut off: '{probe.target}'"
-            for probe in fact.probes
-            if probe.target in fact.passage and probe.target not in passage
+            Loss(fact, probe) for probe in fact.probes if probe.target in fact.passage and probe.target not in passage
         ]
         probes = tuple(p for p in fact.probes if probe_filter == "all" or p.target in passage)
         if probes:
             kept.append(replace(fact, passage=passage, paraphrases=tuple(paraphrases), probes=probes))
         else:
-            losses.append(f"{fact.where}: left out: none of its targets is in the passage")
+            losses.append(Loss(fact))
     if problems:
         raise DataFormatError(problems)
     if not kept:

@@ -47,6 +47,8 @@ def trainer(data, world_size: int = 1, accumulation: int = 1, rank: int = 0, ste
         accumulate_grad_batches=accumulation,
         global_step=step,
         max_steps=max_steps,
+        estimated_stepping_batches=max_steps if max_steps >= 0 else float("inf"),
+        fast_dev_run=False,
         loggers=[Log()],
     )
 
@@ -161,6 +163,19 @@ def test_nothing_to_inject_is_refused():
         ready(KnowledgeInjection(), trainer(data(fact("a", "control"))))
     with pytest.raises(UserError, match="n_injections"):
         KnowledgeInjection(n_injections=0)
+
+
+@pytest.mark.parametrize("schedule", [{"start_step": 5}, {"steps": [5, 9]}, {"start_step": 2, "steps": [3]}])
+def test_a_run_that_ends_before_the_first_passage_is_refused(schedule):
+    told = "nothing will be injected: the first passage is due at step 5, and the run ends at step 5"
+    with pytest.raises(UserError, match=told):
+        ready(KnowledgeInjection(**schedule), trainer(data(fact("a")), max_steps=5))
+    ready(KnowledgeInjection(**schedule), trainer(data(fact("a")), max_steps=6))
+    by_epochs = trainer(data(fact("a")))
+    callback = ready(KnowledgeInjection(**schedule), by_epochs)
+    by_epochs.estimated_stepping_batches = 5
+    with pytest.raises(UserError, match=told):
+        callback.on_train_start(by_epochs, None)
 
 
 def test_row_without_room_says_what_would_fit():

@@ -2,14 +2,16 @@
 
 import json
 import re
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from datamodules import Instructions, LabelledAnswers, PreferencePairs
+from datamodules import Instructions, Judgments, LabelledAnswers, PreferencePairs
 from lm.chat import ChatFormat
-from tests.conversation_files import pair, read_pairs, tiny, trained_by
+from tests.conversation_files import jsonl, pair, read_pairs, set_up, tiny, trained_by
+from tests.stand_ins import scratch
 from text.errors import DataFormatError, UserError
 
 
@@ -48,6 +50,37 @@ def test_a_prompt_that_the_template_refuses_is_told_with_its_place(tmp_path):
         DataFormatError, match=r"pairs.jsonl:2: field 'prompt': the chat template refuses these messages: too"
     ):
         read_pairs(tmp_path, pair("long"), pair("x"), chat=chat)
+
+
+@pytest.mark.parametrize(
+    ("kind", "long"),
+    [
+        (Instructions, {"prompt": "the cat " * 20, "output": "a"}),
+        (Instructions, {"prompt": "p", "output": "the cat " * 20}),
+        (PreferencePairs, pair("p", rejected="the cat " * 20)),
+        (LabelledAnswers, {"prompt": "p", "completion": "the cat " * 20, "label": True}),
+        (Judgments, {"instruction": "the cat " * 20, "response": "r", "rubric": "c", "feedback": "f", "score": 3}),
+    ],
+)
+def test_what_is_longer_than_the_models_context_is_refused_by_file_and_line(tmp_path, kind, long):
+    short = long | {name: "b" for name in ("prompt", "output", "rejected", "completion") if name in long}
+    path = jsonl(tmp_path / "data.jsonl", short, long)
+    data = kind(path, tokenizer=tiny(tmp_path), max_length=None, batch_size=2)
+    module = SimpleNamespace(backbone=scratch(max_position_embeddings=30))
+    trained_by(data, module=module)
+    data.prepare_data()
+    with pytest.raises(DataFormatError) as caught:
+        data.setup("fit")
+    told = r"\d+ tokens with its prompt, and the model reads 30 at most: data\.max_length 30 leaves out or cuts"
+    assert any(re.match(rf"{re.escape(path)}:2: {told}", problem) for problem in caught.value.problems)
+
+
+def test_weights_of_which_none_counts_are_refused(tmp_path):
+    with pytest.raises(UserError, match=r"pairs\.jsonl: all 2 pairs have the weight 0"):
+        read_pairs(tmp_path, pair("p", weight=0), pair("q", weight=0), batch_size=2)
+    path = jsonl(tmp_path / "a.jsonl", *[{"prompt": "p", "completion": "c", "label": True, "weight": 0}] * 2)
+    with pytest.raises(UserError, match=r"a\.jsonl: all 2 labelled answers have the weight 0"):
+        set_up(LabelledAnswers(path, tokenizer=tiny(tmp_path), batch_size=2))
 
 
 def test_unknown_fields_are_listed_once(tmp_path, caplog):

@@ -16,7 +16,7 @@ from datamodules.corpus import row_numbers
 from datamodules.loading import Position
 from lm.protocols import HasFacts
 from lm.tokenizer import BPETokenizer, PretrainedTokenizer, tokenizer_sha256
-from tests.stand_ins import tiny_tokenizer
+from tests.stand_ins import scratch, tiny_tokenizer
 from tests.stand_ins import trainer as quiet_trainer
 from text.errors import DataFormatError, UserError
 from worlds import Biographies
@@ -124,6 +124,25 @@ def test_records_token_files_and_data_sets_serve_too(tmp_path, published, monkey
         corpus(str(tmp_path / "tokens*.npy"), **options)
 
 
+def test_max_tokens_is_for_training_alone(tmp_path, published):
+    ids = np.arange(1, 101, dtype=np.uint16)
+    np.save(tmp_path / "tokens.npy", ids)
+    path = str(tmp_path / "tokens.npy")
+    data = corpus(path, val=path, tokenizer=published, seq_len=4, batch_size=1, max_tokens=12)
+    assert (len(data.train_rows), len(data.val_rows)) == (3, 25)
+
+
+def test_rows_beyond_the_models_context_are_refused_before_anything_is_tokenised(tmp_path, published):
+    (tmp_path / "a.txt").write_text("the cat sat on the mat " * 50)
+    data = Corpus(str(tmp_path / "a.txt"), tokenizer=published, seq_len=65, batch_size=1)
+    module = SimpleNamespace(backbone=scratch(max_position_embeddings=64))
+    data.trainer = SimpleNamespace(lightning_module=module)
+    with pytest.raises(UserError, match=r"^data\.seq_len is 65, and the model reads 64 tokens at most$"):
+        data.prepare_data()
+    data.seq_len = 64
+    data.prepare_data()
+
+
 def test_validation_sees_every_row_once():
     whole = corpus().val_rows
     for world_size, micro in ((1, 8), (2, 4), (3, 2)):
@@ -208,7 +227,9 @@ def test_facts_come_from_the_world_or_a_file_and_fit_the_rows():
         DataFormatError, match=r"Biographies:1: field 'train_context': \d+ tokens, but a row has room for 15"
     ):
         corpus(long_passage="error")
-    with pytest.warns(UserWarning, match=r"facts for rows of 64 tokens:\nBiographies:1: the target of a"):
+    with pytest.warns(
+        UserWarning, match=r"^facts for rows of 64 tokens: Biographies: the targets of \d+ probes are cut off"
+    ):
         corpus(seq_len=64)
 
 

@@ -1,11 +1,14 @@
 """Token files: golden contents, a cache that is whole or not there, and foreign files that are checked."""
 
+import json
 import uuid
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tokenizers import Tokenizer
+from transformers import PreTrainedTokenizerFast
 
 from lm.token_files import cache_folder, kept_lists, kept_tokenizer, open_tokens, tokenised
 from tests.stand_ins import tiny_tokenizer
@@ -74,6 +77,48 @@ def test_foreign_files_are_opened_with_and_without_header(tmp_path):
     ids.tofile(tmp_path / "d.npy")  # as OLMo writes them
     for name in ("a.npy", "b.npy", "c.bin", "d.npy"):
         assert open_tokens(tmp_path / name, TOKENIZER).tolist() == ids.tolist()
+
+
+@pytest.mark.parametrize("count", [16, 17, 500])
+def test_ids_without_a_header_show_how_wide_they_are(tmp_path, count):
+    ids = np.random.default_rng(count).integers(1, 250, count)
+    for dtype in (np.uint16, np.uint32):
+        ids.astype(dtype).tofile(tmp_path / "a.bin")
+        read = open_tokens(tmp_path / "a.bin", TOKENIZER)
+        assert read.dtype == dtype
+        assert read.tolist() == ids.tolist()
+    ids.astype(np.uint64).tofile(tmp_path / "a.bin")
+    with pytest.raises(UserError, match="are these 64-bit numbers"):
+        open_tokens(tmp_path / "a.bin", TOKENIZER)
+
+
+def test_vocabularies_with_gaps_make_wider_numbers(tmp_path):
+    rules = json.loads(tiny_tokenizer().backend_tokenizer.to_str())
+    rules["model"]["vocab"]["<far>"] = 70_000
+    core = Tokenizer.from_str(json.dumps(rules))
+    core.add_tokens(["<far>"])
+    gap = PreTrainedTokenizerFast(tokenizer_object=core, eos_token="<|endoftext|>")
+    assert len(gap) < 70_000
+    tokens = tokenised("k", lambda: ["the cat<far>"], gap)
+    assert tokens.tolist() == [*gap("the cat")["input_ids"], 70_000, gap.eos_token_id]
+    tokens.tofile(tmp_path / "a.bin")
+    assert open_tokens(tmp_path / "a.bin", gap).tolist() == tokens.tolist()
+
+
+def test_files_that_are_no_token_files_are_refused(tmp_path):
+    np.save(tmp_path / "object.npy", np.array(["a", 1], object))
+    whole = tmp_path / "whole.npy"
+    np.save(whole, np.arange(100, dtype=np.uint16))
+    (tmp_path / "cut.npy").write_bytes(whole.read_bytes()[:200])
+    (tmp_path / "head.npy").write_bytes(whole.read_bytes()[:20])
+    (tmp_path / "text.npy").write_bytes(b"\x93NUMPY\x01\x00\x10\x00{'descr': evil()}\n")
+    (tmp_path / "empty.bin").write_bytes(b"")
+    for name in ("object.npy", "cut.npy", "head.npy", "text.npy", "empty.bin"):
+        with pytest.raises(UserError, match=f"{name}: cannot be read as a token file"):
+            open_tokens(tmp_path / name, TOKENIZER)
+    np.concatenate([np.array([20240520, 1], "<i4"), np.zeros(300, "<i4")]).tofile(tmp_path / "llm_c.bin")
+    with pytest.raises(UserError, match=r"llm_c\.bin: a file of llm\.c, with a header of its own"):
+        open_tokens(tmp_path / "llm_c.bin", TOKENIZER)
 
 
 def test_foreign_files_are_checked(tmp_path):

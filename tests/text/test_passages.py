@@ -67,7 +67,7 @@ def test_what_is_cut_fits_and_is_a_beginning(text, limit, how):
 
 def test_targets_that_are_cut_off_are_told_once_per_probe():
     facts, losses = fit(fact(TEXT, "Bob", "Carl", "Nobody", "Zoe"), limit=10)
-    assert losses == ["f.jsonl:7: the target of a mem probe is cut off: 'Nobody'"]
+    assert [(loss.fact.where, loss.probe.target) for loss in losses] == [("f.jsonl:7", "Nobody")]
     assert facts[0].passage.endswith("Carl.")
     assert len(facts[0].probes) == 4
 
@@ -75,7 +75,7 @@ def test_targets_that_are_cut_off_are_told_once_per_probe():
 def test_probes_outside_the_context_are_filtered_and_facts_without_any_left_out():
     facts, losses = fit(fact(TEXT, "Bob", "Nobody", "Zoe"), fact(TEXT, "Zoe"), limit=10, probes="target_in_context")
     assert [[probe.target for probe in kept.probes] for kept in facts] == [["Bob"]]
-    assert losses[-1] == "f.jsonl:7: left out: none of its targets is in the passage"
+    assert (losses[-1].fact.passage, losses[-1].probe) == (TEXT, None)
     with pytest.raises(UserError, match=r"f\.jsonl: no probe is left"):
         fit(fact(TEXT, "Zoe"), probes="target_in_context")
 
@@ -106,6 +106,18 @@ def records(n, paraphrased):
         )
         for i in range(n)
     ]
+
+
+def test_what_is_told_is_about_the_facts_of_the_run_a_line_for_each_kind():
+    options = {"scenario_assignment": "round_robin", "long_passage": "sentences", "seed": 3}
+    read = records(40, lambda i: True)
+    facts, losses = choose_facts("f.jsonl", read, 10, words, max_facts=12, **options)
+    lost = [fact for fact in facts if fact.probes[0].target == "Nobody"]
+    assert 0 < len(lost) < 8  # of 8 in the file
+    told = f"f.jsonl: the targets of {len(lost)} probes are cut off with their passages; the first: "
+    assert losses == [f"{told}{lost[0].where}, mem 'Nobody'"]
+    _, losses = choose_facts("f.jsonl", read, 10, words, probe_filter="target_in_context", **options)
+    assert losses == ["f.jsonl: 8 facts left out, none of whose targets is in the passage; the first: f.jsonl:1"]
 
 
 def test_facts_are_cut_and_drawn_before_they_get_their_parts():
