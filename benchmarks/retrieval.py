@@ -34,9 +34,10 @@ from torch import nn
 
 from datamodules import InstructIR
 from lm.encoder import PretrainedEncoder
+from lm.length_batches import length_batches
 from lm.packaged import packaged_model
 from lm.packed_linear import packed_linears
-from lm.texts import length_batches, tokenise
+from lm.texts import tokenise
 from metrics.ranks import METRICS, find_ranks, prefix_group, robustness
 from modules import BiEncoder
 from text.qrels import collect_qrels, read_qrels

@@ -19,9 +19,10 @@ from datamodules.loading import Position, ResumableLoader, layout
 from datamodules.records import Source, read_records
 from datamodules.retrieval_folder import find_table, judged_task, local_folder, made_queries, read_passages
 from lm.batches import ContrastiveBatch
+from lm.length_batches import length_batches
 from lm.pairs import PairTable
 from lm.siblings import SiblingBatches
-from lm.texts import TextLoader, TokenTable, length_batches, tokenise
+from lm.texts import TextLoader, TokenTable, tokenise
 from lm.tokenizer import TokenizerSource, source_for, tokenizer_sha256
 from text.errors import UserError
 from text.qrels import collect_qrels, read_qrels

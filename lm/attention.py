@@ -20,9 +20,10 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from lm.forest import FLEX_BLOCK, Forest
-from lm.spans import SpanPlan, plan_spans, span_masks
+from lm.spans import SpanPlan, kept_with, plan_spans, span_masks
 from text.errors import UserError
 
+FLEX_VARIANTS = 64  # torch's own limit of 8 is two models with two kinds of layers, with gradients and without
 WINDOWED = {"full_attention": False, "sliding_attention": True}
 
 
@@ -51,8 +52,15 @@ def tree_inputs(model: PreTrainedModel, forest: Forest) -> dict[str, Any]:
     """
     use_forest_attention(model)
     windows = windows_of(model.config.get_text_config())
+    in_blocks = forest.input_ids.is_cuda and model.dtype != torch.float64
+    key = in_blocks, *windows.items()
+    return dict(kept_with(forest, key, lambda: _row_of_trees(forest, windows, in_blocks)))
+
+
+def _row_of_trees(forest: Forest, windows: dict[str, int | None], in_blocks: bool) -> dict[str, Any]:
+    """What `tree_inputs` gives, for layers of these kinds, with masks for FlexAttention (`in_blocks`) or spans."""
     masks: dict[str, Tensor | BlockMask]
-    if forest.input_ids.is_cuda and model.dtype != torch.float64:
+    if in_blocks:
         forest = forest.padded(FLEX_BLOCK)  # few distinct lengths, so few compiled kernels
         extra: dict[str, SpanPlan] = {}
         masks = {kind: forest.block_mask(window) for kind, window in windows.items()}
@@ -203,8 +211,12 @@ def _flex(scores: _Scores, query: Tensor, key: Tensor, value: Tensor, mask: Bloc
 
 @functools.cache
 def _compiled_flex() -> Callable:
-    """Compiled once per process; uncompiled, FlexAttention would hold all scores."""
-    return torch.compile(flex_attention)
+    """Compiled once per process; uncompiled, FlexAttention would hold all scores.
+
+    Every kind of layer, precision and mode of gradients is a variant of it, lengths are not. Beyond FLEX_VARIANTS torch
+    raises FailOnRecompileLimitHit: without ``fullgraph`` it would go on uncompiled, with one line in a log.
+    """
+    return torch.compile(flex_attention, fullgraph=True, dynamic=True, recompile_limit=FLEX_VARIANTS)
 
 
 AttentionInterface.register("forest", forest_attention)

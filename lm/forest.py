@@ -4,8 +4,8 @@ One integer per token beyond ids and positions describes any set of trees: `subt
 descendant. Query q sees key k exactly if ``k <= q < subtree_end[k]``. Packing unrelated sequences is the case of trees
 with one branch each. This file knows integers: no model, no attention kernel (lm/attention.py), no text.
 
-Legend: T tokens that are computed, N predictions that are scored, P paths, K entries of all paths together,
-R rows when unrolled, S their length, M tokens before pruning.
+Legend: T tokens that are computed, N predictions that are scored, P paths, K entries of all paths together, M tokens
+before pruning.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.attention.flex_attention import BlockMask
-from torch.nn.utils.rnn import pad_sequence
 
+from lm.rows import Rows
 from lm.trie import Layout, Run, Trie, token_ids
 from text.errors import UserError
 
@@ -54,19 +54,6 @@ class Path:
 
     tokens: Sequence[int]
     scored_from: int
-
-
-@dataclass(frozen=True)
-class Rows:
-    """A forest written out as ordinary rows, one per leaf, padded on the right.
-
-    Plain causal attention is right for them without a mask: padding comes after everything that is scored.
-    """
-
-    input_ids: Tensor  # [R, S] int64, padded with 0
-    lengths: Tensor  # [R] int64
-    sources: Tensor  # [N] int64, indices into the R * S hidden states
-    targets: Tensor  # [N] int64
 
 
 @dataclass(frozen=True, eq=False)
@@ -198,23 +185,8 @@ class Forest:
     def unroll(self) -> Rows:
         """One padded row per leaf, for models that cannot take a tree mask, and to check those that can."""
         host = self.host
-        ids, depths, ends = (t.tolist() for t in (host.input_ids, host.position_ids, host.subtree_end))
-        rows: list[Tensor] = []
-        leaves: list[int] = []
-        path: list[int] = []
-        for row, (token, depth, end) in enumerate(zip(ids, depths, ends, strict=True)):
-            del path[depth:]
-            path.append(token)
-            if end == row + 1:
-                leaves.append(row)
-                rows.append(torch.tensor(path))
-        lengths = torch.tensor([len(row) for row in rows], dtype=torch.int64)
-        input_ids = pad_sequence(rows, batch_first=True) if rows else host.input_ids.view(0, 0)
-        # The first leaf at or after a row, depth-first, lies below it.
-        row_N = torch.searchsorted(torch.tensor(leaves, dtype=torch.int64), host.sources)
-        sources = row_N * input_ids.shape[1] + host.position_ids[host.sources]
-        device = self.input_ids.device
-        return Rows(*(t.to(device, non_blocking=True) for t in (input_ids, lengths, sources, host.targets)))
+        rows = Rows.of(host.input_ids, host.position_ids, host.subtree_end, host.sources, host.targets)
+        return rows.to(self.input_ids.device)
 
     def block_mask(self, window: int | None = None) -> BlockMask:
         """The rule of sight for FlexAttention, [1, 1, T, T], built block by block without a dense mask.

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from lm.batches import TextBatch
-from lm.texts import length_batches
+from lm.length_batches import length_batches
 from text.errors import UserError
 
 

@@ -22,10 +22,13 @@ from transformers import PreTrainedModel
 
 from lm.picked import SOFTMAX_STATES, PickedLogProbs
 
-LOGITS_AT_ONCE = 2**25  # elements of one chunk of logits
+LOGITS_AT_ONCE = 2**25  # elements of one chunk of logits on a CPU
 MIN_CHUNK = 256  # states; with smaller chunks adding up the head's weight gradient dominates
 # Without gradients smaller chunks cost nothing, and a softmax in slices needs no second chunk (benchmarks/probing.py).
 LOGITS_WITHOUT_GRAD = 2**23
+# On a GPU few states at a time leave it idle. An element takes 12 bytes at most, its float32 softmax and gradients
+# counted, so that a chunk takes a twentieth of the memory: 2,600 states at V = 128 k with 80 GiB.
+BYTES_PER_LOGIT = 256
 
 
 @dataclass(frozen=True)
@@ -79,12 +82,10 @@ def logprobs_in_head(
         causal: the causal language model that holds the head.
         inputs: keyword arguments of the call.
         predictions: states are counted over the rows of `inputs`.
-        chunk: states whose logits are held at once; by default so many that they fill LOGITS_AT_ONCE, or without
-            gradients LOGITS_WITHOUT_GRAD.
+        chunk: states whose logits are held at once; by default see `chunk_on`.
         read: what is wanted in place of log-probs, such as `ranks`.
     """
-    least, most = (MIN_CHUNK, LOGITS_AT_ONCE) if torch.is_grad_enabled() else (MIN_CHUNK // 2, LOGITS_WITHOUT_GRAD)
-    chunk = chunk or max(least, most // causal.config.get_text_config().vocab_size)
+    chunk = chunk or chunk_on(predictions.targets.device, causal.config.get_text_config().vocab_size)
     offsets, head = predictions.offsets, causal.get_output_embeddings()
     plain = head.forward
 
@@ -108,6 +109,14 @@ def logprobs_in_head(
         with _replaced_forward(head, scored):
             logprobs_N = model(**inputs, use_cache=False).logits
     return logprobs_N if predictions.order is None else logprobs_N[predictions.order]
+
+
+def chunk_on(device: torch.device, vocab_size: int) -> int:
+    """How many states' logits are held at once on a device, with gradients or without as things are."""
+    least, most = (MIN_CHUNK, LOGITS_AT_ONCE) if torch.is_grad_enabled() else (MIN_CHUNK // 2, LOGITS_WITHOUT_GRAD)
+    if device.type == "cuda":
+        most = torch.cuda.get_device_properties(device).total_memory // BYTES_PER_LOGIT
+    return max(least, most // vocab_size)
 
 
 def logprobs_of_logits(

@@ -9,11 +9,14 @@ Legend: B rows, S their length, N predictions, P paths.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
+from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from lm.abilities import head_of, takes_trees
@@ -21,11 +24,13 @@ from lm.adapters import base_of
 from lm.attention import tree_inputs
 from lm.forest import Forest, Node
 from lm.heads import Predictions, ranks
+from lm.rows import Rows
 from lm.spans import plan_spans
 from text.errors import UserError
 
 SharePrefixes = Literal["auto"] | bool
 
+SMALL = 2048  # tokens that are computed at once, and kept for backward, however few a forest has
 PAIRS_PER_TOKEN = 5  # times the hidden size: query-key pairs that cost as much as all else about a token
 
 
@@ -40,7 +45,8 @@ def forest_logprobs(model: nn.Module, forest: Forest, share_prefixes: SharePrefi
             quantised or neither.
         forest: on the model's device. One without targets still takes part in every collective operation.
         share_prefixes: True computes the forest as it is, False row by row as if nothing were shared, "auto" whichever
-            is predicted to be faster. The numbers are the same. Models that cannot take a tree mask get rows.
+            is predicted to be faster. The numbers are the same. Models that cannot take a tree mask get rows, in
+            batches of no more tokens than the forest has (one row at least).
 
     Returns: nats, [N], float32 or wider.
 
@@ -75,26 +81,64 @@ def _read(model: nn.Module, forest: Forest, share_prefixes: SharePrefixes, **opt
     host, causal = forest.host, inside(model)
     require_vocabulary(causal, torch.cat([host.input_ids, host.targets]))
     logprobs = head_of(model, causal, device).logprobs
-    inputs, sources = forest_inputs(causal, forest, share_prefixes, lambda: takes_trees(model, causal, device))
-    return logprobs(model, causal, inputs, Predictions.of(sources, host.targets, device), **options)
+
+    def compute(inputs: dict, sources: Tensor, targets: Tensor) -> Tensor:
+        return logprobs(model, causal, inputs, Predictions.of(sources, targets, device), **options)
+
+    return in_batches(model, forest, share_prefixes, lambda: takes_trees(model, causal, device), compute)
 
 
-def forest_inputs(
-    causal: PreTrainedModel, forest: Forest, share_prefixes: SharePrefixes, takes_trees: Callable[[], bool]
-) -> tuple[dict, Tensor]:
-    """Keyword arguments of a model for a forest, as it is or as padded rows, and which of its states predict, [N].
+def in_batches(
+    model: nn.Module,
+    forest: Forest,
+    share_prefixes: SharePrefixes,
+    takes_trees: Callable[[], bool],
+    compute: Callable[[dict, Tensor, Tensor], Tensor],
+) -> Tensor:
+    """One number per prediction [N], of a forest as it is, or as padded rows that come in batches.
+
+    With gradients all batches but small ones are computed again in backward: what is kept of a batch would be kept of
+    all of them.
 
     Args:
-        causal: the model that holds the layers.
+        model: see `forest_logprobs`.
         forest: on the model's device, with targets.
         share_prefixes: see `forest_logprobs`.
         takes_trees: tells what the model can do. Every rank asks, also one whose own forest is better off as rows.
+        compute: gets keyword arguments of the model, which of its states predict [n], and which tokens [n].
     """
+    causal, host, device = inside(model), forest.host, forest.input_ids.device
     may_share = share_prefixes is not False and takes_trees()
-    if may_share and (share_prefixes is True or _sharing_pays(forest.host, causal)):
-        return tree_inputs(causal, forest), forest.host.sources
-    rows = forest.host.unroll()
-    return {"input_ids": rows.input_ids.to(forest.input_ids.device)}, rows.sources
+    if may_share and (share_prefixes is True or _sharing_pays(host, causal)):
+        return compute(tree_inputs(causal, forest), host.sources, host.targets)
+    rows = host.unroll()
+    if may_share:  # no more of them than the forest has tokens, or sharing would have paid
+        return compute({"input_ids": rows.input_ids.to(device)}, rows.sources, host.targets)
+    batches = rows.batches(max(len(host.input_ids), SMALL))
+    alone = not isinstance(causal, FSDPModule) and not isinstance(model, FSDPModule | DistributedDataParallel)
+    total = sum(batch.input_ids.numel() for batch, _ in batches)
+    again = torch.is_grad_enabled() and alone and not causal.is_activation_checkpointing
+    again = again and total > max(2 * len(host.input_ids), SMALL)
+
+    def one(batch: Rows) -> Tensor:
+        arguments = {"input_ids": batch.input_ids.to(device)}, batch.sources, batch.targets
+        if again:
+            return cast(Tensor, checkpoint(compute, *arguments, use_reentrant=False))
+        return compute(*arguments)
+
+    idle = [] if alone else _as_many_as_others(len(batches), device)
+    found = [*(one(batch) for batch, _ in batches), *(one(nothing)[:0] for nothing in idle)]
+    order = torch.cat([mine for _, mine in batches]).argsort()
+    return torch.cat(found)[order.to(device)]
+
+
+def _as_many_as_others(batches: int, device: torch.device) -> list[Rows]:
+    """Rows that nobody asked for: as many batches as this rank has fewer than another. Each forward is collective."""
+    if not dist.is_initialized():
+        return []
+    most = torch.tensor(batches, device=device)
+    dist.all_reduce(most, dist.ReduceOp.MAX)
+    return [Forest.pack([Node([0], [Node([0], scored=True)])]).unroll()] * (int(most) - batches)
 
 
 def row_logprobs(model: nn.Module, input_ids_BS: Tensor) -> Tensor:

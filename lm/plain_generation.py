@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerBase
 
 from lm.adapters import is_adapted
 from lm.generation import Decoding, Draw, Engine, Sample, left_padded
-from lm.texts import length_batches
+from lm.length_batches import length_batches
 from text.errors import UserError
 
 

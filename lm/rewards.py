@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from lm.abilities import scorer_takes_trees
 from lm.forest import Forest, Path
 from lm.heads import read_in_head
-from lm.logprobs import SharePrefixes, forest_inputs, inside, path_lengths, require_vocabulary
+from lm.logprobs import SharePrefixes, in_batches, inside, path_lengths, require_vocabulary
 from text.errors import UserError
 
 
@@ -43,6 +43,9 @@ def forest_rewards(model: nn.Module, forest: Forest, share_prefixes: SharePrefix
     scorer = inside(model)
     require_vocabulary(scorer, forest.host.input_ids)
     takes_trees = scorer_takes_trees(model, scorer, device)  # also checks the head
-    inputs, sources_N = forest_inputs(scorer, forest, share_prefixes, lambda: takes_trees)
-    ends_P = sources_N[forest.host.path_targets].to(device)
-    return read_in_head(model, scorer, inputs, ends_P, lambda head, states_PD: head(states_PD))
+
+    def compute(inputs: dict, sources: Tensor, targets: Tensor) -> Tensor:
+        return read_in_head(model, scorer, inputs, sources.to(device), lambda head, states_ND: head(states_ND))
+
+    rewards_N = in_batches(model, forest, share_prefixes, lambda: takes_trees, compute)
+    return rewards_N[forest.path_targets]

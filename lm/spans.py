@@ -7,14 +7,29 @@ long prompt with many answers never costs the square of its tree. This file know
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 
 from lm.forest import Forest
+
+T = TypeVar("T")
+
+_MADE: WeakKeyDictionary[Forest, dict[Any, Any]] = WeakKeyDictionary()
+
+
+def kept_with(forest: Forest, key: Any, make: Callable[[], T]) -> T:
+    """What `make` gives, made once per forest and key: policy, reference and cost ask for the same plan and masks."""
+    made = _MADE.setdefault(forest, {})
+    if key not in made:
+        with torch.inference_mode(False):  # a backward pass may need it, whoever asked first
+            made[key] = make()
+    return made[key]
+
 
 SPAN_TOKENS = 128  # neighbours are merged up to here: larger spans waste pairs, smaller ones calls
 
@@ -61,8 +76,12 @@ class SpanPlan:
 
 def plan_spans(forest: Forest, windows: Iterable[int | None] = (None,)) -> SpanPlan:
     """Cuts a forest into spans: merges small neighbours, opens trees and branches above SPAN_TOKENS at their forks."""
-    ends = forest.host.subtree_end.tolist()
     windows = tuple(windows)
+    return kept_with(forest.host, windows, lambda: _planned(forest.host, windows))
+
+
+def _planned(forest: Forest, windows: tuple[int | None, ...]) -> SpanPlan:
+    ends = forest.subtree_end.tolist()
     shortest = min((w for w in windows if w is not None), default=len(ends))
     spans: list[Span] = []
     causal: list[bool] = []

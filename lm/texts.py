@@ -139,23 +139,6 @@ def _content_token(found, place: int, text: Text, length: int) -> int:
     return next((token for token in tokens if token is not None), length)
 
 
-def length_batches(lengths: np.ndarray, max_tokens: int) -> list[list[int]]:
-    """Numbers of texts by batch, the longest first, so that rows of one batch are about as long.
-
-    Args:
-        lengths: tokens of each text [n].
-        max_tokens: of a batch, padding included; a longer text has a batch to itself.
-    """
-    batches: list[list[int]] = []
-    width = 0
-    for number in np.argsort(-lengths, kind="stable").tolist():
-        if not batches or (len(batches[-1]) + 1) * width > max_tokens:
-            batches.append([])
-            width = int(lengths[number])
-        batches[-1].append(number)
-    return batches
-
-
 @dataclass(frozen=True)
 class TextLoader:
     """Batches of a table, made when they are asked for.

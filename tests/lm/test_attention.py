@@ -1,6 +1,7 @@
 """Who sees whom: spans, masks and windows against the rule, and every way in which a model may get it wrong."""
 
 import dataclasses
+from functools import partial
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import torch
 import transformers as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch._dynamo.exc import FailOnRecompileLimitHit
 from torch.nn.attention.flex_attention import flex_attention
 
 from lm import attention, spans
@@ -219,6 +221,81 @@ def test_flex_attention_computes_the_same(family, monkeypatch):
         span_plan=None,
     )
     torch.testing.assert_close(found, expected, atol=2e-4, rtol=1e-5)
+
+
+@pytest.fixture
+def graphs(monkeypatch):
+    """What is compiled of FlexAttention: one entry per variant. The code is torch's own, uncompiled."""
+    made = []
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=lambda graph, _: made.append(1) or graph))
+    attention._compiled_flex.cache_clear()
+    yield made
+    attention._compiled_flex.cache_clear()
+    torch._dynamo.reset()
+
+
+def attend_in_blocks(forest, heads=4, width=16, window=None):
+    query, key = torch.randn(1, heads, len(forest.input_ids), width), torch.randn(1, 2, len(forest.input_ids), width)
+    with torch.no_grad():
+        return forest_attention(torch.nn.Identity(), query, key, key, forest.block_mask(window))[0]
+
+
+def test_flex_attention_is_not_compiled_for_every_forest(graphs):
+    counts = []
+    for number in range(1, 9):
+        trees = random_trees(np.random.default_rng(number), trees=4 * number, longest=30)
+        forest = Forest.pack(trees).padded(128)
+        attend_in_blocks(forest)
+        attend_in_blocks(forest, window=6)
+        counts.append(len(graphs))
+    assert counts[0] > 0
+    assert counts[-1] == counts[1] <= 4  # kinds of layers, and one length that is special
+
+
+def test_flex_attention_has_room_for_many_kinds_of_layers(graphs):
+    """Beyond torch's own limit of 8 variants the ninth would hold all scores, with one line in a log."""
+    forest = Forest.pack(random_trees(np.random.default_rng(1), trees=20, longest=30)).padded(128)
+    shapes = [(heads, width) for heads in (2, 4, 8) for width in (16, 32, 64, 128)]
+    for heads, width in shapes:
+        attend_in_blocks(forest, heads, width)
+    assert len(graphs) == len(shapes)
+
+
+def test_flex_attention_does_not_go_on_uncompiled(graphs, monkeypatch):
+    monkeypatch.setattr(attention, "FLEX_VARIANTS", 2)
+    forest = Forest.pack(random_trees(np.random.default_rng(1), trees=20, longest=30)).padded(128)
+    attend_in_blocks(forest, width=16)
+    attend_in_blocks(forest, width=32)
+    with pytest.raises(FailOnRecompileLimitHit):
+        attend_in_blocks(forest, width=64)
+
+
+def test_masks_of_a_forest_are_made_once(monkeypatch):
+    """Policy, reference and the model of cost ask for the same ones."""
+    made = []
+    monkeypatch.setattr(attention, "span_masks", lambda *args: made.append(args[2]) or span_masks(*args))
+    forest = Forest.pack(TREES)
+    first = tree_inputs(build("llama"), forest)
+    second = tree_inputs(build("llama"), forest)
+    assert made == [None]
+    assert first["attention_mask"] is second["attention_mask"]
+    assert first["span_plan"] is second["span_plan"] is plan_spans(forest, [None])
+    first.clear()  # what is handed out may be changed
+    assert tree_inputs(build("llama"), forest).keys() == second.keys()
+    tree_inputs(build("gemma3"), forest)
+    assert made == [None, 6, None]
+    tree_inputs(build("llama"), Forest.pack(TREES))
+    assert made == [None, 6, None, None]
+
+
+def test_masks_of_validation_serve_training():
+    """Tensors made in inference mode could not be kept for a backward pass."""
+    forest, model = Forest.pack(TREES), build("llama")
+    with torch.inference_mode():
+        expected = forest_logprobs(model, forest, True)
+    values = forest_logprobs(model, forest, True)
+    values.sum().backward()
+    torch.testing.assert_close(values, expected.clone(), atol=1e-12, rtol=0)
 
 
 def test_flex_attention_refuses_dropout():

@@ -2,6 +2,7 @@
 
 import contextlib
 import warnings
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -95,12 +96,13 @@ def test_table_of_families(family):
     """Trees, chunks and recomputation, for every architecture of the design's table."""
     model = build(family)
     plain = plain_copy(model)
+    forest = Forest.pack(TREES)  # planned anew: with smaller spans
     with warnings.catch_warnings(), pytest.MonkeyPatch.context() as patch:
         warnings.simplefilter("error")  # no family of the table falls back
         patch.setattr(heads, "LOGITS_AT_ONCE", 7 * VOCAB)
         patch.setattr(heads, "MIN_CHUNK", 7)
         patch.setattr(spans, "SPAN_TOKENS", 20)
-        ours = forest_logprobs(model, FOREST, True)
+        ours = forest_logprobs(model, forest, True)
     theirs = trees_alone(plain, TREES)
     # Gemma 2 is only to be had in eager attention, whose softmax is float32; mixtures of experts only in float32.
     values, slopes = {"gemma2": (2e-5, 2e-5), "qwen3-moe": (2e-4, 1e-3)}.get(family, (1e-10, 1e-6))
@@ -202,6 +204,80 @@ def test_shared_prefixes_are_computed_once(llama):
         assert given[-1] == expected
     assert cost_of_tree(shared, 32) < cost_of_rows(shared, 32)
     assert cost_of_tree(apart, 32) > cost_of_rows(apart, 32)
+
+
+def shapes_of(model):
+    """Rows and columns of every forward from here on."""
+    given = []
+    model.register_forward_pre_hook(
+        lambda _, args, kwargs: given.append(tuple(kwargs["input_ids"].shape)), with_kwargs=True
+    )
+    return given
+
+
+def test_rows_of_a_large_tree_come_in_batches(monkeypatch):
+    """A prefix that many branches share is many times as long as rows: never at once."""
+    monkeypatch.setattr("lm.logprobs.SMALL", 1)
+    tree = Node([*range(40)], [Node([n % 50, 7, *range(n % 4)], scored=True) for n in range(30)])
+    trees = [tree, Node([5], [Node([*range(50)], scored=True)])]
+    forest, model = Forest.pack(trees), build("llama")
+    plain = plain_copy(model)
+    tokens = len(forest.input_ids)
+    forest_logprobs(model, forest, False)
+    given = shapes_of(model)
+    ours = forest_logprobs(model, forest, False)
+    assert len(given) > 5
+    assert max(rows * columns for rows, columns in given) <= tokens
+    assert sum(rows for rows, _ in given) == 31
+    slopes = gradients(ours, model)
+    assert len(given) % 2 == 0  # each batch twice: with what is kept of all of them memory would be full again
+    theirs = trees_alone(plain, trees)
+    torch.testing.assert_close(ours, theirs, atol=1e-10, rtol=0)
+    assert_gradients_agree(slopes, gradients(theirs, plain), 1e-6)
+    with torch.no_grad():
+        torch.testing.assert_close(forest_logprobs(model, forest, False), ours, atol=1e-12, rtol=0)
+
+
+def test_rows_of_pairs_are_not_computed_twice(monkeypatch):
+    """Two branches are less than twice their tree."""
+    monkeypatch.setattr("lm.logprobs.SMALL", 1)
+    forest, model = (
+        Forest.pack([Node([*range(20)], [Node([5, 6, n], scored=True) for n in (1, 2)])] * 4),
+        build("llama"),
+    )
+    forest_logprobs(model, forest, False)
+    given = shapes_of(model)
+    gradients(forest_logprobs(model, forest, False), model)
+    assert sum(rows for rows, _ in given) == 8
+
+
+def test_batches_of_rows_under_checkpoints_and_dropout(monkeypatch):
+    """What is recomputed draws the same noise; a model that recomputes its blocks is not called again."""
+    monkeypatch.setattr("lm.logprobs.SMALL", 1)
+    config = tf.GPT2Config(vocab_size=VOCAB, n_embd=32, n_layer=2, n_head=4, n_positions=256, initializer_range=0.2)
+    model = from_config(config)
+    forest = Forest.pack([Node([*range(20)], [Node([n, 6], scored=True) for n in range(20)])])
+    forest_logprobs(model, forest, False)
+    given, found = shapes_of(model), []
+    for recompute in (True, False):
+        if not recompute:
+            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        given.clear()
+        torch.manual_seed(0)
+        found.append(gradients(forest_logprobs(model, forest, False), model))
+        assert sum(rows for rows, _ in given) == 20 * (1 + recompute)
+    assert_gradients_agree(*found, 1e-12)
+
+
+def test_chunks_fit_the_device(monkeypatch):
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    assert heads.chunk_on(cpu, 50_304) == 667
+    assert heads.chunk_on(cpu, 128_256) == 261
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(total_memory=80 * 2**30))
+    assert heads.chunk_on(gpu, 128_256) == 2616
+    with torch.no_grad():
+        assert heads.chunk_on(cpu, 128_256) == 128
+        assert heads.chunk_on(gpu, 128_256) == 2616
 
 
 @pytest.mark.parametrize("chunk", [1, 7, 10_000])
@@ -471,6 +547,101 @@ def test_wrong_positions_are_found_at_initial_weights():
     model = LinearLlama(build("llama", initializer_range=0.02).config)
     with pytest.warns(UserWarning, match=f"LinearLlama {ROWS}: log-probs differ by .*e-0[34]"):
         forest_logprobs(model, FOREST)
+
+
+# --- a trial that a wrong mask does not pass
+
+
+def with_window():
+    """Its window is far longer than any path of the trial."""
+    return build("mistral", sliding_window=128)
+
+
+def test_a_mask_without_its_window_is_found(monkeypatch):
+    """Paths of nine tokens never leave a window of thousands."""
+    monkeypatch.setattr("lm.attention.span_masks", lambda forest, plan, window: spans.span_masks(forest, plan, None))
+    model = with_window()
+    with pytest.warns(UserWarning, match=f"MistralForCausalLM {ROWS}: log-probs differ"):
+        forest_logprobs(model, FOREST, True)
+    assert model.config.sliding_window == 128
+    assert all(layer.self_attn.config.sliding_window == 128 for layer in model.model.layers)
+
+
+def test_windows_are_as_they_were_after_the_trial():
+    """Also of modules that keep their own: long paths leave the true window, not that of the trial."""
+    generator = torch.Generator().manual_seed(0)
+    for family in ("mistral", "gemma3", "gemma2", "phi3-window", "olmo3"):
+        model = build(family, sliding_window=20)
+        plain = plain_copy(model)
+        path = torch.randint(0, VOCAB, (60,), generator=generator).tolist()
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("error")
+            ours = forest_logprobs(model, Forest.pack([Node(path[:1], [Node(path[1:], scored=True)])]), True)
+            theirs = alone(plain, path)
+        torch.testing.assert_close(ours, theirs, atol=2e-5 if family == "gemma2" else 1e-10, rtol=0)
+
+
+class ShiftedPositions(tf.LlamaForCausalLM):
+    """Counts the positions of a tree one by one: a small fault, that rounding to 16 bits would explain."""
+
+    def forward(self, input_ids, position_ids=None, **kwargs):
+        if position_ids is not None:
+            position_ids = torch.arange(input_ids.shape[1])[None]
+        return super().forward(input_ids, position_ids=position_ids, **kwargs)
+
+
+def confident(dtype=torch.bfloat16):
+    """Logits of 25, as of published models."""
+    torch.manual_seed(0)
+    model = ShiftedPositions(build("llama", initializer_range=0.02).config).to(dtype)
+    with torch.no_grad():
+        model.lm_head.weight.normal_(std=1.5)
+    return model
+
+
+def test_16_bits_do_not_hide_a_wrong_position():
+    model = confident()
+    before = {name: (weight.data_ptr(), weight.clone()) for name, weight in model.named_parameters()}
+    with pytest.warns(UserWarning, match=f"ShiftedPositions {ROWS}: log-probs differ by .*e-02"):
+        forest_logprobs(model, FOREST, True)
+    for name, weight in model.named_parameters():
+        assert weight.dtype == torch.bfloat16
+        assert weight.data_ptr() == before[name][0]
+        assert torch.equal(weight, before[name][1])
+
+
+def test_the_trial_is_in_float32_whatever_products_are_allowed():
+    model, seen = build("llama", torch.bfloat16), []
+    model.lm_head.register_forward_pre_hook(
+        lambda _, args: seen.append((args[0].dtype, torch.get_float32_matmul_precision()))
+    )
+    torch.set_float32_matmul_precision("high")
+    try:
+        forest_logprobs(model, FOREST, True)
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    assert set(seen[:-1]) == {(torch.float32, "highest")}
+    assert seen[-1] == (torch.bfloat16, "high")
+
+
+def test_without_memory_for_float32_a_confident_model_is_held_to_its_mean(monkeypatch):
+    monkeypatch.setattr("lm.trial_conditions.free_bytes", lambda _: 0)
+    model = build("llama", torch.bfloat16)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # rounding passes
+        forest_logprobs(model, FOREST, True)
+    blind = AllSeeing(build("llama", initializer_range=0.1).config).bfloat16()
+    with pytest.warns(UserWarning, match=f"AllSeeing {ROWS}: log-probs differ"):
+        forest_logprobs(blind, FOREST, True)
+
+
+class AllSeeing(tf.LlamaForCausalLM):
+    """Sees what comes before it in the row, whatever tree it is of."""
+
+    def forward(self, input_ids, position_ids=None, attention_mask=None, **kwargs):
+        if "span_plan" in kwargs:
+            attention_mask = torch.ones(2 * [input_ids.shape[1]]).tril().bool().view(1, 1, 1, -1)
+        return super().forward(input_ids, position_ids=position_ids, attention_mask=attention_mask, **kwargs)
 
 
 def test_failures_of_the_machine_are_not_taken_for_inability(llama, monkeypatch):

@@ -11,7 +11,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
-from lm import heads
+from lm import heads, logprobs
 from lm.forest import Forest, Node
 from lm.logprobs import forest_logprobs, row_logprobs
 from tests.lm.forest_oracle import build
@@ -71,6 +71,7 @@ def train(model, my_forests):
 def worker(rank, folder):
     torch.set_num_threads(1)
     heads.LOGITS_AT_ONCE, heads.MIN_CHUNK = 1, CHUNK
+    logprobs.SMALL = 1  # and in how many batches of rows
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=WORLD)
     mesh = init_device_mesh("cpu", (WORLD,))
     found = {}

@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lm.encoder import WordTokenizer
+from lm.length_batches import length_batches
 from lm.sentence_folder import closing
-from lm.texts import TextLoader, length_batches, tokenise
+from lm.texts import TextLoader, tokenise
 from text.errors import UserError
 from text.retrieval import Text
 
