@@ -6,7 +6,9 @@ file knows scores, not what gave them.
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Sequence
+from fractions import Fraction
 from math import comb
 
 
@@ -22,12 +24,16 @@ def expected_best(scores: Sequence[float], n: int) -> float:
     """
     if not 1 <= n <= len(scores):
         raise ValueError(f"the best of {n} cannot be told from {len(scores)} scores")
-    ways = comb(len(scores), n)
-    return sum(score * (comb(before, n - 1) / ways) for before, score in enumerate(sorted(scores)))
+    return float(_expected_best(scores, n))
+
+
+def _expected_best(scores: Sequence[float], n: int) -> Fraction:
+    total = sum(Fraction(score) * comb(before, n - 1) for before, score in enumerate(sorted(scores)))
+    return Fraction(total, comb(len(scores), n))
 
 
 def best_of_n_curve(scores: Sequence[Sequence[float]], sizes: Sequence[int] | None = None) -> dict[int, float]:
-    """`expected_best`, averaged over prompts, by N.
+    """`expected_best`, averaged over prompts, by N. Computed exactly and rounded once, it never falls with N.
 
     Args:
         scores: of the samples of each prompt.
@@ -38,4 +44,4 @@ def best_of_n_curve(scores: Sequence[Sequence[float]], sizes: Sequence[int] | No
     if sizes is None:
         sizes = [2**power for power in range(most.bit_length())]
         sizes = sizes if sizes[-1] == most else [*sizes, most]
-    return {n: sum(expected_best(of_prompt, n) for of_prompt in scores) / len(scores) for n in sizes}
+    return {n: float(statistics.mean(_expected_best(of_prompt, n) for of_prompt in scores)) for n in sizes}

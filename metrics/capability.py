@@ -4,15 +4,17 @@ A record is one instance with its score from 1 to 5. A score that is None was as
 are counted, and never enter a mean unless that is asked for. A record without the key ``score`` was not judged at all.
 This file knows scores. It does not know who answered or judged.
 
-Shape suffixes: P parsed records, B bootstrap resamples, K statistics.
+Shape suffix: P parsed records.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
+import statistics
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from fractions import Fraction
 from statistics import median_low
 from typing import Any, Literal
 
@@ -23,7 +25,8 @@ from torchmetrics import Metric
 from torchmetrics.utilities.data import dim_zero_cat
 
 from metrics.agreement import kendall, pearson
-from metrics.intervals import Interval, cluster_weights, percentile_bounds
+from metrics.intervals import Interval, collapsed, stratified_interval
+from metrics.means import fraction, mean
 from text.biggen import CAPABILITIES, Place, choose
 from text.errors import UserError
 
@@ -31,8 +34,8 @@ Impute = Literal["none", "1"]
 SelfConsistency = Literal["mean", "majority", "median"]
 Record = Mapping[str, Any]
 
-RESAMPLES = 2000
 OVERALL = ("macro", "micro", "task_macro")
+LOWEST, HIGHEST = 1.0, 5.0
 
 
 def self_consistent(ratings: Iterable[float | None], how: SelfConsistency = "mean") -> float | None:
@@ -49,13 +52,13 @@ def self_consistent(ratings: Iterable[float | None], how: SelfConsistency = "mea
     if how == "majority":
         counts = Counter(read)
         return float(median_low(rating for rating, count in counts.items() if count == max(counts.values())))
-    return float(np.mean(read) if how == "mean" else np.median(read))
+    return mean(read) if how == "mean" else float(np.median(read))
 
 
 def aggregate(
     records: Sequence[Record], subset: str = "all", *, impute: Impute = "none", seed: int = 0
 ) -> dict[str, Any]:
-    """The means that are reported, without intervals.
+    """The means that are reported, without intervals. They are exact, each rounded once: models that tie are equal.
 
     Args:
         records: mappings with ``capability``, ``task`` and ``score``; other keys are read over.
@@ -75,14 +78,14 @@ def aggregate(
     values = scores_of(chosen, impute)
     by_capability = _grouped(values, lambda place: place.capability)
     by_task = _grouped(values, lambda place: f"{place.capability}/{place.task}")
-    means = {name: float(np.mean(scores)) for name, scores in by_capability.items()}
-    task_means = {name: float(np.mean(scores)) for name, scores in by_task.items()}
+    means = {name: statistics.mean(scores) for name, scores in by_capability.items()}
+    task_means = {name: statistics.mean(scores) for name, scores in by_task.items()}
     return {
-        "macro": _mean(means.values()),
-        "micro": _mean(score for _, score in values),
-        "task_macro": _mean(task_means.values()),
-        "per_capability": means,
-        "per_task": task_means,
+        "macro": mean(means.values()),
+        "micro": mean(score for _, score in values),
+        "task_macro": mean(task_means.values()),
+        "per_capability": {name: float(exact) for name, exact in means.items()},
+        "per_task": {name: float(exact) for name, exact in task_means.items()},
         "n_per_capability": {name: len(scores) for name, scores in by_capability.items()},
         "n_per_task": {name: len(scores) for name, scores in by_task.items()},
         "expected": len(chosen),
@@ -109,49 +112,49 @@ def scores_of(records: Sequence[Record], impute: Impute = "none") -> list[tuple[
     if impute not in ("none", "1"):
         raise UserError(f"impute is {impute!r}: it must be none or 1 (in quotes)")
     values = [(place_of(r), r["score"]) for r in records if "score" in r]
-    instead = None if impute == "none" else 1.0
+    instead = None if impute == "none" else LOWEST
     counted = [(place, instead if score is None else float(score)) for place, score in values]
     return [(place, score) for place, score in counted if score is not None]
 
 
-def intervals(
-    records: Sequence[Record], *, impute: Impute = "none", resamples: int = RESAMPLES, seed: int = 0
-) -> dict[str, Interval]:
-    """The means of `aggregate` with 95 % intervals: instances are drawn with replacement within their tasks.
+def intervals(records: Sequence[Record], *, impute: Impute = "none") -> dict[str, Interval]:
+    """The means of `aggregate` with 95 % intervals: tasks are strata, their instances are what was drawn.
 
     Args:
         records: see `aggregate`.
         impute: see `aggregate`.
-        resamples: of the bootstrap.
-        seed: of the bootstrap.
 
-    Returns: by name: macro, micro, task_macro, every ``<capability>`` and every ``<capability>/<task>``. A task with
-        one score adds no width, as nothing is known of its spread; bounds are NaN where no task has two.
+    Returns: by name: macro, micro, task_macro, every ``<capability>`` and every ``<capability>/<task>``. One score does
+        not tell the spread of its task: such tasks are taken together. The bounds of one score by itself are NaN.
     """
     values = scores_of(records, impute)
-    return _stratified([score for _, score in values], [place for place, _ in values], resamples, seed)
+    found = _intervals([score for _, score in values], [place for place, _ in values])
+    return {name: interval.within(LOWEST, HIGHEST) for name, interval in found.items()}
 
 
-def _stratified(values: Sequence[float], places: Sequence[Place], resamples: int, seed: int) -> dict[str, Interval]:
-    if not values:
-        return {}
-    coefficients = _coefficients(places)
-    names, coefficients_KP = list(coefficients), np.stack([*coefficients.values()])
-    values_P = np.asarray(values, dtype=np.float64)
-    weights_BP = cluster_weights(range(len(places)), strata=places, resamples=resamples, seed=seed)
-    low_K, high_K = percentile_bounds(weights_BP @ (coefficients_KP * values_P).T)
-    crowded = {place for place, count in Counter(places).items() if count > 1}
+def _intervals(values: Sequence[float], places: Sequence[Place]) -> dict[str, Interval]:
+    values_P, strata = np.asarray(values, dtype=np.float64), _collapsed(places)
     found = {}
-    for name, low, high, coefficients_P in zip(names, low_K, high_K, coefficients_KP, strict=True):
-        used = [places[number] for number in np.flatnonzero(coefficients_P).tolist()]
-        spread = not crowded.isdisjoint(used)
-        bounds = (float(low), float(high)) if spread else (math.nan, math.nan)
-        found[name] = Interval(float(coefficients_P @ values_P), *bounds, len(used))
+    for name, coefficients_P in _coefficients(places).items():
+        used = np.flatnonzero(coefficients_P)
+        found[name] = stratified_interval(values_P[used], coefficients_P[used], [strata[number] for number in used])
     return found
 
 
+def _collapsed(places: Sequence[Place]) -> list[Hashable]:
+    """Tasks as strata; those of one instance are taken together, within their capability where there are others."""
+    strata: list[Hashable] = [None] * len(places)
+    for capability in dict.fromkeys(place.capability for place in places):
+        own = [number for number, place in enumerate(places) if place.capability == capability]
+        for number, label in zip(own, collapsed([places[number] for number in own]), strict=True):
+            strata[number] = label
+    return collapsed(strata)
+
+
 def _coefficients(places: Sequence[Place]) -> dict[str, np.ndarray]:
-    """How much each score counts in each mean, [P]; the same in all resamples, as these keep the sizes of tasks."""
+    """How much each score counts in each mean, [P]."""
+    if not places:
+        return {}
     capabilities = np.array([place.capability for place in places])
     tasks = np.array([f"{place.capability}/{place.task}" for place in places])
     of: dict[str, np.ndarray] = {}
@@ -166,16 +169,12 @@ def _coefficients(places: Sequence[Place]) -> dict[str, np.ndarray]:
     return overall | of
 
 
-def delta(
-    records: Sequence[Record], others: Sequence[Record], *, resamples: int = RESAMPLES, seed: int = 0
-) -> dict[str, Any]:
+def delta(records: Sequence[Record], others: Sequence[Record]) -> dict[str, Any]:
     """How much better one model is than another on the instances for which both have a score.
 
     Args:
         records: of the model, with ``id`` beside what `aggregate` reads.
         others: of the one it is compared with.
-        resamples: of the bootstrap of differences, within tasks.
-        seed: of the bootstrap.
 
     Returns: ``intervals``, of the differences, named as in `intervals`; ``wins``, ``ties``, ``losses`` and their sum
         ``n``.
@@ -187,9 +186,12 @@ def delta(
     common = [record for record in records if record.get("score") is not None and record["id"] in theirs]
     if not common:
         raise UserError("no instance has a score of both models: are they of the same benchmark?")
-    gains = [float(record["score"]) - float(theirs[record["id"]]) for record in common]
+    gains = [fraction(record["score"]) - fraction(theirs[record["id"]]) for record in common]
     return {
-        "intervals": _stratified(gains, [place_of(record) for record in common], resamples, seed),
+        "intervals": {
+            name: interval.within(LOWEST - HIGHEST, HIGHEST - LOWEST)
+            for name, interval in _intervals([*map(float, gains)], [place_of(record) for record in common]).items()
+        },
         "wins": sum(gain > 0 for gain in gains),
         "ties": sum(gain == 0 for gain in gains),
         "losses": sum(gain < 0 for gain in gains),
@@ -297,12 +299,8 @@ class CapabilityScore(Metric):
         return overall | found["per_capability"]
 
 
-def _grouped(values: Sequence[tuple[Place, float]], label: Any) -> dict[str, list[float]]:
-    groups: dict[str, list[float]] = {}
+def _grouped(values: Sequence[tuple[Place, float]], label: Any) -> dict[str, list[Fraction]]:
+    groups: dict[str, list[Fraction]] = {}
     for place, score in values:
-        groups.setdefault(label(place), []).append(score)
+        groups.setdefault(label(place), []).append(fraction(score))
     return groups
-
-
-def _mean(values: Iterable[float]) -> float:
-    return float(np.mean(known)) if (known := list(values)) else math.nan

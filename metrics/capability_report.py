@@ -16,7 +16,6 @@ import torch
 from metrics.agreement import JudgeCorrelation, krippendorff_alpha
 from metrics.capability import (
     OVERALL,
-    RESAMPLES,
     Impute,
     SelfConsistency,
     aggregate,
@@ -57,13 +56,11 @@ class Summing:
         self_consistency: of several ratings by one evaluator.
         panel: of several evaluators' scores.
         impute: what counts for an answer without a score: nothing, or the lowest one.
-        resamples: of bootstraps.
     """
 
     self_consistency: SelfConsistency = "mean"
     panel: SelfConsistency = "mean"
     impute: Impute = "none"
-    resamples: int = RESAMPLES
 
 
 @dataclass(frozen=True)
@@ -116,7 +113,7 @@ def capability_report(
         (one, other): agreements(scored[one], scored[other])
         for one, other in combinations([evaluator.name for evaluator in evaluators], 2)
     }
-    versus = delta(records, others, resamples=summing.resamples) if others else None
+    versus = delta(records, others) if others else None
     scalars = _scalars(means) | {"length_bias": length_bias(records).get("", math.nan)}
     for one in evaluators:
         scalars |= _self_agreement(one) | (_of_judge(one.name, judges) if len(evaluators) > 1 else {})
@@ -126,7 +123,7 @@ def capability_report(
         scalars |= {f"versus/{name}": float(versus[name]) for name in ("wins", "ties", "losses")}
         scalars["versus/macro"] = versus["intervals"]["macro"].mean
     rows = _rows(records, evaluators, scored)
-    around = intervals(records, impute=summing.impute, resamples=summing.resamples)
+    around = intervals(records, impute=summing.impute)
     return CapabilityReport(scalars, around, means, judges, agreement, versus, rows)
 
 

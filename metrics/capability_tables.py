@@ -14,7 +14,7 @@ from metrics.capability import OVERALL
 from metrics.capability_report import CapabilityReport, score_figure
 from metrics.intervals import Interval
 from metrics.report_files import write_figure, write_lines, write_text
-from metrics.tables import number, section
+from metrics.tables import bounds, number, section
 from text.excerpts import markdown_table
 
 WORST = 10  # instances that are shown
@@ -53,17 +53,14 @@ def report_text(report: CapabilityReport, notes: Sequence[str] = ()) -> str:
 
 
 def _row(name: str, found: Interval) -> list[str]:
-    return [name, str(found.n), number(found.mean), _bounds(found)]
-
-
-def _bounds(found: Interval) -> str:
-    return "" if math.isnan(found.low) else f"[{number(found.low)}, {number(found.high)}]"
+    why = "one score" if found.n == 1 else "all scores are equal"
+    return [name, str(found.n), number(found.mean), bounds(found.low, found.high) or f"none: {why}"]
 
 
 def _about(report: CapabilityReport) -> str:
     who = list(report.judges)
     judged = f"by {who[0]}" if len(who) == 1 else f"by a panel of {', '.join(who[:-1])}"
-    return f"Scores from 1 to 5, {judged}. Intervals draw instances within their tasks."
+    return f"Scores from 1 to 5, {judged}. Intervals are of new instances of the same tasks."
 
 
 def _counts(report: CapabilityReport) -> str:

@@ -8,6 +8,7 @@ Shape suffix: I instances.
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -17,7 +18,8 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities.data import dim_zero_cat
 
-from metrics.intervals import cluster_weights
+from metrics.intervals import cluster_weights, weighted_mean
+from metrics.means import fraction, mean
 from text.errors import UserError
 
 Outcome = Literal["win", "loss", "tie_good", "tie_bad"]
@@ -28,22 +30,24 @@ LOWEST, HIGHEST = 1.0, 5.0
 
 
 def instance_score(runs: Sequence[Sequence[float | None]]) -> float | None:
-    """Mean over rubrics of each rubric's mean over judge runs; what is None counts nowhere.
+    """Mean over rubrics of each rubric's mean over judge runs, exact; what is None counts nowhere.
 
     Args:
         runs: the scores of all rubrics, in one order, by run.
 
     Returns: None if there is no score at all.
     """
-    rubrics = [[score for score in scores if score is not None] for scores in zip(*runs, strict=True)]
-    means = [sum(scores) / len(scores) for scores in rubrics if scores]
-    return sum(means) / len(means) if means else None
+    rubrics = [[fraction(score) for score in scores if score is not None] for scores in zip(*runs, strict=True)]
+    means = [statistics.mean(scores) for scores in rubrics if scores]
+    return mean(means) if means else None
 
 
 def compare(
     score: float | None, other: float | None, tie_eps: float = 0.0, good_threshold: float = 4.0
 ) -> Outcome | None:
     """Who answers better by the scores of an instance; None if either has none.
+
+    Scores are compared as the fractions that they stand for (see `metrics.means.fraction`).
 
     Args:
         score: of the model.
@@ -53,9 +57,10 @@ def compare(
     """
     if score is None or other is None:
         return None
-    if abs(score - other) > tie_eps:
-        return "win" if score > other else "loss"
-    return "tie_good" if min(score, other) >= good_threshold else "tie_bad"
+    ours, theirs = fraction(score), fraction(other)
+    if abs(ours - theirs) > fraction(tie_eps):
+        return "win" if ours > theirs else "loss"
+    return "tie_good" if min(ours, theirs) >= fraction(good_threshold) else "tie_bad"
 
 
 class MultifacetedScore(Metric):
@@ -165,13 +170,13 @@ class TieWinRate(Metric):
         }
 
     def _error(self, codes: np.ndarray, clusters: np.ndarray) -> float:
-        """Standard error of ``tie_win_rate``, clusters drawn with replacement."""
-        if len(set(clusters.tolist())) < 2:
+        """Standard error of ``tie_win_rate``, clusters drawn with replacement; unbiased where there are few."""
+        if (n := len(set(clusters.tolist()))) < 2:
             return float("nan")
         order = np.lexsort((codes, clusters))  # the draw must not depend on batches and ranks
         counted = np.isin(codes[order], [OUTCOMES.index("win"), OUTCOMES.index("tie_good")])
         weights = cluster_weights(clusters[order].tolist(), resamples=self.resamples, seed=self.seed)
-        return float((weights @ counted / weights.sum(axis=1)).std(ddof=1))
+        return float(np.sqrt(n / (n - 1)) * weighted_mean(counted, weights).std(ddof=1))
 
 
 def _joined(parts: Any) -> np.ndarray:

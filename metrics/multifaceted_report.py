@@ -5,7 +5,6 @@ Pure functions of scores. This file does not know who answered or judged, nor wh
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -19,7 +18,7 @@ from metrics.diversity import DistinctN, PersonalDiversity
 from metrics.intervals import Interval, cluster_bootstrap
 from metrics.multifaceted import HIGHEST, LOWEST, MultifacetedScore, Outcome, TieWinRate, compare
 from metrics.report_files import write_figure, write_lines, write_text
-from metrics.tables import number, section
+from metrics.tables import bounds, number, section
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -127,7 +126,8 @@ def bench_report(
 def _interval(instances: Sequence[Instance], resamples: int) -> Interval:
     known = [one for one in instances if one.score is not None]
     scores = np.asarray([one.score for one in known], dtype=np.float64)
-    return cluster_bootstrap(scores, [one.instruction for one in known], resamples=resamples)
+    found = cluster_bootstrap(scores, [one.instruction for one in known], resamples=resamples)
+    return found.within(LOWEST, HIGHEST)
 
 
 def _of_rubrics(instances: Sequence[Instance]) -> dict[str, float]:
@@ -204,6 +204,8 @@ def report_text(report: BenchReport, example: str) -> str:
         f"The mean over sources is {number(s['macro'])}; the last row weighs every instance the same, as the paper's "
         "average does."
     )
+    if not all(found.low < found.high for found in report.intervals.values()):
+        about += " Without brackets: fewer than two instructions have a score, or all the same, which tells no spread."
     if report.versus:
         about += (
             " Tie+win counts wins and ties of two good answers, as the paper does; a tie of two bad ones is nobody's."
@@ -232,9 +234,8 @@ TOLD = {
 
 def _table_row(report: BenchReport, source: str) -> list[str]:
     found, end = report.intervals[source], f"/{source}" if source else ""
-    bounds = "" if math.isnan(found.low) else f" [{number(found.low)}, {number(found.high)}]"
     count = sum(row["source"] == source or not source for row in report.rows)
-    cells = [source or "all", str(count), number(found.mean) + bounds]
+    cells = [source or "all", str(count), f"{number(found.mean)} {bounds(found.low, found.high)}".strip()]
     if report.versus:
         rates = [report.scalars[f"{name}{end}"] for name in ("win_rate", "tie_win_rate", "tie_win_rate_all")]
         error = report.scalars[f"tie_win_rate_se{end}"]

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from metrics.intervals import wilson_interval
+from metrics.intervals import share_interval
 from metrics.tables import interval, section
 from text.answers import AnswerChecker
 from text.reasoning_records import AnswerRecord
@@ -140,7 +140,7 @@ class PassAtK(_Share):
 
 
 def accuracy_report(answers: Sequence[AnswerRecord]) -> str:
-    """Accuracy in percent with Wilson's 95 % interval, also by subject and by level where questions have them.
+    """Accuracy in percent with exact 95 % intervals, also by subject and by level where questions have them.
 
     Args:
         answers: of a test, at least one.
@@ -154,7 +154,7 @@ def accuracy_report(answers: Sequence[AnswerRecord]) -> str:
                 groups.setdefault((kind, str(name)), []).append(answer)
     rows = []
     for (kind, name), group in groups.items():
-        share = wilson_interval(sum(answer.correct for answer in group), len(group))
+        share = share_interval(sum(answer.correct for answer in group), len(group))
         percent = {"value": 100 * share.mean, "low": 100 * share.low, "high": 100 * share.high}
         called = name if name.lower().startswith(kind) else f"{kind} {name}".strip()  # MATH has "Level 5" itself
         rows.append([called, str(len(group)), interval(percent, 1)])

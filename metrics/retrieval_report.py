@@ -17,7 +17,7 @@ import numpy as np
 from metrics.instruction_following import blind_ceiling, sibling_scores
 from metrics.intervals import cluster_bootstrap
 from metrics.ranks import SearchResult, group_minima, macro_mean, mrr, ndcg, recall
-from metrics.tables import section
+from metrics.tables import bounds, section
 from text.excerpts import printable, shorten
 from text.json_lines import json_line
 from text.retrieval import RetrievalTask
@@ -63,11 +63,10 @@ def judge(task: RetrievalTask, result: SearchResult, k: int, resamples: int = 10
     relevant, candidates = task.relevant(), task.candidates()
     worst = group_minima(values["ndcg@10"], groups)
     topic_of_group: dict[Hashable, str] = dict(zip(groups, topics, strict=True))
+    of_worst = [topic_of_group[group] for group in worst]
     spread: dict[str, Any] = {"resamples": resamples, "seed": seed}
-    intervals = {
-        "ndcg@10": cluster_bootstrap(values["ndcg@10"], topics, **spread),
-        "robustness@10": cluster_bootstrap(np.asarray([*worst.values()]), [topic_of_group[g] for g in worst], **spread),
-    }
+    drawn = {"ndcg@10": (values["ndcg@10"], topics), "robustness@10": (np.asarray([*worst.values()]), of_worst)}
+    intervals = {name: cluster_bootstrap(*rows, **spread).within(0, 1) for name, rows in drawn.items()}
     ceiling = blind_ceiling(relevant, [len(passages) for passages in candidates], groups)
     siblings = sibling_scores(result, relevant, candidates, topics)
     scores = {name: float(value.mean()) for name, value in values.items()} | {
@@ -143,7 +142,7 @@ def table(reports: Sequence[TaskReport], example: str) -> str:
 
     def estimate(scores: dict[str, Any], name: str) -> str:
         low, high = scores["interval"][name]
-        return percent(scores[name]) + ("" if low is None else f" [{percent(low)}, {percent(high)}]")
+        return f"{percent(scores[name])} {'' if low is None else bounds(100 * low, 100 * high)}".strip()
 
     rows = [
         (
@@ -159,9 +158,11 @@ def table(reports: Sequence[TaskReport], example: str) -> str:
         )
         for report in reports
     ]
+    told = [low is not None and low < high for report in reports for low, high in report.scores["interval"].values()]
+    alone = "" if all(told) else " Without brackets: a single topic, or several that score the same, tell no spread."
     about = (
         "Times 100; in brackets 95 % intervals, topics drawn with replacement. Blind: what a retriever scores that "
-        "finds every topic and does not read instructions. The first query as it was read:"
+        f"finds every topic and does not read instructions.{alone} The first query as it was read:"
         f" `{printable(shorten(example, 1000))}`"
     )
     for report in reports:

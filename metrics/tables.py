@@ -6,9 +6,10 @@ This file knows numbers with their intervals. It does not know what they measure
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 UNREACHED = "n/a"
+MORE_DIGITS = 12
 
 
 def number(value: float, digits: int = 2) -> str:
@@ -25,18 +26,45 @@ def magnitude(value: float) -> str:
     return f"{value:.0f}" if value < 1e5 else f"{value:.1e}" if value < 1e12 else "> 1e12"
 
 
+def on_its_side(write: Callable[[float, int], str], value: float, digits: int, marks: Sequence[float]) -> str:
+    """A rounded number that is on the side of the marks where the value is: no 0.0004 becomes a 0.00.
+
+    Args:
+        write: the number with so many digits.
+        value: what is written.
+        digits: as many, and more where rounding would cross a mark.
+        marks: numbers that it may be above, at or below.
+    """
+    for more in range(digits, digits + MORE_DIGITS):
+        text = write(value, more)
+        if all((float(text) > mark, float(text) < mark) == (value > mark, value < mark) for mark in marks):
+            break
+    return text
+
+
 def interval(estimate: dict, digits: int | None = 2) -> str:
     """`value [low, high]` of a dictionary with these keys; the value alone where there is no interval.
 
     Args:
         estimate: value, low, high; the bounds may be left out.
-        digits: after the point, or None for `magnitude`.
+        digits: after the point, more for a bound that would be rounded to zero; or None for `magnitude`.
     """
     write = magnitude if digits is None else lambda value: number(value, digits)
     text = write(estimate["value"])
-    if math.isnan(estimate.get("low", math.nan)):
+    low, high = (estimate.get(side, math.nan) for side in ("low", "high"))
+    if math.isnan(low):
         return text
-    return f"{text} [{write(estimate['low'])}, {write(estimate['high'])}]"
+    low, high = (write(bound) if digits is None else _bound(bound, digits) for bound in (low, high))
+    return f"{text} [{low}, {high}]"
+
+
+def bounds(low: float, high: float, digits: int = 2) -> str:
+    """`[low, high]`, with more digits for a bound that would be rounded to zero; nothing where they tell no spread."""
+    return f"[{_bound(low, digits)}, {_bound(high, digits)}]" if low < high else ""
+
+
+def _bound(value: float, digits: int) -> str:
+    return on_its_side(number, value, digits, [0.0]) if math.isfinite(value) else number(value)
 
 
 def section(title: str, text: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

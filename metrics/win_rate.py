@@ -1,4 +1,4 @@
-"""Win rates of a model against a baseline, as AlpacaEval reports them, with a bootstrap interval.
+"""Win rates of a model against a baseline, as AlpacaEval reports them, with an interval.
 
 This file knows verdicts as numbers. It does not know who judged (lm/judging.py). Win rates controlled for length need a
 model fitted over many systems' verdicts, which is not done here.
@@ -16,7 +16,7 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities.data import dim_zero_cat
 
-from metrics.intervals import bootstrap_interval
+from metrics.intervals import bounded_interval
 from text.errors import UserError
 
 Convention = Literal["alpaca", "score"]
@@ -32,9 +32,7 @@ class WinRate(Metric):
     Args:
         convention: of the verdicts. ``alpaca``: 1 the baseline wins, 2 the model wins, 1.5 or 0 a draw; between 1 and 2
             are probabilities that the model wins, plus 1. ``score``: from 0, the baseline wins, to 1, the model wins.
-        resamples: of the bootstrap.
-        level: coverage of the interval.
-        seed: of the bootstrap.
+        level: coverage of the interval, see `metrics.intervals.bounded_interval`.
 
     Attributes:
         n_dropped: how many verdicts could not be read, as of the last `compute`, over all ranks.
@@ -45,13 +43,11 @@ class WinRate(Metric):
     scores: list[Tensor]
     unread: Tensor
 
-    def __init__(
-        self, convention: Convention = "alpaca", resamples: int = 1000, level: float = 0.95, seed: int = 0
-    ) -> None:
+    def __init__(self, convention: Convention = "alpaca", level: float = 0.95) -> None:
         super().__init__()
         if convention not in ("alpaca", "score"):
             raise UserError(f"convention '{convention}' is not known: alpaca (1, 2, a draw 1.5 or 0) or score (0 to 1)")
-        self.convention, self.resamples, self.level, self.seed = convention, resamples, level, seed
+        self.convention, self.level = convention, level
         self.n_dropped = 0
         self.add_state("scores", default=[], dist_reduce_fx="cat")
         self.add_state("unread", default=torch.tensor(0), dist_reduce_fx="sum")
@@ -79,11 +75,9 @@ class WinRate(Metric):
         """
         self.n_dropped = int(self.unread)
         scores = dim_zero_cat(self.scores).cpu().numpy() if len(self.scores) else np.zeros(0)
-        scores = np.sort(scores)  # sums and draws of the bootstrap depend on order
+        scores = np.sort(scores)  # sums depend on order
         n = len(scores)
-        interval = bootstrap_interval(
-            (100 * scores).tolist(), resamples=self.resamples, level=self.level, seed=self.seed
-        )
+        interval = bounded_interval((100 * scores).tolist(), 0, 100, self.level)
         return {
             "win_rate": interval.mean,
             "standard_error": float(100 * scores.std(ddof=1) / np.sqrt(n)) if n > 1 else math.nan,

@@ -6,6 +6,7 @@ or how intervals are computed (verdict.py).
 
 from __future__ import annotations
 
+import math
 import operator
 import re
 from collections.abc import Callable, Iterable
@@ -99,16 +100,21 @@ class Contrast(Part):
         return self
 
 
+def _test(name: Any) -> Any:
+    # A bootstrap of all rows together spoke of the models that were trained, as though there could be no others.
+    return "two_level_bootstrap" if name == "bootstrap" else name
+
+
 class Statistic(Contrast):
     """The number a claim is about, and how its interval comes about.
 
     Args:
         paired_by: ``seed``, or ``[seed, <column>]`` for rows of a JSONL file.
-        test: see docs/studies.md.
+        test: see docs/studies.md. ``bootstrap`` is an earlier name of ``two_level_bootstrap``.
     """
 
     paired_by: Names = Field(["seed"])
-    test: Literal["t", "bootstrap", "two_level_bootstrap"] = "t"
+    test: Annotated[Literal["t", "two_level_bootstrap"], BeforeValidator(_test)] = "t"
 
     @property
     def unit(self) -> str | None:
@@ -119,20 +125,26 @@ class Statistic(Contrast):
     def _paired(self) -> Statistic:
         if self.paired_by[0] != "seed" or len(self.paired_by) > 2:
             raise ValueError(f"field 'paired_by': {self.paired_by} should be seed, or [seed, <column>].")
-        if (self.test == "t") != (self.unit is None):
-            raise ValueError("test: t pairs by seed; the bootstraps pair by [seed, <column>] of a JSONL file.")
+        if self.test != "t" and self.unit is None:
+            raise ValueError("test: two_level_bootstrap needs rows: paired_by: [seed, <column>] of a JSONL file.")
         return self
 
 
 class Condition(NamedTuple):
-    """A bound on a point estimate: ``>= 0.8``."""
+    """A bound on a number: ``>= 0.8``."""
 
     sign: str
     bound: float
 
     def holds(self, value: float) -> bool:
-        """Whether a point estimate keeps the bound (never, for NaN)."""
+        """Whether a number keeps the bound (never, for NaN)."""
         return COMPARISONS[self.sign](value, self.bound)
+
+    def decides(self, low: float, high: float) -> bool | None:
+        """Whether all of an interval keeps the bound, or none of it; None where the interval holds both, or is none."""
+        if math.isnan(low) or math.isnan(high) or self.holds(low) != self.holds(high):
+            return None
+        return self.holds(low)
 
     def __str__(self) -> str:
         return f"{self.sign} {self.bound:g}"
@@ -166,7 +178,7 @@ class Criterion(Part):
         direction: the interval must lie wholly on this side of ``than``.
         than: the value that is compared with.
         level: level of the two-sided interval.
-        point: a bound on the point estimate, with ``direction`` or in its place.
+        point: a bound that the whole interval must keep, with ``direction`` or in its place.
         requires: preconditions of any verdict.
     """
 
@@ -188,7 +200,7 @@ class Criterion(Part):
             side = "above" if self.direction == "greater" else "below"
             parts.append(f"{100 * self.level:g} % interval wholly {side} {self.than:g}")
         if self.point:
-            parts.append(f"mean {self.point}")
+            parts.append(f"{100 * self.level:g} % interval wholly {self.point}")
         parts += [f"requires {guard}" for guard in self.requires]
         return "; ".join(parts)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from metrics.tables import on_its_side
 from studies.claims import Claim
 from studies.figure import draw
 from studies.provenance import criterion_commit, criterion_hash
@@ -25,6 +26,17 @@ from studies.run import read_record
 from studies.stages import Work
 from studies.verdict import Estimate, Outcome, judge
 
+# What is kept in the repository of a result: all that a verdict can be worked out from anew, and no times or places.
+KEPT = (
+    "study",
+    "verdict",
+    "claims",
+    "seeds",
+    "development_settings_tried",
+    "criterion_commit",
+    "code_version",
+    "packages",
+)
 COLOURS = {"SHOWN": "green", "NOT SHOWN": "red", "INCONCLUSIVE": "yellow"}
 NOT_AVAILABLE = "not available"
 
@@ -35,13 +47,22 @@ def report_folder(work: Work) -> Path:
 
 
 def write_report(work: Work) -> dict[str, Any]:
-    """Write report.md, report.json and report.png of a study whose stages have all finished, and return report.json."""
+    """Write report.md, report.json and report.png of a study whose stages have all finished, and return report.json.
+
+    A result on all committed seeds is also kept as docs/results/<study>.json, which the README is checked against.
+    """
     folder, report = report_folder(work), make_report(work)
-    folder.mkdir(parents=True, exist_ok=True)
-    _write(folder / "report.json", json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    _write_json(folder / "report.json", report)
     _write(folder / "report.md", "\n".join(_markdown(report)) + "\n")
     draw(report, folder / "report.png")
+    if work.mode == "reported" and set(work.study.seeds) <= set(work.seeds):
+        _write_json(results_file(work), {name: report[name] for name in KEPT})
     return report
+
+
+def results_file(work: Work) -> Path:
+    """docs/results/<study>.json."""
+    return work.root / "docs" / "results" / f"{work.study.name}.json"
 
 
 def make_report(work: Work) -> dict[str, Any]:
@@ -71,6 +92,7 @@ def make_report(work: Work) -> dict[str, Any]:
         "criterion_commit": criterion_commit(study),
         "warnings": list(_warnings(work)),
         "code_version": work.code,
+        "packages": work.packages,
         "runs": runs,
     }
 
@@ -158,7 +180,7 @@ def _markdown(report: dict[str, Any]) -> Iterator[str]:
         yield _row(
             claim["claim"],
             f"{', '.join(claim['metric'])} of {claim['contrast']} = {number(found['mean'])}",
-            f"{bounds(found)} ({100 * claim['level']:g} %)",
+            f"{bounds(found, marks_of(claim))} ({100 * claim['level']:g} %)",
             claim["criterion"],
             claim["words"],
         )
@@ -175,10 +197,11 @@ def _claim_section(place: int, claim: dict[str, Any], seeds: list[int]) -> Itera
     yield f"Metric: {' and '.join(f'`{metric}`' for metric in claim['metric'])}; {claim['test']}, paired by {paired}.\n"
     yield _row("", "mean", f"{100 * claim['level']:g} % interval", *(f"seed {seed}" for seed in seeds))
     yield "|" + "---|" * (3 + len(seeds))
-    difference = [] if claim["contrast"] in claim["arms"] else [(f"**{claim['contrast']}**", claim["estimate"])]
-    for name, found in [*claim["arms"].items(), *difference]:
+    others = {name: found for name, found in claim["arms"].items() if name != claim["contrast"]}
+    for name, found in [*others.items(), (f"**{claim['contrast']}**", claim["estimate"])]:
         values = [number(found["per_seed"][str(seed)]) for seed in seeds]
-        yield _row(name, number(found["mean"]), bounds(found), *values)
+        marks = marks_of(claim) if found is claim["estimate"] else []
+        yield _row(name, number(found["mean"]), bounds(found, marks), *values)
 
 
 def _method_section(report: dict[str, Any]) -> Iterator[str]:
@@ -188,6 +211,7 @@ def _method_section(report: dict[str, Any]) -> Iterator[str]:
     yield f"- Kept for calibration, never reported: {', '.join(map(str, report['calibration_seed']))}."
     yield f"- Settings tried in development: {report['development_settings_tried']}"
     yield f"- Code version: {report['code_version'][:12]}"
+    yield f"- Packages: {', '.join(f'{name} {version}' for name, version in report['packages'].items())}"
     seconds = [run["seconds"] for run in report["runs"]]
     yield f"- Wall-clock of all runs together: {clock(sum(s or 0 for s in seconds))}" + (
         f" ({seconds.count(None)} runs without a record)" if None in seconds else ""
@@ -217,14 +241,26 @@ def _paper(value: Any, name: str = "") -> Iterator[str]:
         yield f"{name}: {shown}" if name else shown
 
 
-def bounds(found: dict[str, Any]) -> str:
-    """``[0.12, 0.34]``."""
-    return "n/a" if found["low"] is None else f"[{number(found['low'])}, {number(found['high'])}]"
+def marks_of(claim: dict[str, Any]) -> list[float]:
+    """The numbers that a claim's interval is compared with."""
+    return [mark for mark in (claim["than"], claim["point"] and claim["point"][1]) if mark is not None]
 
 
-def number(value: float | None) -> str:
-    """Four significant digits."""
-    return "n/a" if value is None else f"{value:.4g}"
+def bounds(found: dict[str, Any], marks: Sequence[float] = ()) -> str:
+    """``[0.12, 0.34]``, or why there is no interval.
+
+    Args:
+        found: an estimate.
+        marks: what the bounds are compared with: they are not rounded across.
+    """
+    if found["low"] is None:
+        return "none: one seed" if found["units"] == 1 else "none: a value is missing"
+    return f"[{number(found['low'], marks)}, {number(found['high'], marks)}]"
+
+
+def number(value: float | None, marks: Sequence[float] = ()) -> str:
+    """Four significant digits, more where rounding would cross a mark."""
+    return "n/a" if value is None else on_its_side(lambda v, digits: f"{v:.{digits}g}", value, 4, marks)
 
 
 def clock(seconds: float | None) -> str:
@@ -244,7 +280,7 @@ def conclude(work: Work, console: Console) -> None:
         table.add_row(
             Text(claim["claim"]),
             f"{claim['contrast']} = {number(found['mean'])}",
-            Text(bounds(found)),
+            Text(bounds(found, marks_of(claim))),
             Text(claim["words"], COLOURS[claim["verdict"]]),
         )
     console.print(table)
@@ -253,9 +289,16 @@ def conclude(work: Work, console: Console) -> None:
     for warning in report["warnings"]:
         console.print(f"[bold red]{warning}[/]", highlight=False)
     console.print(f"Report: {folder / 'report.md'}\nFigure: {folder / 'report.png'}", highlight=False, soft_wrap=True)
+    if results_file(work).is_file() and work.mode == "reported":
+        console.print(f"Kept in the repository: {results_file(work)}", highlight=False, soft_wrap=True)
+
+
+def _write_json(path: Path, value: dict[str, Any]) -> None:
+    _write(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
     partial.write_text(text, encoding="utf-8")
     os.replace(partial, path)

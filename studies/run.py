@@ -127,6 +127,7 @@ def _open_record(work: Work, stage: Stage, stamp: dict[str, Any]) -> None:
         "needs": list(stage.needs),
         "inputs": stage.inputs,
         "code": stage.code,
+        "packages": stage.packages,
         **stamp,
         "seconds": None,
     }

@@ -33,6 +33,7 @@ class Sources:
             path.relative_to(root).as_posix(): ast.parse(path.read_bytes()) for path in found if path.is_file()
         }
         self._imports: dict[str, frozenset[str]] = {}
+        self._outside: dict[str, frozenset[str]] = {}
         self._hashes: dict[str, str] = {}
 
     def version(self, texts: Iterable[str]) -> str:
@@ -60,6 +61,23 @@ class Sources:
                 seen.add(file)
                 todo += self.imports(file)
         return sorted(seen)
+
+    def packages(self, texts: Iterable[str]) -> list[str]:
+        """First names of what these sources import from outside the product, and of what the texts name, sorted."""
+        texts = list(texts)
+        found = {name.partition(".")[0] for text in texts for name in NAME.findall(text)}
+        for file in self.reached(texts):
+            if file not in self._outside:
+                self._outside[file] = frozenset(self._first_names(file))
+            found |= self._outside[file]
+        return sorted(found - {name.removesuffix(".py") for name in PRODUCT})
+
+    def _first_names(self, file: str) -> Iterator[str]:
+        for node in ast.walk(self.trees[file]):
+            if isinstance(node, ast.Import):
+                yield from (alias.name.partition(".")[0] for alias in node.names)
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                yield node.module.partition(".")[0]
 
     def named(self, name: str) -> list[str]:
         """The sources that a name may mean: ``BiEncoder``, ``modules.BiEncoder``, ``lm.schedules``."""

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from studies.keys import compose, digest, input_hashes, strings
+from studies.packages import versions
 from studies.plan import PLACEHOLDER, ArmPlan, Settings, StagePlan, Study, placeholders, stages_named
 from studies.sources import Sources
 from text.config_files import as_yaml
@@ -35,6 +36,7 @@ class Stage:
         needs: keys of the stages whose outputs it reads.
         inputs: content hashes of the files its settings name.
         code: hash of the sources it may use.
+        packages: versions of the packages that decide its numbers.
         key: hash of all that can change its outcome.
         home: its folder, log and record beside the run.
         several_devices: whether it may use more than one.
@@ -49,6 +51,7 @@ class Stage:
     needs: tuple[str, ...]
     inputs: dict[str, str]
     code: str
+    packages: dict[str, str | None]
     key: str
     home: Path
     several_devices: bool
@@ -121,6 +124,12 @@ class Work:
         """The code version: hash of all sources that the runs may use."""
         return digest(sorted({stage.code for stage in self.stages.values()}))
 
+    @property
+    def packages(self) -> dict[str, str | None]:
+        """Versions of the packages that decide the numbers of any run."""
+        found = {name: version for stage in self.stages.values() for name, version in stage.packages.items()}
+        return dict(sorted(found.items()))
+
     def done(self, stage: Stage) -> bool:
         """Whether a stage has run to its end."""
         return (self.root / stage.marker).is_file()
@@ -177,8 +186,9 @@ def _stage(
     named = input_hashes([composed, with_seed], work.root)
     # Outputs of other stages stay placeholders here: their keys stand for them, wherever the project lies.
     needed = {need.name: need.key for need in needs}
-    code = work.sources.version(strings([composed, with_seed]))
-    key = digest([plan.verb, composed, with_seed, needed, named, code])
+    texts = list(strings([composed, with_seed]))
+    code, packages = work.sources.version(texts), versions(work.sources.packages(texts))
+    key = digest([plan.verb, composed, with_seed, needed, named, code, packages])
     return Stage(
         name=name,
         seed=seed if seeded else SHARED,
@@ -189,6 +199,7 @@ def _stage(
         needs=tuple(need.key for need in needs),
         inputs=named,
         code=code,
+        packages=packages,
         key=key,
         home=(work.out / "stages" / f"{name}-{key[:KEY_PREFIX]}").relative_to(work.root),
         several_devices=_several_devices(composed, with_seed),

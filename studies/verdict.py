@@ -1,11 +1,12 @@
 """From the numbers of the runs to a verdict: paired differences, their interval, and the criterion applied to it.
 
-    SHOWN          the criterion is met
-    NOT SHOWN      the estimate is not on the claimed side; reversed: its whole interval is on the other one
-    INCONCLUSIVE   the estimate is on the claimed side but its interval reaches over, or the runs cannot tell: a single
-                   seed, a missing value, a precondition that does not hold, other seeds than were committed
+    SHOWN          the whole interval is where the criterion wants it
+    NOT SHOWN      none of it is: all of it lies on the other side (reversed), or beyond the bound
+    INCONCLUSIVE   the interval holds both, or the runs cannot tell: a single seed, a missing value, a precondition that
+                   does not hold, other seeds than were committed
 
-This file knows values per arm and seed. It does not know where they were read (readings.py).
+Seeds are the unit: a claim is about what training gives, not about the models that happened to be trained. This file
+knows values per arm and seed. It does not know where they were read (readings.py).
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ from typing import Literal
 
 import numpy as np
 
-from metrics.intervals import Interval, bootstrap_interval, percentile_bounds, t_interval
-from studies.claims import Claim, Criterion, Statistic
+from metrics.intervals import Interval, small_sample_bounds, t_interval
+from studies.claims import Claim, Condition, Criterion, Statistic
 
 Verdict = Literal["SHOWN", "NOT SHOWN", "INCONCLUSIVE"]
 Rows = Mapping[str, float]  # what was measured in one run; a run that is paired by seed has the one row ""
@@ -89,15 +90,16 @@ def judge(claim: Claim, values: Mapping[str, Values], guards: list[float], obsta
 
 
 def decide(criterion: Criterion, found: Interval) -> tuple[Verdict, bool]:
-    """The verdict by estimate and interval alone, and whether the claim is reversed."""
-    point_holds = criterion.point is None or criterion.point.holds(found.mean)
-    if criterion.direction is None:
-        return ("SHOWN" if point_holds else "NOT SHOWN"), False
-    sign = 1 if criterion.direction == "greater" else -1
-    low, high = sorted(sign * (bound - criterion.than) for bound in (found.low, found.high))
-    if not point_holds or sign * (found.mean - criterion.than) <= 0:
-        return "NOT SHOWN", high < 0
-    return ("SHOWN" if low > 0 else "INCONCLUSIVE"), False
+    """The verdict by the interval alone, and whether the claim is reversed."""
+    kept = [] if criterion.point is None else [criterion.point.decides(found.low, found.high)]
+    is_reversed = False
+    if criterion.direction is not None:
+        claimed, other = (">", "<") if criterion.direction == "greater" else ("<", ">")
+        is_reversed = Condition(other, criterion.than).decides(found.low, found.high) is True
+        kept.append(False if is_reversed else Condition(claimed, criterion.than).decides(found.low, found.high) or None)
+    if False in kept:
+        return "NOT SHOWN", is_reversed
+    return ("INCONCLUSIVE" if None in kept else "SHOWN"), False
 
 
 def paired(first: Values, second: Values) -> tuple[Values, list[str]]:
@@ -121,18 +123,17 @@ def estimate(values: Values, statistic: Statistic, level: float) -> Estimate:
         interval = Interval(math.nan, math.nan, math.nan, len(means))
     elif statistic.test == "t":
         interval = t_interval(means, level)
-    elif statistic.test == "bootstrap":
-        interval = bootstrap_interval(np.concatenate(list(rows.values())).tolist(), resamples=RESAMPLES, level=level)
     else:
         interval = _two_level(list(rows.values()), level)
     return Estimate(interval, per_seed)
 
 
 def _two_level(rows: list[np.ndarray], level: float) -> Interval:
-    """Percentile bootstrap that draws seeds, then rows within each: a new seed would bring new rows, too."""
+    """Bootstrap that draws seeds, then rows within each: a new seed would bring new rows, too."""
     rng = np.random.default_rng(0)
     shape = (RESAMPLES, len(rows))
     draws = np.stack([found[rng.integers(0, len(found), (RESAMPLES, len(found)))].mean(axis=1) for found in rows])
     seeds, of_them = rng.integers(0, len(rows), shape), rng.integers(0, RESAMPLES, shape)
-    low, high = percentile_bounds(draws[seeds, of_them].mean(axis=1), level)
-    return Interval(float(np.mean([found.mean() for found in rows])), float(low), float(high), len(rows))
+    estimate = float(np.mean([found.mean() for found in rows]))
+    low, high = small_sample_bounds(estimate, draws[seeds, of_them].mean(axis=1), len(rows), level)
+    return Interval(estimate, float(low), float(high), len(rows))

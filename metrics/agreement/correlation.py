@@ -18,6 +18,7 @@ from torchmetrics.utilities.data import dim_zero_cat
 
 from metrics.agreement.groups import by_group, group_numbers
 from metrics.agreement.raters import krippendorff_alpha
+from metrics.means import mean
 
 Scores = Tensor | Sequence[float | None] | Sequence[Sequence[float | None]]
 
@@ -62,7 +63,7 @@ def _correlation(x: Tensor, y: Tensor, coefficient: Callable) -> Tensor:
 
 
 def item_scores(scores: Scores) -> Tensor:
-    """One score per item, float64 [n]: the mean of those runs of it that could be read, NaN where none could.
+    """One score per item, float64 [n]: the exact mean of those runs of it that could be read, NaN where none could.
 
     Args:
         scores: a number, or a list of numbers of several runs, per item; None or NaN where a run could not be read. A
@@ -70,10 +71,12 @@ def item_scores(scores: Scores) -> Tensor:
     """
     if isinstance(scores, Tensor):
         table = scores.to("cpu", torch.float64)
-        return table if table.ndim == 1 else table.nanmean(1)
+        if table.ndim == 1:
+            return table
+        scores = table.tolist()
     runs = [[one] if one is None or isinstance(one, int | float) else list(one) for one in scores]
     known = [[run for run in item if run is not None and not math.isnan(run)] for item in runs]
-    return torch.tensor([float(np.mean(item)) if item else math.nan for item in known], dtype=torch.float64)
+    return torch.tensor([item[0] if len(item) == 1 else mean(item) for item in known], dtype=torch.float64)
 
 
 class JudgeCorrelation(Metric):

@@ -87,7 +87,9 @@ def _decay(sample: Sample, share: list[float], settings: Settings) -> dict:
     draws = estimate(st.decay_draws, sample, settings)
     for i, name in enumerate(("a", "b", "r2")):
         fit[name] = {"value": fit[name], "low": draws["low"][i], "high": draws["high"][i]}
-    low, high = (decay.tau_of_angle(draws[side][3]) for side in ("high", "low"))  # tau falls as its angle rises
+    fit["r2"] = st.within(fit["r2"], 0, 1)
+    angle = st.within({side: draws[side][3] for side in ("low", "high")}, 0, math.pi)
+    low, high = decay.tau_of_angle(angle["high"]), decay.tau_of_angle(angle["low"])  # tau falls as its angle rises
     for name, factor in (("tau_steps", 1), ("tau_tokens", sample.tokens_per_step)):
         fit[name] = {"value": fit[name], "low": low * factor, "high": high * factor}
     return fit

@@ -16,12 +16,12 @@ from metrics.intervals import t_interval
 from metrics.knowledge import statistics as st
 from metrics.knowledge.forecast import forecast, popularity
 from metrics.knowledge.sample import CONTROL, INJECTED, Run, Sample, draw_sample
-from metrics.knowledge.statistics import Settings, contrast, estimate, mean_of, point
+from metrics.knowledge.statistics import Settings, contrast, estimate, mean_of, point, within
 
 STATEMENTS = {
     "jump": "effectivity, injected minus control records (nats)",
     "decline": "change of the gain from its maximum to the end, duplication minus control (nats)",
-    "log_linear": "R2 of R over log10 t, duplication",
+    "log_linear": "R2 of R over log10 t, duplication; 0 where R rises",
     "gain_dup_minus_para": "gain after the last exposure, duplication minus paraphrase (nats)",
     "decay_dup_minus_para": "decay constant, duplication minus paraphrase",
     "gain_over_control_sd": "gain of duplication in standard deviations of control probes",
@@ -34,7 +34,7 @@ def compare(runs: Sequence[Run], samples: dict, settings: Settings) -> dict:
     jump/{type}: effectivity of injected records minus the same windowed statistic of control records.
     decline/{type}: change of the gain from the last maximum to the end, duplication minus control records (each with
         its own maximum, since picking a maximum picks noise).
-    log_linear/{type}: R2 of the ratio of means over log10 t, duplication.
+    log_linear/{type}: R2 of the ratio of means over log10 t, duplication; 0 where the line rises.
     gain_dup_minus_para/{type}: gain after the last exposure.
     decay_dup_minus_para/{type}, and /mem_gen with both types pooled: difference of decay constants.
     gain_over_control_sd/{type}: gain of duplication in standard deviations of control probes; below 3 R is noise.
@@ -48,8 +48,7 @@ def compare(runs: Sequence[Run], samples: dict, settings: Settings) -> dict:
             found[f"decline/{kind}"] = contrast(st.mean_change, duplication[kind], never, settings)
             found[f"gain_over_control_sd/{kind}"] = _gain_over_spread(duplication[kind], never)
     for kind, sample in duplication.items():
-        draws = estimate(st.decay_draws, sample, settings)
-        found[f"log_linear/{kind}"] = {name: values[2] for name, values in draws.items()}
+        found[f"log_linear/{kind}"] = within(estimate(st.log_linearity, sample, settings), 0, 1)
     pairs = {kind: (duplication[kind], paraphrase[kind]) for kind in duplication if kind in paraphrase}
     for kind, pair in pairs.items():
         found[f"gain_dup_minus_para/{kind}"] = contrast(mean_of("gain_P"), *pair, settings)
@@ -107,7 +106,7 @@ def popularity_sweeps(runs: Sequence[Run], types: Sequence[str], settings: Setti
 
 
 def across_seeds(runs: Sequence[Run], cells: dict, settings: Settings) -> dict:
-    """Mean and t-interval over seeds of the headline numbers; empty with a single seed."""
+    """Mean and t-interval over the n seeds that have the headline numbers, of how many; empty with a single seed."""
     blocks: dict[str, list[Run]] = {}
     for run in runs:
         blocks.setdefault(run.seed, []).append(run)
@@ -120,7 +119,7 @@ def across_seeds(runs: Sequence[Run], cells: dict, settings: Settings) -> dict:
             values = [value for value in values if value]
             names = ("effectivity", "gain", "decay_constant")
             intervals = {n: asdict(t_interval([v[n] for v in values if math.isfinite(v[n])])) for n in names}
-            found.setdefault(scenario, {})[kind] = intervals
+            found.setdefault(scenario, {})[kind] = {n: {**one, "of": len(blocks)} for n, one in intervals.items()}
     return found
 
 

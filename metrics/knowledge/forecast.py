@@ -42,7 +42,7 @@ def popularity(sample: Sample, settings: Settings) -> dict | None:
     """Level gained from one exposure to the next, by interval; None when all facts share one.
 
     Returns: `intervals`, a list of {interval, slope: {value, low, high} in nats per exposure, n_probes}, and
-    `threshold`, the shortest interval whose slope cannot be told from zero (None when all can).
+    `threshold`, the shortest interval whose slope cannot be told from zero, as of a single passage; None when all can.
     """
     # Waves of a crowded step move exposures by a step or two: intervals within a factor of 1.5 are one.
     lowest: list[float] = []
@@ -57,7 +57,7 @@ def popularity(sample: Sample, settings: Settings) -> dict | None:
     slopes = {interval: estimate(_slope, group, settings) for interval, group in groups.items()}
     return {
         "intervals": [{"interval": i, "slope": slopes[i], "n_probes": len(group)} for i, group in groups.items()],
-        "threshold": min((interval for interval, slope in slopes.items() if slope["low"] <= 0), default=None),
+        "threshold": min((interval for interval, slope in slopes.items() if not slope["low"] > 0), default=None),
     }
 
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from metrics import decay
-from metrics.intervals import cluster_weights, percentile_bounds
+from metrics.intervals import cluster_weights, fewest_clusters, small_sample_bounds
 from metrics.knowledge import definitions
 from metrics.knowledge.sample import Sample
 
@@ -51,7 +51,8 @@ def point(statistic: Statistic, sample: Sample, settings: Settings) -> np.ndarra
 
 def estimate(statistic: Statistic, sample: Sample, settings: Settings) -> dict:
     """A statistic of one sample: value, low, high; lists where the statistic is a curve."""
-    return _bounds(statistic(sample, _weights([sample], settings), settings), len(set(sample.clusters)), settings)
+    weights_BP, n = _weights([sample], settings)
+    return _bounds(statistic(sample, weights_BP, settings), n, settings)
 
 
 def contrast(statistic: Statistic, one: Sample, other: Sample, settings: Settings) -> dict:
@@ -59,15 +60,15 @@ def contrast(statistic: Statistic, one: Sample, other: Sample, settings: Setting
 
     Passages that are in both samples (a crossed design) move together, so what is theirs alone cancels.
     """
-    weights_BP = _weights([one, other], settings)
+    weights_BP, n = _weights([one, other], settings)
     draws_B = statistic(one, weights_BP[:, : len(one)], settings) - statistic(
         other, weights_BP[:, len(one) :], settings
     )
-    return _bounds(draws_B, len({*one.clusters, *other.clusters}), settings)
+    return _bounds(draws_B, n, settings)
 
 
-def _weights(samples: list[Sample], settings: Settings) -> np.ndarray:
-    """All ones, then the draws, [1 + B, P of all samples].
+def _weights(samples: list[Sample], settings: Settings) -> tuple[np.ndarray, int]:
+    """All ones, then the draws, [1 + B, P of all samples]; and how few passages there are to draw from.
 
     Passages are drawn among those that are in the same samples, so that no draw leaves a sample empty.
     """
@@ -75,13 +76,18 @@ def _weights(samples: list[Sample], settings: Settings) -> np.ndarray:
     sets = [set(sample.clusters) for sample in samples]
     strata = [tuple(cluster in members for members in sets) for cluster in clusters]
     draws_BP = cluster_weights(clusters, strata=strata, resamples=settings.resamples, seed=settings.seed)
-    return np.concatenate([np.ones((1, len(clusters))), draws_BP])
+    return np.concatenate([np.ones((1, len(clusters))), draws_BP]), fewest_clusters(clusters, strata)
 
 
 def _bounds(draws: np.ndarray, n: int, settings: Settings) -> dict:
-    """Estimate and percentile interval; no interval from a single passage."""
-    low, high = percentile_bounds(draws[1:], settings.level) if n > 1 else (np.nan * draws[0], np.nan * draws[0])
+    """Estimate and interval; no interval from a single passage."""
+    low, high = small_sample_bounds(draws[0], draws[1:], n, settings.level)
     return {"value": draws[0].tolist(), "low": low.tolist(), "high": high.tolist()}
+
+
+def within(found: dict, lowest: float, highest: float) -> dict:
+    """An estimate whose bounds do not leave the range of what is estimated."""
+    return found | {side: float(np.clip(found[side], lowest, highest)) for side in ("low", "high")}
 
 
 def weighted_mean(values_PX: np.ndarray, keep_PX: np.ndarray, weights_BP: np.ndarray) -> np.ndarray:
@@ -165,6 +171,12 @@ def decay_draws(sample: Sample, weights_BP: np.ndarray, settings: Settings) -> n
         return np.full((len(weights_BP), 4), np.nan)
     a_B, b_B, r2_B = decay.lines(sample.elapsed_G[fit_G], retained_share(sample, weights_BP, settings)[:, fit_G])
     return np.stack([a_B, b_B, r2_B, decay.tau_angles(a_B, b_B)], axis=1)
+
+
+def log_linearity(sample: Sample, weights_BP: np.ndarray, settings: Settings) -> np.ndarray:
+    """R2 of the best line over log10 t that does not rise, [B]: 0 where the best of all does, for then it is level."""
+    a_B, _, r2_B, _ = decay_draws(sample, weights_BP, settings).T
+    return np.where(a_B <= 0, 0.0, r2_B)
 
 
 def decay_constant(sample: Sample, weights_BP: np.ndarray, settings: Settings) -> np.ndarray:

@@ -49,8 +49,9 @@ def _head(report: dict) -> str:
         f"Facts were {'shown' if setting['enabled'] else 'scheduled'} {shown}; the window is {setting['window']} "
         f"steps; measured until step {min(run['last_step'] for run in runs)}. Scores l are log-probabilities of a "
         f"probe's target, {setting['span_reduction']} over its tokens, in nats. Brackets: "
-        f"{setting['analysis']['level']:.0%} bootstrap "
-        f"intervals over passages. {UNREACHED}: the run did not reach it, or too little is left to say.",
+        f"{setting['analysis']['level']:.0%} bootstrap intervals over passages, corrected for their number; a value "
+        f"without brackets is of a single passage, or of a fit or a ratio that has none. {UNREACHED}: the run did not "
+        "reach it, or too little is left to say.",
         "![Gain of log-probability over time](curves.png)",
         "![Retainability over log time](retention.png)",
     ]
@@ -231,10 +232,15 @@ def _across_seeds(report: dict) -> str:
     rows = []
     for scenario, by_type in report["across_seeds"].items():
         for kind, values in by_type.items():
-            cells = [interval({**values[name], "value": values[name]["mean"]}) for name in values]
-            rows.append([scenario, label(kind), str(values["gain"]["n"]), *cells])
+            cells = [interval({**found, "value": found["mean"]}) + _missing(found) for found in values.values()]
+            rows.append([scenario, label(kind), str(values["gain"]["of"]), *cells])
     head = ["scenario", "probe type", "seeds", "effectivity", "gain after the last", "decay constant a"]
     return section("Across seeds", "Mean and t-interval over seeds, rotations of a seed pooled.", head, rows)
+
+
+def _missing(found: dict) -> str:
+    """Nothing, unless some seed does not have the number."""
+    return "" if found["n"] == found["of"] else f" ({found['n']} of {found['of']} seeds)"
 
 
 def _runs(report: dict) -> str:

@@ -34,6 +34,13 @@ def test_the_curve_rises_by_powers_of_two_up_to_the_number_of_samples():
     assert best_of_n_curve([[], [1.0]]) == {}
 
 
+@given(st.lists(st.floats(-5, 5), min_size=1, max_size=9))
+def test_the_curve_never_falls_and_is_flat_where_all_are_equal(scores):
+    curve = best_of_n_curve([scores, scores[:1] * len(scores)], sizes=range(1, len(scores) + 1))
+    assert list(curve.values()) == sorted(curve.values())
+    assert set(best_of_n_curve([[0.1] * len(scores)]).values()) == {0.1}
+
+
 @pytest.mark.parametrize("n", [0, 3])
 def test_more_than_there_are_cannot_be_told(n):
     with pytest.raises(ValueError, match=f"the best of {n} cannot be told from 2 scores"):

@@ -29,7 +29,10 @@ def test_one_evaluator():
     assert "- 4 of 6 instances have a score; of the others 1 (20.00 %) were judged without" in text
     assert "- a note" in text
     assert "| mean over capabilities (macro) | 4 | 3.00 | [" in text
-    assert "| planning/travel_plan | 2 | 4.00 | [3.00, 5.00] |" in text
+    assert "| planning/travel_plan | 2 | 4.00 | [1.00, 5.00] |" in text
+    assert "| safety/honesty | 2 | 2.00 | none: all scores are equal |" in text
+    one = report_text(capability_report(INSTANCES[:1], [Evaluator("one", [[5]], [""])]))
+    assert "| planning/travel_plan | 1 | 5.00 | none: one score |" in one
     assert "The 4 lowest scores" in text
     assert "good &#124; &lt;b&gt;" in text
 

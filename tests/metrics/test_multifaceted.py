@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import random
+from itertools import combinations
 
 import pytest
 
@@ -65,6 +67,35 @@ def test_near_scores_may_count_as_ties():
     assert compare(4.2, 3.9, tie_eps=0.25) == "win"
     assert compare(4.1, 3.9, tie_eps=0.25) == "tie_bad"  # both must be good
     assert compare(3.0, 3.0, good_threshold=3.0) == "tie_good"
+
+
+def float_mean(runs):
+    means = [sum(scores) / len(scores) for scores in zip(*runs, strict=True)]
+    return sum(means) / len(means)
+
+
+def test_equal_means_tie():
+    """Every pair of instances of three rubrics and three runs whose means are the same number."""
+    rng = random.Random(0)
+    drawn = [[[rng.randint(1, 5) for _ in range(3)] for _ in range(3)] for _ in range(300)]
+    total = {id(runs): sum(map(sum, runs)) for runs in drawn}
+    missed_by_floats = 0
+    for one, other in combinations(drawn, 2):
+        outcome = compare(instance_score(one), instance_score(other))
+        if total[id(one)] == total[id(other)]:
+            assert outcome == ("tie_good" if total[id(one)] >= 36 else "tie_bad")
+            missed_by_floats += float_mean(one) != float_mean(other)
+        else:
+            assert outcome == ("win" if total[id(one)] > total[id(other)] else "loss")
+    assert missed_by_floats > 500, "what sums of floats would have called wins and losses"
+
+
+def test_scores_that_others_averaged_in_floats_tie_too():
+    assert compare(3.9999999999999996, 4.0) == "tie_good"
+    assert compare(11 / 3, (1 + 2 / 3) + 2) == "tie_bad"
+    assert compare(4.2, 4.0, tie_eps=0.2) == "tie_good", "they differ by 0.2, though their floats differ by more"
+    assert compare(4.0, 3.999) == "win"
+    assert instance_score([[4, 4, 3], [3, 5, 5]]) == 4.0
 
 
 COUNTS = {"win": 368, "loss": 124, "tie_good": 384, "tie_bad": 124, None: 3}

@@ -30,7 +30,9 @@ def test_both_means_are_told():
     text = report_text(found, "s\nU")
     assert "The mean over sources is 2.50" in text
     assert "| all | 4 | 3.25 [" in text
-    assert "| A | 3 | 4.00 [3.00, 4.50] |" in text  # instructions A0 (4.5) and A1 (3) drawn whole
+    assert "| A | 3 | 4.00 [1.00, 5.00] |" in text  # two instructions tell next to nothing
+    assert "Without brackets: fewer than two instructions" in text
+    assert "Without brackets" not in report_text(report(instances(5.0, 4.0, 3.0)), "U")
     assert "| B | 1 | 1.00 |" in text
     assert "`'s\\nU'`" in text
     assert found.scalars["rubric/kind/A"] == 4.0

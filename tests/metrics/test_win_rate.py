@@ -34,8 +34,8 @@ def test_published_leaderboard(model):
         assert ours[key] == published[key]
     assert metric.n_dropped == len(records) - published["n_total"]
     assert ours["ci_low"] < ours["win_rate"] < ours["ci_high"]
-    # the bootstrap of a mean is about normal here: 2 x 1.96 standard errors, up to the noise of 1000 resamples
-    assert (ours["ci_high"] - ours["ci_low"]) / (3.92 * ours["standard_error"]) == pytest.approx(1, abs=0.1)
+    # with 805 verdicts the four imagined ones hardly matter: 2 x 1.96 standard errors
+    assert (ours["ci_high"] - ours["ci_low"]) / (3.92 * ours["standard_error"]) == pytest.approx(1, abs=0.02)
 
 
 def test_by_hand():
@@ -67,7 +67,6 @@ def test_any_order_and_any_batches_give_the_same_numbers():
         parts.update(verdicts[::-1][low : low + 10])
     assert parts.compute() == whole  # bit for bit
     assert parts.n_dropped == 1
-    assert win_rate(verdicts, seed=1)["ci_low"] != whole["ci_low"]
 
 
 def test_two_ranks_are_one():
@@ -91,6 +90,14 @@ def test_too_few_verdicts_have_no_error():
     none = win_rate([None])
     assert none["n_total"] == 0
     assert math.isnan(none["win_rate"])
+
+
+def test_three_wins_are_no_proof():
+    found = win_rate([2, 2, 2])
+    assert (found["win_rate"], found["ci_high"]) == (100, 100)
+    assert found["ci_low"] < 50
+    draws = win_rate([1.5] * 3)
+    assert draws["ci_low"] < 50 < draws["ci_high"]
 
 
 def test_reset_forgets():

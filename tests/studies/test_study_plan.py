@@ -45,7 +45,9 @@ def test_a_study_reads_with_its_defaults(toy):
         (("statistic", "metric"), "mesure:score", ["field 'statistic.metric'", "Did you mean: measure"]),
         (("statistic", "metric"), "rows.jsonl#right", ["field 'statistic'", "a name in metrics.json"]),
         (("statistic", "paired_by"), ["seed", "id"], ["field 'statistic'", "<file>.jsonl#<column>"]),
-        (("statistic", "test"), "bootstrap", ["field 'statistic'", "bootstraps pair by [seed, <column>]"]),
+        (("statistic", "test"), "two_level_bootstrap", ["field 'statistic'", "needs rows", "[seed, <column>]"]),
+        (("statistic", "test"), "bootstrap", ["field 'statistic'", "two_level_bootstrap needs rows"]),
+        (("statistic", "test"), "u", ["field 'statistic.test'", "'two_level_bootstrap'"]),
         (("statistic", "paired_by"), "arm", ["field 'statistic'", "should be seed"]),
         (("criterion",), {"than": 0}, ["field 'criterion'", "nothing would be judged"]),
         (("criterion",), {"point": "about 3"}, ["field 'criterion.point'", "'>= 0.8'"]),
@@ -123,4 +125,7 @@ def test_several_mistakes_come_together(toy):
 def test_the_example_of_the_docs_is_a_study():
     text = (Path(__file__).resolve().parents[2] / "docs/studies.md").read_text()
     study = Study.model_validate(yaml.safe_load(re.search(r"```yaml\n(.*?)```", text, re.DOTALL)[1]))
-    assert [str(claim.criterion) for claim in study.claims] == ["95 % interval wholly above 0", "mean >= 0.5"]
+    assert [str(claim.criterion) for claim in study.claims] == [
+        "95 % interval wholly above 0",
+        "95 % interval wholly >= 0.5",
+    ]

@@ -2,13 +2,15 @@
 
 import json
 import subprocess
+from importlib import metadata
 
 import pytest
 from rich.console import Console
 
 from studies.readings import Readings
-from studies.report import conclude, make_report, report_folder, write_report
+from studies.report import bounds, conclude, make_report, report_folder, write_report
 from studies.run import run
+from tests.kept_results import problems_of
 from tests.studies.toy_project import launch
 
 
@@ -62,6 +64,30 @@ def test_the_report_holds_every_number(toy, tmp_path):
     ]:
         assert part in text
     assert (toy.root / "runs/toy/report.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_result_on_all_seeds_is_kept_without_times_and_places(toy, tmp_path):
+    kept = toy.root / "docs/results/toy.json"
+    for others in ({"seeds": [1, 2]}, {"quick": True}, {"calibrate": True}):
+        write_report(finish(toy, tmp_path, **others))
+        assert not kept.exists()
+    report = write_report(finish(toy, tmp_path))
+    found = json.loads(kept.read_text())
+    assert found == {name: report[name] for name in found}
+    assert set(found) == set(report) - {"mode", "calibration_seed", "warnings", "runs"}
+    (claim,) = found["claims"]
+    assert claim["estimate"]["per_seed"] == pytest.approx({"1": 0.4, "2": 0.408, "3": 0.428})
+    assert found["packages"]["torch"] == metadata.version("torch").partition("+")[0]
+    assert problems_of(found) == []
+
+
+def test_a_bound_is_never_rounded_onto_the_other_side():
+    found = {"low": 0.50000004, "high": 0.6, "units": 5}
+    assert bounds(found) == "[0.5, 0.6]"
+    assert bounds(found, [0.5]) == "[0.50000004, 0.6]"
+    assert bounds({"low": -1e-9, "high": 3.14159, "units": 5}, [0.0]) == "[-1e-09, 3.142]"
+    assert bounds({"low": None, "high": None, "units": 1}) == "none: one seed"
+    assert bounds({"low": None, "high": None, "units": 5}) == "none: a value is missing"
 
 
 def test_equal_runs_give_equal_bytes(toy, tmp_path):
@@ -129,10 +155,10 @@ def test_metrics_of_other_stages_differences_and_means(toy, tmp_path):
 
 
 def test_rows_of_a_file_are_paired_by_their_column(toy, tmp_path):
-    toy.study["statistic"] |= {"metric": "rows.jsonl#right", "paired_by": ["seed", "id"], "test": "bootstrap"}
+    toy.study["statistic"] |= {"metric": "rows.jsonl#right", "paired_by": ["seed", "id"]}
     (claim,) = make_report(finish(toy, tmp_path))["claims"]
     assert claim["estimate"]["mean"] == pytest.approx(0.4 * 3.5)
-    assert claim["estimate"]["units"] == 24
+    assert (claim["estimate"]["units"], claim["test"]) == (3, "t")
     assert claim["verdict"] == "SHOWN"
 
     toy.study["statistic"]["paired_by"] = ["seed", "idd"]

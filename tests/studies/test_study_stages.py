@@ -1,5 +1,7 @@
 """What a stage is: its command, and a key that changes with whatever can change its outcome, and only then."""
 
+from importlib import metadata
+
 import pytest
 
 from studies.stages import lay_out
@@ -91,6 +93,41 @@ def test_a_change_of_config_input_or_code_changes_every_key(toy, file, content):
     (toy.root / file).parent.mkdir(exist_ok=True)
     (toy.root / file).write_text(content)
     assert changed(before, keys(toy)) == set(before)
+
+
+def install(monkeypatch, **versions):
+    """Pretend that these versions are installed."""
+    real = metadata.version
+    monkeypatch.setattr("studies.packages.version", lambda name: versions.get(name.replace("-", "_")) or real(name))
+
+
+@pytest.mark.parametrize("package", ["torch", "transformers", "numpy", "peft", "tokenizers", "lightning", "scipy"])
+def test_another_version_of_a_package_that_decides_numbers_changes_every_key(toy, monkeypatch, package):
+    before = keys(toy)
+    install(monkeypatch, **{package: "99.1"})
+    work = toy.work()
+    assert changed(before, keys(toy)) == set(before)
+    assert work.packages[package] == "99.1"
+
+
+def test_builds_and_what_only_shows_numbers_do_not_count(toy, monkeypatch):
+    before = keys(toy)
+    install(monkeypatch, torch=f"{metadata.version('torch').partition('+')[0]}+cu999", rich="99", matplotlib="99")
+    assert keys(toy) == before
+
+
+def test_what_some_runs_use_counts_for_them_alone(toy, monkeypatch):
+    (toy.root / "modules").mkdir()
+    source = "import math\n\n\nclass Search:\n    def find(self):\n        import bm25s\n"
+    (toy.root / "modules/search.py").write_text(source)
+    toy.study["stages"]["train"]["set"]["model"] = "Search"
+    toy.study["stages"]["measure"]["set"]["model.engine"] = "vllm"
+    before = keys(toy)
+    install(monkeypatch, bm25s="99")
+    assert {name for _, _, name in changed(before, keys(toy))} == {"train", "measure"}
+    before = keys(toy)
+    install(monkeypatch, bm25s="99", vllm="99")
+    assert {name for _, _, name in changed(before, keys(toy))} == {"measure"}
 
 
 def test_a_change_of_the_class_that_a_stage_names_reaches_it_and_what_needs_it(toy):

@@ -3,9 +3,11 @@
 import math
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from metrics.intervals import Interval
-from studies.claims import Claim
+from metrics.intervals import Interval, t_interval
+from studies.claims import COMPARISONS, Claim
 from studies.verdict import decide, estimate, judge, paired
 
 GREATER, LESS = {"direction": "greater"}, {"direction": "less"}
@@ -27,29 +29,72 @@ def judged(criterion, first, second, guards=(), obstacles=(), **statistic):
 @pytest.mark.parametrize(
     ("criterion", "verdict", "is_reversed"),
     [
-        # Differences 1, 2, 3: mean 2, standard error 1 / sqrt 3; t is 4.3027 at 95 % and 1.8856 at 80 %.
+        # Differences 1, 2, 3: mean 2, standard error 1 / sqrt 3; t is 4.3027 at 95 % and 1.8856 at 80 %, so that the
+        # interval is [-0.484, 4.484], and [0.911, 3.089] at 80 %.
         (GREATER, "INCONCLUSIVE", False),
         (GREATER | {"level": 0.8}, "SHOWN", False),
         (GREATER | {"level": 0.8, "than": 0.9}, "SHOWN", False),
         (GREATER | {"level": 0.8, "than": 0.95}, "INCONCLUSIVE", False),
-        (GREATER | {"than": 2}, "NOT SHOWN", False),  # on the border is not beyond it
-        (GREATER | {"than": 3}, "NOT SHOWN", False),
+        (GREATER | {"than": 2}, "INCONCLUSIVE", False),
+        (GREATER | {"than": 3}, "INCONCLUSIVE", False),
+        (GREATER | {"level": 0.8, "than": 3}, "INCONCLUSIVE", False),
         (GREATER | {"level": 0.8, "than": 3.1}, "NOT SHOWN", True),
-        (LESS, "NOT SHOWN", False),
+        (LESS, "INCONCLUSIVE", False),
         (LESS | {"level": 0.8}, "NOT SHOWN", True),
         (LESS | {"than": 4.4}, "INCONCLUSIVE", False),
         (LESS | {"than": 4.5}, "SHOWN", False),
-        ({"point": "> 0"}, "SHOWN", False),
-        ({"point": ">= 2"}, "SHOWN", False),
-        ({"point": "> 2"}, "NOT SHOWN", False),
-        ({"point": "<= 1.9"}, "NOT SHOWN", False),
-        (GREATER | {"level": 0.8, "point": ">= 2"}, "SHOWN", False),
-        (GREATER | {"level": 0.8, "point": ">= 2.5"}, "NOT SHOWN", False),
+        ({"point": "> 0"}, "INCONCLUSIVE", False),
+        ({"point": "> -0.5"}, "SHOWN", False),
+        ({"point": ">= 2"}, "INCONCLUSIVE", False),
+        ({"point": ">= 4.5"}, "NOT SHOWN", False),
+        ({"point": "<= 1.9"}, "INCONCLUSIVE", False),
+        ({"point": "<= 4.5"}, "SHOWN", False),
+        ({"point": "< -0.5"}, "NOT SHOWN", False),
+        (GREATER | {"level": 0.8, "point": ">= 0.9"}, "SHOWN", False),
+        (GREATER | {"level": 0.8, "point": ">= 2"}, "INCONCLUSIVE", False),
+        (GREATER | {"level": 0.8, "point": ">= 3.1"}, "NOT SHOWN", False),
+        (GREATER | {"level": 0.8, "than": 3.1, "point": ">= 0.9"}, "NOT SHOWN", True),
+        (LESS | {"level": 0.8, "than": 2, "point": ">= 3.1"}, "NOT SHOWN", False),
     ],
 )
 def test_verdicts_by_hand(criterion, verdict, is_reversed):
     outcome = judged(criterion, by_seed(4, 6, 8), by_seed(3, 4, 5))
     assert (outcome.verdict, outcome.reversed) == (verdict, is_reversed)
+
+
+@pytest.mark.parametrize(
+    ("criterion", "value", "verdict"),
+    [
+        (GREATER, 0.0, "INCONCLUSIVE"),  # nothing differs: neither better nor worse
+        (GREATER, 0.1, "SHOWN"),
+        (GREATER | {"than": 0.1}, 0.1, "INCONCLUSIVE"),  # as floats three times 0.1 have a mean above 0.1
+        ({"point": "> 0.999"}, 1.0, "SHOWN"),
+        ({"point": "> 0.1"}, 0.1, "NOT SHOWN"),
+        ({"point": ">= 0.1"}, 0.1, "SHOWN"),
+    ],
+)
+def test_intervals_without_width(criterion, value, verdict):
+    outcome = judged(criterion, by_seed(value, value, value), by_seed(0, 0, 0))
+    assert outcome.verdict == verdict
+    assert any("exactly the same value" in note for note in outcome.notes)
+
+
+@given(st.floats(-5, 5), st.floats(0, 5), st.floats(-5, 5), st.sampled_from(["greater", "less"]), st.sampled_from("<>"))
+def test_verdicts_are_where_the_interval_is(middle, half, bound, direction, sign):
+    """The three words are told apart by the bounds alone, and a claim and its reverse are never both shown."""
+    found = Interval(middle, middle - half, middle + half, 5)
+    verdict, is_reversed = decide(claim({"direction": direction, "than": bound}).criterion, found)
+    above, below = found.low > bound, found.high < bound
+    expected = {True: "SHOWN", False: "INCONCLUSIVE"}[above if direction == "greater" else below]
+    if below if direction == "greater" else above:
+        expected = "NOT SHOWN"
+    assert (verdict, is_reversed) == (expected, expected == "NOT SHOWN")
+    opposite = {"greater": "less", "less": "greater"}[direction]
+    assert (decide(claim({"direction": opposite, "than": bound}).criterion, found)[0] == "SHOWN") == is_reversed
+    verdict, is_reversed = decide(claim({"point": f"{sign} {bound!r}"}).criterion, found)
+    kept = [COMPARISONS[sign](value, bound) for value in (found.low, found.high)]
+    assert verdict == ("SHOWN" if all(kept) else "INCONCLUSIVE" if any(kept) else "NOT SHOWN")
+    assert not is_reversed
 
 
 def test_the_interval_is_that_of_the_paired_differences():
@@ -118,24 +163,38 @@ def test_rows_are_paired_by_name():
     differences, unpaired = paired(first, second)
     assert differences == {1: {"x": 0.0, "y": 1.0}, 2: {"x": 2.0}}
     assert unpaired == ["seed 2: 2 rows are in one arm only"]
-    assert judged(GREATER, first, second, test="bootstrap", **ROWS).verdict == "INCONCLUSIVE"
+    for test in ("t", "two_level_bootstrap"):
+        assert judged(GREATER, first, second, test=test, **ROWS).verdict == "INCONCLUSIVE"
 
 
-def test_the_two_bootstraps_differ_in_what_is_drawn():
-    # Two seeds of four rows, all 0 in one and all 2 in the other. Drawing rows: a binomial of 8, whose 2.5 % point
-    # is 1, so [2/8, 14/8]. Drawing seeds first: 0, 1 or 2 with a quarter, a half and a quarter, so [0, 2].
-    values = {1: dict.fromkeys("abcd", 0.0), 2: dict.fromkeys("abcd", 2.0)}
-    rows = claim(GREATER, test="bootstrap", **ROWS).statistic
-    assert estimate(values, rows, 0.95).interval == Interval(1.0, 0.25, 1.75, 8)
-    seeds = claim(GREATER, test="two_level_bootstrap", **ROWS).statistic
-    assert estimate(values, seeds, 0.95).interval == Interval(1.0, 0.0, 2.0, 2)
+def test_seeds_are_the_unit():
+    """A thousand rows of two models do not tell what a third one would give."""
+    values = {1: dict.fromkeys(map(str, range(1000)), 0.0), 2: dict.fromkeys(map(str, range(1000)), 2.0)}
+    over_seeds = estimate(values, claim(GREATER, **ROWS).statistic, 0.95)
+    assert over_seeds.interval == t_interval([0.0, 2.0])
+    two_levels = estimate(values, claim(GREATER, test="two_level_bootstrap", **ROWS).statistic, 0.95).interval
+    assert (two_levels.mean, two_levels.n) == (1.0, 2)
+    assert two_levels.low < over_seeds.interval.low * 0.9
+    earlier = claim(GREATER, test="bootstrap", **ROWS).statistic
+    assert earlier.test == "two_level_bootstrap", "the earlier name drew rows of all seeds together"
+    assert estimate(values, earlier, 0.95).interval == two_levels
+
+
+def test_seeds_weigh_the_same_however_many_rows_they_have():
+    values = {1: {"a": 0.0, "b": 0.0, "c": 0.0}, 2: {"a": 1.0}}
+    for test in ("t", "two_level_bootstrap"):
+        assert estimate(values, claim(GREATER, test=test, **ROWS).statistic, 0.95).interval.mean == 0.5
 
 
 def test_two_levels_see_the_spread_of_rows_too():
-    seeds = claim(GREATER, test="two_level_bootstrap", **ROWS).statistic
-    spread = {1: {"x": 0.0, "y": 2.0}, 2: {"x": 0.0, "y": 2.0}}
-    # Each drawn seed has mean 0, 1 or 2 by a quarter, a half, a quarter; their mean is 0 with 1/16 > 2.5 %.
-    assert estimate(spread, seeds, 0.95).interval == Interval(1.0, 0.0, 2.0, 2)
+    statistic = claim(GREATER, test="two_level_bootstrap", **ROWS).statistic
+    alike = {seed: dict.fromkeys("wxyz", 1.0) for seed in range(1, 6)}
+    spread = {seed: {f"{row:02d}": 2.0 * (row % 2) for row in range(40)} for seed in range(1, 6)}
+    assert estimate(alike, statistic, 0.95).interval == Interval(1.0, 1.0, 1.0, 5)
+    found = estimate(spread, statistic, 0.95).interval
+    # A seed's mean of 40 rows has variance 1/40, the mean of five seeds 1/200, and five seeds ask for t(4) sqrt(5/4).
+    half = 2.776445 * math.sqrt(5 / 4) * math.sqrt(1 / 200)
+    assert (found.low, found.high) == pytest.approx((1 - half, 1 + half), rel=0.1)
 
 
 def test_without_an_interval_nothing_is_shown():

@@ -13,6 +13,7 @@ from metrics.knowledge.forecast import forecast, popularity
 from metrics.knowledge.report import knowledge_report
 from metrics.knowledge.sample import draw_sample, load_runs
 from metrics.knowledge.statistics import Settings, contrast, estimate, mean_of
+from metrics.knowledge.tables import markdown
 from metrics.knowledge.trace import HEADER, KnowledgeTrace
 from tests.imagined_traces import imagine
 from text.errors import UserError
@@ -262,6 +263,29 @@ def test_claims_have_the_right_sign_and_size(tmp_path):
     assert claims["gain_over_control_sd/mem"]["value"] > 3
 
 
+def test_a_line_that_rises_is_no_forgetting(tmp_path):
+    """Where everything drifts upwards R rises along log t, as straight as it would fall."""
+    trace = imagine(tmp_path / "a", noise=0.0, drift=3.0, scenarios=("duplication",))
+    report = knowledge_report([trace], settings=FEW)
+    cell = report["cells"]["duplication"]["mem"]["decay"]
+    assert cell["no_decay"]
+    assert cell["r2"]["value"] > 0.8, "what the study asks for"
+    assert [report["claims"]["log_linear/mem"][name] for name in ("value", "low", "high")] == [0, 0, 0]
+    falling = knowledge_report([imagine(tmp_path / "b", noise=0.0, drift=0.0)], settings=FEW)
+    claim, cell = falling["claims"]["log_linear/mem"], falling["cells"]["duplication"]["mem"]["decay"]
+    assert claim["value"] == pytest.approx(cell["r2"]["value"])
+    assert claim["value"] > 0.9
+    assert claim["high"] <= 1
+
+
+def test_of_a_single_passage_no_rise_is_clear(tmp_path):
+    runs = load_runs([imagine(tmp_path, records=12, intervals=(4, 16, 64), n_injections=4, end=220)])
+    sample = draw_sample(runs, ["duplication"], ["mem"])
+    assert len(set(sample.clusters)) == len(set(sample.interval_P)) == 3
+    rising = dataclasses.replace(sample, level_PN=np.tile(np.arange(4.0), (len(sample), 1)))
+    assert popularity(rising, FEW)["threshold"] == 4
+
+
 def test_nothing_injected_shows_no_jump(tmp_path):
     """The windowed maximum of pure noise is positive; against control records it is not."""
     trace = imagine(tmp_path, gain=0.0, noise=0.1, records=64)
@@ -290,6 +314,16 @@ def test_across_seeds(tmp_path):
     assert seeds["decay_constant"]["mean"] == pytest.approx(np.mean([cell["decay"]["a"]["value"] for cell in single]))
     assert seeds["gain"]["mean"] == pytest.approx(np.mean([cell["gain"]["value"] for cell in single]))
     assert json.dumps(knowledge_report(traces[:1], settings=FEW)["across_seeds"]) == "{}"
+
+
+def test_a_seed_without_the_number_is_not_passed_over_in_silence(tmp_path):
+    traces = [imagine(tmp_path / str(s), seed=s, gain=0.3 if s else -5.0, noise=0.0, drift=0.0) for s in range(3)]
+    report = knowledge_report(traces, settings=FEW)
+    seeds = report["across_seeds"]["duplication"]["mem"]
+    assert (seeds["decay_constant"]["n"], seeds["gain"]["n"], seeds["gain"]["of"]) == (2, 3, 3)
+    page = markdown(report).split("## Across seeds")[1]
+    assert "| duplication | memorization | 3 |" in page
+    assert "(2 of 3 seeds)" in page
 
 
 def test_settings_of_the_analysis_are_heard(tmp_path):

@@ -1,0 +1,95 @@
+"""The results that the repository keeps, and that what the README says of them is so."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.kept_results import contradictions, problems_of
+
+ROOT = Path(__file__).parent.parent
+STUDIES = sorted(path.parent.name for path in ROOT.glob("configs/*/study.yaml"))
+RESULTS = {path.stem: json.loads(path.read_text()) for path in sorted(ROOT.glob("docs/results/*.json"))}
+
+
+def test_verdicts_of_kept_results_follow_from_their_numbers():
+    assert {study: problems for study, result in RESULTS.items() if (problems := problems_of(result))} == {}
+    assert set(RESULTS) <= set(STUDIES)
+
+
+def test_the_readme_says_what_the_results_say():
+    assert contradictions((ROOT / "README.md").read_text(), RESULTS, STUDIES) == []
+
+
+# --- the checks themselves --------------------------------------------------------------------------------------------
+
+
+def claim(per_seed, verdict, **more):
+    mean = sum(per_seed) / len(per_seed)
+    estimate = {
+        "mean": mean,
+        "per_seed": {str(seed): value for seed, value in enumerate(per_seed, start=1)},
+        "units": 3,
+    }
+    given = {"claim": "c", "verdict": verdict, "words": verdict, "notes": [], "test": "t", "level": 0.95}
+    criterion = {"direction": "greater", "than": 0.0, "point": None}
+    return given | criterion | {"estimate": estimate | {"low": more.pop("low"), "high": more.pop("high")}} | more
+
+
+GOOD = claim([0.1, 0.2, 0.3], "INCONCLUSIVE", low=-0.04841377, high=0.44841377)
+CLEAR = claim([0.20, 0.21, 0.22], "SHOWN", low=0.185158623, high=0.234841377)
+README = """
+| toy | `python reproduce.py toy` | x | +20.0 [-4.8, 44.8]: INCONCLUSIVE, 0.21 [0.19, 0.23]: SHOWN; 2 claims, 1 shown |
+| other | `python reproduce.py other` | x | +7 [6, 8]: SHOWN |
+"""
+
+
+def test_a_result_that_agrees_with_itself_and_with_the_readme():
+    result = {"claims": [GOOD, CLEAR]}
+    assert problems_of(result) == []
+    assert contradictions(README, {"toy": result}, ["other", "toy"]) == []
+    assert contradictions(README, {}, ["other", "toy"]) == []
+    assert contradictions(README, {"toy": result}, ["toy", "toy_large"]) == [], "half of the row is not known yet"
+
+
+@pytest.mark.parametrize(
+    ("changed", "problem"),
+    [
+        ({"words": "SHOWN", "verdict": "SHOWN"}, "c: SHOWN, where the interval says INCONCLUSIVE"),
+        ({"words": "NOT SHOWN (reversed)"}, "c: NOT SHOWN (reversed), where the interval says INCONCLUSIVE"),
+        ({"estimate": GOOD["estimate"] | {"low": -0.02}}, "c: the interval is not that of the seeds"),
+        ({"direction": None, "point": [">=", 0.5]}, "c: INCONCLUSIVE, where the interval says NOT SHOWN"),
+    ],
+)
+def test_a_result_that_does_not_follow_from_its_numbers(changed, problem):
+    assert problems_of({"claims": [GOOD | changed]}) == [problem]
+
+
+def test_what_could_not_tell_is_inconclusive_whatever_the_interval():
+    assert problems_of({"claims": [CLEAR | {"words": "INCONCLUSIVE", "notes": ["precondition not met"]}]}) == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "problem"),
+    [
+        ("44.8]: INCONCLUSIVE", "44.8]: NOT SHOWN", "no claim has +20.0 [-4.8, 44.8]: NOT SHOWN"),
+        ("0.21 [0.19", "0.22 [0.19", "no claim has 0.22 [0.19, 0.23]: SHOWN"),
+        ("2 claims, 1 shown", "2 claims, 2 shown", "2 claims, 2 shown, where it is 2 and 1"),
+        ("; 2 claims, 1 shown", "", "no claims, no shown, where it is 2 and 1"),
+    ],
+)
+def test_a_readme_that_says_something_else(old, new, problem):
+    assert old in README
+    assert contradictions(README.replace(old, new), {"toy": {"claims": [GOOD, CLEAR]}}, ["toy"]) == [f"toy: {problem}"]
+
+
+def test_the_patterns_find_what_the_readme_has_today():
+    """Every study with a row has a result with interval and verdict, and a count: so the checks above are not idle."""
+    none = {"claims": [CLEAR | {"estimate": CLEAR["estimate"] | {"mean": 1e6}}]}
+    found = contradictions((ROOT / "README.md").read_text(), dict.fromkeys(STUDIES, none), STUDIES)
+    for study in ("knowledge_probe", "instructir", "janus", "self_explore", "evaluator", "biggen_bench"):
+        of_study = [problem for problem in found if problem.startswith(f"{study}: ")]
+        assert any("no claim has" in problem for problem in of_study), found
+        assert any(" shown, where it is " in problem for problem in of_study), found
