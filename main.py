@@ -1,9 +1,16 @@
 """The door to everything that trains, validates, tests or predicts: ``python main.py --help``.
 
-It knows nothing: the parser, the run folders and the one-screen errors are in cli.py.
+It knows nothing: the parser, the run folders and the one-screen errors are in cli.py, the help pages in text/.
 """
 
-from cli import main
+import sys
+
+from text.help_pages import page
 
 if __name__ == "__main__":
-    main()
+    if (asked := page(sys.argv[1:])) is not None:
+        print(asked, end="")
+    else:
+        from cli import main  # with torch and Lightning, which a page does not wait for
+
+        main()

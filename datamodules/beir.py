@@ -19,6 +19,7 @@ from datamodules.loading import Position, ResumableLoader, layout
 from datamodules.records import Source, read_records
 from datamodules.retrieval_folder import find_table, judged_task, local_folder, made_queries, read_passages
 from lm.batches import ContrastiveBatch
+from lm.hyperparameters import PlainHyperparameters
 from lm.length_batches import length_batches
 from lm.pairs import PairTable
 from lm.siblings import SiblingBatches
@@ -32,7 +33,7 @@ from text.retrieval_records import PairRecord, QueryRecord
 from worlds import World
 
 
-class BEIR(LightningDataModule):
+class BEIR(PlainHyperparameters, LightningDataModule):
     """A collection to search, and pairs to train on.
 
     Where queries have instructions, a second task ``query_only`` asks the same without them: what a retriever scores

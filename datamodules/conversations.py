@@ -24,6 +24,7 @@ from lm.backbone import model_context
 from lm.chat import ChatFormat, ChatRenderer, TemplateRefusal
 from lm.control_tokens import unmarked
 from lm.grouped_batches import CountedBatches, GroupedOrder, PackedBatches
+from lm.hyperparameters import PlainHyperparameters
 from lm.token_files import kept_tokenizer
 from lm.tokenizer import BPETokenizer, PretrainedTokenizer, TokenizerSource, source_for, tokenizer_sha256
 from text.chat_records import ChatRecord, read_over
@@ -37,7 +38,7 @@ T = TypeVar("T", bound=AnswerTable)
 BATCH_SIZE = 8
 
 
-class Conversations(LightningDataModule, Generic[T]):
+class Conversations(PlainHyperparameters, LightningDataModule, Generic[T]):
     """Prompts and answers; see the subclasses.
 
     The order of an epoch is a pure function of seed and epoch over groups of records (those of one ``group_id``, else

@@ -22,6 +22,7 @@ from datamodules.loading import Position, ResumableLoader, layout, shares, shuff
 from datamodules.records import Documents, Source, content_hash, find_files, iter_texts, name_of, read_records
 from lm.backbone import model_context
 from lm.batches import TokenRows
+from lm.hyperparameters import PlainHyperparameters
 from lm.probes import ProbeSet
 from lm.token_files import SUFFIXES as TOKENS
 from lm.token_files import kept_tokenizer, open_tokens, tokenised
@@ -35,7 +36,7 @@ from text.scenarios import SCENARIOS, Assignment
 from worlds import World
 
 
-class Corpus(LightningDataModule):
+class Corpus(PlainHyperparameters, LightningDataModule):
     """Dense rows of text for pretraining, with facts to inject and to probe.
 
     Row r of the global batch of optimizer step s is row ``perm_e[i mod n]`` of the corpus, where n is its number of

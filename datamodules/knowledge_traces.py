@@ -12,13 +12,14 @@ from typing import Any
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 
+from lm.hyperparameters import PlainHyperparameters
 from metrics.knowledge.trace import KnowledgeTrace
 from text.errors import UserError
 
 TRACE = Path("knowledge") / "trace"  # in a run folder
 
 
-class KnowledgeTraces(LightningDataModule):
+class KnowledgeTraces(PlainHyperparameters, LightningDataModule):
     """One batch: the traces of several runs, and those of their control runs.
 
     Args:

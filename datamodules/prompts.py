@@ -16,13 +16,14 @@ from datamodules.records import Source, read_records
 from lm.backbone import model_context
 from lm.batches import PromptBatch
 from lm.chat import ChatFormat, TemplateRefusal
+from lm.hyperparameters import PlainHyperparameters
 from lm.tokenizer import TokenizerSource, source_for
 from text.chat_records import PromptRecord
 from text.errors import DataFormatError, UserError
 from text.records import Located
 
 
-class Prompts(LightningDataModule):
+class Prompts(PlainHyperparameters, LightningDataModule):
     """Prompts in batches of like length, each once over all ranks.
 
     Args:

@@ -60,10 +60,8 @@ class BackboneModule(ExactLogs):
         if not isinstance(backbone, Backbone):
             raise UserError(f"model: 'backbone' is {backbone!r}; give a Pretrained-, Trained- or ScratchBackbone")
         self.save_hyperparameters()
-        if "_instantiator" not in self.hparams:  # built in Python, not by the CLI: keep what a checkpoint can hold
-            self.save_hyperparameters(ignore=["optimizer", "lr_scheduler"])
-            rebuild = {"backbone": backbone.plain(), "_instantiator": "lightning.pytorch.cli.instantiate_module"}
-            self.save_hyperparameters(rebuild)
+        if "_instantiator" not in self.hparams:  # built in Python, not by the CLI
+            self.save_hyperparameters({"_instantiator": "lightning.pytorch.cli.instantiate_module"})
         self.strict_loading = False  # checkpoints lack the frozen part; `load_state_dict` is strict about the rest
         self.backbone = backbone
         self.optimizer = optimizer

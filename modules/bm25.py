@@ -12,13 +12,14 @@ from typing import Any, Literal
 import numpy as np
 from lightning.pytorch import LightningModule
 
+from lm.hyperparameters import PlainHyperparameters
 from lm.protocols import HasRetrievalTasks
 from metrics.ranks import SearchResult
 from metrics.retrieval_report import TaskReport, headline, judge, nested_results, table, write_report
 from text.errors import UserError
 
 
-class BM25(LightningModule):
+class BM25(PlainHyperparameters, LightningModule):
     """Ranks the passages of every task by the words they share with the query.
 
     Args:

@@ -11,12 +11,13 @@ from typing import Literal
 from lightning.pytorch import LightningModule
 from torch import Tensor
 
+from lm.hyperparameters import PlainHyperparameters
 from lm.step_mean import Means
 
 Split = Literal["train", "val", "test"]
 
 
-class ExactLogs(LightningModule):
+class ExactLogs(PlainHyperparameters, LightningModule):
     """A module whose logged means are exact."""
 
     def __init__(self) -> None:

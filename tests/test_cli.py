@@ -20,6 +20,7 @@ from cli import SeedlingCLI, default_root, known_reason, main
 from tests.tiny_runs import write_config
 from text.config_files import as_yaml
 from text.errors import UserError
+from text.help_pages import VERBS, page
 
 ROOT = Path(__file__).parent.parent
 
@@ -457,3 +458,47 @@ def test_advertisements_and_known_notices_are_silent() -> None:
     assert ran.returncode == 0, ran.stderr
     for noise in ("Tip", "litlogger", "GPU available", "Seed set", "warn", "Warn"):
         assert noise not in ran.stdout + ran.stderr
+
+
+@pytest.mark.parametrize("args", [["--help"], ["-h"], *([verb, "--help"] for verb in VERBS)], ids=" ".join)
+def test_the_page_that_is_there_at_once_is_the_parser_s(args: list[str], capsys: Any) -> None:
+    with pytest.raises(SystemExit):
+        main(args)
+    said = capsys.readouterr().out
+    assert page(args) == said
+    command = f"import runpy, sys; sys.argv = ['main.py', *{args}]; runpy.run_path('main.py', run_name='__main__')"
+    command += "; sys.exit(sum(name in sys.modules for name in ('torch', 'lightning', 'transformers')))"
+    done = subprocess.run([sys.executable, "-c", command], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == said
+
+
+@pytest.mark.parametrize("args", [[], ["fit"], ["--help", "fit"], ["fitt", "--help"], ["fit", "--x", "1", "--help"]])
+def test_what_is_no_page_alone_goes_to_the_parser(args: list[str]) -> None:
+    assert page(args) is None
+
+
+# ------------------------------------------------------------------------------------------------ disks and checkpoints
+
+
+def test_a_run_folder_is_a_checkpoint_as_at_the_other_doors() -> None:
+    first = fit("--trainer.max_steps", "4")
+    run = Path(first.trainer.log_dir)
+    again = fit("--ckpt_path", str(run), "--trainer.max_steps", "6")
+    assert again.trainer.global_step == 6
+    assert Path(again.config.fit.ckpt_path).parent == run / "checkpoints"
+
+
+def test_a_run_folder_without_checkpoints_is_named(capsys: Any) -> None:
+    Path("runs/empty/checkpoints").mkdir(parents=True)
+    config = str(write_config(Path()))
+    assert "no checkpoint in" in refusal(capsys, "fit", "--config", config, "--ckpt_path", "runs/empty", code=1)
+
+
+@pytest.mark.parametrize("place", ["a_file", "a_file/below"])
+def test_a_file_where_runs_should_go_is_one_line(capsys: Any, place: str) -> None:
+    Path("a_file").write_text("")
+    said = refusal(capsys, "fit", "--config", str(write_config(Path())), "--trainer.default_root_dir", place, code=1)
+    assert "a_file" in said
+    assert "a file stands where a folder should be" in said
+    assert len(said.splitlines()) == 1
+    assert Path("a_file").read_text() == ""

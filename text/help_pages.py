@@ -1,8 +1,14 @@
-"""What ``--help`` says: one screen on what to give and where to look next. It knows no parser and no class."""
+"""What ``--help`` says: one screen on what to give and where to look next.
+
+It knows no parser and no class: names of classes are read from the files that export them. So a page is there at once,
+without the seconds that importing torch and Lightning takes.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import ast
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from textwrap import wrap
 
 PROG = "python main.py"
@@ -47,6 +53,23 @@ VERB_HELP = """usage: {prog} {verb} --config FILE [--config OVERLAY ...] [--KEY 
 A run's files go to runs/<method>/<config>/version_N; change the part before version_N with --trainer.default_root_dir.
 Append to a list with '+': --trainer.callbacks+=EarlyStopping --trainer.callbacks.monitor=val/loss
 """
+
+
+def page(args: Sequence[str]) -> str | None:
+    """The page that a command line asks for and for nothing else; None where there is more to do."""
+    match args:
+        case ["-h" | "--help"]:
+            return HELP
+        case [verb, "-h" | "--help"] if verb in VERBS:
+            return verb_help(verb, _exported("modules"), _exported("datamodules"))
+    return None
+
+
+def _exported(room: str) -> list[str]:
+    """The public names of a folder of classes, from its text."""
+    source = (Path(__file__).parents[1] / room / "__init__.py").read_text(encoding="utf-8")
+    listed = [node.value for node in ast.parse(source).body if isinstance(node, ast.Assign)]
+    return ast.literal_eval(listed[-1])
 
 
 def verb_help(verb: str, models: Iterable[str], data: Iterable[str]) -> str:

@@ -27,6 +27,7 @@ LEAVES = {
     "class": r"(?:Expected a dot import path string|Unexpected import path format): (?P<word>.+)",
     "module": r"No module named '(?P<word>[^']+)'",
     "value": r"Expected (?P<wanted>.+?)\.? Got value: (?P<word>.*)",
+    "member": r"Expected (?P<wanted>an? (?:<class '\w+'>|typing\.Literal\[.+\]))$",  # of a union: its value comes later
     "file": r"(?:Expected a path but|File does not exist:|Unable to load config) ['\"]?(?P<word>.+?)['\"]?"
     r"(?: either not accessible or invalid)?$",
 }
@@ -37,7 +38,8 @@ WHOLE = {
     "verb": r"argument subcommand: invalid choice: '(?P<word>[^']+)' \(choose from (?P<wanted>.+)\)",
 }
 BRANCH = re.compile(r'Parser key "(?P<key>[^"]+)":|Problem with given class_path \'(?P<owner>[^\']+)\':')
-READABLE = {"int": "an integer", "float": "a number", "bool": "true or false", "str": "text"}
+GIVEN = re.compile(r"Given value: (?P<word>.*)")
+READABLE = {"int": "an integer", "float": "a number", "bool": "true or false", "str": "text", "NoneType": "null"}
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,8 @@ def read_complaint(message: str) -> Complaint:
         if found := re.match(pattern, message):
             return Complaint("option" if kind == "unknown" else kind, "", "", **found.groupdict())
     branches: list[tuple[int, str, str]] = []  # (indentation, key, owner) of what leads to the line at hand
-    best, depth = Complaint("other", "", "", message), -1
+    best, depth = Complaint("other", "", "", message), -1.0
+    wanted: list[str] = []
     for line in filter(str.strip, message.splitlines()):
         indent = len(line) - len(line.lstrip(" -"))
         text = line.strip(" -")
@@ -73,22 +76,35 @@ def read_complaint(message: str) -> Complaint:
         if found := BRANCH.match(text):
             branches.append((indent, found["key"] or "", found["owner"] or ""))
             text = text[found.end() :].strip()  # 'Parser key "config": File does not exist' goes on in its line
-        leaf = read_leaf(text)
-        if leaf is not None and len(branches) > depth:
+        if (found := GIVEN.match(text)) and not best.word:
+            best = replace(best, word=found["word"])
+        if (leaf := read_leaf(text)) is None:
+            continue
+        place = len(branches) - (0.0 if leaf.word else 0.5)  # what names its value says more
+        if place > depth:
             key = ".".join(key for _, key, _ in branches if key)
             owner = next((owner for _, _, owner in reversed(branches) if owner), "")
-            best, depth = replace(leaf, key=key, owner=owner), len(branches)
-        elif leaf is not None and len(branches) == depth and leaf.wanted and leaf.wanted not in best.wanted:
-            best = replace(best, wanted=f"{best.wanted} or {leaf.wanted}" if best.wanted else leaf.wanted)
-    return best
+            best, depth, wanted = replace(leaf, key=key, owner=owner), place, [leaf.wanted]
+        elif place == depth:
+            wanted.append(leaf.wanted)
+    return replace(best, wanted=either(dict.fromkeys(filter(None, wanted))))
+
+
+def either(wanted: Iterable[str]) -> str:
+    """All that would have been right; lists of words become one list, and null comes last."""
+    lists = [each.removeprefix("one of ") for each in wanted if each.startswith("one of ")]
+    single = [each for each in wanted if not each.startswith("one of ") and each != "null"]
+    listed = ["one of " + ", ".join(lists)] if lists else []
+    return " or ".join([*single, *listed, *(["null"] if "null" in wanted else [])])
 
 
 def read_leaf(text: str) -> Complaint | None:
     """What one line complains about; None for lines that repeat what others say."""
     for kind, pattern in LEAVES.items():
         if found := re.match(pattern, text):
-            wanted = found.groupdict().get("wanted") or ""
-            return Complaint(kind, "", "", found["word"].strip(), readable_type(wanted))
+            groups = found.groupdict()
+            known = "value" if kind == "member" else kind
+            return Complaint(known, "", "", groups.get("word", "").strip(), readable_type(groups.get("wanted") or ""))
     return None
 
 
@@ -130,7 +146,8 @@ def explain(message: str, options: Iterable[str], types: Mapping[str, Any], file
         listed = "" if did_you_mean(word, names) else f" Known: {', '.join(sorted(names))}."
         return f"{place}{key}: no class '{word}'.{did_you_mean(word, names)}{listed}"
     if complaint.kind == "value":
-        return f"{place}{key}: expected {complaint.wanted}, got '{word}'"
+        hint = did_you_mean(word, re.findall(r"'([^']+)'", complaint.wanted))
+        return f"{place}{key}: expected {complaint.wanted}, got '{word}'" + (f".{hint}" if hint else "")
     if complaint.kind == "required":
         return f"nothing says what {word} is: give a file with --config, for example configs/knowledge_probe/mini.yaml"
     if complaint.kind == "verb":
@@ -168,7 +185,7 @@ def parameters(owner: type) -> dict[str, Any]:
     found: dict[str, Any] = {}
     settled: set[str] = set()
     for base in owner.__mro__:
-        if (init := base.__dict__.get("__init__")) is None:
+        if base is object or (init := base.__dict__.get("__init__")) is None:
             continue
         signature = inspect.signature(init).parameters.values()
         try:

@@ -107,3 +107,32 @@ def test_a_dotted_option_is_blamed_on_the_class_that_lacks_it():
     )
     said = explain(message, [], {}, {})
     assert said.startswith("model (KnowledgeProbe) has no option 'optimiser'. Did you mean: optimizer?")
+
+
+UNION = """Parser key "trainer.precision":
+  Does not validate against any of the Union subtypes
+  Subtypes: [typing.Literal[64, 32], typing.Literal['16-mixed', 'bf16-mixed'], <class 'NoneType'>]
+  Errors:
+    - Expected a <class 'int'>
+    - Expected a <class 'NoneType'>
+    - Expected a typing.Literal['16-mixed', 'bf16-mixed']
+    - Expected a typing.Literal['64', 'bf16']
+  Given value type: <class 'str'>
+  Given value: bfloat16"""
+
+
+def test_a_union_of_lists_is_one_list_of_what_is_right() -> None:
+    complaint = read_complaint(UNION)
+    assert (complaint.kind, complaint.key, complaint.word) == ("value", "trainer.precision", "bfloat16")
+    assert explain(UNION, [], {}, {}) == (
+        "trainer.precision: expected an integer or one of '16-mixed', 'bf16-mixed', '64', 'bf16' or null, got "
+        "'bfloat16'. Did you mean: bf16?"
+    )
+
+
+def test_a_value_that_may_be_null_is_no_better_told_than_what_is_wrong_in_it() -> None:
+    null = "    - Expected a <class 'NoneType'>\n"
+    for text in (NESTED, NESTED.replace("  Errors:\n", "  Errors:\n" + null)):
+        assert read_complaint(text).word == "hiden"
+    unknown = "Parser key \"x\":\n    - Expected a <class 'NoneType'>\n    - Expected a dot import path string: foo\n"
+    assert (read_complaint(unknown).kind, read_complaint(unknown).word) == ("class", "foo")
