@@ -64,7 +64,7 @@ class Instructions(Conversations[AnswerTable]):
         last = Example(name, record.prompt, (answer,), (True,), record.system, record.group_id, inputs=record.inputs)
         if isinstance(record.prompt, str) or self.turns == "last":
             return [last] if trained else "answers of weight 0"
-        last = last._replace(group=record.group_id or found.where, tree=found.where)
+        last = last._replace(group=record.group_id or found.where, tree=found.where, unit=found.where)
         earlier = [
             last._replace(id=f"{name}#{number}", prompt=record.prompt[:number], answers=(message.answer,))
             for number, message in enumerate(record.prompt)

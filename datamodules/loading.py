@@ -66,9 +66,8 @@ class ResumableLoader:
             for index in range(self.length):
                 yield self.batch_at(Position(index, index, index // self.accumulation))
             return
-        progress = self.trainer.fit_loop.epoch_loop.batch_progress
         while True:  # the trainer counts, and stops
-            position = Position(progress.total.completed, progress.current.completed, self.trainer.global_step)
+            position = self._position(self.trainer)
             batch = self._made.pop(position.number, None)
             yield self.batch_at(position) if batch is None else batch
 
@@ -80,14 +79,21 @@ class ResumableLoader:
         """
         if self.trainer is None:
             return []
-        progress, accumulation = self.trainer.fit_loop.epoch_loop.batch_progress, self.trainer.accumulate_grad_batches
-        total, current = progress.total.completed, progress.current.completed
+        total, current, step = self._position(self.trainer)
+        accumulation = self.trainer.accumulate_grad_batches
         end = min(current - current % accumulation + accumulation, int(self.trainer.num_training_batches))
         for ahead in range(1, end - current):
             if total + ahead not in self._made:
-                position = Position(total + ahead, current + ahead, self.trainer.global_step)
-                self._made[total + ahead] = self.batch_at(position)
+                self._made[total + ahead] = self.batch_at(Position(total + ahead, current + ahead, step))
         return [self._made[total + ahead] for ahead in range(1, end - current)]
+
+    def _position(self, trainer: Trainer) -> Position:
+        """Where training stands; with `overfit_batches` every epoch is the first one again."""
+        progress = trainer.fit_loop.epoch_loop.batch_progress
+        current = progress.current.completed
+        if trainer.overfit_batches:
+            return Position(current, current, current // trainer.accumulate_grad_batches)
+        return Position(progress.total.completed, current, trainer.global_step)
 
     def state_dict(self) -> dict[str, int]:
         """What a checkpoint has to remember: only how the trainer's counters are to be read."""

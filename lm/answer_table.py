@@ -37,6 +37,7 @@ class Example(NamedTuple):
         tokens: of the prompt and of each answer, where they are known: an empty list is made of the text.
         inputs: what else the chat template is given.
         where: the place of the record, for messages.
+        unit: examples of one label are met side by side, whether groups are or not; None is one by itself.
     """
 
     id: str
@@ -50,6 +51,7 @@ class Example(NamedTuple):
     tokens: tuple[list[int], ...] = ()
     inputs: TemplateInputs = NO_INPUTS
     where: str = ""
+    unit: str | None = None
 
     @property
     def question(self) -> list[int]:
@@ -105,7 +107,8 @@ class AnswerTable:
         prompts: every distinct prompt once.
         answers: k of each record in turn.
         prompt_of: number of each record's prompt [n].
-        groups: label of each record; records of one group stay together [n].
+        groups: label of each record; records of one group belong together [n].
+        units: label of each record; records of one unit are always met side by side [n].
         trees: label of each record; records of one label share what they have in common [n].
         cut: whether an answer has lost its end [n k].
         numbers: what a batch wants to know [n, ...], float64.
@@ -117,6 +120,7 @@ class AnswerTable:
     answers: TokenLists
     prompt_of: np.ndarray
     groups: np.ndarray
+    units: np.ndarray
     trees: np.ndarray
     cut: np.ndarray
     numbers: np.ndarray

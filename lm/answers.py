@@ -66,6 +66,7 @@ class TableMaker:
         self._prompts, self._answers = TokenLists(), TokenLists()
         self._ids: list[str] = []
         self._prompt_of, self._groups, self._trees, self._cut = array("q"), array("q"), array("q"), array("b")
+        self._units, self._unit_labels = array("q"), dict[Hashable, int]()
         self._group_labels: dict[Hashable, int] = {}
         self._tree_labels: dict[Hashable, int] = {}
         self._numbers: list[tuple[float, ...]] = []
@@ -96,6 +97,7 @@ class TableMaker:
             answers=self._answers,
             prompt_of=np.array(self._prompt_of),
             groups=np.array(self._groups),
+            units=np.array(self._units),
             trees=np.array(self._trees),
             cut=np.array(self._cut, bool),
             numbers=np.array(self._numbers, np.float64),
@@ -218,6 +220,8 @@ class TableMaker:
         self._ids.append(example.id)
         self._prompt_of.append(row.prompt)
         self._groups.append(self._group_labels.setdefault(group, len(self._group_labels)))
+        unit = len(self._units) if example.unit is None else example.unit
+        self._units.append(self._unit_labels.setdefault(unit, len(self._unit_labels)))
         self._trees.append(self._tree_labels.setdefault(tree, len(self._tree_labels)))
         self._numbers.append(example.numbers)
 

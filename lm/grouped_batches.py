@@ -1,6 +1,7 @@
-"""Which records share a micro-batch: groups in random order, the records of a group side by side.
+"""Which records share a micro-batch: groups in random order, the records of a group side by side in random order.
 
-Side by side, records of one prompt land in one forest, where the prompt is computed once. A micro-batch is a pure
+Side by side, records of one prompt land in one forest, where the prompt is computed once; apart, they make a batch of
+more prompts and a gradient of less noise. A micro-batch is a pure
 function of its place, whatever the ranks, the accumulation or a resume; epochs follow one another without a seam, so
 that no record is left out. This file knows labels and sizes, not what the records are.
 
@@ -39,7 +40,7 @@ class GroupedOrder:
     def _epoch(self, epoch: int) -> np.ndarray:
         rng = np.random.default_rng((self.seed, epoch))
         place_of_group = rng.permutation(int(self.groups.max(initial=-1)) + 1)
-        return np.argsort(place_of_group[self.groups], kind="stable")
+        return np.lexsort((rng.permutation(len(self)), place_of_group[self.groups]))
 
 
 class CountedBatches:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from lightning.pytorch import LightningModule
 
-from datamodules import Instructions, PreferencePairs
+from datamodules import Instructions, Multifaceted, PreferencePairs
 from datamodules.loading import Position
 from lm import control_tokens
 from lm.chat import PLAIN_TEMPLATE, ChatFormat
@@ -146,7 +146,7 @@ def test_a_step_does_not_depend_on_how_it_is_split(tmp_path, budget):
 
 def test_pairs_of_a_prompt_share_a_tree_and_come_once_an_epoch(tmp_path):
     records = [pair(f"prompt {n % 4}", f"good {n}") for n in range(12)]
-    data = read_pairs(tmp_path, *records, batch_size=6)
+    data = read_pairs(tmp_path, *records, batch_size=6, group=True)
     steps = met(data, 2)
     assert sorted(steps[0] + steps[1]) == sorted(f"{tmp_path}/pairs.jsonl:{n + 1}" for n in range(12))
     prompts = [(int(id.rpartition(":")[2]) - 1) % 4 for id in steps[0] + steps[1]]
@@ -156,10 +156,33 @@ def test_pairs_of_a_prompt_share_a_tree_and_come_once_an_epoch(tmp_path):
     variants = [pair(f"{n}", f"good {n}", instruction_id=f"i{n // 2}") for n in range(12)]
     groups = [
         (int(id.rpartition(":")[2]) - 1) // 2
-        for ids in met(read_pairs(tmp_path, *variants, batch_size=6), 2)
+        for ids in met(read_pairs(tmp_path, *variants, batch_size=6, group=True), 2)
         for id in ids
     ]
     assert groups == sorted(groups, key=groups.index)
+
+
+def test_records_of_a_group_are_met_apart_unless_they_are_asked_to_stay_together(tmp_path):
+    records = [pair(f"prompt {n // 8}", f"good {n}") for n in range(64)]
+    prompts = {}
+    for group in (False, True):
+        batches = met(read_pairs(tmp_path, *records, batch_size=8, group=group), 8)
+        assert sorted(chain(*batches)) == sorted(f"{tmp_path}/pairs.jsonl:{n + 1}" for n in range(64))
+        prompts[group] = [len({(int(id.rpartition(":")[2]) - 1) // 8 for id in ids}) for ids in batches]
+    assert prompts[True] == [1] * 8
+    assert sum(prompts[False]) / 8 > 4  # of 8 records, 5.3 different prompts are expected
+
+
+@pytest.mark.parametrize("kind", [Instructions, Multifaceted])
+def test_the_turns_of_a_conversation_are_met_together_whatever_is_grouped(tmp_path, kind):
+    talk = [turn for n in range(3) for turn in (("user", f"u{n}"), ("assistant", f"a{n}"))]
+    talks = [{"messages": [{"role": r, "content": f"{c} of {t}"} for r, c in talk]} for t in range(8)]
+    data = set_up(kind(jsonl(tmp_path / "a.jsonl", *talks), tokenizer=tiny(tmp_path), batch_size=3))
+    assert data.group is False
+    loader = data.train_dataloader()
+    for step in range(8):
+        batch = loader.batch_at(Position(step, step, step))
+        assert (len(batch), len(batch.tree_starts)) == (3, 1)
 
 
 @pytest.mark.parametrize("budget", [{"batch_size": 4}, {"max_tokens": 60}])
@@ -227,7 +250,7 @@ def fit(folder, steps, checkpoint=None, **budget):
     return module, data
 
 
-@pytest.mark.parametrize("budget", [{"batch_size": 8}, {"max_tokens": 200}])
+@pytest.mark.parametrize("budget", [{"batch_size": 8}, {"max_tokens": 200}, {"batch_size": 8, "group": True}])
 def test_a_resumed_run_sees_what_an_uninterrupted_one_sees(tmp_path, budget):
     whole, data = fit(tmp_path, 14, **budget)
     assert len(data.train_dataloader()) < 14  # so the run crosses epochs

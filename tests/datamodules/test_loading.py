@@ -96,6 +96,15 @@ def test_a_checkpoint_written_after_the_fit_goes_on_too(tmp_path):
     assert torch.equal(second.line.weight, whole.line.weight)
 
 
+@pytest.mark.parametrize("by_step", [True, False])
+@pytest.mark.parametrize(("accumulation", "overfit"), [(1, 1), (1, 3), (2, 2), (2, 3)])
+def test_overfitting_meets_the_same_batches_again_and_again(tmp_path, by_step, accumulation, overfit):
+    model, _ = train(tmp_path, 8, accumulation, by_step, overfit_batches=overfit)
+    once = [Position(n, n, n // accumulation) for n in range(overfit)]
+    assert model.seen[: 2 * overfit] == once * 2
+    assert set(model.seen) == set(once)
+
+
 def test_a_checkpoint_with_other_epochs_is_refused(tmp_path):
     save = ModelCheckpoint(tmp_path, "{step}", every_n_train_steps=1, save_top_k=-1)
     train(tmp_path, 2, 1, True, callbacks=[save])

@@ -41,6 +41,14 @@ def test_orders_differ_by_seed_and_epoch():
     assert list(order.epoch(0)) != list(GroupedOrder(np.arange(50), 2).epoch(0))
 
 
+def test_the_order_within_a_group_is_another_one_in_every_epoch():
+    order = GroupedOrder(np.repeat(np.arange(5), 8), 0)
+    orders = {tuple(row for row in order.epoch(epoch).tolist() if row < 8) for epoch in range(20)}
+    assert len(orders) == 20
+    assert all(sorted(rows) == list(range(8)) for rows in orders)
+    assert len({rows[0] for rows in orders}) > 3
+
+
 @pytest.mark.parametrize("size", [(2, 2), (4, 1), (1, 4), (1, 1)])
 def test_a_step_does_not_depend_on_how_it_is_split(size):
     order = GroupedOrder(labels(np.arange(30) // 3), 0)
