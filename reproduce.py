@@ -1,7 +1,6 @@
 """The door to the studies: each runs a paper's claim in small, on a laptop, and says what came out.
 
-python reproduce.py --list
-python reproduce.py knowledge_probe --jobs 2
+python reproduce.py knowledge_probe --jobs 2      (--list shows all)
 """
 
 import argparse

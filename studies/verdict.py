@@ -7,6 +7,8 @@
 
 Seeds are the unit: a claim is about what training gives, not about the models that happened to be trained. This file
 knows values per arm and seed. It does not know where they were read (readings.py).
+
+Shape suffixes: B bootstrap resamples, S seeds, R rows.
 """
 
 from __future__ import annotations
@@ -124,16 +126,28 @@ def estimate(values: Values, statistic: Statistic, level: float) -> Estimate:
     elif statistic.test == "t":
         interval = t_interval(means, level)
     else:
-        interval = _two_level(list(rows.values()), level)
+        interval = _two_level(values, level)
     return Estimate(interval, per_seed)
 
 
-def _two_level(rows: list[np.ndarray], level: float) -> Interval:
-    """Bootstrap that draws seeds, then rows within each: a new seed would bring new rows, too."""
-    rng = np.random.default_rng(0)
-    shape = (RESAMPLES, len(rows))
-    draws = np.stack([found[rng.integers(0, len(found), (RESAMPLES, len(found)))].mean(axis=1) for found in rows])
-    seeds, of_them = rng.integers(0, len(rows), shape), rng.integers(0, RESAMPLES, shape)
+def _two_level(values: Values, level: float) -> Interval:
+    """Bootstrap that draws seeds, and rows: a new seed would bring new rows, too.
+
+    Rows of the same names in all seeds are drawn together (Owen 2007, the pigeonhole bootstrap): what is hard for one
+    model may be hard for all. Others are drawn within their seeds.
+    """
+    rng, n = np.random.default_rng(0), len(values)
+    names = [sorted(rows) for rows in values.values()]
+    rows = [np.array([found[name] for name in of_it]) for found, of_it in zip(values.values(), names, strict=True)]
+    if all(of_it == names[0] for of_it in names):
+        table_SR, count = np.stack(rows), len(names[0])
+        seeds_BS = rng.multinomial(n, np.full(n, 1 / n), RESAMPLES) / n
+        rows_BR = rng.multinomial(count, np.full(count, 1 / count), RESAMPLES) / count
+        draws_B = (seeds_BS @ table_SR * rows_BR).sum(axis=1)
+    else:
+        drawn = [found[rng.integers(0, len(found), (RESAMPLES, len(found)))].mean(axis=1) for found in rows]
+        seeds, of_them = rng.integers(0, n, (RESAMPLES, n)), rng.integers(0, RESAMPLES, (RESAMPLES, n))
+        draws_B = np.stack(drawn)[seeds, of_them].mean(axis=1)
     estimate = float(np.mean([found.mean() for found in rows]))
-    low, high = small_sample_bounds(estimate, draws[seeds, of_them].mean(axis=1), len(rows), level)
-    return Interval(estimate, float(low), float(high), len(rows))
+    low, high = small_sample_bounds(estimate, draws_B, n, level)
+    return Interval(estimate, float(low), float(high), n)

@@ -104,6 +104,17 @@ def other_passages(rng: Rng, n: int) -> tuple[Interval, float]:
     return found(contrast(mean_of("gain_P"), one, other, KNOWLEDGE)), 0.6
 
 
+def shared(rng: Rng, n: int) -> tuple[Interval, float]:
+    """Models that all answer the same 40 questions, some of which are hard for all of them: of models and questions."""
+    statistic = Statistic(
+        metric="answers.jsonl#grade", contrast="a", paired_by=["seed", "id"], test="two_level_bootstrap"
+    )
+    hard, skill = rng.normal(size=40), 0.2 * rng.normal(size=n)
+    grades = skill[:, None] + hard + 0.5 * rng.normal(size=(n, 40))
+    found = {seed: {str(row): float(grade) for row, grade in enumerate(of_it)} for seed, of_it in enumerate(grades)}
+    return over_seeds(found, statistic, 0.95).interval, 0
+
+
 def seeds(test: str) -> Callable[[Rng, int], tuple[Interval, float]]:
     """Answers of newly trained models to questions of their own: what a model can differs more than chance does."""
     statistic = Statistic(metric="answers.jsonl#correct", contrast="a", paired_by=["seed", "id"], test=test)
@@ -140,6 +151,7 @@ CASES: dict[str, Callable[[Rng, int], tuple[Interval, float]]] = {
     "knowledge, n passages minus n others": other_passages,
     "studies, `t`: n seeds with rows of their own": seeds("t"),
     "studies, `two_level_bootstrap`: the same": seeds("two_level_bootstrap"),
+    "studies, `two_level_bootstrap`: n seeds, the same rows in all": shared,
 }
 
 
