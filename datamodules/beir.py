@@ -26,6 +26,7 @@ from lm.siblings import SiblingBatches
 from lm.texts import TextLoader, TokenTable, tokenise
 from lm.tokenizer import TokenizerSource, source_for, tokenizer_sha256
 from text.errors import UserError
+from text.excerpts import shorten
 from text.qrels import collect_qrels, read_qrels
 from text.records import Located
 from text.retrieval import IgnoreIdentical, Passage, Query, RetrievalTask, TextFormat, TextPool
@@ -151,8 +152,7 @@ class BEIR(PlainHyperparameters, LightningDataModule):
             limits, closed = self.pool.limits, self.format.append_eos
             self.tokens = tokenise(self.pool.texts, self.tokenizer, limits, closed, self._pools_content)
         sizes = "; ".join(f"{t.name}: {len(t.queries):,} queries in {len(t.passages):,} passages" for t in tasks)
-        first = self.pool.texts[self.pool.queries[tasks[0].name][0]].string
-        rank_zero_info(f"{sizes}. The first query: {first!r}")
+        rank_zero_info(f"{sizes}. The first query: {shorten(self.pool.example, 1000)!r}")
 
     # --- tasks ----------------------------------------------------------------------------------------------------
 
@@ -210,7 +210,10 @@ class BEIR(PlainHyperparameters, LightningDataModule):
         if self.tokens is None:
             return [*range(len(self.tasks))]  # all of them on every rank
         _, rank, world_size = layout(self.trainer)
-        return TextLoader(self.tokens, length_batches(self.tokens.lengths, self.max_tokens)[rank::world_size])
+        batches = length_batches(self.tokens.lengths, self.max_tokens)
+        own, most = batches[rank::world_size], -(-len(batches) // world_size)
+        own += (own or batches)[-1:] * (most - len(own))  # as many on every rank: sharded encoders keep step
+        return TextLoader(self.tokens, own)
 
     def val_dataloader(self) -> TextLoader | list[int]:
         """The same for the validation split."""

@@ -89,24 +89,3 @@ def _best(score_QC: Tensor, place_QC: Tensor, k: int) -> tuple[Tensor, Tensor]:
         kept[crowded] = score_QC[crowded].sort(dim=1, descending=True, stable=True).indices[:, :k]
     kept = kept.sort(dim=1).values
     return score_QC.gather(1, kept), place_QC.gather(1, kept)
-
-
-def nearest_faiss(queries: Rows, documents: Rows, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """The same by FAISS's exact index, in float32 and without an order among equals; needs the package `faiss-cpu`.
-
-    Args:
-        queries: Q vectors.
-        documents: the collection, read into memory.
-        k: how many are wanted.
-
-    Returns: positions, int64 [Q, K], and scores, float32 [Q, K].
-    """
-    try:
-        import faiss
-    except ImportError as error:
-        raise UserError("search: faiss needs a package: pip install faiss-cpu") from error
-    everything = np.ascontiguousarray(documents[np.arange(len(documents))])
-    index = faiss.IndexFlatIP(everything.shape[1])
-    index.add(everything)
-    scores, found = index.search(np.ascontiguousarray(queries[np.arange(len(queries))]), min(k, len(documents)))
-    return found, scores

@@ -6,7 +6,6 @@ This file knows tasks and search results. It does not know what searched.
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Collection, Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,9 +16,9 @@ import numpy as np
 from metrics.instruction_following import blind_ceiling, sibling_scores
 from metrics.intervals import cluster_bootstrap
 from metrics.ranks import SearchResult, group_minima, macro_mean, mrr, ndcg, recall
+from metrics.report_files import write_figure, write_lines, write_text
 from metrics.tables import bounds, section
 from text.excerpts import printable, shorten
-from text.json_lines import json_line
 from text.retrieval import RetrievalTask
 
 if TYPE_CHECKING:
@@ -215,21 +214,18 @@ def _whisker(scores: dict[str, Any], name: str) -> np.ndarray | None:
     return 100 * np.maximum([[scores[name] - low], [high - scores[name]]], 0)
 
 
+def tell(reports: Sequence[TaskReport], example: str, log_dir: str | None) -> None:
+    """Print the table, and write all files into the folder ``retrieval`` of a run's folder, if it has one."""
+    print(table(reports, example))
+    if log_dir is not None:
+        write_report(reports, example, Path(log_dir) / "retrieval")
+
+
 def write_report(reports: Sequence[TaskReport], example: str, folder: Path) -> None:
     """Write report.md, per_query.jsonl, ndcg_robustness.png and, for each task, <task>.trec; see `table`."""
     folder.mkdir(parents=True, exist_ok=True)
-    rows = (json_line(row) for report in reports for row in report.rows)
-    _write(folder / "per_query.jsonl", rows)
+    write_lines(folder / "per_query.jsonl", (row for report in reports for row in report.rows))
     for report in reports:
-        _write(folder / f"{report.name}.trec", trec_lines(report))
-    partial = folder / ".ndcg_robustness.png.partial"
-    ndcg_robustness_figure(reports).savefig(partial, format="png", dpi=160)
-    os.replace(partial, folder / "ndcg_robustness.png")
-    _write(folder / "report.md", [table(reports, example)])
-
-
-def _write(path: Path, lines: Iterator[str] | list[str]) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    with partial.open("w", encoding="utf-8") as file:
-        file.writelines(lines)
-    os.replace(partial, path)
+        write_text(folder / f"{report.name}.trec", "".join(trec_lines(report)))
+    write_figure(folder / "ndcg_robustness.png", ndcg_robustness_figure(reports))
+    write_text(folder / "report.md", table(reports, example))

@@ -23,12 +23,13 @@ from lm.batches import ContrastiveBatch, TextBatch
 from lm.encoder import PretrainedEncoder, ScratchEncoder
 from lm.gather import gather_rows
 from lm.gradient_cache import encode_texts
+from lm.kept_key import keeper, kept_key, weights_digest
 from lm.pooling import Pooling, pool
 from lm.searching import Searching
 from lm.sentence_folder import Head, published_projection, save_sentence_folder
 from lm.sharding import whole
 from losses.contrastive import distillation, info_nce, known_positives, matryoshka, similarities, too_close
-from metrics.retrieval_report import headline, nested_results, table, write_report
+from metrics.retrieval_report import headline, nested_results, tell
 from modules.backbone_module import BackboneModule
 from text.errors import UserError
 from text.retrieval import TextFormat
@@ -234,10 +235,15 @@ class BiEncoder(BackboneModule):
         self._searching = self._search(keep=self.cache)
 
     def _search(self, keep: bool) -> Searching:
-        settings = (self.pooling, self.pool_prefix, self.normalize, str(self.trainer.precision))
         width = self.model.config.hidden_size if self.projection is None else self.projection.out_features
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
-        return Searching(data, self, self.embed, width, settings, keep)
+        dry = self.trainer.sanity_checking or bool(self.trainer.fast_dev_run)  # type: ignore[attr-defined]
+        return Searching(data, self, self.embed, width, self._kept_under() if keep else None, partial=dry)
+
+    def _kept_under(self) -> str:
+        head = (self.pooling, self.pool_prefix, self.normalize, str(self.trainer.precision))
+        projection = {} if self.projection is None else {"projection": self.projection.weight}
+        return kept_key(keeper(self.model, self.tokenizer, *head), weights_digest(projection))  # type: ignore[arg-type]
 
     def validation_step(self, batch: TextBatch, batch_idx: int) -> None:
         """Embed texts."""
@@ -253,20 +259,19 @@ class BiEncoder(BackboneModule):
 
     def on_validation_epoch_end(self) -> None:
         """``val/ndcg@10`` and the other scores of the headline task."""
-        self.log_dict(headline(self._searching.finish(self.k, self.device)[0]))
+        for report in self._searching.finish(self.k, self.device)[:1]:
+            self.log_dict(headline(report))
 
     def on_test_epoch_end(self) -> None:
         """Report all tasks."""
-        reports = self._searching.finish(self.k, self.device, self.resamples)
+        if not (reports := self._searching.finish(self.k, self.device, self.resamples)):
+            return
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
         self.results = nested_results(reports, format=asdict(data.format), encoding=self._searching.effort)
         self.log_dict({name: self.results[name] for name in ("ndcg@10", "robustness@10")})
         log_dir = self.trainer.log_dir  # agreed between ranks: every rank has to ask
         if self.trainer.is_global_zero:
-            example = data.pool.texts[data.pool.queries[data.tasks[0].name][0]].string
-            print(table(reports, example))
-            if log_dir is not None:
-                write_report(reports, example, Path(log_dir) / "retrieval")
+            tell(reports, data.pool.example, log_dir)
 
     # ------------------------------------------------------------------------------------------------- leaving
 

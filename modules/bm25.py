@@ -6,7 +6,6 @@ This file does not know how instruction and query became one string.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -15,7 +14,7 @@ from lightning.pytorch import LightningModule
 from lm.hyperparameters import PlainHyperparameters
 from lm.protocols import HasRetrievalTasks
 from metrics.ranks import SearchResult
-from metrics.retrieval_report import TaskReport, headline, judge, nested_results, table, write_report
+from metrics.retrieval_report import TaskReport, headline, judge, nested_results, tell
 from text.errors import UserError
 
 
@@ -120,10 +119,7 @@ class BM25(PlainHyperparameters, LightningModule):
         self.log_dict({name: self.results[name] for name in ("ndcg@10", "robustness@10")}, rank_zero_only=True)
         log_dir = self.trainer.log_dir  # agreed between ranks: every rank has to ask
         if self.trainer.is_global_zero:
-            example = data.pool.texts[data.pool.queries[data.tasks[0].name][0]].string
-            print(table(self.reports, example))
-            if log_dir is not None:
-                write_report(self.reports, example, Path(log_dir) / "retrieval")
+            tell(self.reports, data.pool.example, log_dir)
 
     def configure_optimizers(self) -> None:
         """There is nothing to train."""

@@ -207,6 +207,11 @@ class TextPool:
     queries: dict[str, list[int]]
     passages: dict[str, list[int]]
 
+    @property
+    def example(self) -> str:
+        """The first query of the first task as it is read: results hinge on how it is put together."""
+        return self.texts[next(iter(self.queries.values()))[0]].string
+
     @classmethod
     def of(cls, tasks: Sequence[RetrievalTask], format: TextFormat, mark_content: bool = False) -> TextPool:
         """Collect the texts of tasks.

@@ -1,8 +1,9 @@
 """What was encoded is found again: by another process, after a kill, in any order."""
 
 import numpy as np
+import pytest
 
-from lm.embeddings import KEY, EmbeddingStore, StoredRows
+from lm.embeddings import CHECK, KEY, EmbeddingStore, StoredRows
 
 
 def some(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -50,8 +51,63 @@ def test_a_kill_at_any_byte_loses_only_what_was_being_written(tmp_path):
         key_file.write_bytes(whole[0][:cut])
         store = EmbeddingStore(tmp_path, 3)
         places = store.find(keys)
-        assert (places >= 0).tolist() == [row < cut // KEY for row in range(5)]
-        np.testing.assert_array_equal(store.take(places[places >= 0]), vectors[: cut // KEY])
+        assert (places >= 0).tolist() == [row < cut // (KEY + CHECK) for row in range(5)]
+        np.testing.assert_array_equal(store.take(places[places >= 0]), vectors[: cut // (KEY + CHECK)])
+
+
+def zeroed(content: bytes) -> bytes:
+    return bytes(len(content))
+
+
+DAMAGES = {
+    "zeroed": zeroed,
+    "one page zeroed": lambda content: content[:12] + zeroed(content[12:24]) + content[24:],
+    "one bit flipped": lambda content: content[:13] + bytes([content[13] ^ 1]) + content[14:],
+    "last byte flipped": lambda content: content[:-1] + bytes([content[-1] ^ 128]),
+    "cut": lambda content: content[: len(content) // 2],
+    "cut within a row": lambda content: content[:-3],
+    "shifted": lambda content: content[4:] + content[:4],
+    "turned round": lambda content: content[::-1],
+    "emptied": lambda content: b"",
+    "twice": lambda content: content * 2,
+    "filled": lambda content: b"\xff" * len(content),
+}
+
+
+@pytest.mark.parametrize("suffix", ["keys", "vectors"])
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_what_is_not_as_it_was_written_is_not_found_and_heals(tmp_path, suffix, damage):
+    keys, vectors = some(40)
+    EmbeddingStore(tmp_path, 3).append(keys, vectors)
+    (file,) = tmp_path.glob(f"*.{suffix}")
+    file.write_bytes(DAMAGES[damage](file.read_bytes()))
+    store = EmbeddingStore(tmp_path, 3)
+    places = store.find(keys)
+    np.testing.assert_array_equal(store.take(places[places >= 0]), vectors[places >= 0])
+    assert (places < 0).any() or damage == "twice"
+    lacking = places < 0
+    store.append(keys[lacking], vectors[lacking])
+    store.sync()
+    healed = EmbeddingStore(tmp_path, 3)
+    np.testing.assert_array_equal(healed.take(healed.find(keys)), vectors)
+
+
+def test_a_part_without_its_vectors_is_passed_over(tmp_path):
+    keys, vectors = some(4)
+    EmbeddingStore(tmp_path, 3).append(keys, vectors)
+    next(tmp_path.glob("*.vectors")).unlink()
+    assert (EmbeddingStore(tmp_path, 3).find(keys) == -1).all()
+
+
+def test_damage_is_counted_once(tmp_path):
+    keys, vectors = some(40)
+    EmbeddingStore(tmp_path, 3).append(keys, vectors)
+    (file,) = tmp_path.glob("*.vectors")
+    file.write_bytes(zeroed(file.read_bytes()[: 7 * 12]) + file.read_bytes()[7 * 12 :])
+    store = EmbeddingStore(tmp_path, 3)
+    for _ in range(2):
+        assert (store.find(keys) < 0).sum() == 7
+    assert store.damaged == 7
 
 
 def test_vectors_whose_keys_are_still_to_come_are_passed_over(tmp_path):

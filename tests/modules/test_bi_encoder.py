@@ -259,10 +259,80 @@ def test_what_was_embedded_is_not_embedded_again(cache, encoder):
     other, _ = run_test(cache, encoder, folder, pooling="cls")
     texts = first["encoding"]["texts"]
     assert texts == 5 + 2 + 4 + 3  # instructions are queries of one task and passages of another
+    assert first["encoding"]["damaged"] == again["encoding"]["damaged"] == 0
     assert [m["encoding"]["encoded"] for m in (first, again, other)] == [texts, 0, texts]
     assert again["ndcg@10"] == pytest.approx(first["ndcg@10"], abs=0.5)
     for name in ("mrr@10", "ndcg@10"):
         assert again["paraphrase"][name] <= first["paraphrase"][name]
+
+
+@pytest.mark.parametrize("what", ["vectors", "keys"])
+@pytest.mark.parametrize("damage", ["zeroed", "cut"])
+def test_a_damaged_store_is_made_anew_and_told(cache, encoder, what, damage):
+    folder = instructir_folder(cache / "data")
+    first, _ = run_test(cache, encoder, folder)
+    (file,) = (cache / "cache").glob(f"embeddings/*/*.{what}")
+    content = file.read_bytes()
+    file.write_bytes(bytes(len(content)) if damage == "zeroed" else content[: len(content) // 2])
+    if damage == "zeroed" and what == "vectors":
+        with pytest.warns(UserWarning, match="14 kept embeddings were damaged, and have been made anew"):
+            again, _ = run_test(cache, encoder, folder)
+    else:
+        again, _ = run_test(cache, encoder, folder)
+    assert again["encoding"]["encoded"] == (14 if damage == "zeroed" else 7)
+    for scores in (first, again):
+        scores.pop("encoding")
+    assert again == first
+    healed, _ = run_test(cache, encoder, folder)
+    assert healed["encoding"]["encoded"] == 0
+
+
+def test_embeddings_are_kept_by_all_that_makes_them(cache, encoder):
+    """Weights, projection, pooling, what is pooled, norm, precision: another one is another store; nothing else is."""
+    other = encoder_folder(cache / "other", seed=1, hidden_dropout_prob=0.0)
+    data = InstructIR(path=str(instructir_folder(cache / "data")), tasks=["seed"])
+
+    def stores(folder: str = encoder, precision: str = "32-true", **arguments) -> int:
+        torch.manual_seed(0)
+        quiet(cache, precision=precision).test(BiEncoder(PretrainedEncoder(folder), **arguments), data, verbose=False)
+        return len(list((cache / "cache/embeddings").iterdir()))
+
+    assert [stores(), stores(k=3)] == [1, 1]
+    assert [stores(other), stores(pooling="cls"), stores(pool_prefix=False), stores(normalize=False)] == [2, 3, 4, 5]
+    assert [stores(projection=4), stores(precision="bf16-mixed"), stores(), stores(other)] == [6, 7, 7, 7]
+
+
+@pytest.mark.parametrize("verb", ["test", "validate"])
+def test_a_part_of_the_texts_is_not_searched(cache, encoder, verb):
+    """A score of some passages would be no score of the collection."""
+    folder = instructir_folder(cache / "data")
+    data = InstructIR(path=str(folder), val_split="test", max_tokens=16)
+    limits = {"limit_test_batches": 1, "limit_val_batches": 1}
+    with pytest.raises(UserError, match=r"\d+ of 14 texts were not embedded, and a search needs all"):
+        getattr(quiet(cache, **limits), verb)(BiEncoder(PretrainedEncoder(encoder), cache=False), data)
+    getattr(quiet(cache, fast_dev_run=True), verb)(BiEncoder(PretrainedEncoder(encoder), cache=False), data)
+
+
+def test_the_sanity_check_of_a_training_is_not_one_of_the_scores(cache, encoder, pairs):
+    data = InstructIR(
+        path=str(instructir_folder(cache / "data")), train=pairs, val_split="test", max_tokens=16, batch_size=2
+    )
+    trainer = quiet(max_steps=1, num_sanity_val_steps=1, val_check_interval=1)
+    trainer.fit(BiEncoder(PretrainedEncoder(encoder)), data)
+    assert trainer.callback_metrics["val/ndcg@10"] > 0
+
+
+def test_embeddings_that_are_not_finite_are_refused_with_their_text(cache, encoder):
+    folder = instructir_folder(cache / "data")
+
+    class Overflowing(BiEncoder):
+        def embed(self, batch):
+            vectors = super().embed(batch)
+            vectors[-1] = float("inf")
+            return vectors
+
+    with pytest.raises(UserError, match=r"the embedding of '.+' is not finite"):
+        quiet(cache).test(Overflowing(PretrainedEncoder(encoder), cache=False), InstructIR(path=str(folder)))
 
 
 def test_validation_scores_are_logged_and_leave_nothing(cache, encoder, pairs):

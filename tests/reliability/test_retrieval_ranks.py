@@ -99,12 +99,24 @@ def test_nothing_that_is_trained_goes_unreduced(folder):
 
 
 def test_two_ranks_find_what_one_finds(folder):
+    """Whole or sharded; also when all, or one rank's share, is kept from before."""
     data = {"class_path": "InstructIR", "init_args": {"path": str(folder / "data"), "max_tokens": 16}}
-    scores = []
-    for ranks, options in (("alone", []), ("together", DDP)):
-        found = run(folder, "test", ranks, data, *options)
-        scores.append(json.loads((found / "metrics.json").read_text()))
-    for one, two in (scores, [found["paraphrase"] for found in scores]):
+    sharded = [*FSDP, "--trainer.precision=32-true"]
+    ways = {"alone": [], "together": DDP, "sharded": sharded, "again": sharded, "half": sharded}
+    scores = {}
+    for name, options in ways.items():
+        root = "sharded" if name in ("again", "half") else name
+        if name == "half":  # what one of the two had written
+            written = sorted((folder / root).glob("cache/embeddings/*/*.keys"))
+            written[0].unlink()
+        run(folder, "test", root, data, *options)
+        scores[name] = json.loads((max((folder / root).glob("version_*")) / "metrics.json").read_text())
+    for found in scores.values():
         for name in ("ndcg@10", "robustness@10", "mrr@10"):
-            assert two[name] == pytest.approx(one[name])
+            assert found[name] == pytest.approx(scores["alone"][name])
+            assert found["paraphrase"][name] == pytest.approx(scores["alone"]["paraphrase"][name])
+    encoded = {name: found["encoding"]["encoded"] for name, found in scores.items()}
+    assert encoded["alone"] == encoded["together"] == encoded["sharded"] == scores["alone"]["encoding"]["texts"]
+    assert encoded["again"] == 0
+    assert 0 < encoded["half"] < encoded["alone"]
     assert len(list((folder / "together").glob("cache/embeddings/*/*.keys"))) == 2  # each rank encoded its share
