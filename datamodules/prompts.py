@@ -71,6 +71,7 @@ class Prompts(PlainHyperparameters, LightningDataModule):
         self.renderer = self.chat.renderer(source.build(_words(self.records)))
         self.tokenizer = self.renderer.tokenizer
         self.tokens: list[list[int]] = self._tokenise()
+        self._check_lengths()
         lengths = np.array([len(ids) for ids in self.tokens])
         self.order = np.argsort(-lengths, kind="stable")  # batches of like length, and what takes longest comes first
 
@@ -108,17 +109,18 @@ class Prompts(PlainHyperparameters, LightningDataModule):
                 problems.append(f"{one.where}: field 'prompt': {error}")
         if problems:
             raise DataFormatError(problems)
-        tokens = self.renderer.encode_prompts(texts)
+        return self.renderer.encode_prompts(texts)
+
+    def _check_lengths(self) -> None:
         context = model_context(self.trainer and self.trainer.lightning_module, self.tokenizer)
-        most = self.max_prompt_length
-        for one, ids in zip(self.records, tokens, strict=True):
+        most, problems = self.max_prompt_length, []
+        for one, ids in zip(self.records, self.tokens, strict=True):
             if most is not None and len(ids) > most:
                 problems.append(f"{one.where}: field 'prompt': {len(ids)} tokens, and data.max_prompt_length is {most}")
             elif context is not None and len(ids) >= context:
                 problems.append(f"{one.where}: field 'prompt': {len(ids)} tokens, and the model's context is {context}")
         if problems:
             raise DataFormatError(problems)
-        return tokens
 
 
 def _words(records: Sequence[Located[PromptRecord]]) -> list[str]:

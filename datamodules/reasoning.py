@@ -16,6 +16,7 @@ from datamodules.conversations import Conversations
 from datamodules.loading import ResumableLoader, layout, shares
 from datamodules.records import Source, Sources, read_records
 from lm.answers import AnswerTable, Example
+from lm.backbone import model_context
 from lm.batches import PromptBatch
 from lm.forest import Forest
 from lm.pair_forests import answer_forest
@@ -113,7 +114,7 @@ class Reasoning(Conversations[AnswerTable]):
                 what = "missing, and not found in a solution" if gold is None else f"'{gold}' cannot be read"
                 problems.append(f"{one.where}: field 'gold': {what} by {self.checker!r}")
             kept = record.model_dump(include={"question", "rationale", "subject", "level"}, exclude_none=True)
-            asked.append([{"id": one.name, "prompt": record.prompt, "gold": gold, **kept}])
+            asked.append([{"id": one.name, "where": one.where, "prompt": record.prompt, "gold": gold, **kept}])
         if problems:
             raise DataFormatError(problems)
         return asked
@@ -137,7 +138,16 @@ class Reasoning(Conversations[AnswerTable]):
     def _ask(self, groups: list[list[dict[str, Any]]]) -> None:
         self._groups = groups
         tokens = self.renderer.encode_prompts([self.renderer.prompt_text(one["prompt"]) for g in groups for one in g])
-        self._tokens = dict(zip((one["id"] for group in groups for one in group), tokens, strict=True))
+        asked = [one for group in groups for one in group]
+        context = model_context(self.trainer and self.trainer.lightning_module, self.tokenizer)
+        problems = [
+            f"{one.get('where', one['id'])}: field 'prompt': {len(ids)} tokens, and the model's context is {context}"
+            for one, ids in zip(asked, tokens, strict=True)
+            if context is not None and len(ids) >= context
+        ]
+        if problems:
+            raise DataFormatError(problems)
+        self._tokens = {one["id"]: ids for one, ids in zip(asked, tokens, strict=True)}
 
     def predict_dataloader(self) -> ResumableLoader:
         """This rank's questions or pairs, as many batches on every rank; pairs of a question stay together."""

@@ -16,6 +16,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from lm.adapters import base_of, is_adapted
 from lm.merged_adapters import Rounding, merged
+from lm.stopping import end_tokens
 from lm.tokenizer import tokenizer_sha256
 from text.errors import UserError
 
@@ -83,6 +84,9 @@ def save_model(
         whole, rounding = merged(model, dtype)
     base: Any = base_of(whole)
     base.config.use_cache = True  # off for training only
+    if getattr(base, "generation_config", None) is not None:  # whoever generates with it stops where a turn ends
+        ends = end_tokens(base, tokenizer)
+        base.generation_config.eos_token_id = ends[0] if len(ends) == 1 else ends or None
     if hasattr(base, "score"):  # of a reward model
         tokenizer = padded_with(tokenizer, base.config.get_text_config().pad_token_id)
         if not adapter:

@@ -167,7 +167,7 @@ def _message(item: Any, number: int, field: str) -> Message:
 def _one_of(given: dict[str, Any], names: tuple[str, ...], place: str, field: str) -> tuple[str, Any]:
     """The name of these that is given, and its value; the first one and None if there is none."""
     found = [name for name in names if name in given]
-    if len(found) > 1 and len({repr(given[name]) for name in found}) > 1:
+    if any(given[name] != given[found[0]] for name in found):
         blame(field, f"{place}.{found[1]}: given, and '{found[0]}' too: one thing, one name")
     return (found[0], given[found[0]]) if found else (names[0], None)
 

@@ -98,3 +98,12 @@ def test_lines_are_broken_for_the_page_and_nothing_is_lost() -> None:
 def test_brackets_of_the_text_are_not_markup(capsys: pytest.CaptureFixture[str]) -> None:
     Preview().on_train_batch_start(trainer(), None, TokenRows(torch.tensor([ids("[red] hello [/red]")])), 0)
     assert "[red]" in capsys.readouterr().out.replace("⟦", "")
+
+
+def test_nothing_in_the_data_steers_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    tokens = ids("\x1b]0;owned\x07\x1b[2Ja \u202ecat\n")
+    forest = Forest.from_paths([TokenPath(tokens, 1)])
+    Preview().on_train_batch_start(trainer(), None, forest, 0)  # type: ignore[arg-type]
+    shown = capsys.readouterr().out
+    assert "]0;owned" in shown
+    assert not {sign for sign in shown if not sign.isprintable()} - {"\n"}

@@ -1,14 +1,19 @@
 """Instructions: answers and their end are scored and nothing else, turn by turn; what is too long is left out."""
 
+import json
+
 import pytest
 import torch
 
 from datamodules import Instructions
 from lm.chat import ChatFormat
 from lm.logprobs import forest_logprobs, path_lengths, path_sums
+from lm.tokenizer import PretrainedTokenizer
+from tests.chat_templates import TOOLS, marked_tokenizer
 from tests.conversation_files import jsonl, set_up, shown, tiny
 from tests.lm.forest_oracle import alone, build, plain_copy
 from tests.stand_ins import tiny_tokenizer
+from text.errors import DataFormatError, UserError
 
 EOS = "<|endoftext|>"
 
@@ -113,3 +118,94 @@ def test_a_training_prompt_is_what_is_asked_at_inference(tmp_path, mode):
     prompt, answer = data.table("train").answer(0)
     assert prompt.tolist() == data.renderer.prompt_ids("p", "S")
     assert answer.tolist() == data.renderer.answer_ids("o")
+
+
+def test_answers_of_weight_0_stay_in_prompts_and_are_not_trained_on(tmp_path):
+    first = turn("assistant", "cat") | {"weight": 0}
+    unlearnt = {"id": "w", "messages": [turn("user", "a"), first, *TALK["messages"][2:]]}
+    ids, texts = everything(read(tmp_path, unlearnt))
+    assert (ids, texts[0][1]) == (["w"], f"dog{EOS}")
+    assert f"assistant:\ncat{EOS}" in texts[0][0]
+    for key, value in (("train", False), ("training", False), ("weight", 0), ("weight", 0.0)):
+        last = {"id": "x", "messages": [*TALK["messages"][:3], turn("assistant", "dog") | {key: value, "mood": "gay"}]}
+        assert everything(read(tmp_path, last))[0] == ["x#1"]
+        with pytest.raises(UserError, match=r"nothing is left of 1 records \(1 answers of weight 0\)"):
+            read(tmp_path, last, turns="last")
+    kept = {"messages": [turn("user", "a"), turn("assistant", "cat") | {"weight": 1, "train": True, "name": None}]}
+    assert len(everything(read(tmp_path, kept))[0]) == 1
+
+
+def test_keys_of_messages_that_nobody_reads_are_listed_once(tmp_path, caplog):
+    caplog.set_level("INFO")
+    moody = [turn("user", "a") | {"mood": "gay"}, turn("assistant", "cat") | {"seen": 3}]
+    read(tmp_path, {"messages": moody, "score": 3}, {"messages": moody})
+    assert caplog.text.count("fields read over: messages[].mood, messages[].seen, score") == 1
+
+
+CALL = {"type": "function", "function": {"name": "clock", "arguments": '{"zone": "UTC"}'}}
+TOOL = {"type": "function", "function": {"name": "clock", "description": "tells the time", "parameters": {}}}
+CALLING = {
+    "tools": [TOOL],
+    "messages": [
+        turn("user", "what time"),
+        {"role": "assistant", "content": None, "tool_calls": [CALL]},
+        turn("tool", "noon") | {"name": "clock", "tool_call_id": "1"},
+        turn("assistant", "it is noon") | {"reasoning_content": "it says noon"},
+    ],
+}
+
+
+def read_calls(tmp_path, record, template=TOOLS, **chat):
+    marked_tokenizer().save_pretrained(tmp_path / "marked")
+    source = PretrainedTokenizer(str(tmp_path / "marked"))
+    chat = ChatFormat(template=template, **chat)
+    return set_up(Instructions(jsonl(tmp_path / "calls.jsonl", record), tokenizer=source, chat=chat, batch_size=1))
+
+
+def test_calls_of_tools_and_thoughts_are_trained_on_as_the_template_writes_them(tmp_path):
+    data = read_calls(tmp_path, CALLING)
+    ids, (called, told) = everything(data)
+    assert len(ids) == 2
+    assert called[0].startswith(f"<|im_start|>system\nTools:{json.dumps(TOOL)}<|im_end|>\n<|im_start|>user\nwhat")
+    call = '<tool_call>\n{"name": "clock", "arguments": {"zone": "UTC"}}\n</tool_call>'
+    assert called[1] == f"{call}<|im_end|>"
+    assert f"{call}<|im_end|>\n<|im_start|>user\n<tool_response>\nnoon\n</tool_response><|im_end|>" in told[0]
+    assert told[1] == "<think>\nit says noon\n</think>\n\nit is noon<|im_end|>"
+    table = data.table("train")
+    marks = data.tokenizer.convert_tokens_to_ids(["<tool_call>", "</tool_call>", "<|im_end|>"])
+    assert [token for token in table.answer(0)[1].tolist() if token in marks] == marks
+
+
+def test_what_the_template_does_not_show_is_refused_with_its_place(tmp_path):
+    blind = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
+    whole, thought = CALLING["messages"], turn("assistant", "b") | {"reasoning": "because"}
+    for record, told in (
+        (CALLING, "does not show 'tools'"),
+        ({"messages": whole}, "does not show 'tool_calls'"),
+        ({"messages": [turn("user", "a"), thought]}, "does not show 'reasoning_content' of an answer"),
+        ({"messages": [turn("user", "a") | {"name": "Ann"}, turn("assistant", "b")]}, "does not show 'name'"),
+        ({"prompt": "a", "output": "b", "chat_template_kwargs": {"enable_thinking": False}}, "no variable 'enable_th"),
+    ):
+        with pytest.raises(DataFormatError, match=rf"calls.jsonl:1: field 'prompt': .*{told}"):
+            read_calls(tmp_path, record, blind)
+
+
+def test_variables_of_the_template_come_from_the_record_or_from_the_format(tmp_path):
+    record, empty = {"prompt": "a", "output": "b"}, "<think>\n\n</think>\n\n"
+    off = {"chat_template_kwargs": {"enable_thinking": False}}
+    for given, format, expected in (
+        ({}, {}, False),
+        (off, {}, True),
+        ({}, off, True),
+        ({"chat_template_kwargs": {"enable_thinking": True}}, off, False),
+    ):
+        prompt = everything(read_calls(tmp_path, record | given, **format))[1][0][0]
+        assert prompt.endswith(empty) == expected
+    assert "tells the time" in everything(read_calls(tmp_path, record, tools=[TOOL]))[1][0][0]
+    assert "tells the time" in everything(read_calls(tmp_path, record | {"tools": json.dumps([TOOL])}))[1][0][0]
+
+
+def test_thoughts_that_the_template_has_not_asked_for_are_refused(tmp_path):
+    thought = {"messages": [turn("user", "a"), turn("assistant", "b") | {"thinking": "because"}]}
+    with pytest.raises(DataFormatError, match=r"opens this answer in another way .*enable_thinking"):
+        read_calls(tmp_path, thought, chat_template_kwargs={"enable_thinking": False})

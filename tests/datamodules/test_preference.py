@@ -131,6 +131,32 @@ def test_odd_pairs_are_kept_left_out_or_refused(tmp_path, kind, option):
         assert len(kept.table("train")) == (2 if kind is PreferencePairs else 4)
 
 
+SAME = {
+    "cut": ({"chosen": "one two three", "rejected": "one two four"}, {"max_completion_length": 2}),
+    "but for the end": ({"chosen": "one", "rejected": "one<|endoftext|>"}, {"append_eos": "chosen"}),
+    "given as tokens": ({"chosen": "c", "rejected": "r", "chosen_tokens": [7], "rejected_tokens": [7]}, {}),
+}
+
+
+@pytest.mark.parametrize("kind", [PreferencePairs, LabelledAnswers])
+@pytest.mark.parametrize("same", SAME)
+@pytest.mark.filterwarnings("ignore:.*tokens that do not tell their texts")
+def test_answers_that_are_the_same_tokens_are_no_pair(tmp_path, kind, same):
+    record, options = SAME[same]
+    plain, pair = {"prompt": "p", "chosen": "c", "rejected": "r"}, {"prompt": "p", **record}
+    data = read(kind, tmp_path, plain, pair, plain, on_identical="drop", **options)
+    assert data.dropped == {"answers of the same tokens": 1}
+    assert len(data.table("train")) == (2 if kind is PreferencePairs else 4)
+    assert len(data.table("train").answers) == 4
+    with pytest.raises(DataFormatError, match=r"data.jsonl:2: field 'rejected': the same tokens as 'chosen' once"):
+        read(kind, tmp_path, plain, pair, plain, **options)
+
+
+def test_a_single_answer_is_like_no_other(tmp_path):
+    records = [{"prompt": "p", "completion": "c", "label": label} for label in (True, False)]
+    assert len(read(LabelledAnswers, tmp_path, *records).table("train")) == 2
+
+
 def test_so_many_pairs_of_a_prompt_are_used(tmp_path):
     """The same words under another system message are another prompt; pairs that are left out anyway do not count."""
     asked = [{"prompt": "p"}, {"prompt": "q"}, {"prompt": "p"}, {"prompt": "p"}, {"prompt": "p", "system": "be kind"}]

@@ -6,7 +6,7 @@ import pytest
 from datamodules.prompts import Prompts
 from lm.chat import ChatFormat
 from lm.tokenizer import BPETokenizer, PretrainedTokenizer
-from tests.stand_ins import published
+from tests.stand_ins import published, scratch
 from text.errors import DataFormatError, UserError
 from worlds import Biographies
 
@@ -128,3 +128,12 @@ def test_refuses_what_the_template_refuses_by_its_line(tmp_path, tokenizer):
 def test_refuses_a_backbone_without_a_tokenizer():
     with pytest.raises(UserError, match="this backbone has none"):
         Prompts(["a"]).setup("predict")
+
+
+def test_prompts_that_fill_the_context_are_refused_by_their_place(tmp_path, tokenizer):
+    source = written(tmp_path, [{"prompt": "cat"}, {"prompt": "cat " * 99}, {"prompt": "the dog " * 64}])
+    data = Prompts(source, tokenizer=tokenizer)
+    data.trainer = SimpleNamespace(lightning_module=SimpleNamespace(backbone=scratch(max_position_embeddings=64)))
+    with pytest.raises(DataFormatError, match="tokens, and the model's context is 64") as refusal:
+        data.setup("predict")
+    assert [line.partition(": ")[0] for line in str(refusal.value).splitlines()] == [f"{source}:2", f"{source}:3"]

@@ -9,6 +9,7 @@ from lm.chat import PLAIN_TEMPLATE, ChatFormat, TemplateRefusal
 from lm.tokenizer import BPETokenizer
 from text.chat_records import Message
 from text.errors import UserError
+from text.messages import TemplateInputs
 
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
@@ -204,3 +205,24 @@ def test_impossible_formats_are_refused():
     for wrong in ({"system_mode": "replace"}, {"uniform_system": "x"}):
         with pytest.raises(UserError, match="'replace' and 'uniform_system' need one another"):
             ChatFormat(**wrong)
+
+
+def test_two_renderers_of_one_tokenizer_keep_their_templates():
+    shared = tokenizer(CHATML)
+    brackets, own = ChatFormat(template=BRACKETS).renderer(shared), ChatFormat().renderer(shared)
+    silent = ChatFormat(template=SILENT).renderer(shared)
+    assert (brackets.prompt_text("U"), silent.prompt_text("U")) == ("[INST] U [/INST]", "Q: U\nA:")
+    assert own.prompt_text("U") == "<|im_start|>user\nU<|im_end|>\n<|im_start|>assistant\n"
+    assert shared.chat_template == CHATML
+    assert (brackets.end, own.end) == (shared.eos_token_id, shared.convert_tokens_to_ids("<|im_end|>"))
+    bare = tokenizer()
+    talk = messages(("user", "U"), ("assistant", "A"), ("user", "V"))
+    assert ChatFormat().renderer(bare).prompt_text(talk).startswith("user:\nU")
+    assert (ChatFormat().renderer(bare).prompt_text("U"), bare.chat_template) == ("U", None)
+
+
+def test_tools_need_a_template():
+    with pytest.raises(TemplateRefusal, match="tools and chat_template_kwargs need a chat template"):
+        renderer().prompt_text("U", None, TemplateInputs(({"name": "f"},)))
+    with pytest.raises(TemplateRefusal, match="does not show 'tools'"):
+        renderer(CHATML, tools=[{"name": "f"}]).prompt_text("U")

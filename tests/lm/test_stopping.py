@@ -7,11 +7,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from transformers import GenerationConfig
 
 from lm.backbone import ScratchBackbone
 from lm.cached_generation import CacheEngine
 from lm.generation import Decoding
 from lm.plain_generation import PlainEngine
+from lm.saving import save_model
 from lm.stopping import StopStrings, end_tokens
 from tests.chat_templates import FAMILIES, marked_tokenizer
 from tests.stand_ins import LLAMA
@@ -94,3 +96,15 @@ def test_an_answer_ends_with_the_turn_of_the_template(family):
     assert {end, tokenizer.eos_token_id} <= set(end_tokens(built, tokenizer))
     (sample,) = PlainEngine(built, tokenizer).generate([[1]], 1, Decoding(max_new_tokens=9), [0])
     assert (sample.tokens, sample.finished) == ((40, 41), True)
+
+
+def test_an_export_names_all_its_ends(tmp_path):
+    """Whoever generates with it in transformers stops where a turn ends."""
+    tokenizer = copy.copy(marked_tokenizer())
+    tokenizer.chat_template = FAMILIES["gemma"].template
+    save_model(writes(40, 41), tokenizer, tmp_path)
+    ends = tokenizer.convert_tokens_to_ids(["</s>", "<end_of_turn>"])
+    assert GenerationConfig.from_pretrained(tmp_path).eos_token_id == sorted(ends)
+    tokenizer.chat_template = FAMILIES["zephyr"].template
+    save_model(writes(40, 41), tokenizer, tmp_path)
+    assert GenerationConfig.from_pretrained(tmp_path).eos_token_id == tokenizer.eos_token_id

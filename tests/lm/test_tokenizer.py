@@ -5,7 +5,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
-from lm.tokenizer import BPETokenizer, PretrainedTokenizer, tokenizer_sha256
+from lm.backbone import PretrainedBackbone
+from lm.tokenizer import BPETokenizer, PretrainedTokenizer, source_for, tokenizer_sha256
+from tests import stand_ins
 from tests.stand_ins import TEXT, tiny_tokenizer
 from text.errors import UserError
 
@@ -108,3 +110,31 @@ def test_a_broken_file_is_refused(tmp_path):
     (tmp_path / "tokenizer.json").write_text(json.dumps({"model": 1}), encoding="utf-8")
     with pytest.raises(UserError, match="not a file of the tokenizers library"):
         PretrainedTokenizer(str(tmp_path / "tokenizer.json"), eos_token="x").build()
+
+
+def test_a_model_with_a_tokenizer_reads_with_its_own(tmp_path, caplog):
+    caplog.set_level("INFO")
+    scratch, own = stand_ins.scratch(), PretrainedBackbone(str(stand_ins.published(tmp_path / "model")))
+    trained = BPETokenizer(vocab_size=300)
+    assert source_for(trained, scratch) is trained
+    assert source_for(trained, None) is trained
+    assert source_for(None, own) == PretrainedTokenizer(str(tmp_path / "model"))
+    assert source_for(trained, own) == PretrainedTokenizer(str(tmp_path / "model"))
+    assert f"BPETokenizer is for models from scratch; this one brings its own, '{tmp_path / 'model'}'" in caplog.text
+    with pytest.raises(UserError, match=r"this backbone has none: give class_path BPETokenizer"):
+        source_for(None, scratch)
+
+
+def test_another_tokenizer_than_the_models_is_refused_unless_words_are_the_same_to_it(tmp_path):
+    own = PretrainedBackbone(str(stand_ins.published(tmp_path / "model")))
+    BPETokenizer(vocab_size=280).build(TEXT).save_pretrained(tmp_path / "other")
+    with pytest.raises(UserError, match=r"'.*other' gives words other ids .*its own, '.*model': --data.tokenizer null"):
+        source_for(PretrainedTokenizer(str(tmp_path / "other")), own)
+    same = tiny_tokenizer()
+    same.save_pretrained(tmp_path / "same")
+    roles = PretrainedTokenizer(str(tmp_path / "same"), pad_token="the")
+    assert source_for(roles, own) is roles
+    (tmp_path / "model" / "tokenizer.json").unlink()
+    (tmp_path / "model" / "tokenizer_config.json").unlink()
+    other = PretrainedTokenizer(str(tmp_path / "other"))
+    assert source_for(other, own) is other  # the model came without one

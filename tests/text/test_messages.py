@@ -66,3 +66,44 @@ def test_what_two_conversations_share_ends_with_the_user():
     assert spoken_before(one, one) == one
     assert spoken_before(one, read_prompt(said(U, A, ("user", "else")), "field")) == one[:1]
     assert spoken_before(one, read_prompt(said(("user", "other")), "field")) == []
+
+
+CALL = {"type": "function", "function": {"name": "f", "arguments": {"n": 1}}}
+
+
+@pytest.mark.parametrize("call", [CALL, CALL["function"], {"function": {"name": "f", "arguments": '{"n": 1}'}}])
+def test_calls_of_tools_are_brought_into_one_form(call):
+    asked, answered = said(U)[0], {"role": "tool", "content": "1", "tool_call_id": "c"}
+    prompt = read_prompt([asked, {"role": "assistant", "tool_calls": [call], "content": None}, answered], "field")
+    assert prompt[1].said() == {"role": "assistant", "content": "", "tool_calls": [CALL]}
+    assert prompt[2].model_dump() == answered
+    assert prompt[0].model_dump() == asked  # nothing but what was there
+
+
+@pytest.mark.parametrize(
+    ("messages", "expected"),
+    [
+        ([("user", {}), ("tool", {})], "[1].role: 'tool' after 'user'; user and assistant speak in turn, and tools"),
+        ([("tool", {})], "[0].role: a tool answers a call of the assistant"),
+        ([("user", {"tool_calls": [CALL]})], "[0].tool_calls: only the assistant calls tools"),
+        ([("user", {"reasoning": "x"})], "[0].reasoning: only the assistant reasons"),
+        ([("user", {"name": 3})], "[0].name: should be text, not 3"),
+        ([("user", {"weight": 1})], "[0].weight: only what the assistant says is learnt, and this is the user's"),
+        ([("user", {}), ("assistant", {"weight": 0.5})], "[1].weight: should be 0 (not learnt) or 1, not 0.5"),
+        ([("user", {}), ("assistant", {"train": "no"})], "[1].train: should be 0 (not learnt) or 1, not 'no'"),
+        ([("user", {}), ("assistant", {"train": True, "weight": 0})], "[1].train: given, and 'weight' too"),
+        ([("user", {}), ("assistant", {"tool_calls": "f()"})], "[1].tool_calls: should be a list of calls, not 'f()'"),
+        ([("user", {}), ("assistant", {"tool_calls": [{"id": 1}]})], "[1].tool_calls[0]: should be {'type'"),
+    ],
+)
+def test_what_is_wrong_beside_the_content_is_named(messages, expected):
+    told = [{"role": role, "content": "c", **more} for role, more in messages]
+    assert complaint(read_prompt, told).startswith(expected)
+
+
+@pytest.mark.parametrize("key", ["tool_calls", "reasoning_content", "thinking", "name", "weight", "train"])
+def test_answers_of_pairs_say_no_more_than_their_content(key):
+    value = {"tool_calls": [CALL], "weight": 0, "train": False}.get(key, "x")
+    answer = {"role": "assistant", "content": "a", key: value}
+    for read, given in ((read_answer, [answer]), (read_exchange, [*said(U), answer])):
+        assert "an answer " in complaint(read, given)
