@@ -4,11 +4,12 @@ This file knows requests and verdicts. It does not know what an instance is, nor
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from lm.judging import Judge, JudgeRequest
 from metrics.multifaceted import LOWEST
+from metrics.unread import Unread
 from text.errors import UserError
 
 EmptyPolicy = Literal["lowest", "judge"]
@@ -42,11 +43,13 @@ class Judged:
             was no answer.
         feedback: by instance, the judge's reasons in its first run.
         empty: answers without a word.
+        unread: verdicts that could not be read. They have no score, even where the judge was made to name one.
     """
 
     scores: list[list[list[float | None]]]
     feedback: list[str]
     empty: int
+    unread: list[Unread] = field(default_factory=list)
 
     @property
     def questions(self) -> int:
@@ -83,8 +86,10 @@ def put_questions(judge: Judge, responses: Sequence[str | None], questions: Ques
             places += [(number, run, place) for place in range(len(rubrics))]
             asked += [replace(request, run=run) for request in rubrics]
     verdicts = judge.judge(asked) if asked else []
-    for (number, run, place), verdict in zip(places, verdicts, strict=True):
-        judged.scores[number][run][place] = verdict.score
+    for (number, run, place), asked_of, verdict in zip(places, asked, verdicts, strict=True):
+        judged.scores[number][run][place] = verdict.score if verdict.parsed else None
+        if not verdict.parsed or verdict.score is None:
+            judged.unread.append(Unread(asked_of.id, verdict.reason, verdict.feedback))
         if run == place == 0:
             judged.feedback[number] = verdict.feedback
     return judged

@@ -29,7 +29,7 @@ from lm.modes import evaluating
 from lm.sampling import seed_of
 from text.errors import UserError
 from text.judge_prompts import MARKER, JudgePrompts, answer_text, verdicts_of
-from text.verdicts import Parsed, Reading, parse_preference, parse_score
+from text.verdicts import RULES, Parsed, Reading, parse_preference, parse_score
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,7 @@ class Judging:
         max_retries: how often a judge writes anew whose verdict cannot be read in its text.
         fallback: what becomes of it then: ``constrained`` as above, counted as a failure; or ``none``.
         reading: how far a judge may stray from the words asked for (text/verdicts.py).
+        ties: the judge may call a comparison a tie in its words; the template should tell it so.
         use_reference: show a reference answer where there is one.
         seed: of what is sampled.
     """
@@ -55,6 +56,7 @@ class Judging:
     max_retries: int = 3
     fallback: Literal["constrained", "none"] = "constrained"
     reading: Reading = "lenient"
+    ties: bool = False
     use_reference: bool = True
     seed: int = 0
 
@@ -129,7 +131,7 @@ class LanguageJudge:
 
     def kept_by(self) -> Keeper:
         """All that its verdicts depend on beside the requests; see `lm.judge_cache.KeptJudge`."""
-        how = self.template.identity, self.judging, self.renderer.format, self.engine.drawn_by, self.engine.end_ids
+        how = RULES, self.template.identity, self.judging, self.renderer.format, self.engine.drawn_by, self.engine.end_ids
         return keeper(self.model, self.renderer.tokenizer, *how)
 
     # --- questions --------------------------------------------------------------------------------------------------
@@ -177,14 +179,14 @@ class LanguageJudge:
             for case, sample in zip(waiting, samples, strict=True):
                 case.feedback, case.attempts = sample.text.strip(), attempt + 1
                 if reads_text:
-                    case.parsed = self._parse(case, sample.text)
+                    case.parsed = self._parse(case, sample.text, sample.finished)
                     case.feedback = case.parsed.feedback
             waiting = [case for case in waiting if case.parsed is not None and case.parsed.value is None]
 
-    def _parse(self, case: Case, text: str) -> Parsed:
+    def _parse(self, case: Case, text: str, finished: bool) -> Parsed:
         if len(case.request.responses) == 1:
-            return parse_score(text, reading=self.judging.reading)
-        return parse_preference(text, self.judging.reading)
+            return parse_score(text, reading=self.judging.reading, finished=finished)
+        return parse_preference(text, self.judging.reading, self.judging.ties, finished)
 
     def _fails(self, case: Case) -> bool:
         """Whether a verdict is taken from a judge whose words hold none."""
@@ -195,6 +197,8 @@ class LanguageJudge:
     def _read(self, cases: Sequence[Case]) -> list[list[float]]:
         """Probabilities of the verdicts of each question, after its feedback."""
         found: list[list[float]] = [[] for _ in cases]
+        for case in cases:
+            self._fit(case)
         stems, words = self.stems(cases)
         for batch in _batches(stems, [len(ids) for ids in words], self.max_tokens):
             paths = [Path([*stems[q], word], len(stems[q])) for q in batch for word in words[q]]
@@ -205,6 +209,15 @@ class LanguageJudge:
             for q, part in zip(batch, values.split([len(words[q]) for q in batch]), strict=True):
                 found[q] = part.softmax(0).tolist()
         return found
+
+    def _fit(self, case: Case) -> None:
+        """Cut a feedback that leaves no room for a verdict in the model's context."""
+        while case.feedback:
+            answer = self.renderer.answer_ids(answer_text(case.feedback, case.words[0]))
+            if (over := len(case.prompt) + len(answer) - self._context) <= 0:
+                return
+            tokens = self.renderer.tokenizer(case.feedback, add_special_tokens=False)["input_ids"]
+            case.feedback = self.renderer.tokenizer.decode(tokens[: -int(over)])
 
     def stems(self, cases: Sequence[Case]) -> tuple[list[list[int]], list[list[int]]]:
         """What comes before the verdict of each question, and the tokens that the verdicts begin with.

@@ -9,6 +9,8 @@ Legend: N predictions of a forest, K of its paths, P paths, Q probes, W ranks.
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from collections.abc import Callable
 from typing import Any
 
@@ -22,6 +24,7 @@ from lm.logprobs import forest_ranks
 from lm.plain_generation import PlainEngine
 from lm.probes import PASSAGE, Cloze, ProbeSet
 
+UNSPACED = ("CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR")
 CHECKS = ("exact_match", "target_rank")
 SLACK = 2  # tokens more than the target has: the model may spell it otherwise
 
@@ -37,7 +40,8 @@ def check_probes(
     """What becomes of each probe, [Q, 2] float32 by CHECKS; NaN for whole passages, which ask for nothing.
 
     exact_match is 1 if the greedy continuation of the context, of as many tokens as the target and two more, begins
-    with the target (white space around both left out). target_rank is the mean place of the target's tokens among the
+    with the target (white space around both left out), and the word or number ends there: 1987 does not say 19.
+    target_rank is the mean place of the target's tokens among the
     vocabulary, each after the true ones before it; 1 is the likeliest.
 
     Args:
@@ -60,16 +64,33 @@ def check_probes(
                 asked.append(cloze)
                 found_Q2[cloze.probe, 1] = places_K[end - len(cloze.tokens) + cloze.start : end].mean()
     longest = max((len(cloze.tokens) - cloze.start for cloze in asked), default=0)
-    decoding = Decoding(max_new_tokens=longest + SLACK)
+    decoding = Decoding(max_new_tokens=longest + SLACK + 1)  # one to see whether the word goes on
     samples = engine.generate([cloze.tokens[: cloze.start] for cloze in asked], 1, decoding, [0] * len(asked))
     for cloze, sample in zip(asked, samples, strict=True):
         target = cloze.tokens[cloze.start :]
-        said, wanted = (
+        wanted, said, further = (
             tokenizer.decode(tokens, skip_special_tokens=True).strip()
-            for tokens in (sample.tokens[: len(target) + SLACK], target)
+            for tokens in (target, sample.tokens[: len(target) + SLACK], sample.tokens[: len(target) + SLACK + 1])
         )
-        found_Q2[cloze.probe, 0] = said.startswith(wanted)
+        found_Q2[cloze.probe, 0] = said.startswith(wanted) and says(further, wanted)
     return found_Q2 if gather is None else probes.merge(gather(torch.from_numpy(found_Q2)))
+
+
+def says(text: str, target: str) -> bool:
+    """Whether a text begins with a target, and not with a longer word or number that begins alike.
+
+    Scripts that write no spaces between words tell nothing of where one ends.
+    """
+    rest = text.removeprefix(target)
+    if not text.startswith(target) or not rest or not target:
+        return text.startswith(target)
+    last, following = target[-1], rest[0]
+    if unicodedata.combining(following):
+        return False
+    if last.isdigit() and re.match(r"[.,:/'\u2019-]?\d|\w", rest):
+        return False
+    spaced = all(not unicodedata.name(one, "").startswith(UNSPACED) for one in (last, following))
+    return not (spaced and (last.isalnum() or last == "_") and re.match(r"\w|-\w", rest))
 
 
 def check_scalars(probes: ProbeSet, found_Q2: np.ndarray) -> dict[str, float]:

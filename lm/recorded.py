@@ -8,11 +8,20 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from lm.judging import JudgeRequest, Verdict
 from text.errors import DataFormatError, UserError
 from text.suggestions import missing_file
-from text.verdicts import parse_score
+from text.verdicts import Reading, parse_preference, parse_score
+
+
+class Recorded(NamedTuple):
+    """An answer on record: its draw, its text, and whether the model came to an end."""
+
+    draw: int
+    text: str
+    finished: bool
 
 
 class RecordedJudge:
@@ -22,27 +31,39 @@ class RecordedJudge:
 
     Args:
         path: JSON lines with the ``id`` of a request (in BiGGen Bench the instance's, in a meta-evaluation
-            ``<model>/<instance>``), ``response``, the judge's words, and ``draw``, the run, if there are several.
+            ``<model>/<instance>``), ``response``, the judge's words, ``draw``, the run, if there are several, and
+            ``finished``, false for words that were cut off.
+        reading: how far the words may stray from those asked for (text/verdicts.py).
+        ties: words about two answers may call them a tie.
     """
 
-    def __init__(self, path: str):
-        self.path = path
+    def __init__(self, path: str, reading: Reading = "lenient", ties: bool = False):
+        self.path, self.reading, self.ties = path, reading, ties
 
     def judge(self, requests: Sequence[JudgeRequest]) -> list[Verdict]:
-        """One verdict per request, in their order.
+        """One verdict per request, in their order: a score of one answer, a preference between two.
 
         Raises:
             UserError: for a request that is not on record, or a run of it.
         """
-        written = read_responses(self.path, [request.id for request in requests])
-        return [self._verdict(one.id, one.run, texts) for one, texts in zip(requests, written, strict=True)]
+        written = _read(self.path, [request.id for request in requests])
+        return [self._verdict(one, lines) for one, lines in zip(requests, written, strict=True)]
 
-    def _verdict(self, name: str, run: int, texts: Sequence[str]) -> Verdict:
-        if run >= len(texts):
-            raise UserError(f"{self.path}: run {run} of '{name}' is asked for, and there are {len(texts)}")
-        parsed = parse_score(texts[run])
-        score = None if parsed.value is None else float(parsed.value)
-        return Verdict(score=score, feedback=parsed.feedback, reason=parsed.reason)
+    def _verdict(self, request: JudgeRequest, lines: Sequence[Recorded]) -> Verdict:
+        if request.run >= len(lines):
+            raise UserError(f"{self.path}: run {request.run} of '{request.id}' is asked for, and there are {len(lines)}")
+        _, text, finished = lines[request.run]
+        direct = len(request.responses) == 1
+        if direct:
+            parsed = parse_score(text, reading=self.reading, finished=finished)
+        else:
+            parsed = parse_preference(text, self.reading, self.ties, finished)
+        about: dict[str, Any] = {"feedback": parsed.feedback, "reason": parsed.reason}
+        if parsed.value is None:
+            return Verdict(parsed=False, **about)
+        if direct:
+            return Verdict(score=float(parsed.value), **about)
+        return Verdict(preference=parsed.value, **about)  # type: ignore[arg-type]
 
 
 def read_responses(path: str, wanted: Sequence[str]) -> list[list[str]]:
@@ -57,16 +78,22 @@ def read_responses(path: str, wanted: Sequence[str]) -> list[list[str]]:
         DataFormatError: lines without those fields.
         UserError: no file, or instances without an answer.
     """
+    return [[line.text for line in lines] for lines in _read(path, wanted)]
+
+
+def _read(path: str, wanted: Sequence[str]) -> list[list[Recorded]]:
+    """What `read_responses` returns, with all that is known of each answer."""
     file = Path(path).expanduser()
     if not file.is_file():
         raise UserError(missing_file(file))
-    found: dict[str, list[tuple[int, str]]] = {}
+    found: dict[str, list[Recorded]] = {}
     problems = []
     with file.open(encoding="utf-8") as lines:
         for number, line in enumerate(lines, 1):
             try:
                 record = json.loads(line)
-                found.setdefault(str(record["id"]), []).append((record.get("draw", 0), record["response"] or ""))
+                answer = Recorded(record.get("draw", 0), record["response"] or "", record.get("finished") is not False)
+                found.setdefault(str(record["id"]), []).append(answer)
             except (ValueError, TypeError, KeyError, AttributeError) as error:
                 problems.append(f"{path}:{number}: a recorded answer needs 'id' and 'response': {error!r}")
     if problems:
@@ -76,4 +103,4 @@ def read_responses(path: str, wanted: Sequence[str]) -> list[list[str]]:
             f"{path}: no response to {len(lacking):,} of {len(wanted):,} instances, such as '{lacking[0]}': are these "
             "answers to another file?"
         )
-    return [[text for _, text in sorted(found[name])] for name in wanted]
+    return [sorted(found[name]) for name in wanted]

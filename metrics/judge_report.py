@@ -1,7 +1,8 @@
 """What a judge's verdicts are worth: agreement with other judges, consistency over orders, and failures, by part.
 
-Verdicts that could not be read are counted and named; of scores they enter no mean, and a pair without a preference is
-wrong. This file knows records and verdicts in plain values. It does not know who judged.
+Verdicts that could not be read are counted and named. They enter no mean, not even where the judge was made to name one
+after all; a pair without a preference is wrong. This file knows records and verdicts in plain values. It does not know
+who judged.
 """
 
 from __future__ import annotations
@@ -82,7 +83,7 @@ def _failure_rate(judged: Sequence[Judged]) -> float:
 
 def _direct(judged: Sequence[Judged]) -> dict[str, float]:
     """Correlations of the mean over runs with that of the reference, and what else scores tell."""
-    runs = [[line["score"] for line in one.lines] for one in judged]
+    runs = [[line["score"] if line["parsed"] else None for line in one.lines] for one in judged]
     scores = [score for of_record in runs for score in of_record if score is not None]
     found = {"mean_score": sum(scores) / len(scores) if scores else math.nan}
     if len(runs[0]) > 1:
@@ -91,7 +92,7 @@ def _direct(judged: Sequence[Judged]) -> dict[str, float]:
     if any(score is not None for score in gold):
         correlation, accuracy = JudgeCorrelation(), ScoreAccuracy()
         correlation.update(runs, gold)
-        first = [None if of_record[0] is None else round(of_record[0]) for of_record in runs]
+        first = [None if of_record[0] is None else math.floor(of_record[0] + 0.5) for of_record in runs]  # 2.5 is 3
         accuracy.update(first, [one.record.scores[0] if one.record.scores else one.record.score for one in judged])
         agreement = correlation.compute()
         found |= {name: agreement[name] for name in ("pearson", "spearman", "kendall", "n_excluded")}
@@ -126,7 +127,7 @@ def _pairwise(judged: Sequence[Judged]) -> dict[str, float]:
 
 def _said(one: Judged, swapped: bool) -> str | None:
     """The preference in one order: what most runs said, a tie where they are even, None where none was read."""
-    said = Counter(line["preference"] for line in one.lines if line["swapped"] == swapped)
+    said = Counter(line["preference"] for line in one.lines if line["swapped"] == swapped and line["parsed"])
     del said[None]
     winners = [name for name, count in said.items() if count == max(said.values())]
     if not winners:

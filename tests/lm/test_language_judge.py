@@ -10,6 +10,7 @@ from lm.chat import ChatFormat
 from lm.generation import Decoding, Sample
 from lm.judging import JudgeRequest, Verdict
 from lm.language_judge import Judging, LanguageJudge, shared_length
+from lm.logprobs import forest_logprobs
 from lm.trained_judge import TrainedJudge, note_template
 from tests.stand_ins import published, scratch, tiny_tokenizer
 from text.errors import UserError
@@ -48,12 +49,12 @@ def judge(template=None, seed=0, max_tokens=16384, share_prefixes="auto", **judg
 class Says:
     """An engine that says what it was given, the next time the next thing."""
 
-    def __init__(self, *texts):
-        self.texts, self.seeds = list(texts), []
+    def __init__(self, *texts, finished=True):
+        self.texts, self.seeds, self.finished = list(texts), [], finished
 
     def generate(self, prefixes, k, decoding, seeds):
         self.seeds += seeds
-        return [Sample((), self.texts.pop(0), True) for _ in prefixes]
+        return [Sample((), self.texts.pop(0), self.finished) for _ in prefixes]
 
 
 def says(*texts, **judging):
@@ -167,3 +168,36 @@ def test_a_folder_judges_and_warns_of_other_words(tmp_path):
 def test_text_needs_feedback():
     with pytest.raises(UserError, match="feedback must be true"):
         Judging(feedback=False)
+
+
+def test_what_was_cut_off_is_written_again_and_never_becomes_a_verdict():
+    made = judge(verdicts="text", feedback=True, max_retries=1, fallback="none")
+    made.engine = Says("Good. [RESULT] 1", "Good. [RESULT] 2", finished=False)
+    found = made.judge([asked()])[0]
+    assert (found.unparsed, found.parsed, found.reason, found.attempts) == (True, False, "truncated", 2)
+
+
+def test_ties_are_read_where_they_are_allowed():
+    pair = asked(responses=("a cat", "a dog"))
+    assert says("Alike. [RESULT] Tie", ties=True).judge([pair])[0].preference == "tie"
+    found = says("Alike. [RESULT] Tie", max_retries=0, fallback="none").judge([pair])[0]
+    assert (found.preference, found.reason) == (None, "no_value")
+
+
+@pytest.mark.parametrize("verdicts", ["expected", "text"])
+def test_a_feedback_that_fills_the_context_is_cut_so_that_a_verdict_fits(verdicts, monkeypatch):
+    """Positions beyond the context have no meaning to a model, and no weights in many."""
+    made = judge(verdicts=verdicts, feedback=True, max_retries=0)
+    made.engine = Says("the dog sat on the cat " * 900)
+    seen = []
+    monkeypatch.setattr(
+        "lm.language_judge.forest_logprobs",
+        lambda model, forest, share: (
+            seen.append(int(forest.position_ids.max())) or forest_logprobs(model, forest, share)
+        ),
+    )
+    found = made.judge([asked()])[0]
+    assert found.score is not None
+    assert 2000 < max(seen) < 2048
+    assert found.feedback
+    assert ("the dog sat on the cat " * 900).startswith(found.feedback)

@@ -4,7 +4,7 @@ import torch
 
 from lm.generation import Decoding
 from lm.plain_generation import PlainEngine
-from lm.probe_checks import check_probes, check_scalars
+from lm.probe_checks import check_probes, check_scalars, says
 from lm.probes import ProbeSet
 from tests.lm.test_generation import ids_of, likes, model
 from tests.stand_ins import tiny_tokenizer
@@ -37,13 +37,15 @@ def test_a_target_that_is_said_matches_and_has_the_first_place():
     assert found[1, 1] > 1
 
 
-def test_as_many_tokens_are_decoded_as_the_target_has_and_two_more():
-    """The target is found in them however it is spelt, and nowhere behind them."""
+def test_a_target_is_looked_for_in_as_many_tokens_as_it_has_and_two_more():
+    """It is found in them however it is spelt, unless the word goes on behind them, and nowhere later."""
     bytes_of = [tiny_tokenizer().convert_tokens_to_ids(letter) for letter in "log"]
     (whole,) = [ids for ids in [ids_of(" log")] if len(ids) <= 2] or [None]
     assert whole is not None
-    spelt = likes(*bytes_of, first=ids_of("the")[-1])
+    spelt = likes(*bytes_of, *ids_of("!"), first=ids_of("the")[-1])
     probes = built(facts(("mem", "the", "log")))
+    longer = likes(*bytes_of, tiny_tokenizer().convert_tokens_to_ids("s"), first=ids_of("the")[-1])
+    assert check_probes(probes, longer, tiny_tokenizer())[0, 0] == 0
     assert check_probes(probes, spelt, tiny_tokenizer())[0, 0] == (len(bytes_of) <= len(whole) + 2)
     late = likes(*ids_of("?!#"), *bytes_of, first=ids_of("the")[-1])
     assert check_probes(probes, late, tiny_tokenizer())[0, 0] == 0
@@ -64,7 +66,33 @@ def test_agrees_with_decoding_and_sorting_probe_by_probe():
         (sample,) = PlainEngine(some, tokenizer).generate(
             [context], 1, Decoding(max_new_tokens=len(whole) - len(context) + 2), [0]
         )
-        assert found[number, 0] == sample.text.strip().startswith(probe.target)
+        assert found[number, 0] == says(sample.text.strip(), probe.target)
+
+
+@pytest.mark.parametrize(
+    ("text", "target", "same"),
+    [
+        ("24", "24", True),
+        ("24 people", "24", True),
+        ("24.", "24", True),
+        ("24, and so on", "24", True),
+        ("2491", "24", False),
+        ("24.5", "24", False),
+        ("24,000", "24", False),
+        ("24th", "24", False),
+        ("Rome", "Rome", True),
+        ("Rome's walls", "Rome", True),
+        ("Romeo", "Rome", False),
+        ("Rome-based", "Rome", False),
+        ("Rome - or so", "Rome", True),
+        ("In Rome", "Rome", False),
+        ("e\u0301t\u00e9", "e", False),
+        ("\u4e1c\u4eac\u90fd", "\u4e1c\u4eac", True),
+        ("", "Rome", False),
+    ],
+)
+def test_a_target_is_said_if_the_word_ends_with_it(text, target, same):
+    assert says(text, target) is same
 
 
 def test_ranks_put_their_shares_together():

@@ -33,3 +33,22 @@ def test_a_judges_words_are_read_by_request_and_run(tmp_path):
         judge.judge([JudgeRequest("m/b", "i", ("x",), RUBRIC, run=1)])
     with pytest.raises(UserError, match="no response to 1 of 1"):
         judge.judge([JudgeRequest("m/c", "i", ("x",), RUBRIC)])
+
+
+def test_words_about_two_answers_are_preferences_and_what_cannot_be_read_says_so(tmp_path):
+    lines = [
+        {"id": "a", "response": "Short. [RESULT] B"},
+        {"id": "b", "response": "Worth [RESULT] 4"},
+        {"id": "c", "response": "[RESULT] tie"},
+        {"id": "d", "response": "Long. [RESULT] A", "finished": False},
+        {"id": "e", "response": "Fair. [RESULT] 4", "finished": True},
+    ]
+    (tmp_path / "words.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    pairs = [JudgeRequest(name, "i", ("x", "y"), RUBRIC) for name in "abcd"]
+    found = RecordedJudge(str(tmp_path / "words.jsonl")).judge([*pairs, JudgeRequest("e", "i", ("x",), RUBRIC)])
+    assert [(one.preference, one.score) for one in found] == [("B", None), *[(None, None)] * 3, (None, 4.0)]
+    assert [one.parsed for one in found] == [True, False, False, False, True]
+    assert [one.reason for one in found] == ["ok", "no_value", "no_value", "truncated", "ok"]
+    assert RecordedJudge(str(tmp_path / "words.jsonl"), ties=True).judge(pairs[2:3])[0].preference == "tie"
+    strict = RecordedJudge(str(tmp_path / "words.jsonl"), reading="strict").judge(pairs[:1])
+    assert strict[0].preference == "B"

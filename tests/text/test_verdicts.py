@@ -1,3 +1,7 @@
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -37,6 +41,29 @@ FURTHER = [  # what judges write: measured on the official package, and two libe
     ("[RESULT]", None),
     ("4", None),
     ("", None),
+    ("Sound and short.\n**Score**: 3", 3),
+    ("Sound and short.\n**Score:** 3", 3),
+    ("**Final score**: **3**", 3),
+    ("Sound. Rating: 3", 3),
+    ("Sound. Rating: [[3]]", 3),
+    ("Sound. [[3]]", 3),
+    ('"3"', 3),
+    ('{"score": 3}', 3),
+    ("[RESULT] 3 / 5", 3),
+    ('[RESULT] "3"', 3),
+    ("[RESULT] Score 3.", 3),
+    ("While it does not cite its sources, it deserves a score of 3.", 3),
+    ("Such a text would normally deserve a score of 2", None),
+    ("Were it shorter, it would deserve a score of 2.", None),
+    ("If it named a source I would give it a score of 2", None),
+    ("It does not deserve a score of 2", None),
+    ("It doesn't earn a score of 2.", None),
+    ("This is worth more than a score of 2", None),
+    ("It fails to score 2", None),
+    ("This is not a Score: 2", None),
+    ('He called it "3"', None),
+    ("[RESULT] " + "3" * 5_000, None),
+    ("Score: " + "0" * 5_000 + "3", 3),
 ]
 
 
@@ -53,6 +80,7 @@ def test_scores(text, score):
         ("Well done, 4 of 5 points", "no_marker"),
         ("[RESULT] four", "no_value"),
         ("[RESULT] 10", "out_of_range"),
+        ("[RESULT] " + "8" * 5_000, "out_of_range"),
     ],
 )
 def test_says_why(text, reason):
@@ -78,10 +106,57 @@ def test_feedback_is_what_was_said_before(text):
         ("The winner is A", None),
         ("[RESULT] C", None),
         ("", None),
+        ("[RESULT] (B)", "B"),
+        ("[RESULT] [[B]]", "B"),
+        ("[RESULT] Answer B", "B"),
+        ("Reasons. [[B]]", "B"),
+        ("Winner: B", "B"),
+        ("**Better response**: B", "B"),
+        ("A is dull.\nResponse B is better.", "B"),
+        ("Therefore, Response B is the better one.", "B"),
+        ("Overall, **Response B** is better than Response A.", "B"),
+        ("Response B is not better.", None),
+        ("Response B is better than Response B.", None),
+        ("Response B is better, but longer", None),
+        ("Nobody says that Response B is better.", None),
+        ("It is short, as a result b", None),
+        ("As a result: B", None),
     ],
 )
 def test_preferences(text, letter):
     assert parse_preference(text).value == letter
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["[RESULT] Tie", "[RESULT] **tie**.", "Verdict: draw", "Both responses are equally good.", "So, it is a tie."],
+)
+def test_words_for_a_tie_count_where_ties_are_allowed(text):
+    assert parse_preference(text, ties=True).value == "tie"
+    assert parse_preference(text).value is None
+    assert parse_preference(text, "strict", ties=True).value is None
+
+
+@pytest.mark.parametrize("reading", ["strict", "lenient", "official"])
+def test_what_was_cut_off_is_no_verdict(reading):
+    """It may have been on its way to another one."""
+    assert parse_score("Good. [RESULT] 1", (1, 10), reading, finished=False).reason == "truncated"
+    assert parse_preference("Good. [RESULT] A", reading, finished=False) == (None, "Good. [RESULT] A", "truncated")
+
+
+def test_no_text_is_too_long_to_be_read():
+    """In a process that is ended after so many seconds of computing: a pattern that backtracks would take hours."""
+    script = """
+import resource
+resource.setrlimit(resource.RLIMIT_CPU, (120, 120))
+from text.verdicts import parse_preference, parse_score
+for unit in (" ", "*", "[", "</s>", "[RESULT] ", "score: ", "4 ", "A ", ". "):
+    many = unit * (100_000 // len(unit))
+    for text in (many, "[RESULT] 4" + many + "x", "Score: " + many + "B"):
+        for reading in ("lenient", "official"):
+            parse_score(text, reading=reading), parse_preference(text, reading, ties=True)
+"""
+    subprocess.run([sys.executable, "-c", script], cwd=Path(__file__).parents[2], check=True)
 
 
 @given(st.text() | st.from_regex(r"(\[RESULT\]|score of|Score:|[0-9/.\[\] ]){0,6}"), st.integers(-2, 9))
