@@ -103,7 +103,7 @@ class CapabilityBench:
     def evaluator(self, name: str, responses: Sequence[str | None], judge: Judge) -> Evaluator:
         """Put the question of every instance."""
         judged = put_questions(judge, responses, self._question, self.grading)
-        return Evaluator(name, [[run[0] for run in runs] for runs in judged.scores], judged.feedback)
+        return Evaluator(name, [[run[0] for run in runs] for runs in judged.scores], judged.feedback, judged.unread)
 
     def _question(self, number: int, response: str) -> list[JudgeRequest]:
         record = self.records[number].record

@@ -131,7 +131,7 @@ class ProgrammaticJudge:
         given = [scorer(request, response) for response in request.responses]
         scores = [score for score in given if score is not None]
         if len(scores) < len(given):
-            return Verdict(reason="no_value")
+            return Verdict(reason="no_value", parsed=False)
         if len(scores) == 1:
             return Verdict(score=scores[0])
         return Verdict(preference=preferred(*scores))

@@ -131,7 +131,14 @@ class LanguageJudge:
 
     def kept_by(self) -> Keeper:
         """All that its verdicts depend on beside the requests; see `lm.judge_cache.KeptJudge`."""
-        how = RULES, self.template.identity, self.judging, self.renderer.format, self.engine.drawn_by, self.engine.end_ids
+        how = (
+            RULES,
+            self.template.identity,
+            self.judging,
+            self.renderer.format,
+            self.engine.drawn_by,
+            self.engine.end_ids,
+        )
         return keeper(self.model, self.renderer.tokenizer, *how)
 
     # --- questions --------------------------------------------------------------------------------------------------

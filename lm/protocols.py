@@ -127,11 +127,13 @@ class HasJudgments(Protocol):
         judgments: what is judged; batches to judge are lists of places in it.
         template: the words of questions.
         renderer: makes tokens of them.
+        use_reference: whether they show a reference answer where there is one.
     """
 
     judgments: Sequence[Located[Judgment]]
     template: JudgePrompts
     renderer: ChatRenderer
+    use_reference: bool
 
 
 @runtime_checkable

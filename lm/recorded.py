@@ -51,7 +51,9 @@ class RecordedJudge:
 
     def _verdict(self, request: JudgeRequest, lines: Sequence[Recorded]) -> Verdict:
         if request.run >= len(lines):
-            raise UserError(f"{self.path}: run {request.run} of '{request.id}' is asked for, and there are {len(lines)}")
+            raise UserError(
+                f"{self.path}: run {request.run} of '{request.id}' is asked for, and there are {len(lines)}"
+            )
         _, text, finished = lines[request.run]
         direct = len(request.responses) == 1
         if direct:

@@ -95,6 +95,7 @@ class RubricBench:
             questions=draws[0].questions,
             nulls=draws[0].nulls,
             empty=draws[0].empty,
+            unread=draws[0].unread,
             versus=judging.baseline_responses is not None,
             tie_eps=judging.tie_eps,
             good_threshold=judging.good_threshold,

@@ -26,6 +26,7 @@ from metrics.capability import (
     self_consistent,
 )
 from metrics.intervals import Interval
+from metrics.unread import Unread
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -41,11 +42,13 @@ class Evaluator:
         name: in tables and scalars.
         ratings: by instance: those of an answer, None where none could be read; empty where it was not judged.
         feedback: by instance.
+        unread: verdicts that could not be read, where it is known what was said.
     """
 
     name: str
     ratings: Sequence[Sequence[float | None]]
     feedback: Sequence[str]
+    unread: Sequence[Unread] = ()
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,8 @@ class CapabilityReport:
         agreement: of every two evaluators, by coefficient.
         versus: of `metrics.capability.delta` to another model, or None.
         rows: a line for every instance.
+        verdicts: of all evaluators, and how many of them could not be read.
+        unread: those of which it is known what was said.
     """
 
     scalars: dict[str, float]
@@ -84,6 +89,8 @@ class CapabilityReport:
     agreement: dict[tuple[str, str], dict[str, float]]
     versus: dict[str, Any] | None
     rows: list[dict[str, Any]] = field(default_factory=list)
+    verdicts: tuple[int, int] = (0, 0)
+    unread: Sequence[Unread] = ()
 
 
 Instance = Mapping[str, Any]
@@ -124,7 +131,10 @@ def capability_report(
         scalars["versus/macro"] = versus["intervals"]["macro"].mean
     rows = _rows(records, evaluators, scored)
     around = intervals(records, impute=summing.impute)
-    return CapabilityReport(scalars, around, means, judges, agreement, versus, rows)
+    ratings = [rating for one in evaluators for given in one.ratings for rating in given]
+    verdicts = len(ratings), sum(rating is None for rating in ratings)
+    unread = [verdict for one in evaluators for verdict in one.unread]
+    return CapabilityReport(scalars, around, means, judges, agreement, versus, rows, verdicts, unread)
 
 
 def _scored(instances: Sequence[Instance], evaluator: Evaluator, how: SelfConsistency) -> list[dict[str, Any]]:

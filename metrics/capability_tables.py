@@ -15,6 +15,7 @@ from metrics.capability_report import CapabilityReport, score_figure
 from metrics.intervals import Interval
 from metrics.report_files import write_figure, write_lines, write_text
 from metrics.tables import bounds, number, section
+from metrics.unread import examples, share_read
 from text.excerpts import markdown_table
 
 WORST = 10  # instances that are shown
@@ -41,13 +42,14 @@ def report_text(report: CapabilityReport, notes: Sequence[str] = ()) -> str:
     tasks = [_row(name, report.intervals[name]) for name in sorted(report.means["per_task"])]
     parts = [
         "# BiGGen Bench",
-        "\n".join(f"- {note}" for note in [_counts(report), *notes]),
+        "\n".join(f"- {note}" for note in [share_read(*report.verdicts), _counts(report), *notes]),
         capability_table(report),
         _judges(report),
         _agreement(report),
         _versus(report),
         section("Scores by task", "", ["task", "scores", "mean", "95 % interval"], tasks),
         _worst(report.rows),
+        examples(report.unread),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 

@@ -26,6 +26,7 @@ from metrics.agreement import (
 )
 from metrics.report_files import write_lines, write_text
 from metrics.tables import number, section
+from metrics.unread import Unread, examples, share_read
 from text.judgments import Judgment
 
 Line = dict[str, Any]
@@ -51,10 +52,16 @@ class Judged:
 
 @dataclass
 class JudgeReport:
-    """Scalars by name, and verdicts that could not be read by reason."""
+    """Scalars by name, how many verdicts there are, and those that could not be read."""
 
     scalars: dict[str, float] = field(default_factory=dict)
-    failures: Counter[str] = field(default_factory=Counter)
+    verdicts: int = 0
+    unread: list[Unread] = field(default_factory=list)
+
+    @property
+    def failures(self) -> Counter[str]:
+        """Verdicts that could not be read, by reason."""
+        return Counter(one.reason for one in self.unread)
 
 
 def judge_report(judged: Sequence[Judged]) -> JudgeReport:
@@ -71,7 +78,13 @@ def judge_report(judged: Sequence[Judged]) -> JudgeReport:
             chosen = [one for one in of_format if part is None or one.group == part]
             prefix = format if part is None else f"{format}/{part}"
             report.scalars |= {f"{prefix}/{name}": value for name, value in measure(chosen).items()} if chosen else {}
-    report.failures.update(line["reason"] for one in judged for line in one.lines if not line["parsed"])
+    report.verdicts = sum(len(one.lines) for one in judged)
+    report.unread = [
+        Unread(one.name, line["reason"], line.get("feedback", ""))
+        for one in judged
+        for line in one.lines
+        if not line["parsed"]
+    ]
     return report
 
 
@@ -136,21 +149,21 @@ def _said(one: Judged, swapped: bool) -> str | None:
 
 
 def report_text(report: JudgeReport) -> str:
-    """All scalars as a table by part, and the failures."""
+    """What share could be read, all scalars as a table by part, and the failures."""
     parts: dict[str, dict[str, float]] = {}
     for name, value in report.scalars.items():
         part, _, measure = name.rpartition("/")
         parts.setdefault(part, {})[measure] = value
-    text = ["# The judge and the others"]
+    text = ["# The judge and the others", share_read(report.verdicts, len(report.unread))]
+    if report.unread:
+        text.append("A pair without a preference that could be read counts as wrong.")
     for format in ("direct", "pairwise"):
         rows = {part: found for part, found in parts.items() if part.split("/")[0] == format}
         if rows:
             head = list(dict.fromkeys(name for found in rows.values() for name in found))
             cells = [[part, *(number(found.get(name, math.nan), 3) for name in head)] for part, found in rows.items()]
             text.append(section(format, "", ["", *head], cells))
-    told = ", ".join(f"{reason} {count}" for reason, count in report.failures.most_common())
-    text.append(f"Verdicts that could not be read: {told or 'none'}.")
-    return "\n\n".join(text) + "\n"
+    return "\n\n".join([*text, *filter(None, [examples(report.unread)])]) + "\n"
 
 
 def write_report(report: JudgeReport, judged: Sequence[Judged], folder: Path) -> Path:

@@ -19,6 +19,7 @@ from metrics.intervals import Interval, cluster_bootstrap
 from metrics.multifaceted import HIGHEST, LOWEST, MultifacetedScore, Outcome, TieWinRate, compare
 from metrics.report_files import write_figure, write_lines, write_text
 from metrics.tables import bounds, number, section
+from metrics.unread import Unread, examples, share_read
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -64,12 +65,16 @@ class BenchReport:
         intervals: of the mean score, by source; "" is all instances.
         rows: a line for every instance.
         versus: whether there was an opponent.
+        verdicts: how many there should be.
+        unread: those that could not be read.
     """
 
     scalars: dict[str, float]
     intervals: dict[str, Interval]
     rows: list[dict[str, Any]]
     versus: bool
+    verdicts: int = 0
+    unread: Sequence[Unread] = ()
 
     @property
     def valid(self) -> bool:
@@ -83,6 +88,7 @@ def bench_report(
     questions: int,
     nulls: int,
     empty: int,
+    unread: Sequence[Unread] = (),
     versus: bool = False,
     tie_eps: float = 0.0,
     good_threshold: float = 4.0,
@@ -95,6 +101,7 @@ def bench_report(
         questions: how many scores there should be, those of empty answers included.
         nulls: how many of them there are not.
         empty: answers without a word.
+        unread: what is known of the nulls.
         versus: whether an opponent was judged too.
         tie_eps: see `compare`.
         good_threshold: see `compare`.
@@ -120,7 +127,7 @@ def bench_report(
             scalars |= {f"{name}{end}": value for name, value in found.items()}
     scalars |= _diversity(instances) | _sensitivity(instances) | _best_of(instances)
     rows = [_row(one, outcome) for one, outcome in zip(instances, outcomes, strict=True)]
-    return BenchReport(scalars, intervals, rows, versus)
+    return BenchReport(scalars, intervals, rows, versus, questions, unread)
 
 
 def _interval(instances: Sequence[Instance], resamples: int) -> Interval:
@@ -189,12 +196,13 @@ def _row(one: Instance, outcome: Outcome | None) -> dict[str, Any]:
 # --- for readers ------------------------------------------------------------------------------------------------------
 
 
-def report_text(report: BenchReport, example: str) -> str:
+def report_text(report: BenchReport, example: str, notes: Sequence[str] = ()) -> str:
     """The report in markdown.
 
     Args:
         report: of a run.
         example: the first question as the judge was asked it, since scores hinge on how it is put together.
+        notes: what else a reader should know, a sentence each.
     """
     s = report.scalars
     head = ["", "instances", "score", *(["wins", "tie+win", "tie+win, all ties"] if report.versus else [])]
@@ -211,6 +219,8 @@ def report_text(report: BenchReport, example: str) -> str:
             " Tie+win counts wins and ties of two good answers, as the paper does; a tie of two bad ones is nobody's."
         )
     lines = [
+        share_read(report.verdicts, int(s["nulls"])),
+        *notes,
         f"The judge came to no verdict on {s['nulls']:.0f} questions ({100 * s['null_rate']:.2f} %); {s['empty']:.0f} "
         f"answers were empty; {s['excluded']:.0f} instances have no score and are left out.",
         *(f"{told}: {number(s[name], 3)}." for name, told in TOLD.items() if name in s),
@@ -219,8 +229,10 @@ def report_text(report: BenchReport, example: str) -> str:
         lines.append("Best of N by the judge: " + ", ".join(f"{n[8:]}: {number(v)}" for n, v in curve.items()) + ".")
     if not report.valid:
         lines.insert(0, f"**INVALID**: more than {100 * MOST_NULLS:g} % of the judge's answers are no verdict.")
-    text = section("Multifaceted Bench", about, head, rows)
-    return "\n".join([text, "", *(f"- {line}" for line in lines), "", f"The first question: `{example!r}`", ""])
+    text = section("Scores by source", about, head, rows)
+    told = "\n".join(["# Multifaceted Bench", "", *(f"- {line}" for line in lines)])
+    asked = f"The first question: `{example!r}`"
+    return "\n\n".join(part for part in (told, text, examples(report.unread), asked) if part) + "\n"
 
 
 TOLD = {
@@ -262,7 +274,7 @@ def score_figure(report: BenchReport) -> Figure:
     return figure
 
 
-def write_report(report: BenchReport, example: str, folder: Path) -> Path:
+def write_report(report: BenchReport, example: str, folder: Path, notes: Sequence[str] = ()) -> Path:
     """Write report.md, scores.png, instances.jsonl and, for each source, <source>.jsonl; tell where report.md is."""
     folder.mkdir(parents=True, exist_ok=True)
     write_lines(folder / "instances.jsonl", report.rows)
@@ -270,5 +282,5 @@ def write_report(report: BenchReport, example: str, folder: Path) -> Path:
         if source:
             write_lines(folder / f"{source}.jsonl", [row for row in report.rows if row["source"] == source])
     write_figure(folder / "scores.png", score_figure(report))
-    write_text(folder / "report.md", report_text(report, example))
+    write_text(folder / "report.md", report_text(report, example, notes))
     return folder / "report.md"

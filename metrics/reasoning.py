@@ -100,6 +100,16 @@ class Unparsed(_Share):
         self.add(answer is None)
 
 
+class CutOff(_Share):
+    """The share of answers that the limit of tokens ended, not the model."""
+
+    higher_is_better = False
+
+    def update(self, finished: bool) -> None:
+        """Add an answer."""
+        self.add(not finished)
+
+
 class MajorityAtK(_Share):
     """The share of questions of which the vote of the first k samples is right; see `majority`.
 
@@ -158,4 +168,10 @@ def accuracy_report(answers: Sequence[AnswerRecord]) -> str:
         percent = {"value": 100 * share.mean, "low": 100 * share.low, "high": 100 * share.high}
         called = name if name.lower().startswith(kind) else f"{kind} {name}".strip()  # MATH has "Level 5" itself
         rows.append([called, str(len(group)), interval(percent, 1)])
-    return section("Answers that are right", "", ["questions", "how many", "percent [95 %]"], rows) + "\n"
+    cut_off = sum(answer.finish == "length" for answer in answers)
+    unread = sum(answer.answer is None for answer in answers)
+    about = (
+        f"{cut_off:,} of {len(answers):,} answers were cut off by the limit of tokens, and in {unread:,} no answer "
+        "could be read, so that they are wrong. The whole texts are in answers.jsonl."
+    )
+    return section("Answers that are right", about, ["questions", "how many", "percent [95 %]"], rows) + "\n"

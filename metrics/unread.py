@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from text.excerpts import printable, shorten
+from text.excerpts import PLAIN, printable
 
 MOST_UNREAD = 0.02  # of the verdicts, before a report warns
 EXAMPLES = 3  # of each reason
@@ -50,7 +50,7 @@ def examples(unread: Sequence[Unread]) -> str:
     lines = ["## Verdicts that could not be read", ""]
     for reason, found in sorted(by_reason.items(), key=lambda item: -len(item[1])):
         lines.append(f"- `{reason}`: {len(found):,}")
-        lines += [f"  - {one.name}: {_end(one.said)}" for one in found[:EXAMPLES]]
+        lines += [f"  - {one.name.translate(PLAIN)}: {_end(one.said)}" for one in found[:EXAMPLES]]
     return "\n".join(lines)
 
 
@@ -59,4 +59,5 @@ def _end(said: str) -> str:
     words = " ".join(printable(said).split())
     if not words:
         return "(nothing was said)"
-    return f"`{('… ' + words[-CHARACTERS:]) if len(words) > CHARACTERS else words}`".replace("``", "'")
+    cut = "... " if len(words) > CHARACTERS else ""
+    return cut + words[-CHARACTERS:].translate(PLAIN)

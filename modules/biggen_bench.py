@@ -7,7 +7,7 @@ report looks (metrics/capability_tables.py).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from lm.backbone import Backbone
@@ -30,16 +30,17 @@ class _Biggen(JudgedBench):
     judges: dict[str, Judge]
     grading: Grading
 
-    def tell(self, answers: list[Sequence[str]]) -> Told:
+    def tell(self, answers: Mapping[int, Sequence[str]], notes: Sequence[str]) -> Told:
         """What `CapabilityBench` makes of the answers."""
         judges = {name: SharedJudge(judge) for name, judge in self.judges.items()}
         recorded = getattr(self._data, "evaluators", [])
         if not judges and not recorded:
             raise UserError("nobody judges: give model.judges, or data.scores with what evaluators have said already")
-        responses = [texts[0] if texts else None for texts in answers]
+        given = [answers.get(row) for row in range(len(self._data.instances))]
+        responses = [texts[0] if texts else None for texts in given]
         bench = CapabilityBench(self._data.instances, self.grading)
         report = bench.report(responses, judges, recorded, self._others())
-        notes = [] if self.judges else ["The scores are on record; nobody was asked."]
+        notes = [*notes, *([] if self.judges else ["The scores are on record; nobody was asked."])]
         if self.judges:
             seen = "sees" if self.grading.show_system_prompt else "does not see"
             notes.append(f"The evaluator {seen} the system prompt; each question was put {self.grading.runs} time(s).")

@@ -10,6 +10,7 @@ Legend: K scored tokens of all answers.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -118,7 +119,7 @@ class EvaluatorLM(LanguageModule):
             self.model,
             self._data.renderer,
             self._data.template,
-            self.judging,
+            replace(self.judging, use_reference=self.judging.use_reference and self._data.use_reference),
             self.max_batch_tokens,
             self.share_prefixes,
         )

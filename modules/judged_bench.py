@@ -6,7 +6,7 @@ a judge is put the questions, nor what a report says.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -51,8 +51,13 @@ class JudgedBench(LightningModule):
     benchmark = "bench"  # what scalars are called after
     wants = "use MultifacetedPrompts or BiggenData"
 
-    def tell(self, answers: list[Sequence[str]]) -> Told:
-        """Judge and sum up; every rank is asked, with the answers of all."""
+    def tell(self, answers: Mapping[int, Sequence[str]], notes: Sequence[str]) -> Told:
+        """Judge and sum up; every rank is asked, with the answers of all.
+
+        Args:
+            answers: by number of the instance; without those that a limit of batches left out.
+            notes: what a reader of the report should know.
+        """
         raise NotImplementedError
 
     def on_test_start(self) -> None:
@@ -70,7 +75,9 @@ class JudgedBench(LightningModule):
     def on_test_epoch_end(self) -> None:
         """Put the answers of all ranks together, judge, report and log ``<benchmark>/<scalar>``."""
         answers = merge_over_ranks(self._answers)
-        told = self.tell([answers[row] for row in range(len(self._data.instances))])
+        there_are = len(self._data.instances)
+        left_out = f"{len(answers):,} of {there_are:,} instances: the others were left out by a limit of batches."
+        told = self.tell(answers, [] if len(answers) == there_are else [left_out])
         log_dir = self.trainer.log_dir  # agreed between ranks: every rank has to ask
         if not self.trainer.is_global_zero:
             return

@@ -7,7 +7,7 @@ report looks (metrics/multifaceted_report.py).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from lm.backbone import Backbone
@@ -27,14 +27,16 @@ class _Multifaceted(JudgedBench):
     judge: Judge
     judging: Judging
 
-    def tell(self, answers: list[Sequence[str]]) -> Told:
+    def tell(self, answers: Mapping[int, Sequence[str]], notes: Sequence[str]) -> Told:
         """What `RubricBench` makes of the answers."""
-        records = self._data.instances
-        report = RubricBench(records, self.judging).report(answers, SharedJudge(self.judge))
-        text = report_text(report, example := question(records[0].record))
+        rows = sorted(answers)
+        records = [self._data.instances[row] for row in rows]
+        bench = RubricBench(records, self.judging)
+        report = bench.report([answers[row] for row in rows], SharedJudge(self.judge))
+        text = report_text(report, example := question(records[0].record), notes)
 
         def write(folder: Path) -> Path:
-            return write_report(report, example, folder)
+            return write_report(report, example, folder, notes)
 
         return Told(report.scalars, text, text, score_figure(report), write, {"bench/valid": report.valid})
 

@@ -16,7 +16,7 @@ from lm.batches import PromptBatch
 from lm.cached_generation import EngineName
 from lm.generation import Decoding, Sample
 from lm.sampling import seed_of
-from metrics.reasoning import AnswerAccuracy, MajorityAtK, PassAtK, Unparsed
+from metrics.reasoning import AnswerAccuracy, CutOff, MajorityAtK, PassAtK, Unparsed
 from modules.rejection_sampling import Mining, mine
 from modules.rollouts import Rollouts
 from text.errors import UserError
@@ -142,7 +142,7 @@ class Sampler(Rollouts):
     def on_test_start(self) -> None:
         """Nothing is answered yet."""
         k, checker = self.num_samples, self.checker
-        self.scores = {"test/accuracy": AnswerAccuracy(checker), "test/unparsed": Unparsed()}
+        self.scores = {"test/accuracy": AnswerAccuracy(checker), "test/unparsed": Unparsed(), "test/cut_off": CutOff()}
         if k > 1:
             self.scores |= {"test/sample_accuracy": PassAtK(1), f"test/pass@{k}": PassAtK(k)}
             self.scores[f"test/maj@{k}"] = MajorityAtK(k, checker)
@@ -157,6 +157,7 @@ class Sampler(Rollouts):
             right = sum(sample.correct for sample in record.samples)
             self.scores["test/accuracy"].update(answers[0], record.gold)
             self.scores["test/unparsed"].update(answers[0])
+            self.scores["test/cut_off"].update(record.samples[0].finished)
             for name, score in self.scores.items():
                 if isinstance(score, PassAtK):
                     score.update(len(answers), right)

@@ -192,8 +192,9 @@ def test_a_file_of_questions_is_tested():
     asked = [f"--data.init_args.test={lines(Path('questions.jsonl'), questions)}", *SHORT, weights]
     tested = run("test", "test", *asked)
     scores = json.loads((tested / "metrics.json").read_text())
-    assert {"test/accuracy", "test/unparsed"} <= {*scores}
+    assert {"test/accuracy", "test/unparsed", "test/cut_off"} <= {*scores}
     answers = records(tested / "answers.jsonl", AnswerRecord)
+    assert all(answer.response for answer in answers)
     assert [(one.id, one.gold) for one in answers] == [(one["id"], one["gold"]) for one in questions]
     assert sum(one.correct for one in answers) / 5 == pytest.approx(scores["test/accuracy"])
     sampled = ["--model.init_args.num_samples=3", "--model.init_args.decoding.temperature=0.7"]

@@ -101,8 +101,17 @@ class Solution(Record):
     def judged(
         cls, tokens: Sequence[int], text: str, finished: bool, gold: str | None, checker: AnswerChecker, **more: Any
     ) -> Self:
-        """What was written, as the checker sees it: it ends with the line of the answer, if that has one."""
-        answer = checker.extract(up_to_answer(text)) or checker.extract(text)
+        """What was written, as the checker sees it: it ends with the line of the answer, if that has one.
+
+        An answer that might have gone on where the limit of tokens cut it off is none.
+        """
+
+        def read(said: str) -> str | None:
+            return checker.extract(up_to_answer(said)) or checker.extract(said)
+
+        answer = read(text)
+        if not finished and read(f"{text}7") != answer:
+            answer = None
         return cls(
             tokens=[*tokens],
             text=text,
@@ -174,6 +183,9 @@ class AnswerRecord(Record):
         correct: whether they are equal.
         subject: see QuestionRecord.
         level: see QuestionRecord.
+        response: the whole text that the answer was read in.
+        finish: whether the model ended it, or the limit of tokens did.
+        further: the other samples of the question, where there are several.
     """
 
     id: Id
@@ -182,13 +194,22 @@ class AnswerRecord(Record):
     correct: bool
     subject: str | None = None
     level: int | str | None = None
+    response: str | None = None
+    finish: Literal["eos", "length"] = "eos"
+    further: list[Solution] | None = None
 
     @classmethod
     def first(cls, record: SampleRecord) -> Self:
-        """Of the first sample."""
-        sample = record.samples[0]
-        of_question = record.model_dump(include={"id", "gold", "subject", "level"})
-        return cls(**of_question, answer=sample.answer, correct=sample.correct)
+        """Of the first sample, the others beside it."""
+        sample, *further = record.samples
+        return cls(
+            **record.model_dump(include={"id", "gold", "subject", "level"}),
+            answer=sample.answer,
+            correct=sample.correct,
+            response=sample.text,
+            finish=sample.finish,
+            further=[one.model_copy(update={"tokens": []}) for one in further] or None,
+        )
 
 
 class MinedPair(PreferenceRecord):

@@ -51,6 +51,29 @@ def test_scores_that_are_missing_count_as_failures_and_enter_no_mean():
     assert -1 <= found["direct/alpha"] <= 1
 
 
+def test_a_verdict_that_a_judge_was_made_to_name_enters_no_mean():
+    """Otherwise a judge that says nothing has a correlation, of a model's first words."""
+    forced = [
+        line(score=float(n), parsed=False) | {"feedback": f"It is *fine* {n}. " + "long " * 99} for n in range(1, 6)
+    ]
+    found = judge_report([Judged(str(n), direct(n).record, [one]) for n, one in enumerate(forced, 1)])
+    assert math.isnan(found.scalars["direct/pearson"])
+    assert math.isnan(found.scalars["direct/mean_score"])
+    assert (found.scalars["direct/n_excluded"], found.scalars["direct/parse_failure_rate"]) == (5, 1)
+    text = report_text(found)
+    assert text.index("0 of 5 verdicts (0.0 %) could be read") < text.index("## direct")
+    assert "**Caution**" in text
+    assert text.count("... ") == 3  # the ends of the first three
+    pairs = judge_report([Judged("p", pair("A", "A").record, [line(preference="A", parsed=False)])])
+    assert pairs.scalars["pairwise/acc_no_tie"] == 0
+    assert "1 of 1 verdicts (100.0 %)" in report_text(judge_report([direct(1, 1)]))
+
+
+def test_half_a_point_is_rounded_up():
+    found = judge_report([direct(3, 2.5), direct(5, 4.5), direct(2, 1.5), direct(3, 2.49)]).scalars
+    assert found["direct/accuracy"] == 3 / 4
+
+
 def test_pairs_by_hand():
     """evaluator.md 10.5."""
     said = [("A", "A"), ("B", "A"), ("tie", "tie"), ("A", None)]
@@ -76,7 +99,7 @@ def test_parts_and_files(tmp_path):
     assert report.scalars["direct/easy/pearson"] == 1
     assert math.isnan(report.scalars["direct/hard/pearson"])
     assert report.failures == {"no_marker": 1}
-    assert "could not be read: no_marker 1" in report_text(report)
+    assert "- `no_marker`: 1\n  - x: (nothing was said)" in report_text(report)
     assert len(write_report(report, judged, tmp_path).read_text().splitlines()) == 3
     assert "| direct/hard |" in (tmp_path / "report.md").read_text()
 

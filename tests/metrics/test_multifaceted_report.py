@@ -49,7 +49,7 @@ def test_a_judge_that_does_not_answer_makes_a_run_invalid(nulls, valid):
 def test_files_are_whole_and_rows_can_be_paired(tmp_path):
     found = report(instances(5.0, 4.0) + instances(1.0, source="B"), versus=True)
     path = write_report(found, "U", tmp_path / "bench")
-    assert path.read_text().startswith("## Multifaceted Bench")
+    assert path.read_text().startswith("# Multifaceted Bench\n\n- ")
     assert sorted(file.name for file in path.parent.iterdir()) == [
         "A.jsonl",
         "B.jsonl",

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from metrics.reasoning import (
     AnswerAccuracy,
+    CutOff,
     MajorityAtK,
     PassAtK,
     Unparsed,
@@ -100,3 +101,15 @@ def test_accuracy_is_told_by_subject_and_level():
         "Level 5": ("2", "50.0"),
     }
     assert "level 3" in accuracy_report([AnswerRecord(id="1", gold="1", correct=True, level=3)])
+
+
+def test_a_report_says_how_many_answers_were_cut_off():
+    known = {"gold": "1", "correct": False}
+    answers = [AnswerRecord(id="1", finish="length", **known), AnswerRecord(id="2", answer="2", **known)]
+    assert "1 of 2 answers were cut off by the limit of tokens, and in 1 no answer could be read" in accuracy_report(
+        answers
+    )
+    metric = CutOff()
+    for finished in (True, False, True, True):
+        metric.update(finished)
+    assert metric.compute() == 0.25

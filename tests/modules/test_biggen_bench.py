@@ -14,7 +14,7 @@ from datamodules.prompts import Prompts
 from lm.capability_bench import Grading
 from lm.encoder import WordTokenizer
 from lm.generation import Decoding
-from lm.judging import ProgrammaticJudge
+from lm.judging import ProgrammaticJudge, Verdict
 from lm.kept_key import Keeper
 from modules.biggen_bench import BiggenBench, RecordedBiggen
 from tests.stand_ins import scratch, trainer
@@ -138,3 +138,26 @@ def test_a_comparison_with_another_model(tmp_path):
     )
     assert found["biggen/versus/macro"] > 1
     assert found["biggen/versus/wins"] > found["biggen/versus/losses"]
+
+
+@pytest.mark.parametrize("limit", [{"limit_test_batches": 1}, {"fast_dev_run": True}])
+def test_a_limit_of_batches_judges_what_there_is(tmp_path, limit, capsys):
+    found = measured(tmp_path, RecordedBiggen({"p": PROGRAM}), data(responses=WORLD), **limit)
+    assert found["biggen/coverage"] == pytest.approx(6 / 36)
+    assert "6 of 36 instances: the others were left out by a limit of batches" in capsys.readouterr().out
+
+
+def test_examples_of_what_could_not_be_read_are_shown(tmp_path, capsys):
+    class Vague(ProgrammaticJudge):
+        def judge(self, requests):
+            return [
+                Verdict(score=3.0, parsed=False, reason="no_marker", feedback=f"Well, {one.id}") for one in requests
+            ]
+
+    found = measured(tmp_path, RecordedBiggen({"v": Vague()}), data(responses=WORLD))
+    assert found["biggen/parse_failure_rate"] == 1
+    assert "biggen/c0" not in found
+    told = capsys.readouterr().out
+    assert "0 of 36 verdicts (0.0 %) could be read" in told
+    assert "- `no_marker`: 36" in told
+    assert told.count("Well, ") == 3

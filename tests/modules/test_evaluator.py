@@ -132,3 +132,26 @@ def test_wrong_options_and_data_are_refused(tmp_path):
     module, source, _ = fitted(tmp_path, group_by="source")
     with pytest.raises(UserError, match="no field 'source'"):
         trainer(tmp_path).test(module, source)
+
+
+@pytest.mark.parametrize(("of_data", "of_judge"), [(True, True), (False, True), (True, False)])
+def test_a_reference_is_shown_unless_the_data_or_the_judge_hides_it(tmp_path, of_data, of_judge, monkeypatch):
+    seen = []
+    question = WrittenTemplate.question
+    monkeypatch.setattr(
+        WrittenTemplate,
+        "question",
+        lambda self, asked, use_reference=True: seen.append(use_reference) or question(self, asked, use_reference),
+    )
+    source = data(use_reference=of_data)
+    module = evaluator(judging=Judging(verdicts="expected", feedback=False, use_reference=of_judge))
+    trainer(tmp_path, max_steps=1).fit(module, source)
+    seen.clear()
+    trainer(tmp_path).test(module, source)
+    assert set(seen) == {of_data and of_judge}
+
+
+def test_one_batch_is_enough_for_a_report(tmp_path):
+    module, source, _ = fitted(tmp_path)
+    trainer(tmp_path, limit_test_batches=1).test(module, source)
+    assert sum(module.results.get(f"{name}/n", 0) for name in ("direct", "pairwise")) > 0

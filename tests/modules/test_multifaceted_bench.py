@@ -59,6 +59,18 @@ def test_what_is_missing_is_said(tmp_path):
         trainer(tmp_path).test(MultifacetedBench(scratch(), JUDGE), TestedPrompts(["Why?"], tokenizer=words))
 
 
+@pytest.mark.parametrize("limit", [{"limit_test_batches": 1}, {"fast_dev_run": True}])
+@pytest.mark.parametrize("sensitivity", [False, True])
+def test_a_limit_of_batches_judges_what_there_is(tmp_path, limit, sensitivity, capsys):
+    judging = Judging(baseline_responses=golden(tmp_path), sensitivity=sensitivity)
+    data = MultifacetedPrompts(WORLD, golden(tmp_path), batch_size=7)
+    trainer(tmp_path, **limit).test(module := RecordedBench(JUDGE, judging), data)
+    assert (module.results["bench/instances"], module.results["bench/score"]) == (6, 5.0)
+    told = capsys.readouterr().out
+    assert "6 of 30 instances: the others were left out by a limit of batches" in told
+    assert "18 of 18 verdicts (100.0 %) could be read" in told
+
+
 class Asked(RecordedBench):
     """With data, without a run."""
 

@@ -7,7 +7,16 @@ import pytest
 from pydantic import ValidationError
 
 from text.answers import NumberChecker
-from text.reasoning_records import Completion, ExplorationRecord, MinedPair, Probe, QuestionRecord, SampledSolution
+from text.reasoning_records import (
+    AnswerRecord,
+    Completion,
+    ExplorationRecord,
+    MinedPair,
+    Probe,
+    QuestionRecord,
+    SampledSolution,
+    SampleRecord,
+)
 from text.steps import up_to_answer
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
@@ -83,6 +92,35 @@ def test_what_was_written_is_judged_up_to_its_answer():
     again = "The answer is <<2=2>>2.\nThe answer is 2"  # as GSM8K has it once
     assert Completion.judged([5], again, True, "2", CHECKER, draw=0).correct
     assert (wrong.correct, wrong.answer, wrong.finished) == (False, None, True)
+
+
+def test_an_answer_keeps_the_text_that_it_was_read_in_and_the_other_samples():
+    samples = [
+        SampledSolution.judged([n], text, finished, "7", CHECKER, seed=n)
+        for n, (text, finished) in enumerate([("The answer is 8\n", False), ("The answer is 7", True)])
+    ]
+    record = SampleRecord(id="q", question="Q", gold="7", samples=samples)
+    answer = AnswerRecord.first(record)
+    assert (answer.answer, answer.response, answer.finish) == ("8", "The answer is 8\n", "length")
+    assert [(one.text, one.correct, one.tokens) for one in answer.further] == [("The answer is 7", True, [])]
+    assert AnswerRecord.first(record.model_copy(update={"samples": samples[:1]})).further is None
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("The answer is 1", None),
+        ("The answer is 1.", None),
+        ("The answer is 12\nThe", "12"),
+        ("The answer is 12, for 6", "12"),
+        ("The answer is", None),
+    ],
+)
+def test_an_answer_that_was_cut_off_is_none(text, answer):
+    """It may have been on its way to another one."""
+    assert Completion.judged([1], text, False, answer or "1", CHECKER, draw=0).answer == answer
+    ended = Completion.judged([1], text, True, "1", CHECKER, draw=0)
+    assert ended.answer == (answer or (None if text.endswith("is") else "1"))
 
 
 @pytest.mark.parametrize(
