@@ -1,0 +1,155 @@
+"""Every config of full size with every overlay that it names: one optimizer step on two ranks, on small models.
+
+Runs go on from one another as the configs say: what one leaves in ``runs/`` the next begins with.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig, OlmoConfig
+
+from lm.checkpoints import find_checkpoint
+from tests.conversation_files import jsonl
+from tests.paper_scale import ROOT, Recipe, recipes
+from tests.stand_ins import tiny_tokenizer
+from tests.test_evaluator_configs import collection
+from tests.test_janus_configs import answers
+from tests.test_janus_configs import pairs as janus_pairs
+from tests.test_knowledge_probe_configs import country
+
+pytestmark = pytest.mark.slow
+
+KINDS = {"olmo": OlmoConfig, "llama": LlamaConfig, "mistral": MistralConfig}
+HUB = {"OLMo": "olmo", "istral": "mistral", "zephyr": "mistral"}  # the others are Llamas
+SMALL = [
+    "--trainer.accelerator=cpu",
+    "--trainer.devices=2",
+    "--trainer.max_steps=1",
+    "--trainer.accumulate_grad_batches=2",
+    "--trainer.limit_val_batches=0",
+    "--trainer.enable_progress_bar=false",
+]
+
+
+@pytest.fixture
+def there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def models() -> None:
+    """A folder for each architecture, with room for 2048 tokens."""
+    tokenizer = tiny_tokenizer()
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    sizes["num_key_value_heads"] = 1
+    ids = {"eos_token_id": tokenizer.eos_token_id, "bos_token_id": None, "pad_token_id": None}
+    torch.manual_seed(0)
+    for kind, config in KINDS.items():
+        small = config(vocab_size=len(tokenizer), max_position_embeddings=2048, **sizes, **ids)
+        AutoModelForCausalLM.from_config(small).save_pretrained(kind)
+        tokenizer.save_pretrained(kind)
+
+
+def sources() -> dict[str, list[str]]:
+    """The options that put small files of the same schema in place of a recipe's data, by what its name begins with."""
+    said = [{"prompt": f"why {n}", "chosen": f"so {n}", "rejected": f"no {n}"} for n in range(64)]
+    spoken = [
+        {side: f"\n\nHuman: {r['prompt']}\n\nAssistant: {r[side]}" for side in ("chosen", "rejected")} for r in said
+    ]
+    asked = [{"question": f"{n} and 1?", "answer": f"It is {n + 1}\n#### {n + 1}"} for n in range(64)]
+    proved = [{"problem": f"{n} and 1?", "solution": f"It is $\\boxed{{{n + 1}}}$"} for n in range(64)]
+    found = [
+        {
+            "query_id": f"{n}",
+            "query": f"q {n}",
+            "positive_passages": [{"docid": f"p{n}", "title": "", "text": f"a {n}"}],
+        }
+        | {"negative_passages": [{"docid": f"n{n}-{k}", "title": "", "text": f"b {n} {k}"} for k in range(2)]}
+        for n in range(64)
+    ]
+    files = country(Path(), facts=6)
+    knowledge = [f"--data.train={files['text.txt']}", f"--data.knowledge={files['facts.jsonl']}", "--data.seq_len=256"]
+    knowledge += [
+        "--data.long_passage=truncate",
+        "--trainer.callbacks.start_step=0",
+        "--trainer.callbacks.n_injections=1",
+    ]
+    few, packed = "--data.batch_size=8", "--data.max_tokens=512"
+    pairs = [f"--data.train={jsonl(Path('pairs.jsonl'), *said)}", few]
+    told = jsonl(Path("told.jsonl"), *({"prompt": r["prompt"], "output": r["chosen"]} for r in said))
+    judged = {kind: collection(kind) for kind in ("direct", "pairwise")}
+    judged["joint"] = json.dumps(list(judged.values()))
+    return {
+        "sft/": [f"--data.train={told}", packed],
+        "reward_model/": [f"--data.train={jsonl(Path('spoken.jsonl'), *spoken)}", few],
+        "janus/sft": [f"--data.train={answers()}", packed],
+        **{f"janus/{kind}": [f"--data.train={janus_pairs(kind)}", few] for kind in ("dpo", "orpo", "rm")},
+        "janus/kto": [f"--data.train={janus_pairs('dpo')}", few],
+        **{f"evaluator/prometheus_7b_{kind}": [f"--data.train={file}", few] for kind, file in judged.items()},
+        **{f"self_explore/{kind}_7b/{stage}": pairs for kind in ("gsm8k", "math") for stage in ("dpo", "outcome_dpo")},
+        "self_explore/gsm8k_7b": [f"--data.train={jsonl(Path('asked.jsonl'), *asked)}", few],
+        "self_explore/math_7b": [f"--data.train={jsonl(Path('proved.jsonl'), *proved)}", few],
+        "knowledge_probe/": [*knowledge, "--data.batch_size=4"],
+        "instructir/": [f"--data.train={jsonl(Path('found.jsonl'), *found)}", few, "--data.num_negatives=2"],
+        "dpo/": pairs,
+        "kto/": pairs,
+    }
+
+
+def root(recipe: Recipe) -> str:
+    """Where its runs are."""
+    path = Path(recipe.name)
+    return recipe.values["trainer"].get("default_root_dir") or f"runs/{path.parts[1]}/{path.stem}"
+
+
+def depth(recipe: Recipe, by_root: dict[str, Recipe]) -> int:
+    """How many runs come before one of this recipe."""
+    start = recipe.values["model"]["init_args"]["backbone"]["init_args"].get("path")
+    return 0 if start is None else 1 + depth(by_root[str(Path(start).parent)], by_root)
+
+
+def command(recipe: Recipe, composed: list[str], data: list[str]) -> list[str]:
+    """What a user types, on small models and files."""
+    backbone: Any = recipe.values["model"]["init_args"]["backbone"]["init_args"]
+    given = [part for file in composed for part in ("--config", str(ROOT / file))]
+    model = []
+    if name := backbone.get("name_or_path"):
+        if "parts_7b/mistral.yaml" in " ".join(composed):
+            name = "Mistral"
+        model = [f"--model.backbone.name_or_path={next((HUB[part] for part in HUB if part in name), 'llama')}"]
+        model += ["--model.backbone.revision=null"] if "revision" in backbone else []
+    if "val" in recipe.values["data"]["init_args"]:
+        data = [*data, data[0].replace(".train=", ".val=")]
+    return ["fit", *given, *SMALL, *model, *data]
+
+
+def test_every_recipe_takes_a_step_with_every_overlay_it_names(there: Path) -> None:
+    models()
+    data, found = sources(), recipes()
+    by_root = {root(recipe): recipe for recipe in found}
+    jobs = []
+    for recipe in sorted(found, key=lambda recipe: depth(recipe, by_root)):
+        options = next(data[part] for part in data if recipe.name.startswith(f"configs/{part}"))
+        jobs += [command(recipe, composed, options) for composed in recipe.compositions]
+    Path("jobs.json").write_text(json.dumps(jobs))
+    ranks = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    here = Path(__file__).with_name("overlay_ranks.py")
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "SEEDLING_CACHE": str(there / "cache"), "PYTHONPATH": str(ROOT)}
+    with open("said.txt", "w+", encoding="utf-8") as said:
+        done = subprocess.run(
+            [*ranks, here, "jobs.json"], env=environment, stdout=said, stderr=said, timeout=1500, check=False
+        )
+        said.seek(0)
+        assert done.returncode == 0, said.read()[-12000:]
+    for recipe in found:
+        runs = [Path(root(recipe), f"version_{number}") for number in range(len(recipe.compositions))]
+        assert all(json.loads((run / "metrics.json").read_text())["step"] == 1 for run in runs)
+        assert all(find_checkpoint(run).is_dir() == ("fsdp" in str(recipe.overlays)) for run in runs)
