@@ -15,7 +15,7 @@ from tests.stand_ins import published
 from tests.test_janus_configs import mistral
 
 HERE = Path(__file__).parents[1] / "configs" / "evaluator"
-PARTS = ("study.yaml", "mini_template.yaml", "prometheus_judge.yaml")
+PARTS = ("study.yaml", "start.yaml", "mini_template.yaml", "prometheus_judge.yaml")
 RECIPES = sorted(file.name for file in HERE.glob("*.yaml") if file.name not in PARTS and "merge" not in file.name)
 CPU = ["--trainer.accelerator=cpu", "--trainer.devices=1", "--trainer.precision=32-true"]
 QUIET = [*CPU, "--trainer.enable_progress_bar=false", "--trainer.default_root_dir=runs"]

@@ -159,7 +159,7 @@ def test_one_greedy_answer_is_not_the_best_of_many(capsys):
 # ---- every config
 
 
-@pytest.mark.parametrize("name", sorted(path.name for path in HERE.glob("*.yaml")))
+@pytest.mark.parametrize("name", sorted(path.name for path in HERE.glob("*.yaml") if path.stem != "start"))
 def test_every_config_builds_as_it_stands(name):
     built = main(["--config", str(HERE / name), *CPU], run=False)
     assert type(built.model).__name__ == ("BestOfN" if name == "best_of_n.yaml" else "RewardModel")

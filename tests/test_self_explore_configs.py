@@ -15,7 +15,7 @@ from text.reasoning_records import AnswerRecord, ExplorationRecord, MinedPair, Q
 from worlds.chain_arithmetic import ChainArithmetic
 
 HERE = Path(__file__).parents[1] / "configs" / "self_explore"
-STAGES = sorted(file.name for file in HERE.glob("*.yaml") if file.name != "study.yaml")
+STAGES = sorted(file.name for file in HERE.glob("*.yaml") if file.stem not in ("study", "start"))
 TINY = [
     "--trainer.accelerator=cpu",
     "--trainer.devices=1",
