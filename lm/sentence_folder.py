@@ -167,7 +167,7 @@ def published_projection(name_or_path: str, revision: str | None = None) -> Tens
     if len(folders) != 1:
         raise UserError(f"projection: '{name_or_path}' has {len(folders)} dense layers; set 'projection' to null")
     config = json.loads(_file(name_or_path, f"{folders[0]}/config.json", revision).read_text())
-    if config.get("bias") or not config["activation_function"].endswith("Identity"):
+    if config.get("bias") or not config.get("activation_function", "").endswith("Identity"):
         raise UserError(f"projection: that of '{name_or_path}' has a bias or an activation, which is not supported")
     try:
         weights = load_file(_file(name_or_path, f"{folders[0]}/model.safetensors", revision))

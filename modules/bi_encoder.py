@@ -198,7 +198,9 @@ class BiEncoder(BackboneModule):
         """A loss of whole embeddings, or the mean over their prefixes."""
         if self.matryoshka_dims is None:
             return loss(query_BD, document_MD)
-        dims = self.matryoshka_dims
+        dims, width = self.matryoshka_dims, query_BD.shape[1]
+        if not dims or not all(0 < dim <= width for dim in dims):
+            raise UserError(f"model: 'matryoshka_dims' is {dims}; the embeddings have {width} dimensions")
         return matryoshka(loss, [query_BD, document_MD], dims, [1.0] * len(dims))
 
     def distill(self, query_BD: Tensor, document_BnD: Tensor, teacher_BK: Tensor | None) -> Tensor:

@@ -91,9 +91,12 @@ class BM25(PlainHyperparameters, LightningModule):
         def tokens(texts: list[str]) -> Any:
             return bm25s.tokenize(texts, stopwords=self.stopwords or [], stemmer=stem, show_progress=False)
 
+        words, k = tokens([passages[place] for place in order]), min(k or self.k, len(ids))
+        if not words.vocab:  # function words alone, which nothing shares
+            return np.full((len(queries), k), -1), np.zeros((len(queries), k), np.float32)
         index = bm25s.BM25(k1=self.k1, b=self.b, method=self.method)
-        index.index(tokens([passages[place] for place in order]), show_progress=False)
-        found, score = index.retrieve(tokens(queries), k=min(k or self.k, len(ids)), show_progress=False)
+        index.index(words, show_progress=False)
+        found, score = index.retrieve(tokens(queries), k=k, show_progress=False)
         by_id = np.argsort(found, axis=1, kind="stable")  # places in the order of ids ...
         found, score = np.take_along_axis(found, by_id, 1), np.take_along_axis(score, by_id, 1)
         by_score = np.argsort(-score, axis=1, kind="stable")  # ... which equal scores keep

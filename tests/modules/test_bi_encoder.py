@@ -173,6 +173,13 @@ def test_distillation_without_a_teacher_is_refused(tmp_path, encoder):
             quiet(max_steps=1).fit(module, BEIR(train=train, batch_size=2, num_negatives=negatives))
 
 
+@pytest.mark.parametrize("dims", [[], [0, 4], [4, 17]])
+def test_widths_that_embeddings_do_not_have_are_refused(encoder, pairs, dims):
+    module = BiEncoder(PretrainedEncoder(encoder), matryoshka_dims=dims)
+    with pytest.raises(UserError, match="'matryoshka_dims' is .*; the embeddings have 16 dimensions"):
+        quiet(max_steps=1).fit(module, BEIR(train=pairs, batch_size=2))
+
+
 def test_training_brings_pairs_together(encoder, pairs):
     module = BiEncoder(PretrainedEncoder(encoder), optimizer=partial(torch.optim.AdamW, lr=5e-3), temperature=0.1)
     data = BEIR(train=pairs, batch_size=6, siblings=3, num_negatives=2)

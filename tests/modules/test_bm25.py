@@ -52,6 +52,12 @@ def test_stems_ties_and_passages_without_a_shared_word():
     assert index[1].tolist() == [-1] * 4
 
 
+def test_a_collection_of_function_words_alone_is_never_found():
+    index, score = BM25(k=2).search(["the wine"], ["the", "of", "and"], ["a", "b", "c"])
+    assert index.tolist() == [[-1, -1]]
+    assert score.tolist() == [[0, 0]]
+
+
 def test_the_verb_writes_what_an_encoder_writes(tmp_path, monkeypatch):
     metrics, run = run_test(tmp_path, instructir_folder(tmp_path / "data"), monkeypatch)
     assert metrics["ndcg@10"] == metrics["robustness@10"] == 1
