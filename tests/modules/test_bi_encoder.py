@@ -176,7 +176,7 @@ def test_distillation_without_a_teacher_is_refused(tmp_path, encoder):
 @pytest.mark.parametrize("dims", [[], [0, 4], [4, 17]])
 def test_widths_that_embeddings_do_not_have_are_refused(encoder, pairs, dims):
     module = BiEncoder(PretrainedEncoder(encoder), matryoshka_dims=dims)
-    with pytest.raises(UserError, match="'matryoshka_dims' is .*; the embeddings have 16 dimensions"):
+    with pytest.raises(UserError, match=r"'matryoshka_dims' is .*; the embeddings have 16 dimensions"):
         quiet(max_steps=1).fit(module, BEIR(train=pairs, batch_size=2))
 
 
