@@ -88,16 +88,21 @@ def _read(path: str, wanted: Sequence[str]) -> list[list[Recorded]]:
     file = Path(path).expanduser()
     if not file.is_file():
         raise UserError(missing_file(file))
-    found: dict[str, list[Recorded]] = {}
+    found: dict[str, dict[int, Recorded]] = {}
     problems = []
-    with file.open(encoding="utf-8") as lines:
+    with file.open("rb") as lines:
         for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
             try:
-                record = json.loads(line)
-                answer = Recorded(record.get("draw", 0), record["response"] or "", record.get("finished") is not False)
-                found.setdefault(str(record["id"]), []).append(answer)
-            except (ValueError, TypeError, KeyError, AttributeError) as error:
-                problems.append(f"{path}:{number}: a recorded answer needs 'id' and 'response': {error!r}")
+                name, answer = _answer(line)
+                if answer.draw in found.setdefault(name, {}):
+                    raise ValueError(f"field 'draw': '{name}' has an answer of draw {answer.draw} already")
+                found[name][answer.draw] = answer
+            except ValueError as error:
+                problems.append(f"{path}:{number}: {error}")
+            if len(problems) >= DataFormatError.SHOWN:
+                break
     if problems:
         raise DataFormatError(problems)
     if lacking := [name for name in wanted if name not in found]:
@@ -105,4 +110,26 @@ def _read(path: str, wanted: Sequence[str]) -> list[list[Recorded]]:
             f"{path}: no response to {len(lacking):,} of {len(wanted):,} instances, such as '{lacking[0]}': are these "
             "answers to another file?"
         )
-    return [sorted(found[name]) for name in wanted]
+    return [[found[name][draw] for draw in sorted(found[name])] for name in wanted]
+
+
+def _answer(line: bytes) -> tuple[str, Recorded]:
+    """The id and the answer of a line.
+
+    Raises:
+        ValueError: saying which field is wrong.
+    """
+    try:
+        record = json.loads(line.decode("utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"invalid JSON: {error}") from error
+    if not isinstance(record, dict) or not {"id", "response"} <= record.keys():
+        raise ValueError("a recorded answer needs 'id' and 'response'")
+    name, draw, text = record["id"], record.get("draw", 0), record["response"]
+    if isinstance(name, bool) or not isinstance(name, int | str):
+        raise ValueError(f"field 'id': should be text or a whole number, not {name!r:.60}")
+    if isinstance(draw, bool) or not isinstance(draw, int):
+        raise ValueError(f"field 'draw': should be a whole number, not {draw!r:.60}")
+    if text is not None and not isinstance(text, str):
+        raise ValueError(f"field 'response': should be text, not {text!r:.60}")
+    return str(name), Recorded(draw, text or "", record.get("finished") is not False)

@@ -40,6 +40,7 @@ __all__ = [
     "Tokens",
 ]
 
+CONVERSATIONS = ("messages", "conversations")
 PROMPTS = ("prompt", "instruction", "user_prompt")
 ANSWERS = ("output", "response", "completion")
 Tokens = list[Annotated[int, Field(ge=0)]]
@@ -177,11 +178,11 @@ class InstructionRecord(ChatRecord):
 
     @classmethod
     def _normal(cls, given: dict[str, Any]) -> None:
-        if "messages" in given:
-            prompt, spoken = read_conversation(given.pop("messages"), "messages")
+        if (field := _one_name(given, "messages", CONVERSATIONS)) is not None:
+            prompt, spoken = read_conversation(given.pop("messages"), field)
             if (name := _first_of(given, ANSWERS)) is not None:
-                blame("messages", f"given, and '{name}' too: one thing, one name")
-            _repeats_first(given, prompt, "messages")
+                blame(field, f"given, and '{name}' too: one thing, one name")
+            _repeats_first(given, prompt, field)
             given["prompt"] = prompt
         else:
             _read_prompt_of(given)
@@ -263,9 +264,9 @@ class PromptRecord(ChatRecord):
 
     @classmethod
     def _normal(cls, given: dict[str, Any]) -> None:
-        if "messages" in given:
-            prompt = read_prompt(given.pop("messages"), "messages")
-            _repeats_first(given, prompt, "messages")
+        if (field := _one_name(given, "messages", CONVERSATIONS)) is not None:
+            prompt = read_prompt(given.pop("messages"), field)
+            _repeats_first(given, prompt, field)
             given["prompt"] = prompt
         else:
             _read_prompt_of(given, (*PROMPTS, "input"))

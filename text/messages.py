@@ -17,6 +17,14 @@ from text.records import Record
 
 Role = Literal["system", "user", "assistant", "tool"]
 ROLES: tuple[Role, ...] = ("system", "user", "assistant", "tool")
+SHAREGPT: dict[str, Role] = {  # who speaks in lists of {'from', 'value'}
+    **{role: role for role in ROLES},
+    "human": "user",
+    "gpt": "assistant",
+    "chatgpt": "assistant",
+    "bot": "assistant",
+    "model": "assistant",
+}
 FOLLOWS: dict[str, tuple[Role, ...]] = {  # who may speak after whom
     "system": ("user", "assistant"),  # the latter is refused where it matters, in a prompt
     "user": ("assistant",),
@@ -130,12 +138,24 @@ def read_messages(value: Any, field: str, wanted: str = "") -> list[Message]:
     return messages
 
 
+def _of_sharegpt(given: dict[str, Any], place: str, field: str) -> dict[str, Any]:
+    """A message {'from', 'value'} with our keys."""
+    speaker = given.pop("from")
+    if not isinstance(speaker, str) or speaker not in SHAREGPT:
+        blame(field, f"{place}.from: should be one of {', '.join(SHAREGPT)}, not {speaker!r:.60}")
+    if "value" in given and "content" in given:
+        blame(field, f"{place}.value: given, and 'content' too: one thing, one name")
+    return {"role": SHAREGPT[speaker]} | {"content" if key == "value" else key: said for key, said in given.items()}
+
+
 def _message(item: Any, number: int, field: str) -> Message:
     if isinstance(item, Message):
         return item
     if not isinstance(item, dict):
         blame(field, f"[{number}]: should be a message {{'role', 'content'}}, not {item!r:.60}")
     given = {key: value for key, value in item.items() if value is not None}  # columns of tables fill up with null
+    if "from" in given and "role" not in given:
+        given = _of_sharegpt(given, f"[{number}]", field)
     role, content = given.get("role"), given.get("content")
     if not isinstance(role, str) or role not in ROLES:
         blame(field, f"[{number}].role: should be 'system', 'user', 'assistant' or 'tool', not {role!r:.60}")

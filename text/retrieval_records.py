@@ -142,7 +142,7 @@ class PairRecord(Record):
             return data
 
         def passages(name: str) -> list[Any]:
-            given = data.get(name) or []
+            given = [] if data.get(name) is None else data[name]
             if not isinstance(given, list) or not all(isinstance(passage, dict) for passage in given):
                 needed = "field '{name}': must be a list of passages with 'docid', 'title' and 'text'"
                 raise PydanticCustomError("no_passages", needed, {"name": name})

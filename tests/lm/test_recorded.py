@@ -7,8 +7,8 @@ import json
 import pytest
 
 from lm.judging import Judge, JudgeRequest
-from lm.recorded import RecordedJudge
-from text.errors import UserError
+from lm.recorded import RecordedJudge, read_responses
+from text.errors import DataFormatError, UserError
 from text.rubrics import Rubric
 
 RUBRIC = Rubric(criteria="c", score_descriptions={str(score): "-" for score in range(1, 6)})
@@ -52,3 +52,31 @@ def test_words_about_two_answers_are_preferences_and_what_cannot_be_read_says_so
     assert RecordedJudge(str(tmp_path / "words.jsonl"), ties=True).judge(pairs[2:3])[0].preference == "tie"
     strict = RecordedJudge(str(tmp_path / "words.jsonl"), reading="strict").judge(pairs[:1])
     assert strict[0].preference == "B"
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (b'{"id": "b", "response": 3}', "field 'response': should be text, not 3"),
+        (b'{"id": "b", "response": ["x"]}', "field 'response': should be text, not ['x']"),
+        (b'{"id": [1], "response": "x"}', "field 'id': should be text or a whole number, not [1]"),
+        (b'{"id": true, "response": "x"}', "field 'id': should be text or a whole number, not True"),
+        (b'{"id": "b", "response": "x", "draw": "1"}', "field 'draw': should be a whole number, not '1'"),
+        (b'{"id": "b", "response": "x", "draw": null}', "field 'draw': should be a whole number, not None"),
+        (b'{"id": "a", "response": "y"}', "field 'draw': 'a' has an answer of draw 0 already"),
+        (b'{"id": "b"}', "a recorded answer needs 'id' and 'response'"),
+        (b'["b", "x"]', "a recorded answer needs 'id' and 'response'"),
+        (b'{"id": "b", "resp', "invalid JSON"),
+        (b'{"id": "b", "response": "\xff"}', "invalid JSON"),
+        (b"[" * 100_000, "invalid JSON"),
+        (b'{"id": ' + b"7" * 5000 + b', "response": "x"}', "invalid JSON"),
+    ],
+)
+def test_lines_that_are_no_answers_are_refused_with_their_place(tmp_path, line, said):
+    path = tmp_path / "answers.jsonl"
+    path.write_bytes(b'{"id": "a", "response": "x\xe2\x80\xa8y"}\n\n' + line + b"\n")
+    with pytest.raises(DataFormatError) as refused:
+        read_responses(str(path), ["a"])
+    assert str(refused.value).startswith(f"{path}:3: {said}")
+    path.write_bytes(path.read_bytes().split(b"\n")[0])
+    assert read_responses(str(path), ["a"]) == [["x\u2028y"]]

@@ -157,3 +157,38 @@ PAIR = {"prompt": "p", "chosen": "c", "rejected": "r"}
 )
 def test_every_fault_is_named_with_its_field(kind, fields, expected):
     assert complaints(kind, **fields)[0].startswith(expected)
+
+
+def test_conversations_of_sharegpt_are_read_as_messages():
+    said = [{"from": "system", "value": "S"}, {"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]
+    ours = [{"role": "system", "content": "S"}, {"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
+    read = [
+        InstructionRecord.model_validate(r) for r in ({"conversations": said}, {"messages": said}, {"messages": ours})
+    ]
+    assert read[0] == read[1] == read[2]
+    assert read[0].output == "a"
+    asked = PromptRecord.model_validate({"conversations": said[:2]})
+    assert [message.content for message in asked.messages()] == ["S", "q"]
+
+
+@pytest.mark.parametrize(
+    ("record", "field", "said"),
+    [
+        ({"conversations": [{"from": "robot", "value": "q"}]}, "conversations", "[0].from: should be one of"),
+        ({"conversations": [{"from": ["human"], "value": "q"}]}, "conversations", "[0].from: should be one of"),
+        ({"conversations": [{"from": "human", "value": 3}]}, "conversations", "[0].content: should be text"),
+        (
+            {"conversations": [{"from": "human", "value": "a", "content": "b"}]},
+            "conversations",
+            "[0].value: given, and",
+        ),
+        ({"conversations": [], "messages": []}, "conversations", "given, and 'messages' too"),
+        ({"conversations": "q"}, "conversations", "should be a list of messages"),
+    ],
+)
+def test_what_is_wrong_with_a_conversation_of_sharegpt_is_named(record, field, said):
+    with pytest.raises(ValidationError) as caught:
+        InstructionRecord.model_validate(record)
+    (detail,) = caught.value.errors()
+    assert detail["loc"] == (field,)
+    assert detail["msg"].startswith(said)
