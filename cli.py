@@ -34,8 +34,20 @@ from callbacks.cost import Cost
 from callbacks.preview import Preview
 from callbacks.progress import ProgressLines
 from callbacks.rng import RNGState
-from callbacks.run_files import LearningRate, RunFiles, run_loggers
-from callbacks.run_folders import check_checkpoint, claim_version, newest_resumable, remove_if_empty, rewind_logs
+from callbacks.run_files import LearningRate, RunFiles, SavedConfig, run_loggers
+from callbacks.run_folders import (
+    asks_for_more,
+    check_checkpoint,
+    claim_version,
+    clear_leftovers,
+    is_complete,
+    newest_run,
+    remove_if_nothing_happened,
+    resumable_checkpoint,
+)
+from callbacks.run_lock import lock, unlock
+from callbacks.stop_together import StopTogether
+from lm.checkpoint_files import by_step, read_header
 from lm.checkpoints import find_checkpoint
 from lm.shards import require_plain_shards
 from text.config_files import check_config_files, include_yaml_alone
@@ -95,6 +107,7 @@ class SeedlingCLI(LightningCLI):
             trainer_defaults={"use_distributed_sampler": False, "enable_model_summary": False},
             parser_class=Parser,
             parser_kwargs={"allow_abbrev": False, **kwargs.pop("parser_kwargs", {})},
+            save_config_callback=kwargs.pop("save_config_callback", SavedConfig),
             save_config_kwargs={"overwrite": True},
             args=args,
             run=run,
@@ -145,19 +158,28 @@ class SeedlingCLI(LightningCLI):
         if wanted == "best":
             raise UserError("--ckpt_path best: only a Python session knows which was best; give the file, or 'last'")
         if wanted == "last" or requeued:
-            found = newest_resumable(self.root)
-            if found is None and not requeued:
-                raise UserError(f"--ckpt_path last: no run under {self.root}/ has left a checkpoint to go on from")
-            if found is not None:
-                run, checkpoint = found
-                config.ckpt_path = str(checkpoint)
-                self.run_folder = run if self.subcommand == "fit" and not config.trainer.fast_dev_run else None
+            self._go_on(config, requeued)
         elif wanted is not None:
             if Path(wanted).is_dir():
                 config.ckpt_path = str(find_checkpoint(wanted))  # of a run folder its newest, as at the other doors
             check_checkpoint(Path(config.ckpt_path))
         if config.get("ckpt_path") is not None and Path(config.ckpt_path).is_dir():
             require_plain_shards(config.ckpt_path)
+
+    def _go_on(self, config: Any, requeued: bool) -> None:
+        """Takes the newest run, and of it the checkpoint with the most steps that is whole."""
+        run = newest_run(self.root)
+        checkpoint = None if run is None else resumable_checkpoint(run)
+        if run is None or checkpoint is None:
+            if requeued:
+                return  # it was stopped before its first checkpoint: it begins again
+            what = f"no run under {self.root}/ has" if run is None else f"the newest run, {run}, has not"
+            raise UserError(f"--ckpt_path last: {what} left a checkpoint to go on from. Start anew without --ckpt_path")
+        if self.subcommand == "fit" and is_complete(run) and not asks_for_more(run, config.trainer):
+            print(f"{run} is complete, and is left alone. For a longer run raise --trainer.max_steps or max_epochs.")
+            raise SystemExit(0)
+        config.ckpt_path = str(checkpoint)
+        self.run_folder = run if self.subcommand == "fit" and not config.trainer.fast_dev_run else None
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Builds the trainer around the run's folder."""
@@ -178,8 +200,10 @@ class SeedlingCLI(LightningCLI):
             return Path(os.environ.get(RUN, self.root / "version_of_rank_0"))
         if self.run_folder is None:
             self.run_folder = claim_version(self.root)
+            lock(self.run_folder)
         else:
-            rewind_logs(self.run_folder, Path(self._get(self.config, "ckpt_path")))
+            lock(self.run_folder)
+            clear_leftovers(self.run_folder)
             print(f"Going on in {self.run_folder} from {self._get(self.config, 'ckpt_path')}", flush=True)
         os.environ[RUN] = str(self.run_folder)
         return self.run_folder
@@ -189,7 +213,7 @@ class SeedlingCLI(LightningCLI):
         if config.get("enable_checkpointing") is False:
             forced = []
         always: list[Callback] = [Preview(), Cost(), LearningRate()]
-        first: list[Callback] = [RNGState()] if config.get("fast_dev_run") else [RNGState(), RunFiles()]
+        first: list[Callback] = [RNGState()] if config.get("fast_dev_run") else [RNGState(), StopTogether(), RunFiles()]
         if config.get("enable_progress_bar") is None and not sys.stdout.isatty():
             always.append(ProgressLines())
         kinds = {ProgressBar if isinstance(callback, ProgressBar) else type(callback) for callback in own}
@@ -203,22 +227,36 @@ def main(args: list[str] | dict[str, Any] | None = None, run: bool = True, **kwa
 
     Raises:
         SystemExit: 2 for a command line that cannot be parsed; 1 for an error of the user or of the disk, explained
-            on standard error without a traceback; 0 after a signal, once the last step is saved.
+            on standard error without a traceback, and after Ctrl-C; 0 after SIGTERM, once what can be saved is.
     """
     quiet()
+    refused = False
     try:
         return SeedlingCLI(args, run, **kwargs)
-    except SIGTERMException:
-        print("Stopped by a signal, the last step is saved: --ckpt_path last goes on from it.", flush=True)
+    except SystemExit as stop:
+        if isinstance(stop, SIGTERMException) or isinstance(stop.__context__, KeyboardInterrupt):
+            print(stopped(os.environ.get(RUN)), flush=True)
         raise
     except Exception as error:
         if (reason := known_reason(error)) is None:
             raise
+        refused = True
         sys.stderr.write(f"error: {reason}\n")
         raise SystemExit(1) from error
     finally:
-        if folder := os.environ.pop(RUN, None):
-            remove_if_empty(Path(folder))
+        if (folder := os.environ.pop(RUN, None)) and rank_zero_only.rank == 0:
+            unlock(Path(folder))
+            if refused:
+                remove_if_nothing_happened(Path(folder))
+
+
+def stopped(folder: str | None) -> str:
+    """What is left of a run that was told to stop."""
+    kept = by_step(Path(folder, "checkpoints").glob("[!.]*.ckpt")) if folder else []
+    if not kept:
+        return "Stopped. Nothing was saved: start it again."
+    step = (read_header(kept[0]) or {}).get("global_step")
+    return f"Stopped. Step {step} is saved in {kept[0]}: --ckpt_path last goes on from it."
 
 
 def known_reason(error: Exception) -> str | None:

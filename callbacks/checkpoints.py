@@ -15,9 +15,11 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loops.fit_loop import _FitLoop
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch.optim import Optimizer
 
+from lm.checkpoint_files import write_checksums
 from lm.checkpoints import open_checkpoint
 from lm.finite import NotFinite, trained_finite
 
@@ -37,6 +39,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         try:
             with partial.open("wb") as file:
                 torch.save(checkpoint, file)
+                file.flush()
+                os.fsync(file.fileno())
             os.replace(partial, path)
         except RuntimeError as error:
             if isinstance(fault := error.__context__, OSError):
@@ -74,6 +78,11 @@ class Checkpoints(ModelCheckpoint):
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         """From here to the end of the batch, weights and counters do not belong together."""
         self.changing_weights = True
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Sees to it that a run that was killed behind its last step comes to its end."""
+        super().setup(trainer, pl_module, stage)
+        trainer.fit_loop.__class__ = EndsOnce
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Straightens the counts that `expect_again` bent."""
@@ -172,6 +181,13 @@ class Checkpoints(ModelCheckpoint):
             remove(partial)
         trainer.strategy.barrier()
         trainer.save_checkpoint(partial, self.save_weights_only)
+        if partial.is_dir():
+            trainer.strategy.barrier()
+            mine = f"__{trainer.global_rank}_"
+            others = {path.name for path in partial.iterdir() if not path.name.startswith("__")}
+            written = {path.name for path in partial.glob(f"{mine}*")} | (others if trainer.is_global_zero else set())
+            write_checksums(partial, written, trainer.global_rank)
+            trainer.strategy.barrier()
         if trainer.is_global_zero:
             put_in_place(partial, path)
         trainer.strategy.barrier()
@@ -182,6 +198,25 @@ class Checkpoints(ModelCheckpoint):
         if trainer.is_global_zero:
             for logger in trainer.loggers:
                 logger.after_save_checkpoint(self)
+
+
+class EndsOnce(_FitLoop):
+    """Lightning's loop, except that a run with all of its steps behind it ends as every other does.
+
+    Lightning skips its hooks: a run that was killed between the last checkpoint and the report would be complete
+    without one.
+    """
+
+    @property
+    def skip(self) -> bool:
+        """Whether there is nothing to train, and was not."""
+        return super().skip and (self.trainer.limit_train_batches == 0 or not self._loaded_from_state_dict)
+
+
+def epochs_begun(trainer: Trainer) -> int:
+    """How many epochs of a fit have begun: the same for a run that was broken off, also behind its last step."""
+    epochs = trainer.fit_loop.epoch_progress.current
+    return max(epochs.ready, epochs.completed)  # which of them a resumed run counts depends on where it was broken off
 
 
 def step_is_half_done(trainer: Trainer) -> bool:

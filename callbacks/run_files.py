@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.cli import SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from lightning.pytorch.loggers.logger import rank_zero_experiment
 from torch.optim import Optimizer
 
-from callbacks.run_folders import LOGS, METRICS, atomic_write
+from callbacks.checkpoints import epochs_begun
+from callbacks.run_folders import LOGS, METRICS, atomic_write, rewind_logs
 from lm.protocols import HasResults
 
 
@@ -30,16 +32,27 @@ class RunFiles(Callback):
 
     def __init__(self) -> None:
         self.folder: Path | None = None
+        self.begun = False
+        self.of_before: list[Path] = []  # TensorBoard's files of a run that goes on
+        self.lengths: dict[str, int] | None = None  # of its logs at the checkpoint
         self.metrics: dict[str, float | None] = {}
         self.pending: dict[str, Any] = {}
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Marks the run as unfinished and saves the tokenizer."""
-        log_dir = trainer.log_dir  # agreed between ranks: every rank has to ask
+        """Finds the run's folder; what is in it stays as it is until a checkpoint that it goes on from has loaded."""
+        log_dir, later = trainer.log_dir, has_checkpoints(trainer)  # agreed between ranks: every rank has to ask
         if log_dir is None or not trainer.is_global_zero:
             return
-        self.folder = Path(log_dir)
+        self.folder, self.begun = Path(log_dir), False
         self.folder.mkdir(parents=True, exist_ok=True)
+        self.of_before = [*self.folder.glob("events.out.tfevents.*")]
+        if not later:
+            self._begin(trainer)
+
+    def _begin(self, trainer: Trainer) -> None:
+        """Marks the run as unfinished and saves the tokenizer."""
+        assert self.folder is not None
+        self.begun = True
         (self.folder / METRICS).unlink(missing_ok=True)
         if (tokenizer := getattr(trainer.datamodule, "tokenizer", None)) is not None:
             tokenizer.save_pretrained(str(self.folder / "tokenizer"))
@@ -60,10 +73,15 @@ class RunFiles(Callback):
         """Takes up the scalars and the unlogged row of the run that goes on."""
         continues = self.folder is not None and self.folder.resolve() in Path(trainer.ckpt_path or "").resolve().parents
         if continues and LOGS in checkpoint:
-            self.metrics, self.pending = checkpoint[LOGS]["metrics"], checkpoint[LOGS]["pending"]
+            noted = checkpoint[LOGS]
+            self.metrics, self.pending, self.lengths = noted["metrics"], noted["pending"], noted["lengths"]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Logs the row that travelled with the checkpoint."""
+        """Everything has loaded: cuts the logs to where the checkpoint was, and logs the row that travelled with it."""
+        if self.folder is not None and not self.begun:
+            if self.lengths is not None:
+                rewind_logs(self.folder, self.lengths, self.of_before)
+            self._begin(trainer)
         for logger in trainer.loggers if self.pending else []:
             logger.log_metrics(dict(self.pending["metrics"]), step=self.pending["step"])
         self.pending = {}
@@ -81,11 +99,30 @@ class RunFiles(Callback):
         if isinstance(pl_module, HasResults):
             metrics |= pl_module.results
         if stage == "fit":
-            metrics |= {"step": trainer.global_step, "epoch": trainer.current_epoch}
+            metrics |= {"step": trainer.global_step, "epoch": epochs_begun(trainer)}
         with atomic_write(self.folder / METRICS) as file:
             json.dump(metrics, file, indent=2, sort_keys=True, allow_nan=False)
             file.write("\n")
         print(f"Run folder: {self.folder} (logs, {METRICS}; curves: tensorboard --logdir {self.folder})")
+
+
+class SavedConfig(SaveConfigCallback):
+    """Lightning's, except that a run that goes on keeps its configuration until its checkpoint has loaded."""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Saves that of a run that begins."""
+        if not has_checkpoints(trainer):
+            super().setup(trainer, pl_module, stage)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Saves that of a run that goes on."""
+        super().setup(trainer, pl_module, "fit")
+
+
+def has_checkpoints(trainer: Trainer) -> bool:
+    """Whether there is a run already in the folder, whose files are not to be touched yet; on every rank alike."""
+    folder = trainer.log_dir
+    return trainer.strategy.broadcast(folder is not None and any(Path(folder, "checkpoints").glob("*.ckpt")))
 
 
 class LearningRate(Callback):

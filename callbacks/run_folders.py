@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import csv
 import os
-import pickle
+import re
 import shutil
-import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-import torch
+import yaml
 
+from lm.checkpoint_files import by_step, damage, read_header
 from text.errors import UserError
 from text.suggestions import missing_file
 
@@ -39,7 +39,7 @@ def claim_version(root: Path) -> Path:
 
 def versions(root: Path) -> list[Path]:
     """The run folders under ``root``, newest first."""
-    runs = [run for run in root.glob("version_*") if run.is_dir() and run.name.removeprefix("version_").isdecimal()]
+    runs = [run for run in root.glob("version_*") if run.is_dir() and re.fullmatch(r"version_[0-9]{1,18}", run.name)]
     return sorted(runs, key=version_number, reverse=True)
 
 
@@ -49,53 +49,74 @@ def version_number(run: Path) -> int:
 
 
 def resumable_checkpoint(run: Path) -> Path | None:
-    """The newest checkpoint of ``run`` that can be read and holds optimizer state; None when there is none."""
-    found = [*run.glob("checkpoints/*.ckpt"), *run.glob("hpc_ckpt_*.ckpt")]
-    for path in sorted(found, key=lambda path: path.stat().st_mtime_ns, reverse=True):
-        if path.is_dir() or "lr_schedulers" in (read_header(path) or {}):  # weights alone come without schedulers
-            return path
+    """The checkpoint of ``run`` with the most steps that is whole and holds optimizer state; None if there is none."""
+    for path in by_step([*run.glob("checkpoints/*.ckpt"), *run.glob("hpc_ckpt_*.ckpt")]):
+        sharded = path.is_dir()  # the optimizer's state is in the shards
+        if (sharded or "lr_schedulers" in (read_header(path) or {})) and damage(path) is None:
+            return path  # weights alone come without schedulers
     return None
 
 
-def newest_resumable(root: Path) -> tuple[Path, Path] | None:
-    """The newest ``(run, checkpoint)`` under ``root`` that a run can go on from."""
-    for run in versions(root):
-        if checkpoint := resumable_checkpoint(run):
-            return run, checkpoint
-    return None
+def newest_run(root: Path) -> Path | None:
+    """The newest run under ``root`` that has begun; None if there is none."""
+    return next((run for run in versions(root) if any(run.iterdir())), None)
 
 
-def read_header(checkpoint: Path) -> dict[str, Any] | None:
-    """What a checkpoint (file, or directory of shards) holds; tensors stay on disk. None when it cannot be read."""
-    file = checkpoint / "meta.pt" if checkpoint.is_dir() else checkpoint
+def is_complete(run: Path) -> bool:
+    """Whether everything that a run should leave is there."""
+    return (run / METRICS).is_file()
+
+
+def asks_for_more(run: Path, trainer: Mapping[str, Any]) -> bool:
+    """Whether a trainer's limits lie beyond those that a run had.
+
+    Args:
+        run: its folder, with the configuration that was saved there.
+        trainer: the options of today.
+    """
     try:
-        return torch.load(file, map_location="cpu", weights_only=True, mmap=True)
-    except (OSError, RuntimeError, EOFError, ValueError, zipfile.BadZipFile, pickle.UnpicklingError):
-        return None
+        before = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))["trainer"]
+    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
+        return False
+    limits = [(before.get(name), trainer.get(name)) for name in ("max_steps", "max_epochs")]
+    return any(isinstance(was, int) and isinstance(now, int) and 0 <= was < now for was, now in limits)
 
 
 def check_checkpoint(path: Path) -> None:
-    """Refuses a checkpoint that is not there or cannot be read."""
+    """Refuses a checkpoint that is not there, cannot be read, or is not as it was written."""
     if not path.exists():
         raise UserError(missing_file(path))
-    if path.is_file() and read_header(path) is None:
+    other = "Give another file of that folder, or --ckpt_path last for the newest good one."
+    if read_header(path) is None:
         raise UserError(
-            f"{path}: not a readable checkpoint (cut off, or holding objects that safe loading refuses). "
-            "Give another file of that folder, or --ckpt_path last for the newest good one."
+            f"{path}: not a readable checkpoint (cut off, or holding objects that safe loading refuses). {other}"
         )
+    if (what := damage(path)) is not None:
+        raise UserError(f"{path}: damaged: {what}. {other}")
 
 
-def rewind_logs(run: Path, checkpoint: Path) -> None:
-    """Cuts the logs of ``run`` back to where they were when ``checkpoint`` was written.
+def clear_leftovers(run: Path) -> None:
+    """Deletes what a run that was killed while it wrote has left half-written."""
+    for folder in (run, run / "checkpoints"):
+        for old in folder.glob(".*.old"):
+            if not (whole := old.with_name(old.name[1:].removesuffix(".old"))).exists():
+                os.replace(old, whole)  # it was killed between taking the old away and putting the new in its place
+        for partial in (path for ending in ("partial", "writing", "old") for path in folder.glob(f".*.{ending}")):
+            shutil.rmtree(partial) if partial.is_dir() else partial.unlink()
+
+
+def rewind_logs(run: Path, lengths: Mapping[str, int], files: Iterable[Path]) -> None:
+    """Cuts the logs of ``run`` back to where they were when a checkpoint was written.
 
     What a killed run logged after its last checkpoint is logged again by the run that goes on: without the cut, every
     reader of the logs would see those steps twice.
+
+    Args:
+        run: its folder.
+        lengths: of its logs then: bytes of each TensorBoard file, rows of the table.
+        files: the TensorBoard files of before.
     """
-    header = read_header(checkpoint)
-    if header is None or LOGS not in header:
-        return
-    lengths: dict[str, int] = header[LOGS]["lengths"]
-    for file in run.glob("events.out.tfevents.*"):
+    for file in files:
         if file.name in lengths:
             os.truncate(file, min(file.stat().st_size, lengths[file.name]))
         else:
@@ -115,12 +136,16 @@ def atomic_write(path: Path) -> Iterator[IO[str]]:
     try:
         with partial.open("w", newline="", encoding="utf-8") as file:
             yield file
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
 
 
-def remove_if_empty(run: Path) -> None:
-    """Gives back the folder of a run that failed before it wrote anything."""
-    if run.is_dir() and not any(run.iterdir()):
+def remove_if_nothing_happened(run: Path) -> None:
+    """Takes back the folder of a run that was refused: there is nothing in it but how it began."""
+    began = {"config.yaml", "hparams.yaml", "tokenizer", "checkpoints"}
+    left = [path for path in run.glob("*") if path.name not in began and not path.name.startswith("events.out.")]
+    if run.is_dir() and not left and not any(run.glob("checkpoints/*")):
         shutil.rmtree(run)

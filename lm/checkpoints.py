@@ -20,13 +20,11 @@ from transformers import PreTrainedTokenizerBase
 
 from lm.adapters import LoRA, Quantization
 from lm.backbone import Backbone
+from lm.checkpoint_files import SHARDED_REST, by_step
 from lm.fingerprint import require_same_base, require_same_tokenizer
 from lm.shards import require_plain_shards
 from lm.tokenizer import tokenizer_sha256
 from text.errors import UserError
-
-SHARDED_REST = "meta.pt"
-"""The file in a sharded folder that holds everything but weights and optimizer state."""
 
 
 def find_checkpoint(path: str | Path) -> Path:
@@ -42,10 +40,12 @@ def find_checkpoint(path: str | Path) -> Path:
         )
     if path.is_file() or (path / SHARDED_REST).is_file():
         return path
-    found = [c for c in (path / "checkpoints").glob("*.ckpt") if c.is_file() or (c / SHARDED_REST).is_file()]
+    found = by_step((path / "checkpoints").glob("*.ckpt"))
     if not found:
-        raise UserError(f"no checkpoint in '{path / 'checkpoints'}'; a run folder is called version_0, version_1, ...")
-    return max(found, key=lambda c: (c.stat().st_mtime_ns, c.name))
+        raise UserError(
+            f"no checkpoint that can be read in '{path / 'checkpoints'}'; run folders are called version_0, ..."
+        )
+    return found[0]
 
 
 def open_checkpoint(path: Path) -> dict[str, Any]:

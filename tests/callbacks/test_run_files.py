@@ -14,7 +14,18 @@ from lightning.pytorch import Trainer
 
 from callbacks import Checkpoints, RunFiles
 from callbacks.run_files import TableLogger, plain, run_loggers
-from callbacks.run_folders import atomic_write, claim_version, newest_resumable, remove_if_empty, rewind_logs
+from callbacks.run_folders import (
+    LOGS,
+    atomic_write,
+    claim_version,
+    clear_leftovers,
+    newest_run,
+    remove_if_nothing_happened,
+    resumable_checkpoint,
+    rewind_logs,
+    versions,
+)
+from lm.checkpoint_files import read_header
 from tests.stand_ins import tiny_tokenizer
 from tests.tiny_runs import Numbers, Regression, csv_rows, tensorboard_scalars
 
@@ -85,33 +96,70 @@ def test_logs_are_cut_back_to_the_checkpoint(tmp_path: Path) -> None:
     with next(run.glob("events*")).open("ab") as events:
         events.write(b"half an event")
     (run / "events.out.tfevents.9999999999.of.a.later.process").write_bytes(b"")
-    rewind_logs(run, run / "checkpoints" / "last.ckpt")
+    noted = (read_header(run / "checkpoints" / "last.ckpt") or {})[LOGS]
+    rewind_logs(run, noted["lengths"], [*run.glob("events*")])
     assert [row["step"] for row in csv_rows(run)] == ["0", "1", "2"]  # the row of step 3 travels with the checkpoint
     assert len(list(run.glob("events*"))) == 1
     assert [step for step, _ in tensorboard_scalars(run)["train/loss"]] == [0, 1, 2]
 
 
-def test_versions_are_claimed_once_and_given_back_when_empty(tmp_path: Path) -> None:
+def test_versions_are_claimed_once(tmp_path: Path) -> None:
     assert [claim_version(tmp_path).name for _ in range(3)] == ["version_0", "version_1", "version_2"]
-    (tmp_path / "version_10").mkdir()
-    (tmp_path / "version_x").mkdir()
+    for name in ("version_10", "version_x", "version_\u00b2", "version_" + "9" * 30):
+        (tmp_path / name).mkdir()
     assert claim_version(tmp_path).name == "version_11"
-    remove_if_empty(tmp_path / "version_11")
-    assert not (tmp_path / "version_11").exists()
-    (tmp_path / "version_10" / "file").touch()
-    remove_if_empty(tmp_path / "version_10")
-    assert (tmp_path / "version_10").exists()
+    assert [run.name for run in versions(tmp_path)] == [f"version_{n}" for n in (11, 10, 2, 1, 0)]
+    (tmp_path / "version_2" / "file").touch()
+    assert newest_run(tmp_path) == tmp_path / "version_2"
 
 
-def test_weights_alone_are_no_checkpoint_to_go_on_from(tmp_path: Path) -> None:
+def test_the_folder_of_a_refused_run_is_taken_back_if_nothing_happened_in_it(tmp_path: Path) -> None:
+    for name in ("config.yaml", "events.out.tfevents.1", "hparams.yaml"):
+        (tmp_path / "version_0").mkdir(exist_ok=True)
+        (tmp_path / "version_0" / name).touch()
+    (tmp_path / "version_0" / "checkpoints").mkdir()
+    remove_if_nothing_happened(tmp_path / "version_0")
+    assert not (tmp_path / "version_0").exists()
+    for name in ("metrics.csv", "checkpoints/last.ckpt", "responses.jsonl"):
+        run = tmp_path / "version_1"
+        (run / "checkpoints").mkdir(parents=True, exist_ok=True)
+        (run / name).touch()
+        remove_if_nothing_happened(run)
+        assert (run / name).exists()
+        (run / name).unlink()
+
+
+def checkpoint(path: Path, step: int, written: int, **more: Any) -> Path:
+    torch.save({"state_dict": {}, "global_step": step} | more, path)
+    os.utime(path, (written, written))
+    return path
+
+
+def test_the_checkpoint_with_the_most_steps_is_gone_on_from_whenever_it_was_written(tmp_path: Path) -> None:
     folder = tmp_path / "version_0" / "checkpoints"
     folder.mkdir(parents=True)
-    torch.save({"state_dict": {}}, folder / "weights.ckpt")
-    assert newest_resumable(tmp_path) is None
-    torch.save({"state_dict": {}, "lr_schedulers": []}, folder / "old.ckpt")
-    torch.save({"state_dict": {}, "lr_schedulers": []}, folder / "new.ckpt")
-    os.utime(folder / "old.ckpt", (1, 1))
-    assert newest_resumable(tmp_path) == (tmp_path / "version_0", folder / "new.ckpt")
+    checkpoint(folder / "weights.ckpt", 9, 9)
+    assert resumable_checkpoint(tmp_path / "version_0") is None  # weights alone
+    copied = checkpoint(folder / "copied.ckpt", 3, 8, lr_schedulers=[])
+    latest = checkpoint(folder / "latest.ckpt", 5, 1, lr_schedulers=[])
+    assert resumable_checkpoint(tmp_path / "version_0") == latest
+    (folder / "sharded.ckpt").mkdir()  # a folder that nobody has looked into
+    (folder / "sharded.ckpt" / "meta.pt").write_bytes(b"cut")
+    assert resumable_checkpoint(tmp_path / "version_0") == latest
+    latest.write_bytes(latest.read_bytes()[:-100])
+    assert resumable_checkpoint(tmp_path / "version_0") == copied
+
+
+def test_what_a_kill_left_half_written_goes_and_what_it_took_away_comes_back(tmp_path: Path) -> None:
+    folder = tmp_path / "checkpoints"
+    for name in (".last.ckpt.partial", ".last.ckpt.old", "..new.ckpt.partial.writing"):
+        (folder / name).mkdir(parents=True)
+        (folder / name / "meta.pt").write_text(name)
+    (tmp_path / ".metrics.json.partial").write_text("half")
+    (tmp_path / "metrics.csv").write_text("kept")
+    clear_leftovers(tmp_path)
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["checkpoints", "last.ckpt", "meta.pt", "metrics.csv"]
+    assert (folder / "last.ckpt" / "meta.pt").read_text() == ".last.ckpt.old"
 
 
 def test_a_file_appears_only_when_it_is_complete(tmp_path: Path) -> None:

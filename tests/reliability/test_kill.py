@@ -16,7 +16,8 @@ import pytest
 import torch
 import yaml
 
-from callbacks.run_folders import METRICS, read_header, resumable_checkpoint
+from callbacks.run_folders import METRICS, resumable_checkpoint
+from lm.checkpoint_files import read_header
 from tests.tiny_runs import assert_same, csv_rows, tensorboard_scalars
 
 pytestmark = pytest.mark.slow
@@ -135,7 +136,7 @@ def test_killed_six_times_and_stopped_once(config: Path, tmp_path: Path) -> None
         said, _ = process.communicate(timeout=600)
         assert process.returncode == (0 if number == signal.SIGTERM else -number), said
         steps.append(checked(run))
-    assert "the last step is saved" in said
+    assert f"Stopped. Step {steps[-1]} is saved in {run}" in said
     assert steps == sorted(steps)
     assert steps[0] > 0
     assert steps[-2] < steps[-1] < SMALL["trainer.max_steps"]  # SIGTERM saved what it found
