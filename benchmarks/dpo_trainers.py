@@ -50,11 +50,15 @@ class Work:
         folder: holds the model with its tokenizer (`model/`) and the pairs (`pairs.jsonl`).
         pairs: of a step.
         steps: of a run.
+        dtype: of the weights.
+        rank: of LoRA on all linear layers; None trains all weights.
     """
 
     folder: Path
     pairs: int
     steps: int
+    dtype: str = "float32"
+    rank: int | None = None
 
     def data(self) -> dict[str, Any]:
         """Arguments of our datamodule; nothing is cut."""
@@ -117,14 +121,17 @@ def write_random_pairs(path: Path, shape: tuple[int, int, int], count: int) -> N
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
-def write_dialogues(path: Path, source: Path, count: int, longest: int) -> PreTrainedTokenizerBase:
-    """Real dialogues with two last answers as pairs of texts, and a tokenizer trained on all of them.
+def write_dialogues(
+    path: Path, source: Path, count: int, longest: int, tokenizer: PreTrainedTokenizerBase | None = None
+) -> PreTrainedTokenizerBase:
+    """Real dialogues with two last answers as pairs of texts, and their tokenizer.
 
     Args:
         path: where the pairs go.
         source: hh-rlhf's records.
         count: of pairs.
         longest: tokens of a prompt and an answer.
+        tokenizer: of the model; by default one that is trained on all of the texts.
     """
     from lm.tokenizer import BPETokenizer
 
@@ -134,7 +141,8 @@ def write_dialogues(path: Path, source: Path, count: int, longest: int) -> PreTr
         (prompt, _, chosen), (other, _, rejected) = sides
         if prompt == other and chosen != rejected and chosen.strip() and rejected.strip():
             rows.append({"prompt": prompt + turn, "chosen": chosen, "rejected": rejected})
-    tokenizer = BPETokenizer(vocab_size=VOCABULARY).build(text for row in rows for text in row.values())
+    if tokenizer is None:
+        tokenizer = BPETokenizer(vocab_size=VOCABULARY).build(text for row in rows for text in row.values())
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
 
     def length(row: dict[str, str]) -> int:
@@ -146,8 +154,8 @@ def write_dialogues(path: Path, source: Path, count: int, longest: int) -> PreTr
     return tokenizer
 
 
-def fit(method: dict[str, Any], data: dict[str, Any], folder: Path, steps: int, turns: Turns) -> None:
-    """A run of the command line, of the model in a folder, with TRAINING's settings."""
+def fit(method: dict[str, Any], data: dict[str, Any], folder: Path, steps: int, turns: Turns, **backbone: Any) -> None:
+    """A run of the command line, of the model in a folder, with TRAINING's settings and more ones of the backbone."""
     import cli
 
     cli.quiet()
@@ -155,7 +163,10 @@ def fit(method: dict[str, Any], data: dict[str, Any], folder: Path, steps: int, 
     os.environ["SEEDLING_CACHE"] = str(folder / "cache")
     adam = {"lr": RATE, "weight_decay": DECAY, "fused": True}
     common = {
-        "backbone": {"class_path": "PretrainedBackbone", "init_args": {"name_or_path": str(folder / "model")}},
+        "backbone": {
+            "class_path": "PretrainedBackbone",
+            "init_args": {"name_or_path": str(folder / "model"), **backbone},
+        },
         "optimizer": {"class_path": "torch.optim.AdamW", "init_args": adam},
     }
     with tempfile.TemporaryDirectory() as runs, redirect_stdout(StringIO()):
@@ -176,7 +187,8 @@ def ours(work: Work, turns: Turns) -> None:
     """DPO by the command line."""
     method = {"class_path": "DPO", "init_args": {"reference": "precomputed"}}
     data = {"class_path": "PreferencePairs", "init_args": work.data()}
-    fit(method, data, work.folder, work.steps, turns)
+    lora = {} if work.rank is None else {"lora": {"r": work.rank, "alpha": work.rank}}
+    fit(method, data, work.folder, work.steps, turns, dtype=work.dtype, **lora)
 
 
 def theirs(work: Work, turns: Turns, name: str, at_once: int) -> Callable[[], Any]:
@@ -189,6 +201,7 @@ def theirs(work: Work, turns: Turns, name: str, at_once: int) -> Callable[[], An
         at_once: pairs of a micro-batch.
     """
     from datasets import Dataset, disable_progress_bars
+    from peft import LoraConfig
     from transformers import AutoModelForCausalLM, AutoTokenizer, PrinterCallback
     from trl import DPOConfig, DPOTrainer
 
@@ -209,13 +222,18 @@ def theirs(work: Work, turns: Turns, name: str, at_once: int) -> Callable[[], An
         **TRAINING,
     )
     steps = TheirSteps(turns, name)
-    model = AutoModelForCausalLM.from_pretrained(work.folder / "model", dtype=torch.float32, attn_implementation="sdpa")
+    model = AutoModelForCausalLM.from_pretrained(
+        work.folder / "model", dtype=getattr(torch, work.dtype), attn_implementation="sdpa"
+    )
     trainer = DPOTrainer(
         model,
         args=arguments,
         train_dataset=Dataset.from_list([records[pair.row] for pair in pairs]),
         processing_class=AutoTokenizer.from_pretrained(work.folder / "model"),
         callbacks=[steps],
+        peft_config=None
+        if work.rank is None
+        else LoraConfig(r=work.rank, lora_alpha=work.rank, target_modules="all-linear", task_type="CAUSAL_LM"),
     )
     trainer.remove_callback(PrinterCallback)
     for pair, row in zip(pairs, trainer.train_dataset, strict=True):
