@@ -86,8 +86,8 @@ class CacheEngine(Engine):
             waiting.extendleft(reversed(range(begin, len(draws))))
 
     def _weights(self) -> list[int]:
-        """Changes when they do."""
-        return [weight._version for weight in self.model.parameters()]
+        """Changes when they do; weights that were made in inference mode (a judge's, in a test) have no counter."""
+        return [weight._version for weight in self.model.parameters() if not weight.is_inference()]
 
     def _root(self, draw: Draw) -> tuple[int, ...]:
         """As much of it as the context has room for."""

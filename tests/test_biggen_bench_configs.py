@@ -144,9 +144,9 @@ def test_answers_on_record_are_judged_by_prometheus(tmp_path, prometheus_words):
     judge.append("--model.judges.prometheus_7b.init_args.judging.decoding.max_new_tokens=4")
     data = [f"--data.instances={written('i.json', INSTANCES)}", f"--data.responses={answers}", "--model.log=log"]
     main(["test", "--config", str(HERE / "judge_prometheus_7b.yaml"), *QUIET, *data, *judge])
-    assert metrics()["biggen/coverage"] == 1.0  # what cannot be read is read off the probabilities
-    again = ["test", "--config", str(HERE / "judge_prometheus_7b.yaml"), *QUIET, *data, *judge]
-    main([*again, f"{backbone}.name_or_path=nowhere"])  # all verdicts are in the log
+    assert metrics()["biggen/parse_failure_rate"] == 1.0  # four tokens are cut off, and a forced verdict is no score
+    assert metrics()["biggen/coverage"] == 0.0
+    main(["test", "--config", str(HERE / "judge_prometheus_7b.yaml"), *QUIET, *data, *judge])  # from the log
     assert metrics(1) == metrics()
 
 

@@ -260,3 +260,11 @@ def test_refuses_prefixes_without_room_and_models_that_have_diverged():
     built.lm_head.weight.data.fill_(float("nan"))
     with pytest.raises(UserError, match="NaN"):
         engine(built).generate([[1]], 1, Decoding(), [0])
+
+
+def test_a_model_that_was_made_in_inference_mode_writes_too():
+    """A judge is built when it is first asked, in the middle of a test."""
+    with torch.inference_mode():
+        made = model("llama")
+        found = engine(made).generate(PREFIXES, 1, SAMPLED, SEEDS)
+    assert found == engine(model("llama")).generate(PREFIXES, 1, SAMPLED, SEEDS)
