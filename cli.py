@@ -41,9 +41,8 @@ from callbacks.run_folders import (
     claim_version,
     clear_leftovers,
     is_complete,
-    newest_run,
+    newest_resumable,
     remove_if_nothing_happened,
-    resumable_checkpoint,
 )
 from callbacks.run_lock import lock, unlock
 from callbacks.stop_together import StopTogether
@@ -168,13 +167,17 @@ class SeedlingCLI(LightningCLI):
 
     def _go_on(self, config: Any, requeued: bool) -> None:
         """Takes the newest run, and of it the checkpoint with the most steps that is whole."""
-        run = newest_run(self.root)
-        checkpoint = None if run is None else resumable_checkpoint(run)
-        if run is None or checkpoint is None:
+        try:
+            found = newest_resumable(self.root)
+        except UserError:
+            if not requeued:
+                raise
+            return  # it was stopped before its first checkpoint: it begins again
+        if found is None:
             if requeued:
-                return  # it was stopped before its first checkpoint: it begins again
-            what = f"no run under {self.root}/ has" if run is None else f"the newest run, {run}, has not"
-            raise UserError(f"--ckpt_path last: {what} left a checkpoint to go on from. Start anew without --ckpt_path")
+                return
+            raise UserError(f"--ckpt_path last: no run under {self.root}/ has left a checkpoint to go on from")
+        run, checkpoint = found
         if self.subcommand == "fit" and is_complete(run) and not asks_for_more(run, config.trainer):
             print(f"{run} is complete, and is left alone. For a longer run raise --trainer.max_steps or max_epochs.")
             raise SystemExit(0)

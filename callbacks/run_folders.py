@@ -57,9 +57,24 @@ def resumable_checkpoint(run: Path) -> Path | None:
     return None
 
 
-def newest_run(root: Path) -> Path | None:
-    """The newest run under ``root`` that has begun; None if there is none."""
-    return next((run for run in versions(root) if any(run.iterdir())), None)
+def newest_resumable(root: Path) -> tuple[Path, Path] | None:
+    """The newest run under ``root`` that left a checkpoint, and that checkpoint; None if none did.
+
+    Raises:
+        UserError: if that run is complete, and a newer one was broken off before its first checkpoint: whoever wants to
+            go on means that one.
+    """
+    newer: list[Path] = []
+    for run in versions(root):
+        if checkpoint := resumable_checkpoint(run):
+            if newer and is_complete(run):
+                raise UserError(
+                    f"--ckpt_path last: {newer[0]} was broken off before it left a checkpoint to go on from, and {run} "
+                    "is complete. Start anew without --ckpt_path"
+                )
+            return run, checkpoint
+        newer += [run] if any(run.iterdir()) else []
+    return None
 
 
 def is_complete(run: Path) -> bool:

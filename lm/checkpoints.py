@@ -20,7 +20,7 @@ from transformers import PreTrainedTokenizerBase
 
 from lm.adapters import LoRA, Quantization
 from lm.backbone import Backbone
-from lm.checkpoint_files import SHARDED_REST, by_step
+from lm.checkpoint_files import SHARDED_REST, by_step, damage
 from lm.fingerprint import require_same_base, require_same_tokenizer
 from lm.shards import require_plain_shards
 from lm.tokenizer import tokenizer_sha256
@@ -57,6 +57,8 @@ def open_checkpoint(path: Path) -> dict[str, Any]:
         UserError: if it is not one.
     """
     checkpoint = _read(path)
+    if (what := damage(path)) is not None:
+        raise UserError(f"'{path}' is damaged: {what}. Take another checkpoint of its run")
     if path.is_file():
         return checkpoint
     with _readable(path):

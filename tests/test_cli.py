@@ -373,12 +373,14 @@ def test_other_verbs_get_a_run_of_their_own(verb: str) -> None:
 def test_last_goes_on_in_the_newest_run_that_left_a_checkpoint() -> None:
     fit("--trainer.max_steps=3")
     fit("--trainer.max_steps=4")
+    run = Path("runs/tiny/mini/version_1")
+    (run / "metrics.json").unlink()  # it was broken off
     Path("runs/tiny/mini/version_2/checkpoints").mkdir(parents=True)  # a run that was killed before it saved
-    Path("runs/tiny/mini/version_1/checkpoints/last.ckpt").write_bytes(b"torn")  # and a file that was cut off
+    (run / "checkpoints" / "last.ckpt").write_bytes(b"torn")  # and a file that was cut off
     cli = fit("--trainer.max_steps=6", "--ckpt_path=last")
     assert cli.trainer.global_step == 6
-    assert cli.trainer.log_dir == "runs/tiny/mini/version_1"
-    assert json.loads(Path("runs/tiny/mini/version_1/metrics.json").read_text())["step"] == 6
+    assert cli.trainer.log_dir == str(run)
+    assert json.loads((run / "metrics.json").read_text())["step"] == 6
     assert not Path("runs/tiny/mini/version_3").exists()
 
 
@@ -491,7 +493,9 @@ def test_a_run_folder_is_a_checkpoint_as_at_the_other_doors() -> None:
 def test_a_run_folder_without_checkpoints_is_named(capsys: Any) -> None:
     Path("runs/empty/checkpoints").mkdir(parents=True)
     config = str(write_config(Path()))
-    assert "no checkpoint in" in refusal(capsys, "fit", "--config", config, "--ckpt_path", "runs/empty", code=1)
+    assert "no checkpoint that can be read in" in refusal(
+        capsys, "fit", "--config", config, "--ckpt_path", "runs/empty", code=1
+    )
 
 
 @pytest.mark.parametrize("place", ["a_file", "a_file/below"])

@@ -143,7 +143,7 @@ def test_a_real_family_goes_through_lora_bf16_resume_and_export(tmp_path):
     ("arguments", "message"),
     [
         (["nowhere", "out"], "error: 'nowhere' does not exist"),
-        (["{empty}", "out"], "error: no checkpoint in '"),
+        (["{empty}", "out"], "error: no checkpoint that can be read in '"),
         (["{broken}", "out"], "cannot be read as a checkpoint"),
         (["{foreign}", "out"], "is not a checkpoint of a language model"),
         (["{run}", "{full}"], "is not empty; give another name, or --overwrite"),
@@ -202,12 +202,22 @@ def test_without_a_run_folder_the_backbones_own_tokenizer_serves(lora_run, tmp_p
 
 
 def test_the_newest_checkpoint_of_a_run_is_taken(tmp_path):
-    for age, name in ((30, "step=1.ckpt"), (10, "step=2.ckpt"), (20, "last.ckpt")):
+    for age, name, step in ((5, "step=1.ckpt", 1), (10, "step=2.ckpt", 2), (20, "last.ckpt", 2)):
         file = tmp_path / "checkpoints" / name
         file.parent.mkdir(exist_ok=True)
-        torch.save({}, file)
+        torch.save({"global_step": step}, file)
         os.utime(file, (1e9 - age, 1e9 - age))
     assert find_checkpoint(tmp_path).name == "step=2.ckpt"
+
+
+def test_a_damaged_checkpoint_is_not_opened(tmp_path):
+    path = tmp_path / "a.ckpt"
+    torch.save({"language_model": {}, "global_step": 1, "weights": torch.ones(9999)}, path)
+    whole = bytearray(path.read_bytes())
+    whole[len(whole) // 2] ^= 1
+    path.write_bytes(whole)
+    with pytest.raises(UserError, match=r"a\.ckpt' is damaged: "):
+        open_checkpoint(path)
 
 
 def test_code_in_a_checkpoint_is_not_run(tmp_path):

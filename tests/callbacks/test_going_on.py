@@ -91,8 +91,10 @@ def test_last_never_reaches_behind_a_run_that_left_nothing(tmp_path, capsys):
     with pytest.raises(SystemExit) as refused:
         fit(tmp_path, *LAST)
     assert refused.value.code == 1
-    assert "the newest run, " in (said := capsys.readouterr().err)
-    assert "version_1, has not left a checkpoint to go on from" in said
+    assert "version_1 was broken off before it left a checkpoint to go on from, and " in (
+        said := capsys.readouterr().err
+    )
+    assert "version_0 is complete. Start anew" in said
 
 
 def test_a_run_that_is_being_written_is_not_gone_on_with(tmp_path, capsys):

@@ -19,7 +19,6 @@ from callbacks.run_folders import (
     atomic_write,
     claim_version,
     clear_leftovers,
-    newest_run,
     remove_if_nothing_happened,
     resumable_checkpoint,
     rewind_logs,
@@ -109,8 +108,6 @@ def test_versions_are_claimed_once(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
     assert claim_version(tmp_path).name == "version_11"
     assert [run.name for run in versions(tmp_path)] == [f"version_{n}" for n in (11, 10, 2, 1, 0)]
-    (tmp_path / "version_2" / "file").touch()
-    assert newest_run(tmp_path) == tmp_path / "version_2"
 
 
 def test_the_folder_of_a_refused_run_is_taken_back_if_nothing_happened_in_it(tmp_path: Path) -> None:

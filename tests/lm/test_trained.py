@@ -142,7 +142,7 @@ def test_a_base_whose_weights_changed_is_refused(full, tmp_path):
     with pytest.raises(UserError, match=r"another base model.* their weights differ"):
         rebuilt(tmp_path / "next" / "version_0")
     file.unlink()
-    with pytest.raises(UserError, match="no checkpoint in"):
+    with pytest.raises(UserError, match="no checkpoint that can be read in"):
         rebuilt(tmp_path / "next" / "version_0")
 
 
