@@ -1,7 +1,8 @@
 """A file that grows line by line and is whole after any interruption: what a run that is broken off need not do again.
 
 Every rank has a file of its own and reads those of all. A file belongs to whoever made what is in it, and says so in
-its first line; each line carries a checksum. This file does not know what is kept.
+its first line; each line carries a checksum of itself and of the file that it belongs to. This file does not know what
+is kept.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ class AppendLog:
                 _cut_torn_line(path)
             broken = 0
             for line in path.read_bytes().split(b"\n")[:-1]:  # behind the last line break: written at this moment
-                if (record := _checked(line)) is None:
+                if (record := _checked(line, self.name)) is None:
                     broken += 1
                 elif "key" in record:
                     known[record["key"]] = record["value"]
@@ -62,9 +63,9 @@ class AppendLog:
         if not things:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
-        lines = [_line({"key": key, "value": value}) for key, value in things.items()]
-        if not self.path.exists():
-            lines.insert(0, _line({"made_by": self.made_by}))
+        lines = [_line({"key": key, "value": value}, self.name) for key, value in things.items()]
+        if not self.path.exists() or not self.path.stat().st_size:
+            lines.insert(0, _line({"made_by": self.made_by}, self.name))
         with self.path.open("ab") as file:
             file.write(b"".join(lines))
 
@@ -73,7 +74,8 @@ class AppendLog:
         differences: Counter[str] = Counter()
         for path in self.folder.glob(f"{self.kind}.*.rank0.jsonl"):
             with path.open("rb") as file:
-                made_by = (_checked(file.readline().rstrip(b"\n")) or {}).get("made_by", {})
+                first = _checked(file.readline().rstrip(b"\n"), path.name.removesuffix(".rank0.jsonl"))
+            made_by = (first or {}).get("made_by", {})
             if made_by and made_by != self.made_by:
                 differences[" and ".join(part for part in self.made_by if made_by.get(part) != self.made_by[part])] += 1
         if differences:
@@ -81,22 +83,22 @@ class AppendLog:
             yield f"{self.folder}: no {self.kind} of before are taken: {told}"
 
 
-def _line(record: Mapping[str, Any]) -> bytes:
-    return json.dumps({"check": _check(record, 8), **record}).encode() + b"\n"
+def _line(record: Mapping[str, Any], name: str) -> bytes:
+    return json.dumps({"check": _check([name, record], 8), **record}).encode() + b"\n"
 
 
-def _check(record: Mapping[str, Any], letters: int) -> str:
-    return hashlib.sha256(json.dumps(record).encode()).hexdigest()[:letters]
+def _check(what: Any, letters: int) -> str:
+    return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:letters]
 
 
-def _checked(line: bytes) -> dict[str, Any] | None:
-    """What a line holds; None if it is not as it was written."""
+def _checked(line: bytes, name: str) -> dict[str, Any] | None:
+    """What a line of a file holds; None if it is not as it was written there."""
     try:
         record = json.loads(line)
         check = record.pop("check")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
-    return record if check == _check(record, 8) else None
+    return record if check == _check([name, record], 8) else None
 
 
 def _cut_torn_line(path: Path) -> None:

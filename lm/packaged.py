@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from lm.kept_files import kept_folder
 from text.errors import UserError
 
 PREFIX = "builtin:"
@@ -54,7 +55,6 @@ class Quantised(Packaged):
     def folder(self, weights: Path, name: str) -> Path:
         """A folder of the cache, made at first use."""
         from lm.gguf_folder import WAY, write_plain_folder  # transformers, which a look at a name does not need
-        from lm.token_files import kept_folder
 
         made = f"{name}-{self.sha256[:16]}-{WAY}"
         return kept_folder(Path("models") / made, lambda folder: write_plain_folder(weights, folder))

@@ -9,9 +9,6 @@ Legend: n pairs of a split, B pairs of a batch.
 
 from __future__ import annotations
 
-import json
-import os
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,17 +16,17 @@ from typing import Protocol
 
 import torch
 import torch.distributed as dist
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from lm.batches import PairBatch
+from lm.kept_files import find_kept, keep
 from lm.kept_key import digest
 from lm.pair_forests import PairLayout
-from lm.token_files import cache_folder
 from text.errors import UserError
 
 PAIRS_AT_ONCE = 16
+FILE = "sums.safetensors"
 
 
 class PairTable(Protocol):
@@ -110,17 +107,14 @@ def reference_sums(
         rank: decides which share of the pairs is this process's.
         world_size: how many processes share them.
         tell: is told how far a long pass is.
-
-    Raises:
-        UserError: if the file in the cache does not hold what its name says.
     """
-    key = digest(weights, table.content_sha256)
-    path = cache_folder() / "references" / f"{key}.safetensors"
-    here = torch.tensor(float(path.exists()), device=device)  # nodes may have caches of their own
+    name = Path("references") / digest(weights, table.content_sha256)
+    folder = find_kept(name)
+    here = torch.tensor(float(folder is not None), device=device)  # nodes may have caches of their own
     if world_size > 1:
         dist.all_reduce(here, dist.ReduceOp.MIN)
-    if here:
-        return ReferenceSums(table.content_sha256, _read(path, key, table).to(device))
+    if here and folder is not None:
+        return ReferenceSums(table.content_sha256, load_file(folder / FILE)["sums"].to(device))
     sums_n2 = torch.zeros(len(table), 2, device=device)
     for rows in _share(len(table), rank, world_size):
         scored = score(table.batch(rows or [0], "answers")).float().view(-1, 2)
@@ -129,7 +123,7 @@ def reference_sums(
             tell(f"reference pass: {rows[-1]:,} of {len(table):,} pairs")
     if world_size > 1:
         dist.all_reduce(sums_n2)  # each number is one rank's, and 0 on the others
-    _write(path, key, table, sums_n2.cpu())
+    keep(name, lambda filling: save_file({"sums": sums_n2.cpu()}, filling / FILE))
     return ReferenceSums(table.content_sha256, sums_n2)
 
 
@@ -138,27 +132,3 @@ def _share(n: int, rank: int, world_size: int) -> list[list[int]]:
     parts = -(-n // (PAIRS_AT_ONCE * world_size)) * world_size
     edges = [n * part // parts for part in range(parts + 1)]
     return [list(range(edges[part], edges[part + 1])) for part in range(rank, parts, world_size)]
-
-
-def _write(path: Path, key: str, table: PairTable, sums_n2: Tensor) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    ids = torch.frombuffer(bytearray(json.dumps(list(table.ids)).encode()), dtype=torch.uint8)
-    handle, writing = tempfile.mkstemp(dir=path.parent, suffix=".writing")
-    os.close(handle)
-    try:
-        save_file({"sums": sums_n2, "ids": ids}, writing, {"key": key})
-        os.replace(writing, path)
-    finally:
-        Path(writing).unlink(missing_ok=True)
-
-
-def _read(path: Path, key: str, table: PairTable) -> Tensor:
-    try:
-        with safe_open(path, "pt") as file:
-            made_for = (file.metadata() or {}).get("key")
-            sums_n2, ids = file.get_tensor("sums"), json.loads(bytes(file.get_tensor("ids").numpy()))
-    except (SafetensorError, OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read as sums of reference log-probs ({error}): delete it") from error
-    if made_for != key or ids != list(table.ids) or sums_n2.shape != (len(table), 2):
-        raise UserError(f"{path}: holds sums of other records or of another reference than its name says: delete it")
-    return sums_n2

@@ -22,11 +22,11 @@ from torch.distributed.tensor import DTensor
 
 from lm.batches import TextBatch
 from lm.embeddings import EmbeddingStore, StoredRows
+from lm.kept_files import cache_folder
 from lm.kept_key import digest
 from lm.packed_linear import packed_linears
 from lm.protocols import HasRetrievalTasks
 from lm.search import nearest
-from lm.token_files import cache_folder
 from metrics.ranks import SearchResult
 from metrics.retrieval_report import TaskReport, judge
 from text.errors import UserError

@@ -8,17 +8,15 @@ are lists. Knows tokens and files. It does not know what the texts are, nor how 
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from itertools import islice, pairwise
 from pathlib import Path
-from typing import IO, Any
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from lm.control_tokens import ControlTokens
+from lm.kept_files import kept_folder
 from lm.tokenizer import vocabulary_size
 from text.errors import UserError
 
@@ -26,12 +24,8 @@ SUFFIXES = (".npy", ".bin")
 CHECKED = 10_000_000  # tokens of a foreign file whose ids are compared with the vocabulary
 TOGETHER = 1000  # documents tokenised at once
 SHOWS_WIDTH = 16  # numbers of which every second is 0: no text is like that
+IDS, LISTS = "ids", "lists.npy"  # names in the cache
 LLM_C = np.array(20240520, "<i4")  # how its files begin
-
-
-def cache_folder() -> Path:
-    """Where tokenised text is kept between runs: ``$SEEDLING_CACHE``, or ``~/.cache/seedling``."""
-    return Path(os.environ.get("SEEDLING_CACHE") or "~/.cache/seedling").expanduser()
 
 
 def open_tokens(path: str | Path, tokenizer: PreTrainedTokenizerBase) -> np.ndarray:
@@ -91,16 +85,18 @@ def tokenised(
         tokenizer: makes the ids.
         max_tokens: stop after so many.
     """
-    path = cache_folder() / "tokens" / f"{key}.{_dtype(tokenizer).name}"
-    if not path.exists():
+    dtype = _dtype(tokenizer)
+
+    def fill(folder: Path) -> None:
         left = max_tokens
-        with _written_whole(path) as stream:
+        with (folder / IDS).open("wb") as stream:
             for ids in _encoded(texts(), tokenizer):
                 stream.write(ids[:left].tobytes())
                 left = None if left is None else left - len(ids)
                 if left is not None and left <= 0:
                     break
-    dtype = _dtype(tokenizer)
+
+    path = kept_folder(Path("tokens") / f"{key}.{dtype.name}", fill) / IDS
     return np.memmap(path, dtype, "r") if path.stat().st_size else np.empty(0, dtype)
 
 
@@ -110,59 +106,21 @@ def kept_lists(key: str, make: Callable[[], list[list[int]]]) -> list[list[int]]
     Args:
         key: changes with the texts and the tokenizer.
         make: makes them.
-
-    Raises:
-        UserError: if the file in the cache is broken.
     """
-    path = cache_folder() / "token_lists" / f"{key}.npy"
-    if not path.exists():
+
+    def fill(folder: Path) -> None:
         lists = make()
         flat = [len(lists), *map(len, lists), *(token for ids in lists for token in ids)]
-        with _written_whole(path) as stream:
-            np.save(stream, np.array(flat, np.int32))
-        return lists
-    try:
-        count, *kept = np.load(path).tolist()
-        edges = np.cumsum([count, *kept[:count]]).tolist()
-        if edges[-1] != len(kept):
-            raise ValueError("it holds another number of tokens than it says")
-    except (OSError, EOFError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read as token lists ({error}): delete it") from error
-    return [kept[begin:end] for begin, end in pairwise(edges)]
+        np.save(folder / LISTS, np.array(flat, np.int32))
+
+    count, *kept = np.load(kept_folder(Path("token_lists") / key, fill) / LISTS, allow_pickle=False).tolist()
+    return [kept[begin:end] for begin, end in pairwise(np.cumsum([count, *kept[:count]]).tolist())]
 
 
 def kept_tokenizer(key: str, build: Callable[[], PreTrainedTokenizerBase]) -> PreTrainedTokenizerBase:
     """A tokenizer that takes long to build (it is trained), built once and kept in the cache."""
     folder = kept_folder(Path("tokenizers") / key, lambda filling: build().save_pretrained(filling))
     return PreTrainedTokenizerFast.from_pretrained(folder, trust_remote_code=False)
-
-
-def kept_folder(name: Path, fill: Callable[[Path], Any]) -> Path:
-    """A folder of the cache, filled once; under its name it is always whole."""
-    folder = cache_folder() / name
-    if not folder.exists():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent) as writing:
-            fill(made := Path(writing) / "made")
-            try:
-                os.rename(made, folder)
-            except OSError:
-                if not folder.exists():  # else another process was faster, with the same result
-                    raise
-    return folder
-
-
-@contextmanager
-def _written_whole(path: Path) -> Iterator[IO[bytes]]:
-    """A file that appears under its name once all of it is written."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".writing", delete=False) as stream:
-        try:
-            yield stream
-            stream.close()
-            os.replace(stream.name, path)
-        finally:
-            Path(stream.name).unlink(missing_ok=True)
 
 
 def _dtype(tokenizer: PreTrainedTokenizerBase) -> np.dtype:

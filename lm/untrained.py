@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from lm.token_files import kept_folder
+from lm.kept_files import kept_folder
 from lm.tokenizer import BPETokenizer
 
 SIZES = {

@@ -39,12 +39,23 @@ def whole_folder(folder: Path, overwrite: bool = False) -> Iterator[Path]:
     try:
         yield filling
         filling.chmod(0o777 & ~_umask())  # mkdtemp makes it private
+        _sync(filling)
         if folder.is_dir():
             _exchange(filling, folder)
         else:
             filling.rename(folder)
     finally:
         shutil.rmtree(filling, ignore_errors=True)  # what came of it is under its name, or the old folder is here
+
+
+def _sync(folder: Path) -> None:
+    """Have all of it on the disk: a name that outlives a loss of power must not stand for empty files."""
+    for path in (*folder.rglob("*"), folder):
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def _exchange(new: Path, old: Path) -> None:

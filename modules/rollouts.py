@@ -14,9 +14,9 @@ from typing import Any
 from lm.backbone import Backbone
 from lm.cached_generation import EngineName, engine_of
 from lm.generation import Decoding
+from lm.kept_files import cache_folder
 from lm.kept_key import model_sha256
 from lm.response_log import LoggedEngine
-from lm.token_files import cache_folder
 from modules.language_module import LanguageModule
 from text.answers import AnswerChecker
 from text.records import Record

@@ -61,6 +61,28 @@ def test_what_is_broken_in_a_log_is_told_and_made_anew(tmp_path, harm):
     assert log(tmp_path).read() == ({"a": {"n": 0}, "c": {"n": 2}}, [f"{path}: 1 lines are broken and are made anew"])
 
 
+def test_lines_of_another_file_are_not_taken(tmp_path):
+    """Answers at the place of verdicts, or of another model, are whole lines all the same."""
+    log(tmp_path, "one").append({"a": 1})
+    for mine in (log(tmp_path, "two"), AppendLog(tmp_path, "others", {"weights": "one", "words": "w"})):
+        mine.path.write_bytes(log(tmp_path, "one").path.read_bytes())
+        known, told = mine.read()
+        assert known == {}
+        assert told[0] == f"{mine.path}: 2 lines are broken and are made anew"
+        mine.append({"a": 2})
+        assert mine.read()[0] == {"a": 2}
+
+
+@pytest.mark.parametrize("content", [b"", b"no line ends here"])
+def test_a_file_that_lost_its_lines_says_again_whose_it_is(tmp_path, content):
+    mine = log(tmp_path)
+    mine.append({"a": 1})
+    mine.path.write_bytes(content)
+    assert mine.read() == ({}, [])
+    mine.append({"a": 2})
+    assert log(tmp_path, "other").read()[1] == [f"{tmp_path}: no things of before are taken: 1 of other weights"]
+
+
 def test_a_log_says_whose_things_it_does_not_take(tmp_path):
     log(tmp_path, "one").append({"a": 1})
     log(tmp_path, "two").append({"a": 2})

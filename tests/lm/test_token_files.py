@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
-from lm.token_files import cache_folder, kept_lists, kept_tokenizer, open_tokens, tokenised
+from lm.kept_files import cache_folder
+from lm.token_files import kept_lists, kept_tokenizer, open_tokens, tokenised
 from tests.stand_ins import tiny_tokenizer
 from text.errors import UserError
 
@@ -162,14 +163,7 @@ def test_lists_are_made_once_and_come_back_as_they_were(lists):
     assert kept_lists(key, never) == lists
 
 
-def test_lists_that_break_off_leave_nothing_and_broken_ones_are_refused():
+def test_lists_that_break_off_leave_nothing():
     with pytest.raises(AssertionError):
         kept_lists("k", never)
-    kept_lists("k", lambda: [[1, 2], [3]])
-    (path,) = (cache_folder() / "token_lists").iterdir()
-    whole = path.read_bytes()
-    np.save(path, np.array([2, 2, 1, 1, 2], np.int32))
-    for broken in (path.read_bytes(), whole[:-4], b""):
-        path.write_bytes(broken)
-        with pytest.raises(UserError, match=r"k\.npy: cannot be read as token lists .*: delete it"):
-            kept_lists("k", never)
+    assert list((cache_folder() / "token_lists").iterdir()) == []
