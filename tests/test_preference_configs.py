@@ -190,11 +190,11 @@ def test_adapters_on_four_bits_learn(tmp_path):
         "--model.lr_scheduler=null",
         "--data.batch_size=8",
         "--trainer.accumulate_grad_batches=1",
-        "--trainer.max_steps=10",
+        "--trainer.max_steps=20",
         "--trainer.max_epochs=-1",
     ]
     main(["fit", "--config", str(CONFIGS / "dpo/mistral_7b_qlora.yaml"), *SHORT, *options])
     with open("runs/version_0/metrics.csv", encoding="utf-8") as file:
         losses = [float(row["train/loss"]) for row in csv.DictReader(file) if row["train/loss"]]
     assert losses[0] == pytest.approx(0.6931, abs=1e-3)
-    assert losses[-1] < 0.95 * losses[0]
+    assert sum(losses[10:]) / 10 < 0.95 * losses[0]  # over two epochs: every pair twice
