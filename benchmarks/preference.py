@@ -57,6 +57,7 @@ SHAPES: dict[Shape, tuple[float, float]] = {  # tokens of prompt, chosen, reject
     (64, 96, 96): (2.2, 0.50),
 }
 PAIRS = 4  # of a step
+MEASURED = slice(1, -1)  # of the steps: the first warms up, and after the last one ours keeps a checkpoint
 DIALOGUES = Path(__file__).parents[2] / "shared/data/hh_rlhf/train.jsonl"
 DIALOGUE_PAIRS, LONGEST, DIALOGUE_TARGET = 8, 512, 2.5
 RATIONALES_TARGET = 1.2
@@ -75,12 +76,14 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a tiny model, three steps: only to see that it runs")
-    parser.add_argument("--steps", type=int, help="of each trainer; the first warms up. Default 7, or 3 with --quick")
+    parser.add_argument(
+        "--steps", type=int, help="of each trainer; the first and the last do not count. Default 8, or 3 with --quick"
+    )
     parser.add_argument("--shapes", type=int, nargs="+", default=range(len(SHAPES)), help="which ones, from 0; all")
     parser.add_argument("--only", nargs="+", choices=SECTIONS, default=list(SECTIONS), help="sections; default all")
     parser.add_argument("--alone", nargs=2, help=argparse.SUPPRESS)  # a process with one trainer, for its memory
     options = parser.parse_args()
-    steps = options.steps or (3 if options.quick else 7)
+    steps = options.steps or (3 if options.quick else 8)
     if options.alone:
         run_alone(options.alone[0], Work(Path(options.alone[1]), PAIRS, steps))
         return
@@ -115,7 +118,7 @@ def add_rows(
 ) -> None:
     """A row for each trainer: seconds a step or tokens a second, and how many times faster ours is."""
     work = {name: 1 if tokens is None else tokens[name] for name in turns.seconds}
-    speeds = {name: work[name] / np.array(seconds[1:]) for name, seconds in turns.seconds.items()}
+    speeds = {name: work[name] / np.array(seconds[MEASURED]) for name, seconds in turns.seconds.items()}
     best = max((name for name in speeds if name != OURS), key=lambda name: float(np.median(speeds[name])))
     for name, speed in speeds.items():
         values, style = (1 / speed, "{:.3f}") if tokens is None else (speed, "{:,.0f}")
@@ -129,7 +132,7 @@ def add_rows(
 def compare_shapes(folder: Path, size: tuple[int, int], shapes: Sequence[Shape], steps: int) -> None:
     """Random pairs of given lengths."""
     save_model(folder / "model", word_tokenizer(), *size)
-    CONSOLE.print(f"DPO, {PAIRS} pairs a step, medians of {steps - 1} steps. Tokens and losses of all agree.")
+    CONSOLE.print(f"DPO, {PAIRS} pairs a step, medians of {steps - 2} steps. Tokens and losses of all agree.")
     for shape in shapes:  # a table each: whatever breaks off later, what was measured is on the screen
         write_random_pairs(folder / "pairs.jsonl", shape, PAIRS * steps)
         table = Table("prompt / chosen / rejected", "trainer", "seconds a step", "least - most", "to ours", "target")
@@ -147,7 +150,7 @@ def compare_dialogues(folder: Path, size: tuple[int, int], shapes: Sequence[Shap
     table = Table("pairs", "trainer", "tokens a second", "least - most", "to ours", "target")
     turns = take_turns(work, (DIALOGUE_PAIRS, 2, 1))
     tokens = np.reshape([pair.tokens() for pair in pairs], (steps, DIALOGUE_PAIRS)).sum(axis=1)
-    add_rows(table, "hh-rlhf", turns, DIALOGUE_TARGET, dict.fromkeys(turns.seconds, tokens[1:]))
+    add_rows(table, "hh-rlhf", turns, DIALOGUE_TARGET, dict.fromkeys(turns.seconds, tokens[MEASURED]))
     lengths = [pair.longest() for pair in pairs]
     about = f"{min(lengths)} to {max(lengths)} tokens, {np.mean(lengths):.0f} on average"
     CONSOLE.print(f"DPO on real dialogues of {about}, {DIALOGUE_PAIRS} a step. Tokens and losses of all agree.", table)
@@ -167,7 +170,7 @@ def compare_real(folder: Path, size: tuple[int, int], shapes: Sequence[Shape], s
         table = Table("SmolLM2-135M, hh-rlhf", "trainer", "tokens a second", "least - most", "to ours", "target")
         turns = take_turns(work, (PAIRS, 1))
         tokens = np.reshape([pair.tokens() for pair in pairs_in_order(work)], (steps, PAIRS)).sum(axis=1)
-        add_rows(table, what, turns, REAL_TARGET, dict.fromkeys(turns.seconds, tokens[1:]))
+        add_rows(table, what, turns, REAL_TARGET, dict.fromkeys(turns.seconds, tokens[MEASURED]))
         CONSOLE.print(table)
 
 
@@ -227,7 +230,7 @@ def compare_sft(folder: Path, size: tuple[int, int], shapes: Sequence[Shape], st
     """Real rationales."""
     turns, tokens = compare_rationales(folder, size, steps)
     table = Table("rationales", "trainer", "tokens a second", "least - most", "to ours", "target")
-    add_rows(table, "GSM8K", turns, RATIONALES_TARGET, {name: counts[1:] for name, counts in tokens.items()})
+    add_rows(table, "GSM8K", turns, RATIONALES_TARGET, {name: counts[MEASURED] for name, counts in tokens.items()})
     CONSOLE.print("SFT, about 2048 tokens a step, prompts unscored. Losses agree on the same sequences.", table)
 
 

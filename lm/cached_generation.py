@@ -58,17 +58,15 @@ class CacheEngine(Engine):
         if not draws:
             return
         roots = _Roots(self.causal, self.max_batch_tokens // 2)
-        known = [self._root(draw) for draw in draws]
-        columns = max(map(len, known)) + decoding.max_new_tokens
-        rows = _Rows(max(1, self.max_batch_tokens // columns), columns + ROOM, self.causal.device)
-        waiting = deque(_longest_first(known))
+        rows = _Rows(self.causal.device)
+        waiting = deque(_longest_first([self._root(draw) for draw in draws]))
         weights = self._weights()
         while waiting or rows.live:
             if self._weights() != weights:  # what is kept was computed with the old ones
                 raise UserError("the weights changed between two samples: use engine: plain, or ask anew")
-            taken = [waiting.popleft() for _ in range(min(len(waiting), rows.most - len(rows.live)))]
+            taken, columns = self._next(draws, rows.live, waiting, decoding.max_new_tokens)
             computed = roots.take([self._root(draws[place]) for place in taken])
-            rows.fill([(place, draws[place].prefix, row) for place, row in zip(taken, computed, strict=True)])
+            rows.fill([(place, draws[place].prefix, row) for place, row in zip(taken, computed, strict=True)], columns)
             enough = max(1, len(rows.places) // REFILL)
             written, ends = self._write(
                 [draws[place] for place in rows.live],
@@ -85,6 +83,26 @@ class CacheEngine(Engine):
             yield rows.take(written, samples, ends.done.tolist())
             waiting.extendleft(reversed(range(begin, len(draws))))
 
+    def _next(
+        self, draws: Sequence[Draw], live: Sequence[int], waiting: deque[int], most: int
+    ) -> tuple[list[int], int]:
+        """Who is taken in beside those that live: as many as have room, each with the prefix of the longest of them.
+
+        So a long prefix makes room for many short ones once it has ended.
+
+        Returns: their places, and the columns that rows can fill.
+        """
+        taken: list[int] = []
+        columns = max((len(draws[place].prefix) for place in live), default=0) + most
+        while waiting:
+            wider = max(columns, len(draws[waiting[0]].prefix) + most)
+            count = len(live) + len(taken)
+            if count and (count + 1) * wider > self.max_batch_tokens:
+                break
+            columns = wider
+            taken.append(waiting.popleft())
+        return taken, columns
+
     def _weights(self) -> list[int]:
         """Changes when they do; weights that were made in inference mode (a judge's, in a test) have no counter."""
         return [weight._version for weight in self.model.parameters() if not weight.is_inference()]
@@ -99,8 +117,6 @@ class _Rows:
     """The rows that are written at the moment.
 
     Args:
-        most: rows at a time.
-        columns: of the cache.
         device: of the model.
 
     Attributes:
@@ -111,21 +127,25 @@ class _Rows:
         cache: of all columns but the last.
     """
 
-    def __init__(self, most: int, columns: int, device: torch.device):
-        self.most, self.places = most, list[int | None]()
+    def __init__(self, device: torch.device):
+        self.places = list[int | None]()
         self.ids = self.mask = torch.zeros(0, 1, dtype=torch.long, device=device)
         self.width = torch.zeros(0, dtype=torch.long, device=device)
-        self.cache = RollingCache(columns)
+        self.cache = RollingCache()
 
     @property
     def live(self) -> list[int]:
         """Places of the draws whose rows go on."""
         return [place for place in self.places if place is not None]
 
-    def fill(self, taken: Sequence[tuple[int, Sequence[int], KeysValues]]) -> None:
+    def fill(self, taken: Sequence[tuple[int, Sequence[int], KeysValues]], most: int) -> None:
         """Put draws with their prefixes, and what was computed of these, where rows have ended, and behind them.
 
         Rows that have ended and are not needed are left behind, and so are columns that are padding in all rows.
+
+        Args:
+            taken: place, prefix, and keys and values of each.
+            most: columns that rows can fill.
         """
         live = [row for row, place in enumerate(self.places) if place is not None]
         count = len(live) + len(taken)
@@ -135,10 +155,14 @@ class _Rows:
         source = {row: row for row in live if row < count} | moves
         columns = max([*(len(prefix) for _, prefix, _ in taken), *self.mask[live].sum(dim=1).tolist()])
 
+        self.cache.move(moves, count, self.ids.device)
+        self.cache.fit(most + ROOM, columns - 1)
         self.cache.begin(columns - 1, taken[0][2] if taken else [])
-        self.cache.move(moves, count)
+        alike: dict[tuple[int, int], tuple[KeysValues, list[int]]] = {}  # draws of one prefix
         for row, (_, prefix, computed) in zip(fresh, taken, strict=True):
-            self.cache.place(row, computed, len(prefix) - 1)
+            alike.setdefault((id(computed), len(prefix) - 1), (computed, []))[1].append(row)
+        for (_, tokens), (computed, of_one) in alike.items():
+            self.cache.place(of_one, computed, tokens)
         if self.cache.room < ROOM:
             self.cache.make_room()
 

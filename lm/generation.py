@@ -183,7 +183,7 @@ class Engine(Drawing):
         are until the last sample has come.
 
         Args:
-            draws: as for `generate`; those that are appended have no longer roots than those there were.
+            draws: as for `generate`.
             decoding: how tokens are chosen.
         """
         self.progress.begin(draws, decoding.max_new_tokens)

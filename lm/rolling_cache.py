@@ -10,11 +10,11 @@ Legend: B rows in use, H heads, D their width, C columns of the buffers.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 
+import torch
 from torch import Tensor
-from torch.nn import functional as F
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
@@ -22,17 +22,13 @@ KeysValues = list[tuple[Tensor, Tensor] | None]  # of one row, by layer: [H, tok
 
 
 class RollingCache(DynamicCache):
-    """The keys and values of rows, none to begin with; there is room for as many as there ever were.
-
-    Args:
-        columns: C.
-    """
+    """The keys and values of rows, none to begin with."""
 
     layers: list[_Buffers]
 
-    def __init__(self, columns: int):
+    def __init__(self) -> None:
         super().__init__()
-        self.columns = columns
+        self.columns = 0
 
     def begin(self, width: int, row: KeysValues) -> None:
         """See nothing but the last columns, so that rows can be placed; the buffers are left as they are if they may.
@@ -42,21 +38,38 @@ class RollingCache(DynamicCache):
             row: some row, which tells what layers there are.
         """
         while width and len(self.layers) < len(row):
-            self.layers.append(_Buffers(self.columns))
+            self.layers.append(_Buffers(self.columns, self._count))
         for layer in self.layers:
             layer.begin(width)
 
-    def move(self, rows: Mapping[int, int], count: int) -> None:
-        """Make the row at each key that at its value, and use the first `count` rows from now on."""
-        self.layer_class_to_replicate = partial(_Buffers, self.columns, count)  # for layers that see a first token
+    def move(self, rows: Mapping[int, int], count: int, device: torch.device) -> None:
+        """Make the row at each key that at its value, and use the first `count` rows from now on; then `fit`."""
+        to, source = (
+            torch.tensor([*numbers], dtype=torch.long, device=device) for numbers in (rows.keys(), rows.values())
+        )
         for layer in self.layers:
-            layer.move(rows, count)
+            layer.move(to, source, count)
+        self._count = count
 
-    def place(self, row: int, computed: KeysValues, tokens: int) -> None:
-        """Make a row the first `tokens` of what was computed."""
+    def fit(self, columns: int, width: int) -> None:
+        """Have room for the rows in use; buffers that are large enough are left as they are.
+
+        Args:
+            columns: that rows can fill.
+            width: of those in use, the last so many are kept.
+        """
+        if columns > self.columns or any(layer.is_short_of_rows for layer in self.layers):
+            self.columns = columns
+        # For layers that see a first token later on.
+        self.layer_class_to_replicate = partial(_Buffers, self.columns, self._count)
+        for layer in self.layers:
+            layer.fit(self.columns, width)
+
+    def place(self, rows: Sequence[int], computed: KeysValues, tokens: int) -> None:
+        """Make each of some rows the first `tokens` of what was computed."""
         for layer, kept in zip(self.layers, computed if tokens else [], strict=False):
             if kept is not None:
-                layer.place(row, kept[0][:, :tokens], kept[1][:, :tokens])
+                layer.place(rows, kept[0][:, :tokens], kept[1][:, :tokens])
 
     @property
     def room(self) -> int:
@@ -110,23 +123,39 @@ class _Buffers(DynamicLayer):
         self.start = self.end - width
         self._show()
 
-    def move(self, rows: Mapping[int, int], count: int) -> None:
+    def move(self, to: Tensor, source: Tensor, count: int) -> None:
         """See RollingCache."""
         self.rows = count
-        if self.is_initialized:
-            more = max(0, count - len(self.buffers[0]))
-            self.buffers = [F.pad(buffer, (0, 0, 0, 0, 0, 0, 0, more)) if more else buffer for buffer in self.buffers]
+        if self.is_initialized and len(to):
             for buffer in self.buffers:
-                for row, source in rows.items():
-                    buffer[row, :, self.start : self.end] = buffer[source, :, self.start : self.end]
-            self._show()
+                buffer[to, :, self.start : self.end] = buffer[source, :, self.start : self.end]
 
-    def place(self, row: int, keys: Tensor, values: Tensor) -> None:
+    @property
+    def is_short_of_rows(self) -> bool:
+        """Whether more rows are in use than there are buffers for."""
+        return self.is_initialized and self.rows > len(self.buffers[0])
+
+    def fit(self, columns: int, width: int) -> None:
+        """See RollingCache."""
+        if columns != self.columns or self.is_short_of_rows:
+            used = min(width, self.get_seq_length())
+            for place, buffer in enumerate(self.buffers if self.is_initialized else ()):
+                kept = buffer[: self.rows, :, self.end - used : self.end]
+                self.buffers[place] = buffer.new_zeros(self.rows, buffer.shape[1], columns, buffer.shape[3])
+                self.buffers[place][: len(kept), :, :used] = kept
+            self.start, self.end = 0, used
+        self.columns = columns
+        self._show()
+
+    def place(self, rows: Sequence[int], keys: Tensor, values: Tensor) -> None:
         """See RollingCache."""
         if not self.is_initialized:
             self.lazy_initialization(keys, values)
         for buffer, states in zip(self.buffers, (keys, values), strict=True):
-            buffer[row, :, self.end - keys.shape[1] : self.end] = states
+            if len(rows) == 1:  # a number needs no copy to the device
+                buffer[rows[0], :, self.end - keys.shape[1] : self.end] = states
+            else:
+                buffer[rows, :, self.end - keys.shape[1] : self.end] = states
 
     def shift(self, end: int) -> None:
         """Put the columns in use elsewhere, up to column `end`."""

@@ -2,13 +2,15 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import MambaConfig, MambaForCausalLM
 
 from lm.adapters import LoRA
 from lm.attention import use_forest_attention
-from lm.cached_generation import CacheEngine, engine_of
+from lm.cached_generation import ROOM, CacheEngine, engine_of
 from lm.generation import Decoding, Draw
 from lm.plain_generation import PlainEngine
+from lm.rolling_cache import RollingCache
 from tests.lm.test_generation import FAMILIES, PREFIXES, SAMPLED, SEEDS, by_hand, likes, model
 from tests.stand_ins import tiny_tokenizer
 from text.errors import UserError
@@ -232,6 +234,78 @@ def test_rows_become_few_and_many_again():
     assert [sample for _, sample in sorted(seen)] == plain(
         MODELS["llama"], prefixes, 1, Decoding(6, temperature=1.0), range(40)
     )
+
+
+def test_a_long_prefix_does_not_keep_the_others_few():
+    """Its row has a batch to itself; then as many short ones as have room."""
+    prefixes, decoding = [[5] * 50, *([n, 6] for n in range(40))], Decoding(6, temperature=1.0)
+    call = engine(MODELS["llama"], max_batch_tokens=80)
+    arguments = prefixes, 1, decoding, range(41)
+    assert call.generate(*arguments) == plain(MODELS["llama"], *arguments)
+    rows = [rows for rows, columns in widths(MODELS["llama"], lambda: call.generate(*arguments)) if columns == 1]
+    assert rows[0] <= 4  # with a row of 56 columns
+    assert max(rows) == 80 // 8
+
+
+def test_long_prefixes_that_come_later_find_room_again():
+    """Few wide rows, many narrow ones, wide ones again: buffers follow, and never hold more than the budget."""
+    built, budget, sizes = MODELS["llama"], 100, []
+    hook = built.register_forward_pre_hook(
+        lambda _, args, kwargs: sizes.append([b.shape[0] * b.shape[2] for b in _buffers(kwargs)]), with_kwargs=True
+    )
+    roots = [[5] * 40, [6] * 40]
+
+    def served(call):
+        draws = [Draw([5] * 40, 0, 0, roots[0]), *(Draw([5, 5, 5][: 1 + n % 3], n, 0, roots[0]) for n in range(30))]
+        found = {}
+        for place, sample in call.serve(draws, Decoding(6, temperature=1.0)):
+            found[place] = sample
+            if len(found) in (20, 28):
+                draws.extend(Draw([6] * 40, 50 + len(found) + n, 0, roots[1]) for n in range(3))
+        return found
+
+    found = served(engine(built, max_batch_tokens=budget))
+    hook.remove()
+    assert sorted(found) == [*range(37)]
+    draws = [Draw([5] * 40, 0, 0), *(Draw([5, 5, 5][: 1 + n % 3], n, 0) for n in range(30))]
+    draws += [Draw([6] * 40, 50 + at + n, 0) for at in (20, 28) for n in range(3)]
+    assert found == dict(PlainEngine(built, tiny_tokenizer()).serve(draws, Decoding(6, temperature=1.0)))
+    held = [size for of_forward in sizes for size in of_forward]
+    assert max(held) <= budget + ROOM * max(budget // 7, 1)
+
+
+def _buffers(kwargs) -> list[torch.Tensor]:
+    cache = kwargs.get("past_key_values")
+    layers = cache.layers if isinstance(cache, RollingCache) else []
+    return [buffer for layer in layers if layer.is_initialized for buffer in layer.buffers]
+
+
+class Copies(TorchDispatchMode):
+    """Counts what is copied into parts of tensors: each is a launch on a GPU."""
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.count += function in (torch.ops.aten.copy_.default, torch.ops.aten.index_put_.default)
+        return function(*args, **(kwargs or {}))
+
+
+def test_rows_are_moved_and_draws_of_a_prefix_placed_together():
+    """Two copies a layer, whatever the rows."""
+    counts = []
+    for rows in (4, 16):
+        cache, root = RollingCache(), [(torch.ones(2, 3, 8), torch.ones(2, 3, 8))] * 2
+        cache.move({}, 2 * rows, torch.device("cpu"))
+        cache.fit(20, 3)
+        cache.begin(3, root)
+        with Copies() as placed:
+            cache.place([*range(2 * rows)], root, 3)
+        with Copies() as moved:
+            cache.move({row: rows + row for row in range(rows)}, rows, torch.device("cpu"))
+        counts.append((placed.count, moved.count))
+    assert counts[0] == counts[1] == (4, 4)
 
 
 # --- what is refused --------------------------------------------------------------------------------------------------
