@@ -8,6 +8,7 @@ half-run validations as they are; here they are saved as not begun. This file do
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -61,7 +62,8 @@ class Checkpoints(ModelCheckpoint):
     still to come. Gradients and half a validation's sums are in no checkpoint, so it is written as if neither had
     begun. While weights are being changed nothing is saved: the checkpoint before is the one to go on from. So it is
     when a run has exploded: weights that are not finite, or that gave a loss that is not, never take its place. A
-    checkpoint is deleted only once the weights of the next one have given a finite loss.
+    checkpoint is deleted only once the weights of the next one have given a finite loss; so is what a run that was
+    killed between two checkpoints left behind.
     """
 
     _last_checkpoint_saved: str
@@ -69,7 +71,9 @@ class Checkpoints(ModelCheckpoint):
     changing_weights = False
     validated = True
     outdated: tuple[str, ...] = ()  # checkpoints to be deleted, once those after them have proved good
-    written: tuple[str, ...] = ()  # those of the last step that was saved
+    written: tuple[str, ...] = ()  # those of the last step that was saved since the run began or went on
+    knows_its_files = False  # from the checkpoint that it goes on from
+    gone_on_from = -1  # the step of the last checkpoint, as long as it says all that there is to say
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """A batch begins: weights are those of the last optimizer step."""
@@ -84,9 +88,30 @@ class Checkpoints(ModelCheckpoint):
         super().setup(trainer, pl_module, stage)
         trainer.fit_loop.__class__ = EndsOnce
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Looks at what the run that goes on has left."""
+        super().on_train_start(trainer, pl_module)
+        found = Path(trainer.ckpt_path or "")
+        if self.dirpath is None or found.parent.resolve() != Path(self.dirpath).resolve():
+            return
+        if found.name == Path(self.last_model_path).name:
+            self.gone_on_from = trainer.global_step
+        alone = sum(isinstance(callback, ModelCheckpoint) for callback in trainer.callbacks) == 1  # type: ignore[attr-defined]
+        if alone and self.knows_its_files:
+            self.outdated = (*self.outdated, *(str(path) for path in self._strays(Path(self.dirpath))))
+
+    def _strays(self, folder: Path) -> list[Path]:
+        """Checkpoints that only a run that was killed, or broken off by an exception, can have left."""
+        if self.save_top_k < 0:
+            return []
+        value = r"\1=*" if self.auto_insert_metric_name else "*"
+        named = re.sub(r"\{([^}:\[]*)[^}]*\}", value, self.filename or "{epoch}-{step}")
+        known = {Path(path).name for path in (*self.best_k_models, self.best_model_path, self.last_model_path)}
+        return [path for path in folder.glob(f"{named}{self.FILE_EXTENSION}") if path.name not in known]
+
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Straightens the counts that `expect_again` bent."""
-        self.validated = False
+        self.validated, self.gone_on_from = False, -1
         total = trainer.fit_loop.epoch_loop.val_loop.batch_progress.total
         total.ready = total.started = total.processed = total.completed
 
@@ -123,9 +148,13 @@ class Checkpoints(ModelCheckpoint):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Deletes what is outdated, after a step that went well from the weights that were saved last."""
-        if trainer.global_step > self._last_global_step_saved:
+        if self.written and trainer.global_step > self._last_global_step_saved:
             self._delete(trainer, self.outdated)
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+
+    def _should_remove_checkpoint(self, trainer: Trainer, previous: str, current: str) -> bool:
+        """Also the one that the run goes on from, which Lightning would leave for good."""
+        return previous != current and Path(self.dirpath or "").resolve() in Path(previous).resolve().parents
 
     def _remove_checkpoint(self, trainer: Trainer, filepath: str) -> None:
         self.outdated = (*self.outdated, filepath)
@@ -143,12 +172,14 @@ class Checkpoints(ModelCheckpoint):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Takes up what is to be deleted, if the run is still where it was."""
         super().load_state_dict(state_dict)
-        if state_dict.get("dirpath") == self.dirpath:
+        self.knows_its_files = state_dict.get("dirpath") == self.dirpath
+        if self.knows_its_files:
             self.outdated = tuple(state_dict.get("outdated", ()))
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """The last step is saved, whatever the schedule of checkpoints."""
-        if self.save_last and self._last_global_step_saved != trainer.global_step and not trainer.fast_dev_run:
+        saved = trainer.global_step in (self._last_global_step_saved, self.gone_on_from)
+        if self.save_last and not saved and not trainer.fast_dev_run:
             self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))
         self._delete(trainer, self.outdated)
 

@@ -178,6 +178,38 @@ def test_no_checkpoint_is_left_over_after_a_kill_between_two(tmp_path: Path, uni
     assert kept(tmp_path) == sorted(path.name for path in (uninterrupted("often") / "checkpoints").iterdir())
 
 
+@pytest.mark.parametrize("left", ["epoch=0-step=3.ckpt", "last.ckpt"])
+def test_what_a_run_goes_on_from_is_not_left_over_either(tmp_path: Path, uninterrupted: Any, left: str) -> None:
+    """Killed between the two checkpoints of step 3, or broken off at step 5, whose checkpoint nothing else knows."""
+    with pytest.raises(RuntimeError, match="interrupted"):
+        fit(tmp_path, "often", *interrupt("on_before_backward", 10, "error"))
+    assert kept(tmp_path) == ["epoch=0-step=3.ckpt", "epoch=0-step=5.ckpt", "last.ckpt"]
+    if left == "epoch=0-step=3.ckpt":
+        for name in ("epoch=0-step=5.ckpt", "last.ckpt"):
+            (run_of(tmp_path) / "checkpoints" / name).unlink()
+    (run_of(tmp_path) / "checkpoints" / "a copy of mine.ckpt").touch()
+    fit(tmp_path, "often", "--ckpt_path", "last")
+    whole = [path.name for path in (uninterrupted("often") / "checkpoints").iterdir()]
+    assert kept(tmp_path) == sorted([*whole, "a copy of mine.ckpt"])
+
+
+def test_nothing_is_deleted_before_something_better_is_there(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="interrupted"):
+        fit(tmp_path, "often", *interrupt("on_before_backward", 10, "error"))
+    before_the_next = [*interrupt("on_before_backward", 1, "error"), "--checkpoint.save_on_exception=false"]
+    with pytest.raises(RuntimeError, match="interrupted"):
+        fit(tmp_path, "often", *before_the_next, "--ckpt_path", "last")
+    assert kept(tmp_path) == ["epoch=0-step=3.ckpt", "epoch=0-step=5.ckpt", "last.ckpt"]
+
+
+def test_a_run_that_has_moved_keeps_what_it_does_not_know(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="interrupted"):
+        fit(tmp_path / "here", "often", *interrupt("on_before_backward", 10, "error"))
+    (tmp_path / "here").rename(tmp_path / "there")
+    fit(tmp_path / "there", "often", "--ckpt_path", "last")
+    assert {"epoch=0-step=3.ckpt", "epoch=0-step=5.ckpt"} <= set(kept(tmp_path / "there"))
+
+
 @pytest.mark.parametrize("how", ["error", "ctrl-c", "sigterm"])
 def test_a_run_that_is_broken_off_keeps_its_last_finite_weights(tmp_path: Path, how: str) -> None:
     with pytest.raises((RuntimeError, SystemExit)):
