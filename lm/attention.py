@@ -216,7 +216,8 @@ def _compiled_flex() -> Callable:
     Every kind of layer, precision and mode of gradients is a variant of it, lengths are not. Beyond FLEX_VARIANTS torch
     raises FailOnRecompileLimitHit: without ``fullgraph`` it would go on uncompiled, with one line in a log.
     """
-    return torch.compile(flex_attention, fullgraph=True, dynamic=True, recompile_limit=FLEX_VARIANTS)
+    options: dict[str, Any] = {"fullgraph": True, "dynamic": True, "recompile_limit": FLEX_VARIANTS}
+    return torch.compile(flex_attention, **options)
 
 
 AttentionInterface.register("forest", forest_attention)

@@ -140,6 +140,7 @@ class VLLMEngine(ServedEngine):
         except ImportError as error:
             raise UserError("engine vllm: vLLM is not installed: pip install 'seedling[vllm]'") from error
         self._served: Any = None
+        self._written = ""  # what the weights were like that it computes with
 
     def _ask(self, draws: list[Draw], decoding: Decoding) -> Iterator[Sample]:
         """One request per draw; see ServedEngine."""
