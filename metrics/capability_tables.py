@@ -13,10 +13,11 @@ from typing import Any
 from metrics.capability import OVERALL
 from metrics.capability_report import CapabilityReport, score_figure
 from metrics.intervals import Interval
-from metrics.report_files import write_figure, write_lines, write_text
+from metrics.report_files import write_figure, write_lines
 from metrics.tables import bounds, number, section
 from metrics.unread import examples, share_read
 from text.excerpts import markdown_table
+from text.whole_files import write_text
 
 WORST = 10  # instances that are shown
 OVERALLS = dict(

@@ -24,10 +24,11 @@ from metrics.agreement import (
     krippendorff_alpha,
     merge_orders,
 )
-from metrics.report_files import write_lines, write_text
+from metrics.report_files import write_lines
 from metrics.tables import number, section
 from metrics.unread import Unread, examples, share_read
 from text.judgments import Judgment
+from text.whole_files import write_text
 
 Line = dict[str, Any]
 

@@ -17,9 +17,10 @@ from metrics.best_of_n import best_of_n_curve
 from metrics.diversity import DistinctN, PersonalDiversity
 from metrics.intervals import Interval, cluster_bootstrap
 from metrics.multifaceted import HIGHEST, LOWEST, MultifacetedScore, Outcome, TieWinRate, compare
-from metrics.report_files import write_figure, write_lines, write_text
+from metrics.report_files import write_figure, write_lines
 from metrics.tables import bounds, number, section
 from metrics.unread import Unread, examples, share_read
+from text.whole_files import write_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -5,7 +5,6 @@ This file knows tasks and search results. It does not know what searched.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,10 +15,12 @@ import numpy as np
 from metrics.instruction_following import blind_ceiling, sibling_scores
 from metrics.intervals import cluster_bootstrap
 from metrics.ranks import SearchResult, group_minima, macro_mean, mrr, ndcg, recall
-from metrics.report_files import write_figure, write_lines, write_text
+from metrics.report_files import write_figure, write_lines
 from metrics.tables import bounds, section
 from text.excerpts import printable, shorten
+from text.json_lines import plain
 from text.retrieval import RetrievalTask
+from text.whole_files import write_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -112,15 +113,6 @@ def headline(report: TaskReport) -> dict[str, float]:
     """The scores that a validation logs, where they have a meaning."""
     names = ("ndcg@10", "robustness@10", "mrr@10", "recall@100", "instruction_gain")
     return {f"val/{name}": report.scores[name] for name in names if report.scores[name] is not None}
-
-
-def plain(value: Any) -> Any:
-    """As JSON can hold it: what is not finite becomes null."""
-    if isinstance(value, dict):
-        return {name: plain(part) for name, part in value.items()}
-    if isinstance(value, list):
-        return [plain(part) for part in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def nested_results(reports: Sequence[TaskReport], **more: Any) -> dict[str, Any]:

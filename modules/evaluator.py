@@ -27,9 +27,9 @@ from lm.language_judge import Judging, LanguageJudge
 from lm.protocols import HasJudgments
 from lm.trained_judge import note_template, warn_of_template
 from metrics.judge_report import Judged, judge_report, report_text, write_report
-from metrics.retrieval_report import plain
 from modules.language_module import LanguageModule
 from text.errors import UserError
+from text.json_lines import plain
 from text.judgments import Judgment
 from text.records import Located
 

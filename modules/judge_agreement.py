@@ -21,10 +21,11 @@ from lm.judging import Judge, JudgeRequest, SharedJudge
 from metrics.capability import self_consistent
 from metrics.capability_report import PANEL
 from metrics.meta_evaluation import MetaEvaluation, Rating, agreement_figure, meta_evaluation, report_text
-from metrics.report_files import write_figure, write_lines, write_text
-from metrics.retrieval_report import plain
+from metrics.report_files import write_figure, write_lines
 from text.biggen_results import HUMAN, ResultRecord
 from text.errors import UserError
+from text.json_lines import plain
+from text.whole_files import write_text
 
 Scores = dict[str, list[float | None]]
 

@@ -15,8 +15,8 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 from lm.gather import merge_over_ranks
 from lm.protocols import HasInstances
-from metrics.retrieval_report import plain
 from text.errors import UserError
+from text.json_lines import plain
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

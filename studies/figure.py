@@ -5,7 +5,6 @@ This file knows a finished report (report.make_report). It computes nothing.
 
 from __future__ import annotations
 
-import os
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+
+from text.whole_files import whole_file
 
 INK, FAINT, GRID = "#22262b", "#7d8590", "#e3e6ea"
 ARM, SIDE = "#3b6ea8", "#e8f1e8"
@@ -42,9 +43,8 @@ def draw(report: dict[str, Any], path: Path) -> None:
         top -= FOOT
     caption = "diamond: mean over seeds   bar: interval   dots: seeds   shaded: the side the criterion asks for"
     figure.text(0.02, 0.1 / total, caption, fontsize=8.5, color=FAINT)
-    partial = path.with_name(f".{path.name}.partial")
-    figure.savefig(partial, format="png", metadata={"Software": None})
-    os.replace(partial, path)
+    with whole_file(path) as partial:
+        figure.savefig(partial, format="png", metadata={"Software": None})
 
 
 def _arms(axes: Axes, claim: dict[str, Any]) -> None:

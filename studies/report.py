@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from studies.readings import FACTS, Readings, facts
 from studies.run import read_record
 from studies.stages import Work
 from studies.verdict import Estimate, Outcome, judge
+from text.whole_files import write_text
 
 # What is kept in the repository of a result: all that a verdict can be worked out from anew, and no times or places.
 KEPT = (
@@ -299,6 +299,4 @@ def _write_json(path: Path, value: dict[str, Any]) -> None:
 
 def _write(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
+    write_text(path, text)

@@ -7,7 +7,6 @@ starts it) nor what its numbers mean (verdict.py).
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Iterable
 from contextlib import suppress
@@ -23,6 +22,7 @@ from studies.provenance import criterion_commit, criterion_hash
 from studies.stages import Stage, Work
 from studies.workers import GRACE, Launch, Worker
 from text.errors import UserError
+from text.whole_files import write_text
 
 LAST_LINES = 25  # an error of data is up to 21
 
@@ -148,9 +148,7 @@ def read_record(work: Work, stage: Stage) -> dict[str, Any]:
 def _write_record(work: Work, stage: Stage, record: dict[str, Any]) -> None:
     path = work.root / stage.home / "stage.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(record, indent=2) + "\n")
-    os.replace(partial, path)
+    write_text(path, json.dumps(record, indent=2) + "\n")
 
 
 class _Progress:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -25,6 +24,8 @@ from metrics.knowledge.sample import CONTROL, INJECTED, draw_sample, load_runs
 from metrics.knowledge.statistics import Settings
 from metrics.knowledge.tables import markdown
 from metrics.knowledge.trace import KnowledgeTrace
+from metrics.report_files import write_figure
+from text.whole_files import write_text
 
 DEFAULT = Settings()
 
@@ -92,15 +93,13 @@ def write_report(report: dict, folder: str | Path) -> Path:
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     for name, figure in (("curves.png", curves_figure(report)), ("retention.png", retention_figure(report))):
-        figure.savefig(folder / (name + ".tmp"), format="png", dpi=160)
-        os.replace(folder / (name + ".tmp"), folder / name)
+        write_figure(folder / name, figure)
     texts = {
         "report.json": json.dumps(_jsonable(report), indent=1, allow_nan=False) + "\n",
         "report.md": markdown(report),
     }
     for name, text in texts.items():
-        (folder / (name + ".tmp")).write_text(text)
-        os.replace(folder / (name + ".tmp"), folder / name)
+        write_text(folder / name, text)
     return folder / "report.md"
 
 

@@ -27,6 +27,7 @@ import numpy as np
 
 from text.errors import UserError
 from text.json_lines import json_line, read_json_lines
+from text.whole_files import write_text
 
 log = logging.getLogger(__name__)
 
@@ -75,8 +76,8 @@ class KnowledgeTrace:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "header.json").unlink(missing_ok=True)  # without a header there is no trace: a kill below leaves none
         (folder / "scores.bin").write_bytes(b"")
-        _write(folder / "probes.jsonl", "".join(json_line(row) for row in table))
-        _write(folder / "header.json", json.dumps({**header, "version": VERSION}, indent=1, sort_keys=True) + "\n")
+        write_text(folder / "probes.jsonl", "".join(json_line(row) for row in table))
+        write_text(folder / "header.json", json.dumps({**header, "version": VERSION}, indent=1, sort_keys=True) + "\n")
         return cls(folder)
 
     @classmethod
@@ -169,13 +170,6 @@ class KnowledgeTrace:
     def channel(self, name: str) -> np.ndarray:
         """One column of the scores, float64 [n_steps, n_probes]."""
         return self.scores[:, :, self.header["channels"].index(name)].astype(np.float64)
-
-
-def _write(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
 
 
 def _difference(field: str, old, new) -> str:

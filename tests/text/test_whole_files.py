@@ -1,0 +1,37 @@
+"""A file is under its name when all of it is written, or as it was before."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from text.whole_files import whole_file, write_text
+
+
+def test_a_file_is_the_old_one_until_the_new_one_is_whole(tmp_path: Path) -> None:
+    file = tmp_path / "report.md"
+    write_text(file, "old\n")
+    with whole_file(file) as partial:
+        partial.write_text("new")
+        assert file.read_text() == "old\n"
+        assert partial.parent == tmp_path
+    assert file.read_text() == "new"
+    assert [path.name for path in tmp_path.iterdir()] == ["report.md"]
+
+
+@pytest.mark.parametrize("before", ["old", None])
+def test_what_breaks_off_leaves_nothing_behind(tmp_path: Path, before: str | None) -> None:
+    file = tmp_path / "report.md"
+    if before is not None:
+        write_text(file, before)
+    with pytest.raises(RuntimeError, match="in the middle"):
+        break_off(file)
+    left = {path.name: path.read_text() for path in tmp_path.iterdir()}
+    assert left == ({} if before is None else {file.name: before})
+
+
+def break_off(file: Path) -> None:
+    with whole_file(file) as partial:
+        partial.write_text("half")
+        raise RuntimeError("in the middle")

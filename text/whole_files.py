@@ -1,0 +1,34 @@
+"""Files that are under their name when all of them is written, and never half of it.
+
+Knows files, and nothing of what is in them. Folders are in lm/whole_folder.py.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Another name, to write under: what is there in the end becomes the file, in one step.
+
+    Args:
+        path: the final name; until then what is there stays.
+    """
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        yield partial
+        with partial.open("rb") as file:
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """A text file."""
+    with whole_file(path) as partial:
+        partial.write_text(text, encoding="utf-8")
