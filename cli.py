@@ -42,6 +42,7 @@ from callbacks.run_folders import (
     clear_leftovers,
     is_complete,
     newest_resumable,
+    note_job,
     remove_if_nothing_happened,
 )
 from callbacks.run_lock import lock, unlock
@@ -166,9 +167,9 @@ class SeedlingCLI(LightningCLI):
             require_plain_shards(config.ckpt_path)
 
     def _go_on(self, config: Any, requeued: bool) -> None:
-        """Takes the newest run, and of it the checkpoint with the most steps that is whole."""
+        """Takes the newest run of `fit`, and of it the checkpoint with the most steps that is whole."""
         try:
-            found = newest_resumable(self.root)
+            found = newest_resumable(self.root, os.environ.get("SLURM_JOB_ID") if requeued else None)
         except UserError:
             if not requeued:
                 raise
@@ -208,6 +209,7 @@ class SeedlingCLI(LightningCLI):
             lock(self.run_folder)
             clear_leftovers(self.run_folder)
             print(f"Going on in {self.run_folder} from {self._get(self.config, 'ckpt_path')}", flush=True)
+        note_job(self.run_folder)
         os.environ[RUN] = str(self.run_folder)
         return self.run_folder
 

@@ -130,8 +130,7 @@ class LearningRate(Callback):
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         """``lr-<optimizer>``; one value per parameter group where they differ."""
-        every = trainer.log_every_n_steps  # type: ignore[attr-defined]
-        if every == 0 or (trainer.global_step + 1) % every:
+        if not getattr(pl_module, "step_is_logged", True):
             return  # a value that nobody writes down costs as much as one that is
         name = f"lr-{type(optimizer).__name__}"
         rates = [group["lr"] for group in optimizer.param_groups]

@@ -19,9 +19,13 @@ import yaml
 from lm.checkpoint_files import by_step, damage, read_header
 from text.errors import UserError
 from text.suggestions import missing_file
+from text.whole_files import whole_file
 
 LOGS = "run_logs"  # checkpoint key under which callbacks/run_files.py notes how far the logs went
 METRICS = "metrics.json"  # there when, and only when, a verb has completed
+CONFIG = "config.yaml"  # there once a verb has begun
+JOB = ".job"
+OF_OTHER_VERBS = {"verbose", "return_predictions"}  # what the configurations of `validate`, `test` and `predict` have
 
 
 def claim_version(root: Path) -> Path:
@@ -57,15 +61,19 @@ def resumable_checkpoint(run: Path) -> Path | None:
     return None
 
 
-def newest_resumable(root: Path) -> tuple[Path, Path] | None:
-    """The newest run under ``root`` that left a checkpoint, and that checkpoint; None if none did.
+def newest_resumable(root: Path, job: str | None = None) -> tuple[Path, Path] | None:
+    """The newest run of `fit` under ``root`` that left a checkpoint, and that checkpoint; None if none did.
+
+    Args:
+        root: of the runs.
+        job: of a cluster: only its own runs.
 
     Raises:
         UserError: if that run is complete, and a newer one was broken off before its first checkpoint: whoever wants to
             go on means that one.
     """
     newer: list[Path] = []
-    for run in versions(root):
+    for run in (run for run in versions(root) if job is None or job_of(run) == job):
         if checkpoint := resumable_checkpoint(run):
             if newer and is_complete(run):
                 raise UserError(
@@ -73,8 +81,32 @@ def newest_resumable(root: Path) -> tuple[Path, Path] | None:
                     "is complete. Start anew without --ckpt_path"
                 )
             return run, checkpoint
-        newer += [run] if any(run.iterdir()) else []
+        newer += [run] if _trains(saved_config(run)) and not is_complete(run) else []
     return None
+
+
+def _trains(config: Mapping[str, Any]) -> bool:
+    return bool(config) and OF_OTHER_VERBS.isdisjoint(config)
+
+
+def saved_config(run: Path) -> Mapping[str, Any]:
+    """The configuration in a run's folder; an empty one if there is none: the run was broken off before it began."""
+    try:
+        config = yaml.safe_load((run / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return {}
+    return config if isinstance(config, dict) else {}
+
+
+def note_job(run: Path) -> None:
+    """Notes which job of a cluster a run belongs to, if any: put back into the queue, it looks for its own."""
+    if job := os.environ.get("SLURM_JOB_ID"):
+        (run / JOB).write_text(job, encoding="utf-8")
+
+
+def job_of(run: Path) -> str | None:
+    """The job that a run was begun by, or gone on with; None for none."""
+    return (run / JOB).read_text(encoding="utf-8") if (run / JOB).is_file() else None
 
 
 def is_complete(run: Path) -> bool:
@@ -89,10 +121,7 @@ def asks_for_more(run: Path, trainer: Mapping[str, Any]) -> bool:
         run: its folder, with the configuration that was saved there.
         trainer: the options of today.
     """
-    try:
-        before = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))["trainer"]
-    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
-        return False
+    before = saved_config(run).get("trainer") or {}
     limits = [(before.get(name), trainer.get(name)) for name in ("max_steps", "max_epochs")]
     return any(isinstance(was, int) and isinstance(now, int) and 0 <= was < now for was, now in limits)
 
@@ -147,20 +176,13 @@ def rewind_logs(run: Path, lengths: Mapping[str, int], files: Iterable[Path]) ->
 @contextmanager
 def atomic_write(path: Path) -> Iterator[IO[str]]:
     """Opens a text file that appears under its name only when it is complete."""
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        with partial.open("w", newline="", encoding="utf-8") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with whole_file(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
+        yield file
 
 
 def remove_if_nothing_happened(run: Path) -> None:
     """Takes back the folder of a run that was refused: there is nothing in it but how it began."""
-    began = {"config.yaml", "hparams.yaml", "tokenizer", "checkpoints"}
+    began = {CONFIG, JOB, "hparams.yaml", "tokenizer", "checkpoints"}
     left = [path for path in run.glob("*") if path.name not in began and not path.name.startswith("events.out.")]
     if run.is_dir() and not left and not any(run.glob("checkpoints/*")):
         shutil.rmtree(run)

@@ -35,7 +35,7 @@ def lock(folder: Path) -> None:
                     f"{folder} is being written by process {owner.get('pid')} on {owner.get('host')}: two runs in one "
                     f"folder would spoil both. If that process is gone, delete {path}"
                 ) from None
-            _take_away(path)
+            _take_away(path, owner)
 
 
 def unlock(folder: Path) -> None:
@@ -44,14 +44,20 @@ def unlock(folder: Path) -> None:
         (folder / LOCK).unlink(missing_ok=True)
 
 
-def _take_away(path: Path) -> None:
-    """Removes a lock whose owner is gone; of two processes that see it one does, and both ask again."""
+def _take_away(path: Path, owner: dict[str, Any] | None) -> None:
+    """Removes a lock whose owner is gone; of two processes that see it one does, and both ask again.
+
+    The other may have made its own in the meantime, which then goes back to where it was.
+    """
     taken = path.with_name(f"{LOCK}.{os.getpid()}")
     try:
         os.replace(path, taken)
     except FileNotFoundError:
         return
-    taken.unlink()
+    if _owner(taken) == owner:
+        taken.unlink()
+    else:
+        os.replace(taken, path)
 
 
 def _myself() -> dict[str, Any]:

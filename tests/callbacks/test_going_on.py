@@ -97,6 +97,33 @@ def test_last_never_reaches_behind_a_run_that_left_nothing(tmp_path, capsys):
     assert "version_0 is complete. Start anew" in said
 
 
+def test_runs_of_other_verbs_are_not_gone_on_with_and_stand_in_nobodys_way(tmp_path, capsys):
+    with pytest.raises(RuntimeError, match="interrupted"):
+        fit(tmp_path, *interrupt("on_train_batch_end", 15))
+    config = write_config(tmp_path)
+    for version in (1, 2):
+        main(["validate", "--config", str(config), "--trainer.default_root_dir", str(tmp_path / "runs"), *LAST])
+        assert (tmp_path / "runs" / f"version_{version}" / "metrics.json").exists()
+    run = fit(tmp_path, *LAST)
+    assert f"Going on in {run} from " in capsys.readouterr().out
+    assert json.loads((run / "metrics.json").read_text())["step"] == 12
+
+
+def test_a_requeued_job_goes_on_with_a_run_of_its_own(tmp_path, monkeypatch, capsys):
+    for job in ("7", "8"):
+        monkeypatch.setenv("SLURM_JOB_ID", job)
+        with pytest.raises(RuntimeError, match="interrupted"):
+            fit(tmp_path, *interrupt("on_train_batch_end", 15))
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    run = fit(tmp_path)
+    assert f"Going on in {run} from " in capsys.readouterr().out
+    assert (run / "metrics.json").exists()
+    monkeypatch.setenv("SLURM_JOB_ID", "9")  # which was stopped before it began anything
+    fit(tmp_path)
+    assert (tmp_path / "runs" / "version_2" / "metrics.json").exists()
+
+
 def test_a_run_that_is_being_written_is_not_gone_on_with(tmp_path, capsys):
     with pytest.raises(RuntimeError, match="interrupted"):
         fit(tmp_path, *interrupt("on_train_batch_end", 15))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import math
 import os
@@ -16,9 +17,11 @@ from callbacks import Checkpoints, RunFiles
 from callbacks.run_files import TableLogger, plain, run_loggers
 from callbacks.run_folders import (
     LOGS,
+    OF_OTHER_VERBS,
     atomic_write,
     claim_version,
     clear_leftovers,
+    newest_resumable,
     remove_if_nothing_happened,
     resumable_checkpoint,
     rewind_logs,
@@ -27,6 +30,7 @@ from callbacks.run_folders import (
 from lm.checkpoint_files import read_header
 from tests.stand_ins import tiny_tokenizer
 from tests.tiny_runs import Numbers, Regression, csv_rows, tensorboard_scalars
+from text.errors import UserError
 
 
 def trainer(run: Path, **options: Any) -> Trainer:
@@ -108,6 +112,38 @@ def test_versions_are_claimed_once(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
     assert claim_version(tmp_path).name == "version_11"
     assert [run.name for run in versions(tmp_path)] == [f"version_{n}" for n in (11, 10, 2, 1, 0)]
+
+
+def test_a_run_that_was_broken_off_is_not_passed_over_for_a_complete_one_but_those_of_other_verbs_are(
+    tmp_path: Path,
+) -> None:
+    def claim(config: str, *files: str) -> Path:
+        run = claim_version(tmp_path)
+        (run / "checkpoints").mkdir()
+        (run / "config.yaml").write_text(f"{config}\nckpt_path: null\n")
+        for file in files:
+            (run / file).write_text("{}")
+        return run
+
+    assert newest_resumable(tmp_path) is None
+    complete = claim("trainer: {}", "metrics.json")
+    found = complete, checkpoint(complete / "checkpoints" / "last.ckpt", 3, 1, lr_schedulers=[])
+    claim("verbose: true", "metrics.json")
+    claim("return_predictions: null")  # broken off, and nobody's to go on with
+    claim("trainer: {}", "metrics.json")  # kept no checkpoints
+    claim_version(tmp_path)  # claimed by another process at this moment
+    assert newest_resumable(tmp_path) == found
+    broken = claim("trainer: {}")
+    with pytest.raises(UserError, match=f"{broken} was broken off before"):
+        newest_resumable(tmp_path)
+    (complete / "metrics.json").unlink()
+    assert newest_resumable(tmp_path) == found
+
+
+@pytest.mark.parametrize("verb", ["fit", "validate", "test", "predict"])
+def test_verbs_are_told_apart_by_arguments_of_lightning(verb: str) -> None:
+    arguments = inspect.signature(getattr(Trainer, verb)).parameters
+    assert OF_OTHER_VERBS.isdisjoint(arguments) is (verb == "fit")
 
 
 def test_the_folder_of_a_refused_run_is_taken_back_if_nothing_happened_in_it(tmp_path: Path) -> None:

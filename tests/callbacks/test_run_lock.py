@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from callbacks.run_lock import LOCK, lock, unlock
+from callbacks.run_lock import LOCK, _take_away, lock, unlock
 from text.errors import UserError
 
 
@@ -47,6 +47,14 @@ def test_a_number_that_is_another_process_by_now_is_no_owner(tmp_path, changes):
     owner(tmp_path, **changes)
     lock(tmp_path)
     assert json.loads((tmp_path / LOCK).read_text())["pid"] == os.getpid()
+
+
+@pytest.mark.parametrize("seen", [None, {"host": "here", "pid": 1, "started": "0"}])
+def test_of_two_that_see_a_lock_without_an_owner_one_does_not_take_that_of_the_other(tmp_path, seen):
+    lock(tmp_path)  # the other, which was faster
+    before = (tmp_path / LOCK).read_text()
+    _take_away(tmp_path / LOCK, seen)
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {LOCK: before}
 
 
 def test_a_lock_that_was_cut_off_holds_nobody_up(tmp_path):
