@@ -1,12 +1,14 @@
 """What a run will cost, said before it costs anything: parameters, bytes, tokens, and soon after the time it takes.
 
 It knows the trainer, parameters and the size of a batch. It does not know what a method computes: the bytes of
-activations are an estimate for a decoder of the Hugging Face kind (`activation_bytes`).
+activations are an estimate for a decoder of the Hugging Face kind (`activation_bytes`). The peak that was measured is
+told with the speed.
 """
 
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,8 +17,15 @@ from rich.console import Console
 from rich.table import Table
 from torch.optim import Optimizer
 
+from lm.adapters import is_adapted
 from lm.batches import TokenRows
 from lm.forest import Forest
+from lm.heads import LOGITS_AT_ONCE, MIN_CHUNK
+
+HOLES = 1.7
+"""On a CPU with adapters, glibc holds this many times the bytes that activations take: the sums of adapters and frozen
+layers are freed between what is kept, and the holes stay. Measured with SmolLM2-135M: 1.5 in the first steps, up to 2.2
+later."""
 
 
 class Cost(Callback):
@@ -54,7 +63,8 @@ class Cost(Callback):
             left = (trainer.estimated_stepping_batches - trainer.global_step) * seconds
             text = (
                 f"{self.tokens_per_step / seconds:,.0f} tokens/s, {seconds:.3g} s a step: "
-                f"about {duration(left)} to go, validation and callbacks aside"
+                f"about {duration(left)} to go, validation and callbacks aside; "
+                f"memory at its peak: {size_text(peak_bytes(trainer.strategy.root_device))}"
             )
             if trainer.is_global_zero:
                 print(text, flush=True)
@@ -65,19 +75,23 @@ class Cost(Callback):
         trainable = [p for p in parameters if p.requires_grad]
         total, trained = (sum(p.numel() for p in group) for group in (parameters, trainable))
         optimizer = optimizer_bytes(trainer.optimizers[0], trainable) if trainer.optimizers else None
-        activations = activation_bytes(pl_module, batch_tokens(batch), trainer.precision)
+        device, tokens = trainer.strategy.root_device, batch_tokens(batch)
+        activations = activation_bytes(pl_module, tokens, trainer.precision)
+        if activations is not None and device.type == "cpu" and any(map(is_adapted, pl_module.modules())):
+            activations = int(HOLES * activations)
         weights, gradients = local_bytes(parameters), local_bytes(trainable)
-        known = [size for size in (weights, gradients, optimizer, activations) if size is not None]
-        batches = trainer.num_training_batches
-        epoch = batches * batch_tokens(batch) * trainer.world_size if batches != float("inf") else None
-        steps = trainer.estimated_stepping_batches
+        held = max(weights, held_bytes(device))  # a CPU counts the program too
+        known = [size for size in (held, gradients, optimizer, activations) if size is not None]
+        epoch, steps = epoch_tokens(trainer, batch), trainer.estimated_stepping_batches
+        records = records_at_once(trainer)
         return [
             ("parameters", f"{total:,} ({trained / max(total, 1):.2%} trained)"),
             ("weights", size_text(weights)),
             ("gradients", size_text(gradients)),
             ("optimizer state", size_text(optimizer)),
-            (f"activations, {batch_tokens(batch):,} tokens", size_text(activations, "about ")),
-            ("together, per device", size_text(sum(known), "about ")),
+            (f"activations, {tokens:,} tokens", size_text(activations, "about ")),
+            (f"together, per {'process' if device.type == 'cpu' else 'device'}", size_text(sum(known), "about ")),
+            *one_at_a_time(trainer, records, sum(known), activations),
             ("tokens per step", f"{self.tokens_per_step:,}"),
             ("tokens per epoch", "unknown" if epoch is None else f"{epoch:,}"),
             ("steps", "until stopped" if steps in (float("inf"), -1) else f"{steps:,} ({trainer.global_step:,} done)"),
@@ -89,6 +103,53 @@ def batch_tokens(batch: Any) -> int:
     """Tokens that a forward pass over the batch computes; 0 for a batch without tokens."""
     batch = getattr(batch, "forest", batch)
     return batch.input_ids.numel() if isinstance(batch, TokenRows | Forest) else 0
+
+
+def epoch_tokens(trainer: Trainer, batch: Any) -> int | None:
+    """Tokens of an epoch: of all records, each prompt once, or as many as this batch in each; None without an end."""
+    table = getattr(trainer.datamodule, "table", None)
+    records = table("train") if callable(table) else None
+    if records is not None and trainer.limit_train_batches == 1.0 and trainer.overfit_batches == 0.0:
+        return int(records.prompts.lengths.sum() + records.answers.lengths.sum())
+    batches = trainer.num_training_batches
+    return None if batches == float("inf") else batches * batch_tokens(batch) * trainer.world_size
+
+
+def records_at_once(trainer: Trainer) -> int:
+    """Records of a micro-batch on a device, as many as cannot be fewer taken for one; 1 where nobody counts them."""
+    data = trainer.datamodule
+    size, least = getattr(data, "batch_size", None), getattr(data, "least", 1)
+    return size // (trainer.accumulate_grad_batches * trainer.world_size * least) if isinstance(size, int) else 1
+
+
+def one_at_a_time(trainer: Trainer, records: int, together: int, activations: int | None) -> list[tuple[str, str]]:
+    """What smaller micro-batches would save, if that is much: the step is the same, and on a CPU as fast."""
+    saved = 0 if activations is None else activations * (records - 1) // max(records, 1)
+    if saved < together / 10:
+        return []
+    more = f"--trainer.accumulate_grad_batches {trainer.accumulate_grad_batches * records}"
+    return [("the same step in less", f"about {size_text(together - saved)}: {more}")]
+
+
+def held_bytes(device: torch.device) -> int:
+    """What is held on the device now; 0 where nobody tells."""
+    if device.type != "cpu":
+        return torch.accelerator.memory_allocated(device)
+    return _of_process("VmRSS")
+
+
+def peak_bytes(device: torch.device) -> int | None:
+    """The most that was held on the device; None where nobody tells."""
+    if device.type != "cpu":
+        return torch.accelerator.max_memory_allocated(device)
+    return _of_process("VmHWM") or None
+
+
+def _of_process(name: str) -> int:
+    """A line of Linux's page on this process, bytes."""
+    page = Path("/proc/self/status")
+    lines = page.read_text(encoding="utf-8").splitlines() if page.exists() else []
+    return next((1024 * int(line.split()[1]) for line in lines if line.startswith(f"{name}:")), 0)
 
 
 def local_bytes(parameters: list[torch.nn.Parameter]) -> int:
@@ -113,9 +174,10 @@ def optimizer_bytes(optimizer: Optimizer, trainable: list[torch.nn.Parameter]) -
 def activation_bytes(module: torch.nn.Module, tokens: int, precision: str) -> int | None:
     """Bytes kept between forward and backward by a decoder with fused attention; None if it is not of that kind.
 
-    Per token and layer: 8 vectors of the hidden size around attention and norms, twice the key and value width, 4
-    vectors of the feed-forward size; with gradient checkpointing one hidden vector per layer and one layer in full.
-    Logits are not counted: the head works in chunks.
+    Per token and layer: 10 vectors of the hidden size around attention and norms, keys and values, 4 vectors of the
+    feed-forward size; in 16 bits the norms keep one more vector, in float32. With gradient checkpointing one hidden
+    vector per layer and one layer in full. Beside the layers: one chunk of logits, and under autocast the
+    weights in 16 bits.
     """
     configs = (getattr(part, "config", None) for part in module.modules())
     config = next((config for config in configs if hasattr(config, "num_hidden_layers")), None)
@@ -125,11 +187,14 @@ def activation_bytes(module: torch.nn.Module, tokens: int, precision: str) -> in
     heads = config.num_attention_heads
     kv = 2 * hidden * (getattr(config, "num_key_value_heads", None) or heads) // heads
     inner = getattr(config, "intermediate_size", None) or 4 * hidden
-    layer = 8 * hidden + kv + 4 * inner
     checkpointed = any(getattr(part, "gradient_checkpointing", False) for part in module.modules())
     half = "16" in str(precision) or any(p.dtype in (torch.bfloat16, torch.float16) for p in module.parameters())
-    values = layers * hidden + layer if checkpointed else layers * layer
-    return tokens * values * (2 if half else 4)
+    width = 2 if half else 4
+    layer = (10 * hidden + kv + 4 * inner) * width + (4 * hidden if half else 0)
+    values = layers * hidden * width + layer if checkpointed else layers * layer
+    logits = min(tokens, max(MIN_CHUNK, LOGITS_AT_ONCE // config.vocab_size)) * config.vocab_size * width
+    cast = 2 * sum(p.numel() for p in module.parameters() if p.ndim > 1) if "mixed" in str(precision) else 0
+    return tokens * values + logits + (0 if checkpointed else cast)
 
 
 def runs_on(trainer: Trainer) -> str:
