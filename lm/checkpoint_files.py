@@ -6,7 +6,6 @@ Knows files and folders of shards, and reads no weights but to see that they are
 
 from __future__ import annotations
 
-import hashlib
 import json
 import pickle
 import zipfile
@@ -16,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
+from text.whole_files import file_sha256
 
 SHARDED_REST = "meta.pt"
 """The file in a sharded folder that holds everything but weights and optimizer state."""
@@ -41,7 +42,7 @@ def read_header(checkpoint: Path) -> dict[str, Any] | None:
 
 def write_checksums(folder: Path, names: Iterable[str], rank: int) -> None:
     """Note the hash of files of a sharded checkpoint, each rank those that it has written."""
-    noted = {name: _sha256(folder / name) for name in sorted(names)}
+    noted = {name: file_sha256(folder / name) for name in sorted(names)}
     with (folder / f"{CHECKSUMS}{rank}.json").open("w", encoding="utf-8") as file:
         json.dump(noted, file)
 
@@ -72,11 +73,8 @@ def _damaged_shards(folder: Path) -> str | None:
     for name, expected in noted.items():
         if not (folder / name).is_file():
             return f"{name} is missing"
-        if _sha256(folder / name) != expected:
+        if file_sha256(folder / name) != expected:
             return f"{name} is not as it was written"
+    if noted and (strange := {path.name for path in folder.glob("__*")} - noted.keys()):
+        return f"nothing tells how {min(strange)} was written"
     return None if noted else damage(folder / SHARDED_REST)  # written elsewhere
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -8,7 +8,6 @@ line (lm/append_log.py) or vector by vector (lm/embeddings.py) has checksums of 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Callable
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from lm.whole_folder import whole_folder
+from text.whole_files import file_sha256
 
 NOTE = "kept.json"
 
@@ -101,14 +101,9 @@ def _difference(noted: Any, found: dict[str, Any]) -> str | None:
 def _note(folder: Path, name: Path) -> dict[str, Any]:
     """What is noted of a folder: the name that it is kept under, and length and hash of each of its files."""
     files = {path.relative_to(folder).as_posix(): path for path in _files(folder) if path != folder / NOTE}
-    described = {file: {"bytes": path.stat().st_size, "sha256": _sha256(path)} for file, path in files.items()}
+    described = {file: {"bytes": path.stat().st_size, "sha256": file_sha256(path)} for file, path in files.items()}
     return {"name": name.as_posix(), "files": described}
 
 
 def _files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if not path.is_dir())
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

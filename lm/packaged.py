@@ -6,7 +6,6 @@ once, into a folder of the cache, which is what everything else sees.
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from pathlib import Path
 
 from lm.kept_files import kept_folder
 from text.errors import UserError
+from text.whole_files import file_sha256
 
 PREFIX = "builtin:"
 UNTRAINED = PREFIX + "untrained"  # comes in no package: lm/untrained.py
@@ -95,8 +95,6 @@ def packaged_model(name: str) -> Path:
     weights = Path(spec.origin).parent / model.file
     if not weights.is_file():
         raise UserError(f"'{name}': {weights} is missing; reinstall the package {model.package}")
-    with weights.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != model.sha256:
+    if (found := file_sha256(weights)) != model.sha256:
         raise UserError(f"'{name}': {weights} is not the published file (sha256 {found[:16]}, not {model.sha256[:16]})")
     return model.folder(weights, short)

@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from text.errors import UserError
+from text.whole_files import file_sha256
 
 
 def digest(value: Any) -> str:
@@ -94,5 +95,4 @@ def content_hash(path: Path) -> str:
 
 @cache
 def _file_hash(path: Path, mtime_ns: int, size: int) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return file_sha256(path)

@@ -117,16 +117,14 @@ def _entered_at_yields(node: ast.AST, entered: tuple[ast.expr, ...] = ()) -> Ite
             yield from _entered_at_yields(child, (*entered, *new))
 
 
-RENAME = {  # files that put something in its place: text, folders, checkpoints, locks, what grows in the cache
-    *("text/whole_files.py", "lm/whole_folder.py", "callbacks/checkpoints.py", "callbacks/run_folders.py"),
-    *("callbacks/run_lock.py", "lm/token_files.py", "lm/reference_sums.py"),
-}
+RENAME = {"text/whole_files.py", "callbacks/checkpoints.py", "callbacks/run_folders.py", "callbacks/run_lock.py"}
+"""What puts something in its place: files, checkpoints, what a kill has left of these, locks."""
 
 
 def test_files_are_written_whole_in_one_way() -> None:
     own = re.compile(r"\bos\.(?:replace|rename)\(")
     found = {str(path.relative_to(ROOT)) for path in house_files() if own.search(path.read_text())}
-    assert found <= RENAME, "text.whole_files.whole_file does that"
+    assert found == RENAME, "text.whole_files.whole_file does that"
 
 
 def test_short_names_of_classes_are_unique() -> None:

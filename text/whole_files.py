@@ -1,10 +1,11 @@
-"""Files that are under their name when all of them is written, and never half of it.
+"""Files that are under their name when all of them is written, and never half of it; and their hashes.
 
 Knows files, and nothing of what is in them. Folders are in lm/whole_folder.py.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,3 +33,9 @@ def write_text(path: Path, text: str) -> None:
     """A text file."""
     with whole_file(path) as partial:
         partial.write_text(text, encoding="utf-8")
+
+
+def file_sha256(path: Path) -> str:
+    """Hash of the bytes of a file, which are read piece by piece."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

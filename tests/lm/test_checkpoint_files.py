@@ -63,6 +63,9 @@ def test_shards_are_held_against_their_hashes(tmp_path):
     shard = (folder / "__1_0.distcp").read_bytes()
     (folder / "__1_0.distcp").write_bytes(shard[:-1] + b"?")
     assert damage(folder) == "__1_0.distcp is not as it was written"
+    (folder / "checksums.1.json").rename(tmp_path / "aside")  # of a copy that was broken off, say
+    assert damage(folder) == "nothing tells how __1_0.distcp was written"
+    (tmp_path / "aside").rename(folder / "checksums.1.json")
     (folder / "__1_0.distcp").unlink()
     assert damage(folder) == "__1_0.distcp is missing"
     (folder / "checksums.0.json").write_bytes(b"{")

@@ -111,7 +111,7 @@ def test_of_two_that_make_the_same_one_is_taken():
 def test_files_are_read_through_once_in_a_process(monkeypatch):
     folder = kept_folder("things/k", Fill())
     assert find_kept("things/k") == folder
-    monkeypatch.setattr("lm.kept_files._sha256", lambda path: pytest.fail("read again"))
+    monkeypatch.setattr("lm.kept_files.file_sha256", lambda path: pytest.fail("read again"))
     assert find_kept("things/k") == folder
 
 

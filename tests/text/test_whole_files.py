@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from text.whole_files import whole_file, write_text
+from text.whole_files import file_sha256, whole_file, write_text
 
 
 def test_a_file_is_the_old_one_until_the_new_one_is_whole(tmp_path: Path) -> None:
@@ -35,3 +35,8 @@ def break_off(file: Path) -> None:
     with whole_file(file) as partial:
         partial.write_text("half")
         raise RuntimeError("in the middle")
+
+
+def test_the_hash_of_a_file_is_that_of_its_bytes(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"abc")  # FIPS 180-2, appendix B.1
+    assert file_sha256(tmp_path / "file") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
