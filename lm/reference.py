@@ -94,12 +94,16 @@ def require_same_policy(policy_P: Tensor, reference_P: Tensor, model: nn.Module,
         mode: of the reference, for the message.
 
     Raises:
-        UserError: if the mean difference is above 1e-3, with 16-bit numbers 5e-2; more for sums beyond 100 nats.
+        UserError: if the mean difference is above 1e-3, more for sums beyond 100 nats; with 16-bit numbers above 5e-2,
+            or a unit in the last place of the sums: each logit is rounded, in another way in another batch.
     """
     off = (policy_P.detach()[: len(reference_P)] - reference_P).abs().mean().item()
-    size = max(1.0, reference_P.abs().mean().item() / 100)
-    halves = torch.is_autocast_enabled(policy_P.device.type) or any(p.dtype.itemsize == 2 for p in model.parameters())
-    if off > (allowed := (5e-2 if halves else 1e-3) * size):
+    size, device = reference_P.abs().mean().item(), policy_P.device.type
+    dtypes = {parameter.dtype for parameter in model.parameters()}
+    dtypes |= {torch.get_autocast_dtype(device)} if torch.is_autocast_enabled(device) else set()
+    halves = [torch.finfo(dtype).eps for dtype in dtypes if dtype.is_floating_point and dtype.itemsize == 2]
+    allowed = max(5e-2, max(halves) * size) if halves else 1e-3 * max(1.0, size / 100)
+    if off > allowed:
         raise UserError(
             f"before the first update the policy differs from its reference ('{mode}') by {off:.3g} nats an answer, "
             f"and {allowed:.3g} could be rounding. Likely causes: dropout is on (disable_dropout: true), the reference "

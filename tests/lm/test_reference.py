@@ -198,6 +198,16 @@ def test_an_untrained_policy_equals_its_reference_but_for_rounding():
         require_same_policy(sums, sums + 4e-2, model, "copy")
 
 
+@pytest.mark.parametrize(("dtype", "unit"), [(torch.bfloat16, 2**-7), (torch.float16, 2**-10)])
+def test_rounding_to_16_bits_grows_with_the_sums(dtype, unit):
+    """SmolLM2's own sums of 40 tokens, in two batches: 0.3 nats of 80 apart in bfloat16."""
+    model = scratch().build(tiny_tokenizer()).to(dtype)
+    sums = torch.tensor([-80.0, -120.0])
+    require_same_policy(sums, sums + 0.9 * max(0.05, 100 * unit), model, "precomputed")
+    with pytest.raises(UserError, match="could be rounding"):
+        require_same_policy(sums, sums + 1.1 * max(0.05, 100 * unit), model, "precomputed")
+
+
 def test_a_copy_of_a_compiled_model_is_compiled(base):
     twin = frozen_copy(scratch().build(tiny_tokenizer()), compiled=True)
     assert all(layer._compiled_call_impl is not None for layer in twin.model.layers)
