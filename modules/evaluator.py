@@ -114,6 +114,11 @@ class EvaluatorLM(LanguageModule):
     def _begin(self) -> None:
         if not isinstance(self._data, HasJudgments):
             raise UserError("EvaluatorLM judges records: use the data Judgments")
+        if self.device_mesh is not None:
+            raise UserError(
+                "EvaluatorLM: a sharded model does not judge: ranks would ask it unequally often, and wait for one "
+                "another for ever. Use --trainer.strategy ddp, or auto"
+            )
         self._found: dict[int, list[dict[str, Any]]] = {}
         judge = LanguageJudge(
             self.model,

@@ -155,3 +155,20 @@ def test_one_batch_is_enough_for_a_report(tmp_path):
     module, source, _ = fitted(tmp_path)
     trainer(tmp_path, limit_test_batches=1).test(module, source)
     assert sum(module.results.get(f"{name}/n", 0) for name in ("direct", "pairwise")) > 0
+
+
+@pytest.mark.parametrize("verb", ["test", "predict"])
+def test_a_sharded_model_refuses_to_judge_rather_than_to_hang(tmp_path, verb):
+    class Sharded(EvaluatorLM):
+        def on_test_start(self):
+            self._device_mesh = object()
+            super().on_test_start()
+
+        def on_predict_start(self):
+            self._device_mesh = object()
+            super().on_predict_start()
+
+    module = Sharded(ScratchBackbone("llama", LLAMA), judging=EXPECTED)
+    run = getattr(trainer(tmp_path), verb)
+    with pytest.raises(UserError, match=r"a sharded model does not judge.* --trainer\.strategy ddp"):
+        run(module, data())
