@@ -22,8 +22,8 @@ from typing import Any
 from text.suggestions import did_you_mean, missing_file
 
 LEAVES = {
-    # The second form is a dotted option within a class: its first part is what the class does not have.
-    "option": r"(?:Option '(?=[^']+' is not accepted)|unrecognized arguments: --)(?P<word>[^'.=\s]+)",
+    # The second form may be a dotted option within a class, which does not say which of its parts is unknown.
+    "option": r"(?:Option '(?=[^']+' is not accepted)|unrecognized arguments: --)(?P<word>[^'=\s]+)",
     "class": r"(?:Expected a dot import path string|Unexpected import path format): (?P<word>.+)",
     "module": r"No module named '(?P<word>[^']+)'",
     "value": r"Expected (?P<wanted>.+?)\.? Got value: (?P<word>.*)",
@@ -130,10 +130,12 @@ def explain(message: str, options: Iterable[str], types: Mapping[str, Any], file
     owner = import_class(complaint.owner) if complaint.kind != "module" else None
     place = mention(files, unknown_part(word, options) if complaint.kind == "option" else word)
     if complaint.kind == "option":
+        owner, key, word = within(owner, key, word)
         names = parameters(owner) if owner else options
         what = f"{key} ({owner.__name__})" if owner else "the command line" if not place else "the file"
         listed = f"\n  {owner.__name__} takes: {', '.join(names)}" if owner else ""
-        return f"{place}{what} has no option '{word}'.{did_you_mean(word, names)}{listed}"
+        guess = did_you_mean(word, names) or ("" if owner else did_you_mean(*first_parts(word, options)))
+        return f"{place}{what} has no option '{word}'.{guess}{listed}"
     if complaint.kind == "module":
         return f"{place}{key}: no class '{complaint.owner}', for there is no module '{word}'"
     if complaint.kind in ("class", "file"):
@@ -154,6 +156,27 @@ def explain(message: str, options: Iterable[str], types: Mapping[str, Any], file
         hint = did_you_mean(word, re.findall("[a-z]+", complaint.wanted))
         return f"there is no '{word}'.{hint} Choose from: {complaint.wanted}"
     return word
+
+
+def within(owner: type | None, key: str, word: str) -> tuple[type | None, str, str]:
+    """The class that lacks a dotted option, its key, and the part that it lacks: options have options of their own.
+
+    All of the word comes back where every part that can be looked up is known.
+    """
+    part, _, rest = word.partition(".")
+    while owner and rest and part in (known := parameters(owner)):
+        inner = list(leaf_types(known[part]))
+        if len(inner) != 1 or subclasses(inner[0]):
+            return owner, key, word
+        owner, key, word = inner[0], f"{key}.{part}", rest
+        part, _, rest = word.partition(".")
+    return owner, key, part if owner else word
+
+
+def first_parts(word: str, options: Iterable[str]) -> tuple[str, set[str]]:
+    """The first part of a dotted key, and those there are, unless it is one of them."""
+    first, known = word.partition(".")[0], {option.partition(".")[0] for option in options}
+    return first, set() if first in known else known
 
 
 def unknown_part(word: str, options: Iterable[str]) -> str:

@@ -109,6 +109,31 @@ def test_a_dotted_option_is_blamed_on_the_class_that_lacks_it():
     assert said.startswith("model (KnowledgeProbe) has no option 'optimiser'. Did you mean: optimizer?")
 
 
+@pytest.mark.parametrize(
+    ("word", "told"),
+    [
+        (
+            "decoding.max_new_token=3",
+            "model.decoding (Decoding) has no option 'max_new_token'. Did you mean: max_new_tok",
+        ),
+        ("decoding.init_args.stop=x", "model.decoding (Decoding) has no option 'init_args'."),
+        ("samples.a.b=3", "model (Generation) has no option 'samples.a.b'."),
+    ],
+)
+def test_options_of_options_are_blamed_on_the_inner_class(word, told):
+    problem = "Problem with given class_path 'modules.Generation'"
+    message = f'Parser key "model":\n  - {problem}:\n      unrecognized arguments: --{word}'
+    assert explain(message, [], {}, {}).startswith(told)
+
+
+def test_a_misspelt_first_part_of_a_dotted_key_has_near_names():
+    options = ["model", "data", "trainer.precision", "seed_everything"]
+    assert explain("unrecognized arguments: --modle.backbone x", options, {}, {}).endswith(
+        "no option 'modle.backbone'. Did you mean: model?"
+    )
+    assert "Did you mean" not in explain("unrecognized arguments: --trainer.zzz x", options, {}, {})
+
+
 UNION = """Parser key "trainer.precision":
   Does not validate against any of the Union subtypes
   Subtypes: [typing.Literal[64, 32], typing.Literal['16-mixed', 'bf16-mixed'], <class 'NoneType'>]
