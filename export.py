@@ -6,6 +6,7 @@ import sys
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 
 from text.disk_errors import reason_of
+from text.notices import quiet
 
 DESCRIPTION = """\
 Turn a checkpoint into a Hugging Face folder: weights (safetensors), tokenizer with chat template, model card.
@@ -28,6 +29,7 @@ def main(args: list[str] | None = None) -> None:
     )
     parser.add_argument("--trust_remote_code", action="store_true", help="run code that comes with the base model")
     given = vars(parser.parse_args(args))
+    quiet()
     from transformers.utils import logging  # which the help does not wait for
 
     from lm.exporting import export_checkpoint

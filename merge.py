@@ -6,6 +6,7 @@ import sys
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 
 from text.disk_errors import reason_of
+from text.notices import quiet
 
 DESCRIPTION = """\
 Merge Hugging Face folders, or hub ids, by their weights: theta_i are the models, theta_0 is --base, tau_i = theta_i -
@@ -34,9 +35,7 @@ def main(args: list[str] | None = None) -> None:
     parser.add_argument("--method", default="linear", help="see above (default: linear)")
     parser.add_argument("--base", help="what the models were trained from")
     parser.add_argument("--alpha", type=float, help="weights of two models: alpha and 1 - alpha")
-    parser.add_argument(
-        "--weights", type=float, nargs="+", help="one per model (default: 1 each, equal where they sum)"
-    )
+    parser.add_argument("--weights", type=float, nargs="+", help="one per model (default: equal where they sum, or 1)")
     parser.add_argument("--scale", type=float, help="lambda (default: 1)")
     parser.add_argument("--density", type=float, help="share of entries that ties keeps (default: 0.2)")
     parser.add_argument("--drop_rate", type=float, help="chance that DARE drops an entry (default: 0.1)")
@@ -45,6 +44,7 @@ def main(args: list[str] | None = None) -> None:
     parser.add_argument("--average", nargs="+", help="dare_sequential: parts of names of tensors that are averaged")
     parser.add_argument("--overwrite", action="store_true", help="replace a folder that has files in it")
     given = {key: value for key, value in vars(parser.parse_args(args)).items() if value is not None}
+    quiet()
     try:
         from lm.merging import merge  # with torch, which --help does not wait for
 

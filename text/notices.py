@@ -20,6 +20,9 @@ KNOWN = (
     ".*module.s. in eval mode at the start of training.*",  # frozen references are meant to be
     ".*Total length of .list. across ranks is zero.*",  # held-out data is a choice
     ".*LightningCLI's args parameter is intended to run from within Python.*",
+    ".*tie_word_embeddings=True. and a tied layer is part of the adapter.*",  # lm/adapters.py merges these exactly
+    ".*Setting .save_embedding_layers. to .True..*",
+    ".*is_gradient_checkpointing. is deprecated.*",  # peft's call
 )
 
 as_others_do = warnings.formatwarning
@@ -44,7 +47,8 @@ def no_small_talk(record: logging.LogRecord) -> bool:
 def plain_warning(
     message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
 ) -> str:
-    """A warning of ours is for the user of a run, who has no use for the line of code that it comes from."""
-    if Path(filename).is_relative_to(HOUSE) and "site-packages" not in filename:
+    """A warning of ours, or of the Trainer, is for the user of a run, who has no use for the line it comes from."""
+    ours = Path(filename).is_relative_to(HOUSE) and "site-packages" not in filename
+    if ours or Path(filename).is_relative_to(LIGHTNING):
         return f"warning: {message}\n"
     return as_others_do(message, category, filename, lineno, line)
