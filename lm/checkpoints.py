@@ -26,6 +26,8 @@ from lm.shards import require_plain_shards
 from lm.tokenizer import tokenizer_sha256
 from text.errors import UserError
 
+OPENED_BY = "a model is opened by PretrainedBackbone (name_or_path), an adapter by its option 'adapter'"
+
 
 def find_checkpoint(path: str | Path) -> Path:
     """The checkpoint that a path means: itself, or the newest one of a run folder.
@@ -42,6 +44,8 @@ def find_checkpoint(path: str | Path) -> Path:
         return path
     found = by_step((path / "checkpoints").glob("*.ckpt"))
     if not found:
+        if (path / "config.json").is_file() or (path / "adapter_config.json").is_file():
+            raise UserError(f"'{path}' is a Hugging Face folder, and no run: {OPENED_BY}")
         raise UserError(
             f"no checkpoint that can be read in '{path / 'checkpoints'}'; run folders are called version_0, ..."
         )

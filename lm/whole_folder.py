@@ -31,11 +31,16 @@ def whole_folder(folder: Path, overwrite: bool = False) -> Iterator[Path]:
     Raises:
         UserError: before anything is written, if it may not.
     """
-    if folder.is_file() or (folder.is_dir() and any(folder.iterdir()) and not overwrite):
+    if folder.is_file():  # --overwrite is said of folders that this command has made
+        raise UserError(f"'{folder}' is a file; give another name")
+    if folder.is_dir() and any(folder.iterdir()) and not overwrite:
         raise UserError(f"'{folder}' exists and is not empty; give another name, or --overwrite")
     folder.parent.mkdir(parents=True, exist_ok=True)
     _clear_what_died(folder)
-    filling = Path(tempfile.mkdtemp(prefix=f"{_prefix(folder)}{os.getpid()}.", dir=folder.parent))
+    try:
+        filling = Path(tempfile.mkdtemp(prefix=f"{_prefix(folder)}{os.getpid()}.", dir=folder.parent))
+    except OSError as error:  # it names the temporary folder, which nobody asked for
+        raise OSError(error.errno, error.strerror, str(folder)) from None
     try:
         yield filling
         filling.chmod(0o777 & ~_umask())  # mkdtemp makes it private

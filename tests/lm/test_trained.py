@@ -187,6 +187,13 @@ def test_what_cannot_be_is_refused_when_it_is_described(arguments, message):
 def test_what_is_no_run_is_refused_when_it_is_looked_for(full, tmp_path):
     with pytest.raises(UserError, match="'nowhere' does not exist"):
         TrainedBackbone("nowhere").tokenizer_name  # noqa: B018
+    published = tmp_path / "published"
+    published.mkdir()
+    (published / "config.json").write_text("{}")
+    with pytest.raises(
+        UserError, match="is a Hugging Face folder, and no run: a model is opened by PretrainedBackbone"
+    ):
+        TrainedBackbone(str(published)).tokenizer_name  # noqa: B018
     with pytest.raises(UserError, match="was trained without LoRA: there is no adapter to continue"):
         TrainedBackbone(str(full[0]), adapter="continue").build(tiny_tokenizer())
     other = BPETokenizer(vocab_size=290).build(TEXT)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import platform
 import subprocess
@@ -73,3 +74,22 @@ with whole_folder(Path(sys.argv[1])) as filling:
     with whole_folder(tmp_path / "out") as filling:
         (filling / "new").touch()
     assert sorted(tmp_path.iterdir()) == sorted([tmp_path / "out", elsewhere, alive, of_another])
+
+
+def test_a_file_of_that_name_is_never_replaced(tmp_path):
+    mine = tmp_path / "notes"
+    mine.write_text("mine")
+    with pytest.raises(UserError, match=r"notes' is a file; give another name$"), whole_folder(mine, overwrite=True):
+        pass
+    assert mine.read_text() == "mine"
+
+
+def test_a_disk_that_refuses_is_told_by_the_name_that_was_given(tmp_path, monkeypatch):
+    def refuse(**_):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(tmp_path / ".out.host.1.xyz"))
+
+    monkeypatch.setattr(room.tempfile, "mkdtemp", refuse)
+    with pytest.raises(OSError, match="Read-only") as error, whole_folder(tmp_path / "out"):
+        pass
+    assert error.value.filename == str(tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
