@@ -214,7 +214,8 @@ def _explain(detail: Any, model: type[BaseModel]) -> tuple[str, str]:
             return "", f"column {column or '?'}: invalid JSON: {reason}"
         case "missing" if not inner:
             needed = [n for n, f in zip(names, model.model_fields.values(), strict=True) if f.is_required()]
-            return name, f"missing. A {model.__name__} needs {' and '.join(map(repr, needed))}"
+            article = "An" if model.__name__[0] in "AEIOU" else "A"
+            return name, f"missing. {article} {model.__name__} needs {' and '.join(map(repr, needed))}"
         case "extra_forbidden" if not inner:
             return name, "unknown field." + (did_you_mean(name, names) or f" Known: {', '.join(names)}")
     place = "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in inner if key not in ("int", "str"))

@@ -150,9 +150,19 @@ def _logits_and_dtype(model: nn.Module, causal: PreTrainedModel, inputs: dict) -
     seen: list[torch.dtype] = []
     head = causal.get_output_embeddings()
     handle = head.register_forward_pre_hook(lambda _, args: seen.append(args[0].dtype)) if head is not None else None
-    logits = model(**inputs, use_cache=False).logits
-    if handle is not None:
-        handle.remove()
+    try:
+        logits = model(**inputs, use_cache=False).logits
+    except RuntimeError as error:
+        heads, shared = (getattr(causal.config, f"num_{kind}_heads", None) for kind in ("attention", "key_value"))
+        if isinstance(heads, int) and isinstance(shared, int) and shared and heads % shared:
+            raise UserError(
+                f"backbone: the model's {heads} num_attention_heads cannot share {shared} num_key_value_heads: "
+                f"give a divisor of {heads} in 'config'"
+            ) from error
+        raise
+    finally:
+        if handle is not None:
+            handle.remove()
     return logits, seen[0] if seen else logits.dtype
 
 

@@ -239,8 +239,8 @@ def test_a_record_of_another_schema_is_told_what_it_has_and_what_would_read_it(t
     asked = {"question": "2 + 2?", "answer": "Two and two.\n#### 4"}
     path = write(tmp_path / "a.jsonl", asked)
     assert complaint(path, InstructionRecord) == [
-        "FILE:1: field 'prompt': missing. A InstructionRecord needs 'prompt' and 'output'",
-        "FILE:1: field 'output': missing. A InstructionRecord needs 'prompt' and 'output'. Found: question, answer. "
+        "FILE:1: field 'prompt': missing. An InstructionRecord needs 'prompt' and 'output'",
+        "FILE:1: field 'output': missing. An InstructionRecord needs 'prompt' and 'output'. Found: question, answer. "
         "This looks like GSM8K: give data.field_map: {prompt: question, output: answer}",
     ]
     mapped = InstructionRecord.with_names({"prompt": "question", "output": "answer"})

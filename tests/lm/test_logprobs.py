@@ -684,3 +684,11 @@ def test_no_gradients_where_none_are_wanted(llama):
         with context:
             values = forest_logprobs(llama, FOREST)
         assert values.requires_grad == isinstance(context, contextlib.nullcontext)
+
+
+def test_heads_that_cannot_be_shared_are_told():
+    model = build("llama", num_attention_heads=4, num_key_value_heads=3)
+    with pytest.raises(
+        UserError, match="4 num_attention_heads cannot share 3 num_key_value_heads: give a divisor of 4"
+    ):
+        forest_logprobs(model, FOREST, True)
