@@ -15,7 +15,7 @@ from typing import Literal, NamedTuple
 Reason = Literal["ok", "empty", "no_marker", "no_value", "out_of_range", "trailing_text", "truncated"]
 Reading = Literal["strict", "lenient", "official"]
 
-RULES = 2  # raised whenever the same words may come to another verdict: kept verdicts depend on it
+RULES = 3  # raised whenever the same words may come to another verdict: kept verdicts depend on it
 SPECIAL = re.compile(r"</?s>|<\|[^|<>]*\|>")  # end tokens that a decoder left in
 LONGEST_SPECIAL = 80
 SENTENCE_LENGTH = 400  # characters of a sentence that is asked what it means
@@ -58,7 +58,7 @@ SENTENCE = re.compile(
 )
 TIE_SENTENCE = re.compile(
     rf"{THEREFORE}(?:(?:it\sis|it's|this\sis)\sa\s(?:tie|draw)"
-    r"|(?:both|the|the\stwo)\s(?:responses|answers)\sare\s(?:equally\s\w+|equal|tied))[*_.]*",
+    r"|(?:both|(?:both|the|the\stwo)\s(?:responses|answers))\sare\s(?:equally\s\w+|equal|tied))[*_.]*",
     re.IGNORECASE,
 )
 QUOTED = re.compile(r"[\"'\u201c]([0-9]+)[\"'\u201d]")

@@ -129,7 +129,14 @@ def test_preferences(text, letter):
 
 @pytest.mark.parametrize(
     "text",
-    ["[RESULT] Tie", "[RESULT] **tie**.", "Verdict: draw", "Both responses are equally good.", "So, it is a tie."],
+    [
+        "[RESULT] Tie",
+        "[RESULT] **tie**.",
+        "Verdict: draw",
+        "Both responses are equally good.",
+        "A is short, B is long. Both are equally good.",
+        "So, it is a tie.",
+    ],
 )
 def test_words_for_a_tie_count_where_ties_are_allowed(text):
     assert parse_preference(text, ties=True).value == "tie"
