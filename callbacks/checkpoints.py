@@ -170,10 +170,10 @@ class Checkpoints(ModelCheckpoint):
         return super().state_dict() | {"outdated": list(self.outdated)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes up what is to be deleted, if the run is still where it was."""
-        super().load_state_dict(state_dict)
+        """Takes up which files there are and what is to be deleted, if the run is still where it was."""
         self.knows_its_files = state_dict.get("dirpath") == self.dirpath
-        if self.knows_its_files:
+        if self.knows_its_files:  # of another run's files Lightning would warn, and take the best for this one's
+            super().load_state_dict(state_dict)
             self.outdated = tuple(state_dict.get("outdated", ()))
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -129,10 +130,10 @@ class LearningRate(Callback):
     """Logs the learning rate of an optimizer step in the row of that step; Lightning's monitor logs micro-batches."""
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
-        """``lr-<optimizer>``; one value per parameter group where they differ."""
+        """``train/lr-<optimizer>``; one value per parameter group where they differ."""
         if not getattr(pl_module, "step_is_logged", True):
             return  # a value that nobody writes down costs as much as one that is
-        name = f"lr-{type(optimizer).__name__}"
+        name = f"train/lr-{type(optimizer).__name__}"
         rates = [group["lr"] for group in optimizer.param_groups]
         names = [name] if len(set(rates)) == 1 else [f"{name}/pg{group}" for group in range(1, len(rates) + 1)]
         self.log_dict({key: float(rate) for key, rate in zip(names, rates, strict=False)})
@@ -171,7 +172,15 @@ def log_lengths(folder: Path) -> dict[str, int]:
 def run_loggers(folder: Path) -> list[Logger]:
     """The loggers of a run: TensorBoard first, since ``trainer.log_dir`` is the first logger's, and a CSV table."""
     where = {"save_dir": str(folder.parent), "name": "", "version": folder.name}
-    return [TensorBoardLogger(**where, default_hp_metric=False), TableLogger(**where)]
+    return [CurvesLogger(**where, default_hp_metric=False), TableLogger(**where)]
+
+
+class CurvesLogger(TensorBoardLogger):
+    """Lightning's TensorBoardLogger without the curve of the epoch: TensorBoard opens on the first tags by name."""
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Writes all but ``epoch``, which is in the table."""
+        super().log_metrics({name: value for name, value in metrics.items() if name != "epoch"}, step)
 
 
 class TableLogger(CSVLogger):

@@ -25,9 +25,8 @@ def lock(folder: Path) -> None:
     path = folder / LOCK
     while True:
         try:
-            with path.open("x", encoding="utf-8") as file:
-                json.dump(_myself(), file)
-                return
+            _appear(path)
+            return
         except FileExistsError:
             owner = _owner(path)
             if owner is not None and not _is_gone(owner):
@@ -36,6 +35,16 @@ def lock(folder: Path) -> None:
                     f"folder would spoil both. If that process is gone, delete {path}"
                 ) from None
             _take_away(path, owner)
+
+
+def _appear(path: Path) -> None:
+    """Makes the lock, which says whose it is from its first moment on."""
+    mine = path.with_name(f"{LOCK}.{os.getpid()}.new")
+    try:
+        mine.write_text(json.dumps(_myself()), encoding="utf-8")
+        os.link(mine, path)
+    finally:
+        mine.unlink(missing_ok=True)
 
 
 def unlock(folder: Path) -> None:

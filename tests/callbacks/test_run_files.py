@@ -14,7 +14,7 @@ import torch
 from lightning.pytorch import Trainer
 
 from callbacks import Checkpoints, RunFiles
-from callbacks.run_files import TableLogger, plain, run_loggers
+from callbacks.run_files import LearningRate, TableLogger, plain, run_loggers
 from callbacks.run_folders import (
     LOGS,
     OF_OTHER_VERBS,
@@ -69,6 +69,17 @@ def test_no_metrics_while_a_run_is_going_on_or_after_it_was_broken_off(tmp_path:
     with pytest.raises(RuntimeError, match="interrupted"):
         trainer(run).fit(Breaks(), Numbers())
     assert not (run / "metrics.json").exists()
+
+
+def test_tensorboard_opens_on_what_is_trained(tmp_path: Path) -> None:
+    run = tmp_path / "version_0"
+    with_rate = trainer(run)
+    with_rate.callbacks.append(LearningRate())
+    with_rate.fit(Regression(), Numbers())
+    tags = tensorboard_scalars(run)
+    assert sorted({tag.partition("/")[0] for tag in tags}) == ["train"]  # no curve of the epoch, nor a rate by itself
+    assert "train/lr-AdamW" in tags
+    assert "epoch" in csv_rows(run)[0]
 
 
 def test_values_that_are_not_finite_become_null() -> None:
