@@ -54,9 +54,10 @@ class Chance:
 
 
 class Bare(Explorer):
-    """An explorer without a trainer."""
+    """An explorer without a trainer, which keeps nothing of what was drawn."""
 
     checker: Any = None
+    engine: Any
 
     def __init__(self, engine: Engine, checker: Chance, **settings: Any):
         super().__init__(ScratchBackbone("llama", {}), seed=SEED, decoding=DECODING, **settings)
