@@ -32,6 +32,7 @@ from text.errors import UserError
 from text.json_lines import plain
 from text.judgments import Judgment
 from text.records import Located
+from text.suggestions import did_you_mean
 
 
 class EvaluatorLM(LanguageModule):
@@ -119,6 +120,7 @@ class EvaluatorLM(LanguageModule):
                 "EvaluatorLM: a sharded model does not judge: ranks would ask it unequally often, and wait for one "
                 "another for ever. Use --trainer.strategy ddp, or auto"
             )
+        self._groups = [_group(one, self.group_by) for one in self._data.judgments]  # refused before judging, not after
         self._found: dict[int, list[dict[str, Any]]] = {}
         judge = LanguageJudge(
             self.model,
@@ -178,7 +180,7 @@ class EvaluatorLM(LanguageModule):
         if not self.trainer.is_global_zero:
             return
         judged = [
-            Judged(one.name, one.record, found[row], _group(one.record, self.group_by))
+            Judged(one.name, one.record, found[row], self._groups[row])
             for row, one in enumerate(self._data.judgments)
             if row in found
         ]
@@ -208,10 +210,12 @@ def _line(id: str, swapped: bool, verdict: Verdict) -> dict[str, Any]:
     }
 
 
-def _group(record: Judgment, name: str | None) -> str | None:
+def _group(found: Located[Judgment], name: str | None) -> str | None:
     """The part of the test that a record belongs to."""
     if name is None:
         return None
-    if (value := (record.model_extra or {}).get(name)) is None:
-        raise UserError(f"model.group_by: a record has no field '{name}'")
+    fields = found.record.model_extra or {}
+    if (value := fields.get(name)) is None:
+        hint = did_you_mean(name, fields) or " Give a field of all records, or null for a report as a whole"
+        raise UserError(f"{found.where}: no field '{name}', which model.group_by asks for.{hint}")
     return str(value)

@@ -130,8 +130,11 @@ def test_wrong_options_and_data_are_refused(tmp_path):
     with pytest.raises(UserError, match="verdict_weight is 0"):
         evaluator(verdict_weight=0)
     module, source, _ = fitted(tmp_path, group_by="source")
-    with pytest.raises(UserError, match="no field 'source'"):
-        trainer(tmp_path).test(module, source)
+    module._found = {}
+    for verb in ("test", "predict"):
+        with pytest.raises(UserError, match="no field 'source', which"):
+            getattr(trainer(tmp_path), verb)(module, source)
+        assert not module._found  # told before anything was judged
 
 
 @pytest.mark.parametrize(("of_data", "of_judge"), [(True, True), (False, True), (True, False)])
