@@ -39,8 +39,11 @@ def resolve(name_or_path: str, what: str) -> str:
 
 def not_loaded(name_or_path: str, what: str, error: BaseException) -> UserError:
     """The error of a library that found no such thing, as one sentence of ours."""
-    said = " ".join(str(error).split())[:300]
-    where = f"'{name_or_path}' (neither a local folder nor a hub id that can be reached)"
+    said, folder = " ".join(str(error).split())[:300], Path(name_or_path)
+    if what != "tokenizer" and (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
+        return UserError(f"'{folder}' holds an adapter, not a model: give its base, and this folder as 'adapter'")
+    reached = "" if folder.is_dir() else " (neither a local folder nor a hub id that can be reached)"
+    where = f"'{name_or_path}'{reached}"
     return UserError(f"no {what} could be loaded from {where}: {said}")
 
 

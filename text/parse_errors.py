@@ -21,9 +21,11 @@ from typing import Any
 
 from text.suggestions import did_you_mean, missing_file
 
+MADE = r"Type .+ expects a function or a callable class: "  # what makes optimizers and schedules
 LEAVES = {
     # The second form may be a dotted option within a class, which does not say which of its parts is unknown.
     "option": r"(?:Option '(?=[^']+' is not accepted)|unrecognized arguments: --)(?P<word>[^'=\s]+)",
+    "made": MADE + r"Option '(?P<word>[^']+)' is not accepted\. Got value: Namespace\(class_path='(?P<owner>[^']+)'",
     "class": r"(?:Expected a dot import path string|Unexpected import path format): (?P<word>.+)",
     "module": r"No module named '(?P<word>[^']+)'",
     "value": r"Expected (?P<wanted>.+?)\.? Got value: (?P<word>.*)",
@@ -37,8 +39,10 @@ WHOLE = {
     "required": r"the following arguments are required: (?P<word>.+)",
     "verb": r"argument subcommand: invalid choice: '(?P<word>[^']+)' \(choose from (?P<wanted>.+)\)",
 }
-BRANCH = re.compile(r'Parser key "(?P<key>[^"]+)":|Problem with given class_path \'(?P<owner>[^\']+)\':')
-GIVEN = re.compile(r"Given value: (?P<word>.*)")
+BRANCH = re.compile(rf'(?:{MADE})?Parser key "(?P<key>[^"]+)":|Problem with given class_path \'(?P<owner>[^\']+)\':')
+GIVEN = re.compile(r"Given value: (?P<word>.*?)(?:\. Got value: Namespace\(.*)?$")
+NUMBERS = {"an integer", "a number"}
+HANDED_OVER = ("params", "optimizer")  # to what makes optimizers and schedules: not given by a user
 READABLE = {"int": "an integer", "float": "a number", "bool": "true or false", "str": "text", "NoneType": "null"}
 
 
@@ -69,6 +73,7 @@ def read_complaint(message: str) -> Complaint:
     branches: list[tuple[int, str, str]] = []  # (indentation, key, owner) of what leads to the line at hand
     best, depth = Complaint("other", "", "", message), -1.0
     wanted: list[str] = []
+    numbers: dict[str, list[str]] = {}  # by key
     for line in filter(str.strip, message.splitlines()):
         indent = len(line) - len(line.lstrip(" -"))
         text = line.strip(" -")
@@ -81,12 +86,16 @@ def read_complaint(message: str) -> Complaint:
         if (leaf := read_leaf(text)) is None:
             continue
         place = len(branches) - (0.0 if leaf.word else 0.5)  # what names its value says more
+        key = ".".join(key for _, key, _ in branches if key)
+        if leaf.wanted in NUMBERS:
+            numbers.setdefault(key, []).append(leaf.wanted)
         if place > depth:
-            key = ".".join(key for _, key, _ in branches if key)
             owner = next((owner for _, _, owner in reversed(branches) if owner), "")
-            best, depth, wanted = replace(leaf, key=key, owner=owner), place, [leaf.wanted]
+            best, depth, wanted = replace(leaf, key=key, owner=leaf.owner or owner), place, [leaf.wanted]
         elif place == depth:
             wanted.append(leaf.wanted)
+    if best.kind in ("class", "file") and best.key in numbers:  # a number was meant, not a tensor's class or a file
+        best, wanted = replace(best, kind="value"), numbers[best.key]
     return replace(best, wanted=either(dict.fromkeys(filter(None, wanted))))
 
 
@@ -104,7 +113,13 @@ def read_leaf(text: str) -> Complaint | None:
         if found := re.match(pattern, text):
             groups = found.groupdict()
             known = "value" if kind == "member" else kind
-            return Complaint(known, "", "", groups.get("word", "").strip(), readable_type(groups.get("wanted") or ""))
+            return Complaint(
+                known,
+                "",
+                groups.get("owner") or "",
+                groups.get("word", "").strip(),
+                readable_type(groups.get("wanted") or ""),
+            )
     return None
 
 
@@ -127,14 +142,17 @@ def explain(message: str, options: Iterable[str], types: Mapping[str, Any], file
     """
     complaint = read_complaint(message)
     word, key = complaint.word, complaint.key
+    if complaint.kind == "made" and complaint.owner.startswith("typing."):  # what the parser makes of null
+        return f"{key}: no class is given that could have the option '{word}': give --{key} with its name before it"
     owner = import_class(complaint.owner) if complaint.kind != "module" else None
     place = mention(files, unknown_part(word, options) if complaint.kind == "option" else word)
-    if complaint.kind == "option":
+    if complaint.kind in ("option", "made"):
         owner, key, word = within(owner, key, word)
-        names = parameters(owner) if owner else options
+        left = HANDED_OVER if complaint.kind == "made" else ()
+        known = [name for name in (parameters(owner) if owner else options) if name not in left]
         what = f"{key} ({owner.__name__})" if owner else "the command line" if not place else "the file"
-        listed = f"\n  {owner.__name__} takes: {', '.join(names)}" if owner else ""
-        guess = did_you_mean(word, names) or ("" if owner else did_you_mean(*first_parts(word, options)))
+        listed = f"\n  {owner.__name__} takes: {', '.join(known)}" if owner else ""
+        guess = did_you_mean(word, known) or ("" if owner else did_you_mean(*first_parts(word, options)))
         return f"{place}{what} has no option '{word}'.{guess}{listed}"
     if complaint.kind == "module":
         return f"{place}{key}: no class '{complaint.owner}', for there is no module '{word}'"

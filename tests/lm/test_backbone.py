@@ -141,6 +141,20 @@ def test_a_missing_model_is_missed_in_our_words(name, message):
         PretrainedBackbone(name).build(tiny_tokenizer())
 
 
+def test_a_folder_with_an_adapter_alone_is_told_from_a_name_that_cannot_be_reached(tmp_path):
+    (tmp_path / "adapter_config.json").write_text("{}")
+    backbone = PretrainedBackbone(str(tmp_path))
+    for made in (backbone.configuration, backbone.build):
+        with pytest.raises(
+            UserError, match="holds an adapter, not a model: give its base, and this folder as 'adapter'"
+        ):
+            made(tiny_tokenizer())
+    (tmp_path / "adapter_config.json").rename(tmp_path / "other.json")
+    with pytest.raises(UserError) as error:
+        backbone.build(tiny_tokenizer())
+    assert "can be reached" not in str(error.value)
+
+
 def test_a_folder_without_a_model_is_refused(tmp_path):
     with pytest.raises(UserError, match="no model could be loaded"):
         PretrainedBackbone(str(tmp_path)).build(tiny_tokenizer())

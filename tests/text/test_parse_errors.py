@@ -161,3 +161,54 @@ def test_a_value_that_may_be_null_is_no_better_told_than_what_is_wrong_in_it() -
         assert read_complaint(text).word == "hiden"
     unknown = "Parser key \"x\":\n    - Expected a <class 'NoneType'>\n    - Expected a dot import path string: foo\n"
     assert (read_complaint(unknown).kind, read_complaint(unknown).word) == ("class", "foo")
+
+
+MADE = """Parser key "model":
+  Errors:
+    - Problem with given class_path 'modules.SFT':
+        Parser key "optimizer":
+          Type typing.Callable[[Iterable], Optimizer] expects a function or a callable class: {0}
+    - Expected a <class 'NoneType'>
+  Given value type: <class 'jsonargparse._util.NestedArg'>
+  Given value: NestedArg(key='optimizer.x', val='y')"""
+GOT = "Got value: Namespace(class_path='{0}', init_args=Namespace(x='y'))"
+
+
+@pytest.mark.parametrize(
+    ("problem", "made", "told"),
+    [
+        (
+            "Option 'wieght_decay' is not accepted. ",
+            "torch.optim.AdamW",
+            "model.optimizer (AdamW) has no option 'wieght_decay'. Did you mean: weight_decay?\n  AdamW takes: lr, ",
+        ),
+        (
+            "Option 'warmup' is not accepted. ",
+            "typing.Union",
+            "model.optimizer: no class is given that could have the option 'warmup': give --model.optimizer with",
+        ),
+        (
+            """Parser key "lr":
+            - Expected a path but fast either not accessible or invalid
+            - Does not validate against any of the Union subtypes
+            Errors:
+              - Expected a <class 'float'>
+              - Expected a dot import path string: fast
+            Given value: fast. """,
+            "torch.optim.AdamW",
+            "model.optimizer.lr: expected a number, got 'fast'",
+        ),
+        (
+            """Parser key "warmup_steps":
+                Errors:
+                  - Expected a <class 'int'>
+                  - Expected a <class 'NoneType'>
+                Given value: few. """,
+            "lm.schedules.Warmup",
+            "model.optimizer.warmup_steps: expected an integer or null, got 'few'",
+        ),
+    ],
+)
+def test_options_of_optimizers_and_schedules_are_told_as_others(problem, made, told):
+    said = explain(MADE.format(problem + GOT.format(made)), [], {}, {})
+    assert said.startswith(told) if "option" in told else said == told
