@@ -95,14 +95,15 @@ class Interrupt(Callback):
         hook: name of a callback hook.
         call: which call of that hook, counted from 0.
         how: an exception of the program, Ctrl-C, SIGTERM, or SIGKILL.
+        rank: of the process that is broken off.
     """
 
-    def __init__(self, hook: str, call: int, how: str = "error"):
+    def __init__(self, hook: str, call: int, how: str = "error", rank: int = 0):
         self.left = call
         signals = {"sigterm": signal.SIGTERM, "kill": signal.SIGKILL}
 
         def interrupt(trainer: Any, *args: Any) -> None:
-            if trainer.sanity_checking:
+            if trainer.sanity_checking or trainer.global_rank != rank:
                 return
             self.left -= 1
             if self.left == -1 and how in signals:

@@ -1,4 +1,4 @@
-"""Every kind of cache, broken in eight ways: it is made anew or refused by name, and never used (``-s``: counts)."""
+"""Every kind of cache, and a checkpoint, broken in eight ways: made anew or refused by name, and never used."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from callbacks.run_folders import check_checkpoint
 from lm.embeddings import KEY, EmbeddingStore
 from lm.generation import Decoding
 from lm.judge_cache import CachedJudge
@@ -31,6 +32,7 @@ from tests.broken_files import WAYS, broken, readable_folder
 from tests.preference_stand_ins import Table, random_pairs
 from tests.stand_ins import scratch, tiny_tokenizer
 from text.disk_errors import reason_of
+from text.errors import UserError
 from text.rubrics import Rubric
 
 pytestmark = pytest.mark.slow
@@ -177,4 +179,36 @@ def test_a_broken_cache_is_never_used(kind: str, monkeypatch: pytest.MonkeyPatch
                     assert found == expected or (found is REFUSED and way in REFUSABLE), (path, way)
                     counts["refused by name" if found is REFUSED else "not used"] += 1
     assert counts.total() > 20
-    print(f"\ncache breakages of {kind}: {counts.total()}, " + ", ".join(f"{n} {what}" for what, n in counts.items()))
+    print(f"\ncounted: {counts.total()} breakages of {kind}; " + ", ".join(f"{n} {what}" for what, n in counts.items()))
+
+
+def test_a_broken_checkpoint_is_never_used() -> None:
+    rng, counts = random.Random(8), Counter[str]()
+    with readable_folder() as place:
+        path, whole = place / "last.ckpt", place / "whole.ckpt"
+        weights = {"a": torch.arange(9000.0), "b": torch.ones(3, 5)}
+        torch.save({"global_step": 7, "state_dict": weights, "lr_schedulers": []}, whole)
+        for way in WAYS:
+            for _ in range(10 * TIMES.get(way, 1)):
+                if path.is_dir():
+                    path.rmdir()
+                shutil.copyfile(whole, path)
+                with broken(path, way, b"PK, but of something else" * 99, rng):
+                    outcome = of_checkpoint(path, weights)
+                counts[outcome] += 1
+    assert counts["refused by name"] > 200
+    print(f"\ncounted: {counts.total()} breakages of checkpoints; " + ", ".join(f"{n} {w}" for w, n in counts.items()))
+
+
+def of_checkpoint(path: Path, weights: dict[str, torch.Tensor]) -> str:
+    """A bit between the parts of an archive belongs to none of them, and changes nothing."""
+    try:
+        check_checkpoint(path)
+    except (UserError, OSError) as error:
+        reason = reason_of(error)
+        assert str(path) in (reason or "")
+        return "refused by name"
+    loaded = torch.load(path, weights_only=True)
+    assert loaded["global_step"] == 7
+    assert all(torch.equal(loaded["state_dict"][name], weight) for name, weight in weights.items())
+    return "without effect"

@@ -144,3 +144,4 @@ def test_killed_six_times_and_stopped_once(config: Path, tmp_path: Path) -> None
     uninterrupted.communicate(timeout=600)
     assert (run / METRICS).exists(), last
     assert_same_run(run, tmp_path / "whole" / "version_0")
+    print(f"\ncounted: {len(steps)} kills of knowledge_probe, one of them a SIGTERM")
