@@ -15,6 +15,7 @@ from typing import Literal
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
+from torch.optim import Optimizer
 
 from lm.batches import TokenRows
 from lm.protocols import HasFacts
@@ -125,7 +126,11 @@ class KnowledgeInjection(Callback):
         micro_batch = batch_idx % trainer.accumulate_grad_batches
         first = (micro_batch * trainer.world_size + trainer.global_rank) * len(batch)
         inject(batch.input_ids, fronts[first : first + len(batch)])
-        if micro_batch == 0:
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
+        """Log the step's injection now that it is sure to be taken: a step that is broken off before is begun again."""
+        fronts = self._fronts.get(trainer.global_step - self.schedule.start_step)
+        if fronts is not None:
             self._log(trainer, fronts)
 
     def _require_reached(self, end: float) -> None:

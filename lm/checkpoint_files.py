@@ -11,6 +11,7 @@ import pickle
 import zipfile
 import zlib
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,12 @@ CHECKSUMS = "checksums."
 
 def by_step(checkpoints: Iterable[Path]) -> list[Path]:
     """Those that can be read, the one with the most steps first; of several at one step the one written last."""
-    steps = {path: header["global_step"] for path in checkpoints if (header := read_header(path)) is not None}
-    return sorted(steps, key=lambda path: (steps[path], path.stat().st_mtime_ns), reverse=True)
+    found = []
+    for path in checkpoints:
+        with suppress(FileNotFoundError):  # a run that is alive deletes those that are outdated
+            if (header := read_header(path)) is not None:
+                found.append((header["global_step"], path.stat().st_mtime_ns, path))
+    return [path for *_, path in sorted(found, reverse=True)]
 
 
 def read_header(checkpoint: Path) -> dict[str, Any] | None:

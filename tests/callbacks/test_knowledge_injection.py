@@ -138,19 +138,24 @@ def test_control_run_changes_no_token_but_keeps_the_schedule():
     ready(control, run)
     batch = TokenRows(plain_rows(8))
     control.on_train_batch_start(run, None, batch, 0)
+    control.on_before_optimizer_step(run, None, None)
     assert torch.equal(batch.input_ids, plain_rows(8))
     assert run.loggers[0] == {}
     assert control.exposures == ready(KnowledgeInjection(), run).exposures
 
 
-def test_injection_is_logged_once_per_step():
+def test_injection_is_logged_once_per_step_that_is_taken():
+    """A step that is broken off before the optimizer's is begun again by the run that goes on, and is logged there."""
     some = data(fact("a"), fact("b", passage="7"))
     run = trainer(some, accumulation=4, step=100)
     callback = ready(KnowledgeInjection(), run)
     for batch_idx in range(8, 12):
         callback.on_train_batch_start(run, None, TokenRows(plain_rows(2)), batch_idx)
+    assert run.loggers[0] == {}
+    callback.on_before_optimizer_step(run, None, None)
     run.global_step = 101
     callback.on_train_batch_start(run, None, TokenRows(plain_rows(2)), 12)
+    callback.on_before_optimizer_step(run, None, None)
     assert run.loggers[0] == {
         100: {"inject/n_passages": 2.0, "inject/n_tokens": 6.0, "inject/fraction": 6 / 64},
     }

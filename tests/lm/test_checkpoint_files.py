@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from lm import checkpoint_files
 from lm.checkpoint_files import by_step, damage, read_header, write_checksums
 
 
@@ -80,3 +81,17 @@ def test_checkpoints_by_step_then_by_time(tmp_path):
     (tmp_path / "d").write_bytes(b"no checkpoint")
     torch.save({"global_step": "many"}, tmp_path / "e")
     assert [path.name for path in by_step(tmp_path.iterdir())] == ["c", "a", "b"]
+
+
+def test_checkpoints_that_vanish_meanwhile_are_passed_over(tmp_path, monkeypatch):
+    for step in (1, 2):
+        saved(tmp_path / str(step), step)
+    real = checkpoint_files.read_header
+
+    def read(path):
+        header = real(path)
+        (tmp_path / "2").unlink(missing_ok=True)  # the run that writes them deletes what is outdated
+        return header
+
+    monkeypatch.setattr(checkpoint_files, "read_header", read)
+    assert [path.name for path in by_step([tmp_path / "2", tmp_path / "1"])] == ["1"]
