@@ -199,7 +199,7 @@ def test_a_published_model_with_adapters_by_options_alone(folder, tmp_path):
 def test_mistakes_are_told_in_one_line(capsys):
     bad = ["--trainer.max_steps=1", "--trainer.default_root_dir=runs/bad"]
     for verb, options, message in (
-        ("fit", ["--data.append_eos=chosen", *bad], "at its end-of-text token: set data.append_eos to both"),
+        ("fit", ["--data.append_eos=chosen", *bad], "at the token that ends it: set data.append_eos to both"),
         ("test", [], "the head of this reward model is random: give its checkpoint"),
     ):
         with pytest.raises(SystemExit):

@@ -107,7 +107,8 @@ def test_a_real_run_executes_nothing_outside(tmp_path, monkeypatch, config):
     threading.setprofile(note)
     sys.setprofile(note)
     try:
-        options = ["--trainer.max_steps=2", "--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false"]
+        steps = 6 if config == "knowledge_probe" else 2  # the first passage is due at step 4
+        options = [f"--trainer.max_steps={steps}", "--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false"]
         options += ["--data.path.init_args.rounds=1"] if config == "instructir" else []
         main(["fit", "--config", str(file), f"--trainer.default_root_dir={tmp_path / 'runs'}", *options])
     finally:

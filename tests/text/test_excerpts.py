@@ -23,4 +23,4 @@ def test_a_cell_reads_as_its_text_when_rendered() -> None:
 
 
 def test_nothing_is_a_command_to_the_screen() -> None:
-    assert printable("a\x1b[31mb\tc\nd\u2028é") == "a�[31mb�c\nd�é"
+    assert printable("a\x1b[31mb\tc\nd\u2028é") == "a�[31mb\tc\nd�é"
