@@ -23,7 +23,8 @@ def command(folder: str, log: str, *more: str) -> list[str]:
 
 
 def lines(log: Path) -> int:
-    return sum(len(path.read_text().splitlines()) for path in log.glob("responses.*.jsonl"))
+    """How many answers are kept; the first line of a file says whose they are."""
+    return sum(path.read_bytes().count(b'"key"') for path in log.glob("answers.*.jsonl"))
 
 
 def outcome(folder: Path, number: int = 0) -> tuple[dict, str, str]:
@@ -65,4 +66,5 @@ def test_two_ranks_come_to_the_report_of_one(tmp_path):
     run(tmp_path, "one", "log_one")
     run(tmp_path, "two", "log_two", "--trainer.devices=2", "--trainer.strategy=ddp")
     assert outcome(tmp_path / "two") == outcome(tmp_path / "one")
-    assert sorted(path.suffixes[-2] for path in (tmp_path / "log_two").glob("responses*.rank*.jsonl")) == [".rank1"]
+    ranks = [path.suffixes[-2] for path in (tmp_path / "log_two").glob("answers.*.jsonl")]
+    assert sorted(ranks) == [".rank0", ".rank1"]

@@ -22,7 +22,10 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 DDP = ["--trainer.devices=2", "--trainer.strategy=ddp"]
 SGD = {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.1}}
-SCRATCH = {"class_path": "ScratchBackbone", "init_args": {"architecture": "llama", "config": LLAMA}}
+SCRATCH = {
+    "class_path": "ScratchBackbone",
+    "init_args": {"architecture": "llama", "config": LLAMA | {"max_position_embeddings": 128}},
+}
 DATA = {"DPO": "PreferencePairs", "KTO": "LabelledAnswers", "SFT": "Instructions"}
 TIMED = ("train/tokens", "train/tokens_per_s", "step", "epoch")  # cut pairs of one prompt share less
 
@@ -30,7 +33,7 @@ TIMED = ("train/tokens", "train/tokens_per_s", "step", "epoch")  # cut pairs of 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("preference_ranks")
-    published(folder / "base")
+    published(folder / "base", max_position_embeddings=128)
     records = Manners(pairs=48, seed=5).records("train")
     for number, record in enumerate(records):  # lengths and weights that no two ranks share
         record["chosen"] += " Indeed." * (number % 5)
