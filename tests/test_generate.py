@@ -49,12 +49,12 @@ def test_talks_to_a_run_with_prompts_of_a_file(tmp_path):
     Path("prompts.jsonl").write_text(json.dumps({"prompt": "the cat", "topic": "zoo"}) + "\n")
     Path("train.jsonl").write_text(json.dumps({"prompt": "the cat", "output": "sat on the mat"}) + "\n")
     backbone = {"class_path": "ScratchBackbone", "init_args": {"architecture": "llama", "config": LLAMA}}
-    optimizer = {"class_path": "torch.optim.AdamW", "init_args": {"lr": 0.03}}
+    optimizer = {"class_path": "torch.optim.AdamW", "init_args": {"lr": 0.01}}
     tokenizer = {"class_path": "PretrainedTokenizer", "init_args": {"name_or_path": str(base)}}
     config = {
         "model": {"class_path": "SFT", "init_args": {"backbone": backbone, "optimizer": optimizer}},
         "data": {"class_path": "Instructions", "init_args": {"train": "train.jsonl", "tokenizer": tokenizer}},
-        "trainer": {"accelerator": "cpu", "max_steps": 30, "enable_progress_bar": False, "logger": False},
+        "trainer": {"accelerator": "cpu", "max_steps": 80, "enable_progress_bar": False, "logger": False},
     }
     config["data"]["init_args"]["batch_size"] = 1
     Path("fit.yaml").write_text(yaml.safe_dump(config))
