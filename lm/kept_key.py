@@ -51,8 +51,7 @@ def keeper(model: nn.Module, tokenizer: PreTrainedTokenizerBase, *settings: Any)
         tokenizer: of its words.
         settings: all else that decides an answer, in plain values or dataclasses of them.
     """
-    words = [tokenizer_sha256(tokenizer), tokenizer.chat_template]
-    return Keeper(model_sha256(model), digest(words), digest(*settings), precision_of(model))
+    return Keeper(model_sha256(model), _words_sha256(tokenizer), digest(*settings), precision_of(model))
 
 
 def kept_key(by: Keeper, *asked: Any) -> str:
@@ -113,6 +112,17 @@ def precision_of(model: nn.Module) -> str:
 
 
 _HASHED: WeakKeyDictionary[nn.Module, dict[str | None, tuple[Any, str]]] = WeakKeyDictionary()
+
+
+_WORDS: WeakKeyDictionary[Any, tuple[Any, str]] = WeakKeyDictionary()
+
+
+def _words_sha256(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Hash of ids and chat template; a vocabulary takes half a second, and is hashed again if it has grown."""
+    seen = [len(tokenizer), tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id]
+    if (known := _WORDS.get(tokenizer)) is None or known[0] != seen:
+        known = _WORDS[tokenizer] = seen, tokenizer_sha256(tokenizer)
+    return digest([known[1], tokenizer.chat_template])
 
 
 def _look(weights: Mapping[str, Any]) -> tuple[Any, str]:

@@ -60,6 +60,7 @@ def test_of_two_that_see_a_lock_without_an_owner_one_does_not_take_that_of_the_o
 def test_a_lock_that_was_cut_off_holds_nobody_up(tmp_path):
     (tmp_path / LOCK).write_text("{")
     lock(tmp_path)
+    assert json.loads((tmp_path / LOCK).read_text())["pid"] == os.getpid()
 
 
 def test_another_machine_cannot_be_asked_but_a_requeued_job_is_its_own_successor(tmp_path, monkeypatch):
