@@ -19,6 +19,7 @@ import torch
 
 from callbacks.run_folders import METRICS, version_number
 from tests.forked_runs import Kill, run
+from tests.small_stages import SMALL_STAGE
 from tests.tiny_runs import assert_same, tensorboard_scalars
 
 pytestmark = pytest.mark.slow
@@ -77,16 +78,7 @@ KILLED_WHILE_ANSWERING = [
 
 
 def solving(stage: str, *options: str) -> Case:
-    small = [
-        "--model.init_args.backbone.config={hidden_size: 32, intermediate_size: 64, num_hidden_layers: 1, "
-        "num_attention_heads: 2, max_position_embeddings: 96}",
-        "--model.init_args.decoding.max_new_tokens=12",
-        "--data.init_args.train.init_args.train=20",
-        "--data.init_args.train.init_args.answer_only=3",
-        "--data.init_args.questions=3",
-        "--seed_everything=1",
-    ]
-    command = ["predict", "--config", str(ROOT / f"configs/self_explore/{stage}.yaml"), *small, *options]
+    command = ["predict", "--config", str(ROOT / f"configs/self_explore/{stage}.yaml"), *SMALL_STAGE, *options]
     return Case(command, KILLED_WHILE_ANSWERING, goes_on=False)
 
 

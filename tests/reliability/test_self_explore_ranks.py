@@ -12,19 +12,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.small_stages import SMALL_STAGE
+
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
-SMALL = [
-    "--trainer.accelerator=cpu",
-    "--model.init_args.backbone.config={hidden_size: 32, intermediate_size: 64, num_hidden_layers: 1, "
-    "num_attention_heads: 2, max_position_embeddings: 96}",
-    "--model.init_args.decoding.max_new_tokens=12",
-    "--data.init_args.train.init_args.train=20",
-    "--data.init_args.train.init_args.answer_only=3",
-    "--data.init_args.questions=3",
-    "--seed_everything=1",
-]
+SMALL = ["--trainer.accelerator=cpu", *SMALL_STAGE]
 
 
 def command(folder: Path, stage: str, ranks: int, *options: str) -> tuple[list[str], dict[str, str]]:
