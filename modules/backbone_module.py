@@ -1,46 +1,38 @@
-"""The base of every method that trains a model: exact losses, honest logs, small checkpoints.
+"""The base of every method that trains a model: the model, its optimizer, small checkpoints.
 
-A method computes losses with ``self.model`` and returns ``global_mean(losses)``. This file knows no method, nothing of
-how text became tokens, and not what the model computes (modules/language_module.py scores tokens with it).
+A method computes losses with ``self.model`` and returns ``global_mean(losses)`` (modules/exact_losses.py). This file
+knows no method, nothing of how text became tokens, and not what the model computes (modules/language_module.py scores
+tokens with it).
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
-from torch import Tensor, nn
+from torch import nn
 from torch.distributed.tensor import DTensor
-from torch.nn.utils import get_total_norm
-from torch.optim import Optimizer
 from transformers import PreTrainedTokenizerBase
 
 import lm.trained  # noqa: F401  configs may name a TrainedBackbone
 from lm.backbone import Backbone
 from lm.checkpoints import number_as_module
 from lm.fingerprint import require_same_base, require_same_tokenizer
-from lm.finite import NotFinite
 from lm.low_precision import still_share
 from lm.schedules import Warmup, keep_configured, settings
-from lm.step_mean import StepMean
 from lm.tokenizer import tokenizer_sha256
-from modules.exact_logs import ExactLogs
+from modules.exact_losses import ExactLosses
 from text.errors import UserError
 
 MOST = 0.5
 """A larger share of weights that no step can move is told."""
 
 
-class BackboneModule(ExactLogs):
+class BackboneModule(ExactLosses):
     """A model built from a backbone and its training, without an objective.
-
-    The loss of an optimizer step is the mean over all its tokens (or pairs), however many micro-batches and
-    ranks they were spread over. Logged per step: ``train/loss`` (that mean), ``train/grad_norm`` (before clipping),
-    ``train/tokens`` (computed so far, on all ranks) and ``train/tokens_per_s`` (validation left out).
 
     Checkpoints hold what training changes, in plain values, and the fingerprint of the base it was trained on.
 
@@ -69,8 +61,6 @@ class BackboneModule(ExactLogs):
         self.model: Any = None  # a PreTrainedModel, or a PeftModel around one, once it is configured
         self.tokenizer: PreTrainedTokenizerBase | None = None
         self.tokenizer_sha256 = ""
-        self._tokens_seen: Tensor | int = 0
-        self._first_bad_step = torch.tensor(torch.inf)
 
     # ------------------------------------------------------------------------------------------------- the model
 
@@ -122,92 +112,6 @@ class BackboneModule(ExactLogs):
                 child.eval()
         return self
 
-    # ------------------------------------------------------------------------------------------------ its losses
-
-    def global_mean(self, losses: Tensor, weights: Tensor | None = None) -> Tensor:
-        """What `training_step` returns to minimise the mean loss over the whole global batch.
-
-        Args:
-            losses: one per token or pair, any shape.
-            weights: of the same shape; None counts each loss once.
-        """
-        return self.step_mean.add(losses, weights)
-
-    def count_tokens(self, tokens: int) -> None:
-        """Add what a training step computes to ``train/tokens``."""
-        if self.training and torch.is_grad_enabled():
-            self.step_mean.tokens += tokens
-
-    def on_fit_start(self) -> None:
-        """Start counting."""
-        self.step_mean = StepMean(self.trainer.accumulate_grad_batches, self.trainer.world_size)
-        self._first_bad_step = torch.tensor(torch.inf, device=self.device)
-
-    def on_train_start(self) -> None:
-        """Take the optimizer's settings from the configuration, also after a resume; start the clock."""
-        for optimizer, configured in zip(self.trainer.optimizers, self._configured, strict=True):
-            schedulers = [c.scheduler for c in self.trainer.lr_scheduler_configs]
-            keep_configured(optimizer, schedulers[0] if schedulers else None, configured)
-        self._warn_of_still_weights()
-        self._clock, self._tokens_at_clock = time.perf_counter(), self._tokens_seen
-
-    def _warn_of_still_weights(self) -> None:
-        """Say so if most steps will be rounded away: nothing else shows it, the loss just hardly falls."""
-        (configured,) = self._configured
-        rates = [float(group["lr"]) for group in configured if group.keys() & {"betas", "alpha"}]  # a step is a rate
-        trained = [p for p in self.parameters() if p.requires_grad]
-        if rates and (share := still_share(trained, max(rates))) > MOST:
-            dtype = str(trained[0].dtype).removeprefix("torch.")
-            rank_zero_warn(
-                f"{share:.0%} of the trained weights are so large that {dtype} rounds a step of {max(rates):.2g} away: "
-                "they never move. Keep them in float32 (backbone.dtype float32, --trainer.precision bf16-mixed), or "
-                "train adapters (backbone.lora)"
-            )
-
-    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Let go of the last step's gradients: Lightning holds them through the forward, when memory peaks."""
-        if self.step_mean.is_empty:
-            for optimizer in self.trainer.optimizers:
-                optimizer.zero_grad()
-
-    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        """Make the gradients those of the global mean, before they are clipped; log the step."""
-        gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-        mean, tokens = self.step_mean.finish(gradients, self.device)
-        self._tokens_seen = self._tokens_seen + tokens
-        bad = torch.where(torch.isfinite(mean), torch.inf, self.global_step)
-        self._first_bad_step = torch.minimum(self._first_bad_step, bad)
-        if (due := self.step_is_logged) or self.device.type == "cpu":  # elsewhere each look would stall the device
-            self._refuse_nonfinite()
-        if due:
-            self._log_step(mean, gradients)
-
-    def _log_step(self, mean: Tensor, gradients: list[Tensor]) -> None:
-        norm = get_total_norm(gradients)
-        self.log("train/loss", mean, prog_bar=True)
-        self.log("train/grad_norm", norm.full_tensor() if isinstance(norm, DTensor) else norm)
-        self.log_step()
-        self.log("train/tokens", float(self._tokens_seen))
-        now = time.perf_counter()
-        self.log("train/tokens_per_s", float(self._tokens_seen - self._tokens_at_clock) / (now - self._clock))
-        self._clock, self._tokens_at_clock = now, self._tokens_seen
-
-    def _refuse_nonfinite(self) -> None:
-        if (step := float(self._first_bad_step)) != torch.inf:
-            raise NotFinite(
-                f"the training loss of step {int(step)} is not finite; nothing is saved from there on. Lower the "
-                "learning rate, clip gradients (--trainer.gradient_clip_val 1.0), warm up longer, or leave 16 bits"
-            )
-
-    def on_validation_start(self) -> None:
-        """Stop the clock of the training throughput."""
-        self._paused = time.perf_counter()
-
-    def on_validation_end(self) -> None:
-        """Let the clock run again."""
-        if self.trainer.training:
-            self._clock += time.perf_counter() - self._paused
-
     # --------------------------------------------------------------------------------------------- its optimizer
 
     def configure_optimizers(self) -> Any:
@@ -241,6 +145,27 @@ class BackboneModule(ExactLogs):
         """Optimizer steps of the whole run, as the trainer plans it; infinite if it has no end that is known."""
         steps = float("inf") if self._trainer is None else self.trainer.estimated_stepping_batches
         return float("inf") if steps == -1 else steps
+
+    def on_train_start(self) -> None:
+        """Take the optimizer's settings from the configuration, also after a resume."""
+        for optimizer, configured in zip(self.trainer.optimizers, self._configured, strict=True):
+            schedulers = [c.scheduler for c in self.trainer.lr_scheduler_configs]
+            keep_configured(optimizer, schedulers[0] if schedulers else None, configured)
+        self._warn_of_still_weights()
+        super().on_train_start()
+
+    def _warn_of_still_weights(self) -> None:
+        """Say so if most steps will be rounded away: nothing else shows it, the loss just hardly falls."""
+        (configured,) = self._configured
+        rates = [float(group["lr"]) for group in configured if group.keys() & {"betas", "alpha"}]  # a step is a rate
+        trained = [p for p in self.parameters() if p.requires_grad]
+        if rates and (share := still_share(trained, max(rates))) > MOST:
+            dtype = str(trained[0].dtype).removeprefix("torch.")
+            rank_zero_warn(
+                f"{share:.0%} of the trained weights are so large that {dtype} rounds a step of {max(rates):.2g} away: "
+                "they never move. Keep them in float32 (backbone.dtype float32, --trainer.precision bf16-mixed), or "
+                "train adapters (backbone.lora)"
+            )
 
     # ------------------------------------------------------------------------------------------- its checkpoints
 

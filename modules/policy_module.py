@@ -8,11 +8,9 @@ Legend: P paths.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
-import torch.distributed as dist
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities.rank_zero import rank_zero_only, rank_zero_warn
 from torch import Tensor, nn
@@ -22,7 +20,7 @@ from lm.batches import LabelledBatch, PairBatch
 from lm.dropout import disable_dropout
 from lm.kept_key import model_sha256, precision_of
 from lm.modes import evaluating
-from lm.protocols import ForeseesSteps, HasPairTables
+from lm.protocols import HasPairTables
 from lm.reference import (
     Reference,
     ReferencePolicy,
@@ -73,7 +71,6 @@ class PolicyModule(LanguageModule):
         self.reference_sums: dict[str, ReferenceSums] = {}  # of mode precomputed, by split
         self._weights = ""  # hash of those that sums are computed with
         self._said_unused = self._start_checked = False
-        self._step_total = torch.tensor(0.0)
 
     # --------------------------------------------------------------------------------------------- the reference
 
@@ -231,38 +228,3 @@ class PolicyModule(LanguageModule):
         super().on_load_checkpoint(checkpoint)
         saved = checkpoint.get("reference_sums", {})
         self.reference_sums = {split: ReferenceSums(**values).to(self.device) for split, values in saved.items()}
-
-    # ------------------------------------------------------------------------------------------------ its losses
-
-    def step_total(self, batch: Any, count: Callable[[Any], Tensor]) -> Tensor:
-        """What ``count`` gives for the whole optimizer step, known at its first micro-batch: the sum over all of them.
-
-        For losses with a second denominator; the first is `global_mean`'s. Every rank has to ask, at every micro-batch.
-
-        Args:
-            batch: the present micro-batch.
-            count: numbers of a batch, any shape.
-
-        Raises:
-            UserError: with gradient accumulation, if the loader cannot tell what comes next.
-        """
-        progress = self.trainer.fit_loop.epoch_loop.batch_progress.current
-        if progress.completed % self.trainer.accumulate_grad_batches == 0:
-            total = count(batch).to(self.device)
-            for later in self._rest_of_step():
-                total = total + count(later).to(self.device)
-            if self.trainer.world_size > 1:
-                dist.all_reduce(total)
-            self._step_total = total
-        return self._step_total
-
-    def _rest_of_step(self) -> list[Any]:
-        if self.trainer.accumulate_grad_batches == 1:
-            return []
-        loader = self.trainer.train_dataloader
-        if not isinstance(loader, ForeseesSteps):
-            raise UserError(
-                f"this loss needs to know the whole optimizer step, and {type(loader).__name__} gives one micro-batch "
-                "after the other: use a datamodule with datamodules.loading.ResumableLoader, or accumulate 1 batch"
-            )
-        return loader.rest_of_step()

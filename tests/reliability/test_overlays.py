@@ -6,9 +6,6 @@ Runs go on from one another as the configs say: what one leaves in ``runs/`` the
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +16,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig, OlmoC
 from lm.checkpoints import find_checkpoint
 from tests.conversation_files import jsonl
 from tests.paper_scale import ROOT, Recipe, recipes
+from tests.reliability.two_ranks import on_two_ranks
 from tests.stand_ins import tiny_tokenizer
 from tests.test_evaluator_configs import collection
 from tests.test_janus_configs import answers
@@ -42,6 +40,7 @@ SMALL = [
 @pytest.fixture
 def there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SEEDLING_CACHE", str(tmp_path / "cache"))
     return tmp_path
 
 
@@ -139,16 +138,7 @@ def test_every_recipe_takes_a_step_with_every_overlay_it_names(there: Path) -> N
     for recipe in sorted(found, key=lambda recipe: depth(recipe, by_root)):
         options = next(data[part] for part in data if recipe.name.startswith(f"configs/{part}"))
         jobs += [command(recipe, composed, options) for composed in recipe.compositions]
-    Path("jobs.json").write_text(json.dumps(jobs))
-    ranks = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    here = Path(__file__).with_name("overlay_ranks.py")
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "SEEDLING_CACHE": str(there / "cache"), "PYTHONPATH": str(ROOT)}
-    with open("said.txt", "w+", encoding="utf-8") as said:
-        done = subprocess.run(
-            [*ranks, here, "jobs.json"], env=environment, stdout=said, stderr=said, timeout=1500, check=False
-        )
-        said.seek(0)
-        assert done.returncode == 0, said.read()[-12000:]
+    on_two_ranks(jobs, timeout=1500)
     for recipe in found:
         runs = [Path(root(recipe), f"version_{number}") for number in range(len(recipe.compositions))]
         assert all(json.loads((run / "metrics.json").read_text())["step"] == 1 for run in runs)

@@ -27,7 +27,8 @@ PAIRS = [
     {
         "query": query,
         "instruction": f"i am a {user}",
-        "positive": {"_id": f"{query} {n % 2}", "text": f"{query} {n % 2} at work"},  # two needs of a query have one answer
+        # two needs of a query have one answer
+        "positive": {"_id": f"{query} {n % 2}", "text": f"{query} {n % 2} at work"},
         "negatives": ["cost of oak", "brewer at home"],
         "group_id": query,
     }

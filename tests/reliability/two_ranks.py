@@ -1,12 +1,13 @@
-"""One of several ranks that torchrun starts: runs one `fit` after another, for the processes take longer to start.
+"""Command lines on two ranks that torchrun starts once: each runs one after another, for processes take long to start.
 
-The first that fails ends its process, and torchrun the others. Not a test: tests/reliability/test_overlays.py calls it.
+The first that fails ends its process, and torchrun the other. Tests call `on_two_ranks`; the ranks run this file.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 import time
 import traceback
@@ -14,6 +15,20 @@ import warnings
 from pathlib import Path
 
 from cli import main
+
+ROOT = Path(__file__).parents[2]
+
+
+def on_two_ranks(jobs: list[list[str]], timeout: int = 400) -> None:
+    """Run `main.py` with the arguments of each job, in this folder, and show what was said if one fails."""
+    Path("jobs.json").write_text(json.dumps(jobs))
+    ranks = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    with open("said.txt", "w+", encoding="utf-8") as said:
+        call = [*ranks, __file__, "jobs.json"]
+        done = subprocess.run(call, env=environment, stdout=said, stderr=said, timeout=timeout, check=False)
+        said.seek(0)
+        assert done.returncode == 0, said.read()[-12000:]
 
 
 def run(jobs: list[list[str]]) -> None:
