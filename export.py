@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 
-from text.disk_errors import reason_of
-from text.notices import quiet
+from cli.disk_errors import reason_of
+from cli.notices import quiet
 
 DESCRIPTION = """\
 Turn a checkpoint into a Hugging Face folder: weights (safetensors), tokenizer with chat template, model card.
@@ -32,7 +32,7 @@ def main(args: list[str] | None = None) -> None:
     quiet()
     from transformers.utils import logging  # which the help does not wait for
 
-    from lm.exporting import export_checkpoint
+    from cli.exporting import export_checkpoint
 
     logging.disable_progress_bar()
     try:

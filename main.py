@@ -1,16 +1,16 @@
 """The door to everything that trains, validates, tests or predicts: ``python main.py --help``.
 
-It knows nothing: the parser, the run folders and the one-screen errors are in cli.py, the help pages in text/.
+It knows nothing: the parser, the run folders and the one-screen errors are in cli/, the help pages in text/.
 """
 
 import sys
 
-from text.help_pages import page
+from cli.help_pages import page
 
 if __name__ == "__main__":
     if (asked := page(sys.argv[1:])) is not None:
         print(asked, end="")
     else:
-        from cli import main  # with torch and Lightning, which a page does not wait for
+        from cli.trainer_cli import main  # with torch and Lightning, which a page does not wait for
 
         main()

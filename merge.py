@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 
-from text.disk_errors import reason_of
-from text.notices import quiet
+from cli.disk_errors import reason_of
+from cli.notices import quiet
 
 DESCRIPTION = """\
 Merge Hugging Face folders, or hub ids, by their weights: theta_i are the models, theta_0 is --base, tau_i = theta_i -
@@ -46,7 +46,7 @@ def main(args: list[str] | None = None) -> None:
     given = {key: value for key, value in vars(parser.parse_args(args)).items() if value is not None}
     quiet()
     try:
-        from lm.merging import merge  # with torch, which --help does not wait for
+        from lm.merging.folders import merge  # with torch, which --help does not wait for
 
         print(f"{' + '.join(given['folders'])} -> {merge(**given)}")
     except Exception as error:

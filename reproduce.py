@@ -9,16 +9,16 @@ from pathlib import Path
 
 from rich.console import Console
 
+from cli.disk_errors import reason_of
 from studies.catalogue import find, listing, prepare
 from studies.run import command_list, run
-from text.disk_errors import reason_of
 
 ROOT = Path(__file__).resolve().parent
 
 
 def launch(arguments: list[str]) -> None:
     """Run main.py in this process. The import stands here because only workers should wait for torch."""
-    from cli import main
+    from cli.trainer_cli import main
 
     main(arguments)
 

@@ -17,10 +17,10 @@ from lightning.pytorch import Trainer
 from sentence_transformers import SentenceTransformer
 
 from datamodules import InstructIR
-from lm.encoder import PretrainedEncoder
-from lm.packaged import packaged_model
+from lm.backbones.encoder import PretrainedEncoder
+from lm.files.packaged import packaged_model
 from modules import BiEncoder
-from text.retrieval import RetrievalTask, TextFormat
+from text.retrieval.tasks import RetrievalTask, TextFormat
 
 Scores = dict[str, tuple[float, float]]
 

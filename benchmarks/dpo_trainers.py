@@ -133,7 +133,7 @@ def write_dialogues(
         longest: tokens of a prompt and an answer.
         tokenizer: of the model; by default one that is trained on all of the texts.
     """
-    from lm.tokenizer import BPETokenizer
+    from lm.tokens.tokenizer import BPETokenizer
 
     turn, rows = "\n\nAssistant:", []
     for line in source.read_text().rstrip("\n").split("\n"):
@@ -245,7 +245,7 @@ def theirs(work: Work, turns: Turns, name: str, at_once: int) -> Callable[[], An
 def pairs_in_order(work: Work) -> list[Pair]:
     """The pairs that we train on, in our order."""
     from datamodules.preference import PreferencePairs
-    from lm.tokenizer import PretrainedTokenizer
+    from lm.tokens.tokenizer import PretrainedTokenizer
 
     data = PreferencePairs(**work.data(), tokenizer=PretrainedTokenizer(str(work.folder / "model")))
     data.setup("fit")

@@ -36,9 +36,9 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 sys.path.insert(0, str(File(__file__).resolve().parents[1]))
 
 from benchmarks.throughput import throughput
-from lm import spans
-from lm.forest import Forest, Path
-from lm.logprobs import cost_of_rows, cost_of_tree, forest_logprobs, path_sums
+from lm.forests.forest import Forest, Path
+from lm.scoring import spans
+from lm.scoring.logprobs import cost_of_rows, cost_of_tree, forest_logprobs, path_sums
 
 TARGETS = {(256, 64, 16): 4.0, (128, 96, 24): 2.8, (256, 128, 128): 2.2, (64, 96, 96): 1.5}  # prompt, chosen, rejected
 CONSOLE = Console(width=120)

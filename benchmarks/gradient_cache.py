@@ -80,9 +80,9 @@ def measured(pairs: int, tokens: int) -> tuple[float, float, list[Tensor]]:
 
 def step_alone(pairs: int, tokens: int, file: Path) -> None:
     """Two steps in this process; prints the largest amount of memory that it has ever held, and the second's time."""
-    from lm.batches import TextBatch
-    from lm.encoder import PretrainedEncoder
-    from lm.gradient_cache import encode_texts
+    from lm.backbones.encoder import PretrainedEncoder
+    from lm.forests.batches import TextBatch
+    from lm.retrieval.gradient_cache import encode_texts
     from losses.contrastive import info_nce
     from modules import BiEncoder
 

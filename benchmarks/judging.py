@@ -23,13 +23,13 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from datamodules.records import read_records
-from lm.backbone import ScratchBackbone
-from lm.chat import ChatFormat
-from lm.judging import JudgeRequest, Verdict
-from lm.language_judge import Judging, LanguageJudge
-from lm.tokenizer import BPETokenizer
-from text.judge_prompts import JudgeTemplate
-from text.judgments import Judgment
+from lm.backbones.backbone import ScratchBackbone
+from lm.judging.language_judge import Judging, LanguageJudge
+from lm.judging.requests import JudgeRequest, Verdict
+from lm.tokens.chat import ChatFormat
+from lm.tokens.tokenizer import BPETokenizer
+from text.judging.judge_prompts import JudgeTemplate
+from text.judging.judgments import Judgment
 
 SOURCE = Path(__file__).parents[2] / "shared/data/evaluator/vicuna_eval.jsonl"
 RUBRICS = 4  # that every response is judged by

@@ -47,7 +47,7 @@ from benchmarks.dpo_trainers import (
 from benchmarks.peak_memory import peak_kibibytes
 from benchmarks.rationales import compare_rationales
 from benchmarks.turns import OURS, Turns
-from lm.packaged import packaged_model
+from lm.files.packaged import packaged_model
 
 Shape = tuple[int, int, int]
 SHAPES: dict[Shape, tuple[float, float]] = {  # tokens of prompt, chosen, rejected: targets of time and of peak memory
@@ -176,7 +176,7 @@ def compare_real(folder: Path, size: tuple[int, int], shapes: Sequence[Shape], s
 
 def reference_pass(folder: Path, size: tuple[int, int], shapes: Sequence[Shape], steps: int) -> None:
     """Two runs of two epochs: the sums of the reference are computed before the first one's first step, and no more."""
-    from lm.reference import ReferencePolicy
+    from lm.scoring.reference import ReferencePolicy
 
     save_model(folder / "model", word_tokenizer(), *size)
     write_random_pairs(folder / "pairs.jsonl", shapes[-1], PAIRS * steps)

@@ -35,10 +35,10 @@ from transformers import (
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from datamodules.records import read_records
-from lm.logprobs import forest_logprobs
-from lm.probes import Cloze, ProbeSet
-from lm.tokenizer import PretrainedTokenizer
-from text.knowledge import Fact, Facts, assemble_facts
+from lm.probing.probes import Cloze, ProbeSet
+from lm.scoring.logprobs import forest_logprobs
+from lm.tokens.tokenizer import PretrainedTokenizer
+from text.facts.knowledge import Fact, Facts, assemble_facts
 from text.records import KnowledgeRecord, Probe
 
 IGNORED = -100

@@ -35,7 +35,7 @@ WAYS = {  # TRL's max_length, packed rows flattened into one, micro-batches of a
 
 def write_rationales(path: Path, count: int) -> PreTrainedTokenizerBase:
     """Questions and worked answers as prompts and completions, and a tokenizer trained on all of them."""
-    from lm.tokenizer import BPETokenizer
+    from lm.tokens.tokenizer import BPETokenizer
 
     found = [json.loads(line) for line in SOURCE.read_text().rstrip("\n").split("\n")]
     rows = [{"prompt": f"{row['question']}\n", "completion": row["answer"]} for row in found]
@@ -88,9 +88,9 @@ def check_first_step(folder: Path, turns: Turns, name: str) -> None:
     """The loss of TRL's first step, from our forests of its sequences."""
     from transformers import AutoModelForCausalLM
 
-    from lm.forest import Forest
-    from lm.forest import Path as TokenPath
-    from lm.logprobs import forest_logprobs
+    from lm.forests.forest import Forest
+    from lm.forests.forest import Path as TokenPath
+    from lm.scoring.logprobs import forest_logprobs
 
     parts = WAYS[name][2]
     paths = []

@@ -33,15 +33,15 @@ from rich.table import Table
 from torch import nn
 
 from datamodules import InstructIR
-from lm.encoder import PretrainedEncoder
-from lm.length_batches import length_batches
-from lm.packaged import packaged_model
-from lm.packed_linear import packed_linears
-from lm.texts import tokenise
-from metrics.ranks import METRICS, find_ranks, prefix_group, robustness
+from lm.backbones.encoder import PretrainedEncoder
+from lm.files.packaged import packaged_model
+from lm.forests.length_batches import length_batches
+from lm.retrieval.packed_linear import packed_linears
+from lm.tokens.text_table import tokenise
+from metrics.retrieval.ranks import METRICS, find_ranks, prefix_group, robustness
 from modules import BiEncoder
-from text.qrels import collect_qrels, read_qrels
-from text.retrieval import RetrievalTask, TextFormat
+from text.retrieval.qrels import collect_qrels, read_qrels
+from text.retrieval.tasks import RetrievalTask, TextFormat
 
 CONSOLE = Console(width=120)
 SIZES = (8, 16, 32, 64)  # batch sizes at which sentence-transformers is tried

@@ -23,8 +23,8 @@ from rich.console import Console
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.thinkers import VOCABULARY, fill_in, size, table, thinker, timed, usual, words
-from lm.cached_generation import CacheEngine
-from lm.generation import Decoding
+from lm.generation.cached import CacheEngine
+from lm.generation.engine import Decoding
 
 Answers = list[tuple[int, ...]]
 

@@ -26,13 +26,13 @@ from rich.console import Console
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.thinkers import VOCABULARY, chance, fill_in, size, table, thinker, timed, usual, words
-from lm.backbone import ScratchBackbone
-from lm.cached_generation import CacheEngine
-from lm.generation import Decoding, Engine
-from lm.plain_generation import PlainEngine
-from lm.sampling import seed_of
-from modules.explorer import Explorer
-from text.reasoning_records import MinedPair
+from lm.backbones.backbone import ScratchBackbone
+from lm.generation.cached import CacheEngine
+from lm.generation.engine import Decoding, Engine
+from lm.generation.plain import PlainEngine
+from lm.generation.sampling import seed_of
+from modules.self_explore.explorer import Explorer
+from text.reasoning.reasoning_records import MinedPair
 
 SEED = 42
 Seen = tuple[list[int | None], dict[tuple[int, int, int], tuple[int, ...]]]  # pits; completions by pair, step and draw

@@ -21,9 +21,9 @@ from tokenizers import Tokenizer, decoders, models
 from transformers import LlamaConfig, LlamaForCausalLM, LogitsProcessorList, PreTrainedTokenizerFast
 from transformers.generation import GenerationConfig, StoppingCriteriaList
 
-from lm.generation import Decoding, left_padded
-from lm.sampling import row_keys, samplers
-from lm.stopping import Ends, StopStrings
+from lm.generation.engine import Decoding, left_padded
+from lm.generation.sampling import row_keys, samplers
+from lm.generation.stopping import Ends, StopStrings
 
 VOCABULARY = 16384
 END = 0

@@ -31,8 +31,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import cli
 from benchmarks.unequal_lengths import compare
-from lm.batches import TokenRows
-from lm.tokenizer import BPETokenizer
+from lm.forests.batches import TokenRows
+from lm.tokens.tokenizer import BPETokenizer
 
 TURN = 10  # steps; a value is logged once a turn
 ROWS, LENGTH, VOCABULARY = 16, 128, 2048

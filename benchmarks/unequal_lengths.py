@@ -25,10 +25,10 @@ from torch.utils.data import DataLoader
 from transformers import DataCollatorForSeq2Seq, DataCollatorWithFlattening, TrainerCallback, TrainingArguments
 from transformers import Trainer as HuggingFaceTrainer
 
-from lm.backbone import ScratchBackbone
-from lm.forest import Forest, Path
-from lm.tokenizer import BPETokenizer
-from modules.language_module import LanguageModule
+from lm.backbones.backbone import ScratchBackbone
+from lm.forests.forest import Forest, Path
+from lm.tokens.tokenizer import BPETokenizer
+from modules.base.language_module import LanguageModule
 
 TOKENS = 2048
 RATE = 3e-4

@@ -13,13 +13,13 @@ import torch
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.utilities.seed import isolate_rng
 
-from lm.cached_generation import engine_of
-from lm.chat import ChatFormat
-from lm.gather import merge_over_ranks
-from lm.generation import Decoding
-from lm.judging import Judge, SharedJudge
+from lm.generation.cached import engine_of
+from lm.generation.engine import Decoding
+from lm.generation.sampling import seed_of
+from lm.judging.requests import Judge, SharedJudge
 from lm.protocols import HasBenchmark
-from lm.sampling import seed_of
+from lm.steps.gather import merge_over_ranks
+from lm.tokens.chat import ChatFormat
 from text.errors import UserError
 
 

@@ -20,9 +20,9 @@ from lightning.pytorch.loops.fit_loop import _FitLoop
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch.optim import Optimizer
 
-from lm.checkpoint_files import write_checksums
-from lm.checkpoints import open_checkpoint
-from lm.finite import NotFinite, trained_finite
+from lm.backbones.checkpoints import open_checkpoint
+from lm.files.checkpoint_files import write_checksums
+from lm.steps.nonfinite import NotFinite, trained_finite
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):

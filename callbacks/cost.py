@@ -17,10 +17,10 @@ from rich.console import Console
 from rich.table import Table
 from torch.optim import Optimizer
 
-from lm.adapters import is_adapted
-from lm.batches import TokenRows
-from lm.forest import Forest
-from lm.heads import LOGITS_AT_ONCE, MIN_CHUNK
+from lm.backbones.adapters import is_adapted
+from lm.forests.batches import TokenRows
+from lm.forests.forest import Forest
+from lm.scoring.states import LOGITS_AT_ONCE, MIN_CHUNK
 
 HOLES = 1.7
 """On a CPU with adapters, glibc holds this many times the bytes that activations take: the sums of adapters and frozen

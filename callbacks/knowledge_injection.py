@@ -17,10 +17,10 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 from torch.optim import Optimizer
 
-from lm.batches import TokenRows
+from lm.forests.batches import TokenRows
 from lm.protocols import HasFacts
 from text.errors import UserError
-from text.knowledge import Exposure, InjectionSchedule, exposure_steps, pack_rows, plan_exposures
+from text.facts.knowledge import Exposure, InjectionSchedule, exposure_steps, pack_rows, plan_exposures
 
 log = logging.getLogger(__name__)
 

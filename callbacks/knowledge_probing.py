@@ -2,7 +2,8 @@
 
 Probes are scored between two updates and leave no mark on training: no dropout, no gradients, no random numbers, modes
 put back. This file knows when to measure and where the numbers go. It does not know how probes are scored
-(lm/probes.py), how a trace is stored (metrics/knowledge/trace.py) or what it means (metrics/knowledge/report.py).
+(lm/probing/probes.py), how a trace is stored (metrics/knowledge/trace.py) or what it means
+(metrics/knowledge/report.py).
 """
 
 from __future__ import annotations
@@ -26,12 +27,12 @@ from torch import Tensor
 
 from callbacks.knowledge_injection import KnowledgeInjection
 from callbacks.run_folders import atomic_write
-from lm.forest import Forest
-from lm.modes import evaluating
-from lm.probe_checks import CHECKS, check_probes, check_scalars
-from lm.probes import ProbeSet
+from lm.backbones.evaluating import evaluating
+from lm.forests.forest import Forest
+from lm.probing.greedy_checks import CHECKS, check_probes, check_scalars
+from lm.probing.probes import ProbeSet
 from lm.protocols import HasFacts, ScoresForests
-from lm.tokenizer import tokenizer_sha256
+from lm.tokens.tokenizer import tokenizer_sha256
 from metrics.knowledge.figures import curves_figure, retention_figure
 from metrics.knowledge.report import final_scalars, knowledge_report, write_report
 from metrics.knowledge.steps import measured_steps
@@ -61,9 +62,9 @@ class KnowledgeProbing(Callback):
         max_context: keep only so many tokens before a target.
         score_passages: also score the whole passage of each fact, as a probe of the type `passage`. A pass takes about
             as much longer as passages are longer than probes.
-        generate_check: at the last step also let the model say each target (lm/probe_checks.py): `probe/exact_match`,
-            the share of probes whose context it goes on from with the target, and `probe/target_rank`, the mean place
-            of the target's tokens among the vocabulary.
+        generate_check: at the last step also let the model say each target (lm/probing/greedy_checks.py):
+            `probe/exact_match`, the share of probes whose context it goes on from with the target, and
+            `probe/target_rank`, the mean place of the target's tokens among the vocabulary.
         token_budget: tokens of one forward.
     """
 

@@ -16,9 +16,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from lm.batches import PairBatch, TokenRows
-from lm.forest import Forest
-from lm.paths import path_tokens
+from lm.forests.batches import PairBatch, TokenRows
+from lm.forests.forest import Forest
+from lm.forests.readable import path_tokens
 from text.excerpts import printable, shorten
 
 OPEN, CLOSE = "⟦", "⟧"  # around what is scored; characters that no corpus uses

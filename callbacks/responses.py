@@ -15,9 +15,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from callbacks.run_folders import atomic_write
-from lm.batches import PromptBatch
-from lm.gather import merge_over_ranks
-from lm.generation import Sample
+from lm.forests.batches import PromptBatch
+from lm.generation.engine import Sample
+from lm.steps.gather import merge_over_ranks
 from text.excerpts import markdown_table, printable, shorten
 from text.json_lines import json_line
 

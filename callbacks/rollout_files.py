@@ -13,9 +13,9 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from callbacks.run_folders import atomic_write
-from lm.batches import PromptBatch
-from lm.gather import merge_over_ranks
-from metrics.reasoning import accuracy_report
+from lm.forests.batches import PromptBatch
+from lm.steps.gather import merge_over_ranks
+from metrics.reasoning.reasoning import accuracy_report
 from text.json_lines import json_line, plain
 from text.records import Record
 
@@ -27,7 +27,7 @@ class RolloutFiles(Callback):
     needs more than a mean; and ``report.md``, accuracy by subject and level.
 
     The files of the run appear when they are whole, and are the same for any number of ranks and any batches. What was
-    drawn before an interruption is in the cache (lm/response_log.py).
+    drawn before an interruption is in the cache (lm/generation/kept_answers.py).
     """
 
     def __init__(self) -> None:

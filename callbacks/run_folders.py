@@ -16,7 +16,7 @@ from typing import IO, Any
 
 import yaml
 
-from lm.checkpoint_files import by_step, damage, read_header
+from lm.files.checkpoint_files import by_step, damage, read_header
 from text.errors import UserError
 from text.suggestions import missing_file
 from text.whole_files import whole_file

@@ -11,12 +11,12 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.trainer.states import TrainerFn
 
-from lm.chat import ChatFormat
-from lm.forest import Forest
-from lm.generation import Decoding
-from lm.paths import path_context
-from lm.plain_generation import PlainEngine
-from lm.sampling import seed_of
+from lm.forests.forest import Forest
+from lm.forests.readable import path_context
+from lm.generation.engine import Decoding
+from lm.generation.plain import PlainEngine
+from lm.generation.sampling import seed_of
+from lm.tokens.chat import ChatFormat
 from text.errors import UserError
 from text.excerpts import markdown_table
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from lm.files.whole_folder import whole_folder
 from lm.protocols import SavesPretrained
-from lm.whole_folder import whole_folder
 from text.errors import UserError
 
 

@@ -1,8 +1,8 @@
 """Asks at every validation whether a model heeds its system messages, without generating or judging anything.
 
 An answer is likelier under the message it was written for than under that of another variant of its instruction, if the
-message is read at all. This file knows when to measure. It does not know how records became tokens (lm/answers.py) or
-how they are scored.
+message is read at all. This file knows when to measure. It does not know how records became tokens
+(lm/tokens/answer_tokens.py) or how they are scored.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from lm.answers import AnswerTable
-from lm.logprobs import path_sums
-from lm.pair_forests import Answer, answer_forest
+from lm.forests.answer_forests import Answer, answer_forest
 from lm.protocols import ScoresForests
+from lm.scoring.logprobs import path_sums
+from lm.tokens.answer_tokens import AnswerTable
 from text.errors import UserError
 
 

@@ -18,19 +18,19 @@ from transformers import PreTrainedTokenizerBase
 from datamodules.loading import Position, ResumableLoader, layout
 from datamodules.records import Source, read_records
 from datamodules.retrieval_folder import find_table, judged_task, local_folder, made_queries, read_passages
-from lm.batches import ContrastiveBatch
-from lm.hyperparameters import PlainHyperparameters
-from lm.length_batches import length_batches
-from lm.pairs import PairTable
-from lm.siblings import SiblingBatches
-from lm.texts import TextLoader, TokenTable, tokenise
-from lm.tokenizer import TokenizerSource, source_for, tokenizer_sha256
+from lm.backbones.hyperparameters import PlainHyperparameters
+from lm.forests.batches import ContrastiveBatch
+from lm.forests.length_batches import length_batches
+from lm.retrieval.contrastive_order import SiblingBatches
+from lm.retrieval.contrastive_table import PairTable
+from lm.tokens.text_table import TextLoader, TokenTable, tokenise
+from lm.tokens.tokenizer import TokenizerSource, source_for, tokenizer_sha256
 from text.errors import UserError
 from text.excerpts import shorten
-from text.qrels import collect_qrels, read_qrels
 from text.records import Located
-from text.retrieval import IgnoreIdentical, Passage, Query, RetrievalTask, TextFormat, TextPool
-from text.retrieval_records import PairRecord, QueryRecord
+from text.retrieval.qrels import collect_qrels, read_qrels
+from text.retrieval.retrieval_records import PairRecord, QueryRecord
+from text.retrieval.tasks import IgnoreIdentical, Passage, Query, RetrievalTask, TextFormat, TextPool
 from worlds import World
 
 
@@ -127,7 +127,7 @@ class BEIR(PlainHyperparameters, LightningDataModule):
         if self.tokenizer_source is None and (backbone is None or backbone.tokenizer_name is None):
             raise UserError(
                 "data.tokenizer is null, which means the encoder's own, and this encoder has none: give class_path"
-                " lm.encoder.WordTokenizer (learnt from the training pairs) or lm.encoder.EncoderTokenizer"
+                " WordTokenizer (learnt from the training pairs) or EncoderTokenizer"
             )
         source = source_for(self.tokenizer_source, backbone)
         self.tokenizer = source.build(self._training_texts(pairs) if pairs else None)

@@ -15,11 +15,11 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from datamodules.loading import ResumableLoader
 from datamodules.prompts import Prompts
 from datamodules.records import Source, name_of, read_records
-from lm.capability_bench import CapabilityBench
-from metrics.capability_report import Evaluator
-from text.biggen import BiggenRecord, Place, ResponseRecord, ScoreRecord, choose, what_is_missing
+from lm.benches.biggen import CapabilityBench
+from metrics.benches.capability_report import Evaluator
+from text.chat.few_shot import few_shot_page, few_shot_prompt
 from text.errors import DataFormatError, UserError
-from text.few_shot import few_shot_page, few_shot_prompt
+from text.judging.biggen import BiggenRecord, Place, ResponseRecord, ScoreRecord, choose, what_is_missing
 from text.records import Located
 
 SHOWN = 10  # ids in a warning
@@ -39,7 +39,7 @@ class FewShot:
 
 
 class BiggenData(Prompts):
-    """Instances with rubrics of their own (`text.biggen.BiggenRecord`).
+    """Instances with rubrics of their own (`text.judging.biggen.BiggenRecord`).
 
     Files are the official ones, JSON keyed by id, or hold a record per line; ``hub:prometheus-eval/BiGGen-Bench@test``
     is the whole bench. What is joined to instances is joined by id.

@@ -12,11 +12,11 @@ from pydantic import ConfigDict, ValidationError
 
 from datamodules.loading import ResumableLoader
 from datamodules.records import Source, read_records
-from text.biggen import Place, choose
-from text.biggen_results import ResultRecord
 from text.errors import DataFormatError, UserError
+from text.judging.biggen import Place, choose
+from text.judging.biggen_results import ResultRecord
+from text.judging.rubrics import Rubric
 from text.records import Located, Record, Text
-from text.rubrics import Rubric
 
 
 class RubricChoice(Record):
@@ -41,7 +41,7 @@ class BiggenResults(LightningDataModule):
     """Answers of several models with a human's scores and those of evaluators.
 
     Args:
-        results: a source of `text.biggen_results.ResultRecord`, such as
+        results: a source of `text.judging.biggen_results.ResultRecord`, such as
             ``hub:prometheus-eval/BiGGen-Bench-Results@human_eval`` or a Parquet file of it.
         judges: evaluators whose columns (``<name>_score``) are read; null is all.
         subset: see BiggenData.

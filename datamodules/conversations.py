@@ -19,15 +19,15 @@ from transformers import PreTrainedTokenizerBase
 
 from datamodules.loading import ResumableLoader, layout, shares
 from datamodules.records import Sources, iter_records, name_of
-from lm.answers import AnswerTable, Example, Limits, TableMaker
-from lm.backbone import model_context
-from lm.chat import ChatFormat, ChatRenderer, TemplateRefusal
-from lm.control_tokens import unmarked
-from lm.grouped_batches import CountedBatches, GroupedOrder, PackedBatches
-from lm.hyperparameters import PlainHyperparameters
-from lm.token_files import kept_tokenizer
-from lm.tokenizer import BPETokenizer, PretrainedTokenizer, TokenizerSource, source_for, tokenizer_sha256
-from text.chat_records import ChatRecord, read_over
+from lm.backbones.backbone import model_context
+from lm.backbones.hyperparameters import PlainHyperparameters
+from lm.forests.record_order import CountedBatches, GroupedOrder, PackedBatches
+from lm.tokens.answer_tokens import AnswerTable, Example, Limits, TableMaker
+from lm.tokens.chat import ChatFormat, ChatRenderer, TemplateRefusal
+from lm.tokens.control_tokens import unmarked
+from lm.tokens.token_cache import kept_tokenizer
+from lm.tokens.tokenizer import BPETokenizer, PretrainedTokenizer, TokenizerSource, source_for, tokenizer_sha256
+from text.chat.chat_records import ChatRecord, read_over
 from text.errors import DataFormatError, UserError
 from text.excerpts import printable
 from text.records import Located

@@ -20,19 +20,19 @@ from transformers import PreTrainedTokenizerBase
 
 from datamodules.loading import Position, ResumableLoader, layout, shares, shuffled
 from datamodules.records import Documents, Source, content_hash, find_files, iter_texts, name_of, read_records
-from lm.backbone import model_context
-from lm.batches import TokenRows
-from lm.hyperparameters import PlainHyperparameters
-from lm.probes import ProbeSet
-from lm.token_files import SUFFIXES as TOKENS
-from lm.token_files import kept_tokenizer, open_tokens, tokenised
-from lm.tokenizer import PretrainedTokenizer, TokenizerSource, source_for, tokenizer_sha256
+from lm.backbones.backbone import model_context
+from lm.backbones.hyperparameters import PlainHyperparameters
+from lm.forests.batches import TokenRows
+from lm.probing.probes import ProbeSet
+from lm.tokens.token_cache import SUFFIXES as TOKENS
+from lm.tokens.token_cache import kept_tokenizer, open_tokens, tokenised
+from lm.tokens.tokenizer import PretrainedTokenizer, TokenizerSource, source_for, tokenizer_sha256
 from text.errors import UserError
-from text.facts import choose_facts
-from text.knowledge import Facts
-from text.passages import LongPassage, ProbeFilter
+from text.facts.facts import choose_facts
+from text.facts.knowledge import Facts
+from text.facts.passages import LongPassage, ProbeFilter
+from text.facts.scenarios import SCENARIOS, Assignment
 from text.records import KnowledgeRecord, Scenario
-from text.scenarios import SCENARIOS, Assignment
 from worlds import World
 
 
@@ -56,12 +56,12 @@ class Corpus(PlainHyperparameters, LightningDataModule):
         documents: what is one document of a text file; see `datamodules.records.iter_texts`.
         text_column: the field that holds the text of a record.
         max_tokens: take so many tokens of ``train`` at most; bounds what is fetched of a hub data set.
-        scenario_assignment: how facts get their scenarios; see text.scenarios.
+        scenario_assignment: how facts get their scenarios; see text.facts.scenarios.
         scenarios: what `round_robin` and `crossed` deal.
         rotation: shifts what they deal.
         control_fraction: share of the facts that is probed but never injected.
         max_facts: draw so many facts at random.
-        long_passage: what happens to a passage of more than ``seq_len - 1`` tokens; see text.passages.
+        long_passage: what happens to a passage of more than ``seq_len - 1`` tokens; see text.facts.passages.
         probe_filter: `target_in_context` keeps only probes whose target is in the passage as it is injected.
 
     Attributes:

@@ -12,16 +12,16 @@ from typing import Any, Literal
 
 from datamodules.conversations import Conversations
 from datamodules.records import Sources
-from lm.answers import AnswerTable, Example
-from lm.forest import Forest
-from lm.pair_forests import answer_forest
-from text.chat_records import ChatRecord, InstructionRecord
-from text.dialogues import PAIR_FORMATS
+from lm.forests.answer_forests import answer_forest
+from lm.forests.forest import Forest
+from lm.tokens.answer_tokens import AnswerTable, Example
+from text.chat.chat_records import ChatRecord, InstructionRecord
+from text.chat.dialogues import PAIR_FORMATS
 from text.records import Located
 
 
 class Instructions(Conversations[AnswerTable]):
-    """Instructions and answers (`text.chat_records.InstructionRecord`); a batch is a forest with a path per answer.
+    """Instructions and answers (`text.chat.chat_records.InstructionRecord`); a batch has a path per answer.
 
     Scored are the tokens of the answer and the one that ends the turn. The turns of a conversation share what comes
     before them, and it is computed once. Answers of ``weight`` 0 stay in the prompts of later ones and are not scored.

@@ -13,9 +13,9 @@ from datamodules.beir import BEIR
 from datamodules.records import read_records
 from datamodules.retrieval_folder import find_table, local_folder, made_queries, read_passages
 from text.errors import UserError
-from text.qrels import read_qrels
-from text.retrieval import GroupBy, Passage, RetrievalTask, topic_of
-from text.retrieval_records import QueryRecord
+from text.retrieval.qrels import read_qrels
+from text.retrieval.retrieval_records import QueryRecord
+from text.retrieval.tasks import GroupBy, Passage, RetrievalTask, topic_of
 from text.suggestions import did_you_mean
 from worlds import World
 

@@ -1,7 +1,7 @@
 """Judgements, to train a judge on or to be judged anew.
 
 Knows records, and where in an answer the verdict stands. It does not know the words of a question
-(text/judge_prompts.py), nor the loss (modules/evaluator.py).
+(text/judging/judge_prompts.py), nor the loss (modules/evaluator/evaluator.py).
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from datamodules.conversations import Conversations
 from datamodules.loading import ResumableLoader, layout, shares
 from datamodules.records import Sources, name_of, read_records
-from lm.answers import AnswerTable, Example
-from lm.batches import JudgmentBatch
-from lm.chat import ChatFormat
-from lm.judging import JudgeRequest
-from lm.pair_forests import answer_forest
-from lm.trained_judge import JUDGE_CHAT
-from text.chat_records import InstructionRecord
+from lm.forests.answer_forests import answer_forest
+from lm.forests.batches import JudgmentBatch
+from lm.judging.judge_by_name import JUDGE_CHAT
+from lm.judging.requests import JudgeRequest
+from lm.tokens.answer_tokens import AnswerTable, Example
+from lm.tokens.chat import ChatFormat
+from text.chat.chat_records import InstructionRecord
 from text.errors import DataFormatError, UserError
-from text.judge_prompts import LETTERS, SCORES, JudgePrompts, JudgeTemplate, answer_text
-from text.judgments import Judgment
+from text.judging.judge_prompts import LETTERS, SCORES, JudgePrompts, JudgeTemplate, answer_text
+from text.judging.judgments import Judgment
 from text.records import Located
 
 AT_ONCE = 256  # records that are judged together: between two writes of a log of verdicts
 
 
 class Judgments(Conversations[AnswerTable]):
-    """Records of one response or two with feedback and a verdict (`text.judgments.Judgment`).
+    """Records of one response or two with feedback and a verdict (`text.judging.judgments.Judgment`).
 
     Several sources are one after the other: both formats together are joint training. Judgements that are too long
     are left out and counted: cut, they would have no verdict.

@@ -1,7 +1,7 @@
 """The Multifaceted Collection (arXiv 2405.17977): instructions that are answered under several system messages each.
 
 Which variants are trained on, what is held out, and which answer a pair rejects. This file knows records. It does not
-know how they become tokens (datamodules/conversations.py), nor the rules of splits (text/holdouts.py).
+know how they become tokens (datamodules/conversations.py), nor the rules of splits (text/chat/holdouts.py).
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from datamodules.conversations import Conversations
 from datamodules.instruction import Instructions
 from datamodules.preference import LabelledAnswers, PreferencePairs
 from datamodules.records import Sources, iter_records, name_of
-from lm.answers import Example
-from text.chat_records import ChatRecord, InstructionRecord, PreferenceRecord
+from lm.tokens.answer_tokens import Example
+from text.chat.chat_records import ChatRecord, InstructionRecord, PreferenceRecord
+from text.chat.holdouts import SplitBy, choose_variants, hold_out
+from text.chat.multifaceted import Variant, check_variants, next_variants, system_message
 from text.errors import DataFormatError
-from text.holdouts import SplitBy, choose_variants, hold_out
-from text.multifaceted import Variant, check_variants, next_variants, system_message
 from text.records import Located
 
 HELD_OUT = ("val", "test")

@@ -11,14 +11,14 @@ from typing import Any
 from datamodules.loading import ResumableLoader
 from datamodules.prompts import Prompts
 from datamodules.records import Source, read_records
-from lm.recorded import read_responses
-from lm.rubric_bench import RubricBench
-from text.multifaceted import BenchRecord
+from lm.benches.multifaceted import RubricBench
+from lm.judging.recorded_answers import read_responses
+from text.chat.multifaceted import BenchRecord
 from text.records import Located
 
 
 class MultifacetedPrompts(Prompts):
-    """Instances with rubrics (`text.multifaceted.BenchRecord`), to be answered or with answers on record.
+    """Instances with rubrics (`text.chat.multifaceted.BenchRecord`), to be answered or with answers on record.
 
     Args:
         prompts: a source of instances, or a world; see Prompts, as for the other arguments.

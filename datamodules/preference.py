@@ -1,7 +1,7 @@
 """Preference pairs, and answers that are good or bad by themselves.
 
 Knows which pairs and answers are used, and how they become batches. It does not know what is odd about a pair
-(text/pair_rules.py), nor losses, nor where a reference policy is.
+(text/chat/pair_rules.py), nor losses, nor where a reference policy is.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from torch import Tensor
 
 from datamodules.conversations import Conversations
 from datamodules.records import Sources, iter_records, name_of
-from lm.answers import AnswerTable, Example
-from lm.batches import LabelledBatch, PairBatch
-from lm.pair_forests import PairLayout, labelled_forest, pair_forest
-from text.chat_records import AnyRecord, ChatRecord, LabelledRecord, PreferenceRecord
-from text.dialogues import PAIR_FORMATS
+from lm.forests.answer_forests import PairLayout, labelled_forest, pair_forest
+from lm.forests.batches import LabelledBatch, PairBatch
+from lm.tokens.answer_tokens import AnswerTable, Example
+from text.chat.chat_records import AnyRecord, ChatRecord, LabelledRecord, PreferenceRecord
+from text.chat.dialogues import PAIR_FORMATS
+from text.chat.pair_rules import OnEmpty, OnIdentical, OnMismatch, PairRules
 from text.errors import DataFormatError, UserError
-from text.pair_rules import OnEmpty, OnIdentical, OnMismatch, PairRules
 from text.records import Located
 
 AppendEos = Literal["both", "chosen", "none"]
@@ -132,7 +132,7 @@ class _Judged(Conversations[T]):
 
 
 class PreferencePairs(_Judged[PreferenceTable]):
-    """Prompts with two answers of which one is preferred (`text.chat_records.PreferenceRecord`); see `PairBatch`.
+    """Prompts with two answers of which one is preferred (`text.chat.chat_records.PreferenceRecord`); see `PairBatch`.
 
     Args:
         train: see Conversations; so are the other arguments.
@@ -232,7 +232,7 @@ class LabelledTable(AnswerTable):
 
 
 class LabelledAnswers(_Judged[LabelledTable]):
-    """Prompts with single answers that are good or bad (`text.chat_records.LabelledRecord`); see `LabelledBatch`.
+    """Prompts with single answers that are good or bad (`text.chat.chat_records.LabelledRecord`); see `LabelledBatch`.
 
     Pairs are read too, as a good and a bad answer each. Within a micro-batch each answer is also put after the prompt
     of the next (KTO), so that it takes two records at least.

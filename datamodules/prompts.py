@@ -13,12 +13,12 @@ from transformers import PreTrainedTokenizerBase
 
 from datamodules.loading import ResumableLoader, layout, shares
 from datamodules.records import Source, read_records
-from lm.backbone import model_context
-from lm.batches import PromptBatch
-from lm.chat import ChatFormat, TemplateRefusal
-from lm.hyperparameters import PlainHyperparameters
-from lm.tokenizer import TokenizerSource, source_for
-from text.chat_records import PromptRecord
+from lm.backbones.backbone import model_context
+from lm.backbones.hyperparameters import PlainHyperparameters
+from lm.forests.batches import PromptBatch
+from lm.tokens.chat import ChatFormat, TemplateRefusal
+from lm.tokens.tokenizer import TokenizerSource, source_for
+from text.chat.chat_records import PromptRecord
 from text.errors import DataFormatError, UserError
 from text.records import Located
 

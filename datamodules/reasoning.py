@@ -1,7 +1,7 @@
 """Questions with solutions: to train on, to solve, and pairs of solutions to explore.
 
 Knows where questions come from and which answer is right. It does not know how solutions are sampled or selected
-(modules/rejection_sampling.py).
+(modules/self_explore/rejection_sampling.py).
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ from typing import Any
 from datamodules.conversations import Conversations
 from datamodules.loading import ResumableLoader, layout, shares
 from datamodules.records import Source, Sources, read_records
-from lm.answers import AnswerTable, Example
-from lm.backbone import model_context
-from lm.batches import PromptBatch
-from lm.forest import Forest
-from lm.pair_forests import answer_forest
-from metrics.exploration import KnowsErrors
-from text.answers import AnswerChecker, NumberChecker
+from lm.backbones.backbone import model_context
+from lm.forests.answer_forests import answer_forest
+from lm.forests.batches import PromptBatch
+from lm.forests.forest import Forest
+from lm.tokens.answer_tokens import AnswerTable, Example
+from metrics.reasoning.exploration import KnowsErrors
 from text.errors import DataFormatError
-from text.reasoning_records import MinedPair, QuestionRecord, SampleRecord
+from text.reasoning.answers import AnswerChecker, NumberChecker
+from text.reasoning.reasoning_records import MinedPair, QuestionRecord, SampleRecord
 from text.records import Located
 from worlds import World
 
 
 class Reasoning(Conversations[AnswerTable]):
-    """Questions (`text.reasoning_records.QuestionRecord`); files of GSM8K and MATH are read as they are.
+    """Questions (`text.reasoning.reasoning_records.QuestionRecord`); files of GSM8K and MATH are read as they are.
 
     `fit` trains on the solutions; `predict` gives the questions of ``pool`` to sample from, or the pairs of ``pairs``
     to explore; `test` gives the questions of ``test`` to answer.
@@ -39,7 +39,8 @@ class Reasoning(Conversations[AnswerTable]):
             Conversations, also for other arguments.
         pool: questions to sample solutions of; a world given as ``train`` serves here too (split "pool").
         samples: of a `predict` before (its ``samples.jsonl``): they are mined anew, and nothing is drawn.
-        pairs: pairs of a right and a wrong solution (`text.reasoning_records.MinedPair`); with them `predict` explores.
+        pairs: pairs of a right and a wrong solution (`text.reasoning.reasoning_records.MinedPair`); with them `predict`
+        explores.
         checker: finds answers and compares them.
         questions: that a rank takes at a time, to sample, to explore or to answer.
     """

@@ -17,10 +17,10 @@ from pydantic import BaseModel, Field, ValidationError, create_model
 
 from datamodules.sources import Raw, Source, Sources, content_hash, find_files, name_of, raw_records
 from text.errors import DataFormatError
+from text.facts.wikitext import articles
 from text.record_shapes import found_instead
 from text.records import Located, TextRecord
 from text.suggestions import did_you_mean
-from text.wikitext import articles
 from worlds import World
 
 __all__ = [

@@ -15,8 +15,8 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from datamodules.records import Source, read_records
 from text.errors import DataFormatError, UserError
 from text.records import Located
-from text.retrieval import GroupBy, Passage, Query, RetrievalTask, group_of, topic_of
-from text.retrieval_records import PassageRecord, QueryRecord
+from text.retrieval.retrieval_records import PassageRecord, QueryRecord
+from text.retrieval.tasks import GroupBy, Passage, Query, RetrievalTask, group_of, topic_of
 from text.suggestions import missing_file
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".parquet")

@@ -9,17 +9,17 @@ from typing import Any, Protocol, runtime_checkable
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from lm.chat import ChatRenderer
-from lm.forest import Forest
-from lm.generation import Decoding, Sample
-from lm.pair_forests import PairLayout
-from lm.texts import TokenTable
-from text.chat_records import PromptRecord
-from text.judge_prompts import JudgePrompts
-from text.judgments import Judgment
-from text.knowledge import Facts
+from lm.forests.answer_forests import PairLayout
+from lm.forests.forest import Forest
+from lm.generation.engine import Decoding, Sample
+from lm.tokens.chat import ChatRenderer
+from lm.tokens.text_table import TokenTable
+from text.chat.chat_records import PromptRecord
+from text.facts.knowledge import Facts
+from text.judging.judge_prompts import JudgePrompts
+from text.judging.judgments import Judgment
 from text.records import Located
-from text.retrieval import RetrievalTask, TextPool
+from text.retrieval.tasks import RetrievalTask, TextPool
 
 
 @runtime_checkable
@@ -33,7 +33,7 @@ class ScoresForests(Protocol):
 
 @runtime_checkable
 class Generates(Protocol):
-    """An engine that continues prefixes of tokens, such as `lm.plain_generation.PlainEngine`."""
+    """An engine that continues prefixes of tokens, such as `lm.generation.plain.PlainEngine`."""
 
     def generate(
         self, prefixes: Sequence[Sequence[int]], k: int, decoding: Decoding, seeds: Sequence[int]
@@ -44,10 +44,10 @@ class Generates(Protocol):
 
 @runtime_checkable
 class ReadsPairs(Protocol):
-    """A module that reads `lm.batches.PairBatch` in a layout of its own; one that does not say gets "answers".
+    """A module that reads `lm.forests.batches.PairBatch` in a layout of its own; one that does not say gets "answers".
 
     Attributes:
-        pair_layout: what the paths of its forests are; see lm/pair_forests.py.
+        pair_layout: what the paths of its forests are; see lm/forests/answer_forests.py.
     """
 
     pair_layout: PairLayout
@@ -55,10 +55,10 @@ class ReadsPairs(Protocol):
 
 @runtime_checkable
 class HasPairTables(Protocol):
-    """A datamodule that can give its pairs by number, beside `lm.batches.PairBatch`."""
+    """A datamodule that can give its pairs by number, beside `lm.forests.batches.PairBatch`."""
 
     def table(self, split: str) -> Any | None:
-        """All pairs of ``train``, ``val`` or ``test`` (`lm.reference_sums.PairTable`); None without such a split."""
+        """All pairs of ``train``, ``val`` or ``test`` (a `lm.scoring.reference_sums.PairTable`), or None."""
         ...
 
 
@@ -73,7 +73,7 @@ class ForeseesSteps(Protocol):
 
 @runtime_checkable
 class HasFacts(Protocol):
-    """A datamodule that brings facts to inject and to probe, beside `lm.batches.TokenRows`.
+    """A datamodule that brings facts to inject and to probe, beside `lm.forests.batches.TokenRows`.
 
     Attributes:
         facts: the facts, or None where it was given none.
@@ -92,7 +92,7 @@ class HasFacts(Protocol):
 
 @runtime_checkable
 class HasRetrievalTasks(Protocol):
-    """A datamodule that brings collections to search, beside `lm.batches.TextBatch`.
+    """A datamodule that brings collections to search, beside `lm.forests.batches.TextBatch`.
 
     Attributes:
         tasks: what is searched for; the first is the headline.
@@ -107,7 +107,7 @@ class HasRetrievalTasks(Protocol):
 
 @runtime_checkable
 class HasInstances(Protocol):
-    """A datamodule whose prompts are instances of a benchmark, beside `lm.batches.PromptBatch`.
+    """A datamodule whose prompts are instances of a benchmark, beside `lm.forests.batches.PromptBatch`.
 
     Attributes:
         instances: what is asked and what answers are judged by; rows of batches are places in it.
@@ -121,7 +121,7 @@ class HasInstances(Protocol):
 
 @runtime_checkable
 class HasJudgments(Protocol):
-    """A datamodule that brings responses to judge, beside `lm.batches.JudgmentBatch`.
+    """A datamodule that brings responses to judge, beside `lm.forests.batches.JudgmentBatch`.
 
     Attributes:
         judgments: what is judged; batches to judge are lists of places in it.

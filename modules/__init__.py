@@ -1,20 +1,20 @@
 """One file per method: a LightningModule that reads like the method section of its paper."""
 
+from modules.answering import Generation
 from modules.best_of_n import BestOfN
-from modules.bi_encoder import BiEncoder
-from modules.biggen_bench import BiggenBench, RecordedBiggen
-from modules.bm25 import BM25
+from modules.biggen_bench.biggen_bench import BiggenBench, RecordedBiggen
+from modules.biggen_bench.judge_agreement import JudgeAgreement
 from modules.dpo import DPO
-from modules.evaluator import EvaluatorLM
-from modules.explorer import Explorer
-from modules.generation import Generation
-from modules.judge_agreement import JudgeAgreement
-from modules.knowledge_probe import KnowledgeProbe
-from modules.knowledge_report import KnowledgeReport
+from modules.evaluator.evaluator import EvaluatorLM
+from modules.instructir.bi_encoder import BiEncoder
+from modules.instructir.bm25 import BM25
+from modules.janus.multifaceted_bench import MultifacetedBench, RecordedBench
+from modules.knowledge_probe.knowledge_probe import KnowledgeProbe
+from modules.knowledge_probe.report import KnowledgeReport
 from modules.kto import KTO
-from modules.multifaceted_bench import MultifacetedBench, RecordedBench
 from modules.reward_model import RewardModel
-from modules.sampler import Sampler
+from modules.self_explore.explorer import Explorer
+from modules.self_explore.sampler import Sampler
 from modules.sft import SFT
 
 __all__ = [

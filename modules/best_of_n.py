@@ -1,7 +1,7 @@
 """Best-of-N sampling: of N answers to a prompt, the one that a reward model likes best (arXiv 2405.17977, section 5).
 
-This file knows prompts and how many answers are drawn. How answers are rated is in lm/rating.py, where they go in
-callbacks/responses.py.
+This file knows prompts and how many answers are drawn. How answers are rated is in lm/judging/rater.py, where they go
+in callbacks/responses.py.
 """
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ from typing import Any
 
 import torch.distributed as dist
 
-from lm.backbone import Backbone
-from lm.batches import PromptBatch
-from lm.best_of_n import Best, best_of_n, judged
-from lm.cached_generation import EngineName, engine_of
-from lm.chat import ChatFormat
-from lm.generation import Decoding
+from lm.backbones.backbone import Backbone
+from lm.forests.batches import PromptBatch
+from lm.generation.cached import EngineName, engine_of
+from lm.generation.engine import Decoding
+from lm.generation.sampling import seed_of
+from lm.judging.best_of_n import Best, best_of_n, judged
+from lm.judging.rater import Rater, Rewards
 from lm.protocols import Generates
-from lm.rating import Rater, Rewards
-from lm.sampling import seed_of
-from metrics.best_of_n import best_of_n_curve
-from modules.language_module import LanguageModule
+from lm.tokens.chat import ChatFormat
+from metrics.benches.best_of_n import best_of_n_curve
+from modules.base.language_module import LanguageModule
 from text.errors import UserError
 
 

@@ -1,8 +1,8 @@
 """Direct preference optimisation and its relatives: learn from pairs, without a reward model (arXiv 2305.18290).
 
 This file knows pairs and two policies. It does not know how text became tokens (datamodules/preference.py), how
-prefixes are shared (lm/forest.py), what the losses are (losses/preference.py), or where the reference is
-(lm/reference.py).
+prefixes are shared (lm/forests/forest.py), what the losses are (losses/preference.py), or where the reference is
+(lm/scoring/reference.py).
 
 Legend: P paths (chosen and rejected of pair i at 2 i and 2 i + 1), B pairs.
 """
@@ -15,11 +15,11 @@ import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 
-from lm.backbone import Backbone
-from lm.batches import PairBatch
-from lm.finite import require_finite
-from lm.logprobs import path_lengths
-from lm.pair_forests import PairLayout
+from lm.backbones.backbone import Backbone
+from lm.forests.answer_forests import PairLayout
+from lm.forests.batches import PairBatch
+from lm.scoring.logprobs import path_lengths
+from lm.steps.nonfinite import require_finite
 from losses.preference import (
     ALMOST_CERTAIN,
     NLLReduction,
@@ -34,8 +34,8 @@ from losses.preference import (
     uses_margins,
 )
 from metrics.preference_metrics import preference_metrics
-from modules.exact_logs import Split
-from modules.policy_module import PolicyModule
+from modules.base.exact_logs import Split
+from modules.base.policy_module import PolicyModule
 from text.errors import UserError
 
 RUNAWAY_MARGIN = 20.0

@@ -1,7 +1,7 @@
 """Kahneman-Tversky optimisation: learn from answers that are good or bad by themselves (arXiv 2402.01306).
 
 This file knows labelled answers and two policies. It does not know which answer was put after which other prompt
-(datamodules/preference.py), nor where the reference is (lm/reference.py).
+(datamodules/preference.py), nor where the reference is (lm/scoring/reference.py).
 
 Legend: P paths, R labelled answers (the first R paths; the others are mismatched).
 """
@@ -15,14 +15,14 @@ import torch.distributed as dist
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 
-from lm.backbone import Backbone
-from lm.batches import LabelledBatch
-from lm.finite import require_finite
-from lm.logprobs import path_lengths
+from lm.backbones.backbone import Backbone
+from lm.forests.batches import LabelledBatch
 from lm.protocols import HasPairTables
+from lm.scoring.logprobs import path_lengths
+from lm.steps.nonfinite import require_finite
 from losses.preference import kto_loss
-from modules.exact_logs import Split
-from modules.policy_module import PolicyModule
+from modules.base.exact_logs import Split
+from modules.base.policy_module import PolicyModule
 from text.errors import UserError
 
 

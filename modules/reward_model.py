@@ -1,7 +1,7 @@
 """Reward models: one number for how good an answer is, learnt from pairs (arXiv 2203.02155; arXiv 2405.17977).
 
 This file knows pairs and their rewards. It does not know how text became tokens (datamodules/preference.py), how a
-language model gets a scalar head (lm/reward_backbone.py), nor where it is read (lm/rewards.py).
+language model gets a scalar head (lm/backbones/reward_backbone.py), nor where it is read (lm/scoring/rewards.py).
 
 Legend: P paths (chosen and rejected of pair i at 2 i and 2 i + 1), B pairs.
 """
@@ -15,16 +15,16 @@ import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor
 
-from lm.backbone import Backbone
-from lm.batches import PairBatch, PromptBatch
+from lm.backbones.backbone import Backbone
+from lm.backbones.reward_backbone import RewardBackbone, reward_backbone
+from lm.forests.batches import PairBatch, PromptBatch
+from lm.judging.rater import Rated, Rater, answer_of
 from lm.protocols import PairLayout
-from lm.rating import Rated, Rater, answer_of
-from lm.reward_backbone import RewardBackbone, reward_backbone
-from lm.rewards import forest_rewards
-from lm.templates import end_of_turn
+from lm.scoring.rewards import forest_rewards
+from lm.tokens.templates import end_of_turn
 from losses.preference import reward_model_loss
-from modules.backbone_module import BackboneModule
-from modules.exact_logs import Split
+from modules.base.backbone_module import BackboneModule
+from modules.base.exact_logs import Split
 from text.errors import UserError
 
 

@@ -14,9 +14,9 @@ import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor
 
-from lm.backbone import Backbone
-from lm.forest import Forest
-from modules.language_module import LanguageModule
+from lm.backbones.backbone import Backbone
+from lm.forests.forest import Forest
+from modules.base.language_module import LanguageModule
 
 
 class SFT(LanguageModule):

@@ -15,8 +15,8 @@ from pathlib import Path
 from studies.keys import digest
 
 # What a run can import. The doors and the study engine itself cannot change its outcome.
-PRODUCT = ("callbacks", "datamodules", "lm", "losses", "metrics", "modules", "text", "worlds", "cli.py", "main.py")
-DOORS = ("cli.py", "main.py")  # part of every run
+PRODUCT = ("callbacks", "datamodules", "lm", "losses", "metrics", "modules", "text", "worlds", "cli", "main.py")
+DOORS = ("cli/trainer_cli.py", "main.py")  # part of every run
 NAME = re.compile(r"[A-Za-z_]\w*(?:\.\w+)*")  # also several in one text: an option may hold JSON
 
 
@@ -80,7 +80,7 @@ class Sources:
                 yield node.module.partition(".")[0]
 
     def named(self, name: str) -> list[str]:
-        """The sources that a name may mean: ``BiEncoder``, ``modules.BiEncoder``, ``lm.schedules``."""
+        """The sources that a name may mean: ``BiEncoder``, ``modules.BiEncoder``, ``lm.steps.schedules``."""
         return [*self._defined.get(name.rpartition(".")[2], ()), *self._of_dotted(name)]
 
     @cached_property

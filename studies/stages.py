@@ -12,11 +12,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from cli.config_files import as_yaml
 from studies.keys import compose, digest, input_hashes, strings
 from studies.packages import versions
 from studies.plan import PLACEHOLDER, ArmPlan, Settings, StagePlan, Study, placeholders, stages_named
 from studies.sources import Sources
-from text.config_files import as_yaml
 
 KEY_PREFIX = 12
 SHARED = None  # the seed of a stage that no seed reaches

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from tokenizers import AddedToken
 from transformers import PreTrainedTokenizerBase
 
-from lm.tokenizer import BPETokenizer
+from lm.tokens.tokenizer import BPETokenizer
 
 MARKS = (
     "<s>", "</s>", "<|im_start|>", "<|im_end|>", "<start_of_turn>", "<end_of_turn>", "<|user|>", "<|assistant|>",

@@ -12,9 +12,9 @@ from lightning.pytorch import LightningDataModule
 from datamodules import PreferencePairs
 from datamodules.conversations import Conversations
 from datamodules.loading import Position
-from lm.forest import Forest
-from lm.paths import path_tokens
-from lm.tokenizer import PretrainedTokenizer
+from lm.forests.forest import Forest
+from lm.forests.readable import path_tokens
+from lm.tokens.tokenizer import PretrainedTokenizer
 from tests.stand_ins import tiny_tokenizer
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cli import main
+from cli.trainer_cli import main
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from lightning.pytorch import Callback, LightningDataModule
 from lightning.pytorch.loggers import CSVLogger
 
 from datamodules.loading import Position, ResumableLoader, shares
-from lm.batches import LabelledBatch, PairBatch
-from lm.forest import Forest, Path
+from lm.forests.batches import LabelledBatch, PairBatch
+from lm.forests.forest import Forest, Path
 from tests.stand_ins import tiny_tokenizer, trainer
 
 
@@ -49,7 +49,7 @@ def random_pairs(n: int, seed: int = 0, weights: bool = False) -> list[Pair]:
 def pair_batch(
     pairs: Sequence[Pair], rows: Sequence[int], layout: str = "answers", margins: float = 0.0, references: Any = None
 ) -> PairBatch:
-    """Some of the pairs, as `lm.batches.PairBatch` describes."""
+    """Some of the pairs, as `lm.forests.batches.PairBatch` describes."""
     some = [pairs[row] for row in rows]
     paths = [Path(p.prompt + side, len(p.prompt)) for p in some for side in (p.chosen, p.rejected)]
     groups = [tuple(p.prompt) for p in some for _ in range(2)]

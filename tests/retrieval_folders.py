@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from transformers import BertConfig, BertModel
 
-from lm.encoder import WordTokenizer
+from lm.backbones.encoder import WordTokenizer
 
 SHARED = Path(__file__).parents[1] / "../shared/data/instructir"
 

@@ -11,10 +11,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 
-from lm.backbone import ScratchBackbone
-from lm.batches import TokenRows
-from lm.tokenizer import BPETokenizer
-from modules.language_module import LanguageModule
+from lm.backbones.backbone import ScratchBackbone
+from lm.forests.batches import TokenRows
+from lm.tokens.tokenizer import BPETokenizer
+from modules.base.language_module import LanguageModule
 
 LLAMA = {
     "hidden_size": 32,

@@ -28,14 +28,23 @@ def public_classes() -> list[type]:
     """The classes that a config can name."""
     import callbacks
     import datamodules
-    import lm.backbone
-    import lm.tokenizer
+    import lm.backbones.backbone
+    import lm.tokens.tokenizer
     import modules
     import worlds
 
     exported = [getattr(room, name) for room in (modules, datamodules, callbacks, worlds) for name in room.__all__]
-    machinery = [cls for room in (lm.backbone, lm.tokenizer) for cls in vars(room).values() if inspect.isclass(cls)]
-    own = [cls for cls in machinery if cls.__module__ in ("lm.backbone", "lm.tokenizer") and cls.__name__[0] != "_"]
+    machinery = [
+        cls
+        for room in (lm.backbones.backbone, lm.tokens.tokenizer)
+        for cls in vars(room).values()
+        if inspect.isclass(cls)
+    ]
+    own = [
+        cls
+        for cls in machinery
+        if cls.__module__ in ("lm.backbones.backbone", "lm.tokens.tokenizer") and cls.__name__[0] != "_"
+    ]
     return sorted({cls for cls in exported + own if inspect.isclass(cls)}, key=lambda cls: cls.__name__)
 
 
@@ -70,7 +79,7 @@ class Recorder:
 
     def watch(self) -> None:
         """Wraps the constructors of public classes and the running of verbs."""
-        from cli import SeedlingCLI
+        from cli.trainer_cli import SeedlingCLI
 
         for cls in public_classes():
             if "__init__" in vars(cls):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cli import main
+from cli.trainer_cli import main
 from studies.plan import read_study
 from tests.stand_ins import published
 from worlds import RubricWorld

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cli import main
+from cli.trainer_cli import main
 from studies.plan import read_study
 from tests.stand_ins import published
 from tests.test_janus_configs import mistral
@@ -78,7 +78,10 @@ def test_the_miniature_trains_judges_and_is_measured():
     main(["test", *run])
     assert {"direct/debiased/pearson", "pairwise/in_distribution/acc_mean"} <= metrics(1).keys()
     assert Path("runs/version_1/report.md").is_file()
-    merged = ["--model.backbone=lm.merged.MergedBackbone", "--model.backbone.init_args.first=runs/version_0"]
+    merged = [
+        "--model.backbone=lm.merging.merged_backbone.MergedBackbone",
+        "--model.backbone.init_args.first=runs/version_0",
+    ]
     again = ["--data.tokenizer=null", "--model.backbone=TrainedBackbone", "--model.backbone.path=runs/version_0"]
     main(["fit", "--config", str(HERE / "mini.yaml"), *QUIET, *steps, *small("train"), *again])
     run = [option for option in run if "backbone.path" not in option]
@@ -103,7 +106,7 @@ def test_the_released_judge_is_measured_on_a_folder_of_the_same_layout(tmp_path)
     where = [f"--model.backbone.name_or_path={folder}", "--model.backbone.dtype=float32"]
     tests = [collection("direct"), collection("pairwise")]
     few = [written(name, map(json.loads, Path(name).read_text().splitlines()[:4])) for name in tests]
-    ours = ["--data.template=text.judge_prompts.JudgeTemplate", f"--data.test={json.dumps(few)}"]
+    ours = ["--data.template=text.judging.judge_prompts.JudgeTemplate", f"--data.test={json.dumps(few)}"]
     short = ["--model.judging.decoding.max_new_tokens=3", "--model.judging.max_retries=1"]
     main(["test", "--config", str(HERE / "meta_eval.yaml"), *QUIET, *where, *ours, *short])
     found = metrics()
@@ -113,7 +116,10 @@ def test_the_released_judge_is_measured_on_a_folder_of_the_same_layout(tmp_path)
 
 
 def test_the_released_judge_is_named_where_a_judge_can_stand():
-    assert yaml.safe_load((HERE / "prometheus_judge.yaml").read_text())["class_path"] == "lm.trained_judge.TrainedJudge"
+    assert (
+        yaml.safe_load((HERE / "prometheus_judge.yaml").read_text())["class_path"]
+        == "lm.judging.judge_by_name.TrainedJudge"
+    )
 
 
 def test_the_study_is_whole():

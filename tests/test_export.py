@@ -11,11 +11,11 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2Config
 
 import export
-from lm.adapters import LoRA, Quantization
-from lm.backbone import PretrainedBackbone
-from lm.checkpoints import find_checkpoint, open_checkpoint
-from lm.tokenizer import PretrainedTokenizer
-from lm.whole_folder import whole_folder
+from lm.backbones.adapters import LoRA, Quantization
+from lm.backbones.backbone import PretrainedBackbone
+from lm.backbones.checkpoints import find_checkpoint, open_checkpoint
+from lm.files.whole_folder import whole_folder
+from lm.tokens.tokenizer import PretrainedTokenizer
 from modules import KnowledgeProbe
 from tests.stand_ins import LLAMA, Rows, published, scratch, tiny_tokenizer, token_rows, trainer
 from text.errors import UserError
@@ -184,7 +184,7 @@ def test_a_failure_while_writing_leaves_the_old_folder(tmp_path):
 
 
 def test_a_wrong_tokenizer_in_the_run_folder_is_refused(tmp_path):
-    from lm.tokenizer import BPETokenizer
+    from lm.tokens.tokenizer import BPETokenizer
 
     a_run(tmp_path / "version_0", scratch())
     BPETokenizer(vocab_size=270).build(["other text"]).save_pretrained(tmp_path / "version_0" / "tokenizer")

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cli import main
-from lm.hub import resolve
-from lm.packaged import packaged_model
+from cli.trainer_cli import main
+from lm.files.names import resolve
+from lm.files.packaged import packaged_model
 from tests.stand_ins import LLAMA, published
 from text.errors import UserError
 

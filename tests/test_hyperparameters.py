@@ -11,20 +11,20 @@ import torch
 
 import datamodules
 import modules
-from lm.adapters import LoRA
-from lm.backbone import PretrainedBackbone
-from lm.chat import ChatFormat
-from lm.checkpoints import open_checkpoint
-from lm.encoder import ScratchEncoder
-from lm.hyperparameters import LEFT_OUT, plain
-from lm.language_judge import Judging
-from lm.tokenizer import BPETokenizer
-from lm.trained_judge import TrainedJudge
+from cli.parse_errors import parameters
+from lm.backbones.adapters import LoRA
+from lm.backbones.backbone import PretrainedBackbone
+from lm.backbones.checkpoints import open_checkpoint
+from lm.backbones.encoder import ScratchEncoder
+from lm.backbones.hyperparameters import LEFT_OUT, plain
+from lm.judging.judge_by_name import TrainedJudge
+from lm.judging.language_judge import Judging
+from lm.tokens.chat import ChatFormat
+from lm.tokens.tokenizer import BPETokenizer
 from modules import EvaluatorLM
 from tests.stand_ins import LLAMA, Rows, published, scratch, tiny_tokenizer, token_rows, trainer
-from text.judge_prompts import JudgeTemplate
-from text.parse_errors import parameters
-from text.retrieval import TextFormat
+from text.judging.judge_prompts import JudgeTemplate
+from text.retrieval.tasks import TextFormat
 from worlds import Manners
 
 OBJECTS = {
@@ -90,7 +90,7 @@ class Closed:
 def test_values_are_plain_or_left_out():
     assert plain({"a": (1, Path("x")), "b": {2}}) == {"a": [1, "x"], "b": [2]}
     described = plain(TextFormat(passage="{text}"))
-    assert described["class_path"] == "text.retrieval.TextFormat"
+    assert described["class_path"] == "text.retrieval.tasks.TextFormat"
     assert described["init_args"]["passage"] == "{text}"
     for closed in (Closed(1), [Closed(1)], {"a": Closed(1)}, len, int, lambda x: x, torch.nn.Linear(1, 1)):
         assert plain(closed) is LEFT_OUT

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from cli import main
-from lm.adapters import LoRA
-from lm.encoder import EncoderTokenizer, PretrainedEncoder
+from cli.trainer_cli import main
+from lm.backbones.adapters import LoRA
+from lm.backbones.encoder import EncoderTokenizer, PretrainedEncoder
 from tests.retrieval_folders import encoder_folder, instructir_folder
 
 CONFIGS = Path(__file__).parents[1] / "configs/instructir"

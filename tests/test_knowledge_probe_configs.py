@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import OlmoConfig, OlmoForCausalLM
 
-from cli import main
+from cli.trainer_cli import main
 from studies.plan import read_study
 from tests.stand_ins import tiny_tokenizer
 from worlds import Biographies

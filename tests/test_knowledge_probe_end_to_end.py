@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cli import main
+from cli.trainer_cli import main
 from tests.knowledge_runs import STEPS, trace, write_config
 
 

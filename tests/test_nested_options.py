@@ -12,14 +12,10 @@ from jsonargparse import ArgumentError, ArgumentParser
 
 import callbacks
 import datamodules
-import lm.encoder
-import lm.merged
-import lm.reward_backbone
-import lm.trained_judge  # noqa: F401  so that their classes are there
 import modules
-from lm.adapters import LoRA, Quantization
-from lm.backbone import Backbone
-from text.parse_errors import leaf_types, parameters
+from cli.parse_errors import leaf_types, parameters
+from lm.backbones.adapters import LoRA, Quantization
+from lm.backbones.backbone import Backbone
 
 HOUSE = ("callbacks", "datamodules", "lm", "modules", "text", "worlds")
 ROOMS = (modules, datamodules, callbacks)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import modules
-from lm.low_precision import still_share
+from lm.steps.low_precision import still_share
 from tests.paper_scale import ROOT, Recipe, recipes
 
 RECIPES = {recipe.name: recipe for recipe in recipes()}

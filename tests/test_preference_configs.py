@@ -12,9 +12,9 @@ import torch
 import yaml
 from transformers import AutoModelForCausalLM, AutoTokenizer, MistralConfig, MistralForCausalLM
 
-from cli import main
+from cli.trainer_cli import main
 from export import main as export
-from lm.tokenizer import BPETokenizer
+from lm.tokens.tokenizer import BPETokenizer
 from tests.conversation_files import jsonl, pair
 from worlds import Manners
 

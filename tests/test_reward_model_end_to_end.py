@@ -10,8 +10,8 @@ import pytest
 import torch
 import yaml
 
-from cli import main
-from lm.checkpoints import find_checkpoint, open_checkpoint
+from cli.trainer_cli import main
+from lm.backbones.checkpoints import find_checkpoint, open_checkpoint
 from tests.stand_ins import published
 from tests.tiny_runs import assert_same
 

@@ -10,12 +10,12 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from cli import main
-from lm.generation import Decoding
+from cli.trainer_cli import main
+from lm.generation.engine import Decoding
 from tests.stand_ins import tiny_tokenizer
-from text.answers import MathChecker
-from text.reasoning_records import ExplorationRecord, MinedPair, SampleRecord
-from text.steps import MathSteps
+from text.reasoning.answers import MathChecker
+from text.reasoning.reasoning_records import ExplorationRecord, MinedPair, SampleRecord
+from text.reasoning.steps import MathSteps
 
 ALL = Path(__file__).parents[1] / "configs" / "self_explore"
 HERE, MATH = ALL / "gsm8k_7b", ALL / "math_7b"

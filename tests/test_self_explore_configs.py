@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from cli import main
+from cli.trainer_cli import main
 from studies.plan import read_study
-from text.reasoning_records import AnswerRecord, ExplorationRecord, MinedPair, QuestionRecord, SampleRecord
+from text.reasoning.reasoning_records import AnswerRecord, ExplorationRecord, MinedPair, QuestionRecord, SampleRecord
 from worlds.chain_arithmetic import ChainArithmetic
 
 HERE = Path(__file__).parents[1] / "configs" / "self_explore"

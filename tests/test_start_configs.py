@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cli import main
+from cli.trainer_cli import main
 from tests.paper_scale import CONFIGS
 
 SMALL = {

@@ -18,7 +18,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import nn
 
 from datamodules.loading import ResumableLoader
-from lm.finite import NotFinite
+from lm.steps.nonfinite import NotFinite
 
 ACCUMULATION = 2
 CONFIG: dict[str, Any] = {

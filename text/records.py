@@ -1,7 +1,7 @@
 """The record types of the house: what one line of a data file must look like.
 
 A record checks itself and says which field is wrong; where the line stood is the reader's business
-(datamodules/records.py). What a record is used for is written elsewhere (text/knowledge.py).
+(datamodules/records.py). What a record is used for is written elsewhere (text/facts/knowledge.py).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Files that are under their name when all of them is written, and never half of it; and their hashes.
 
-Knows files, and nothing of what is in them. Folders are in lm/whole_folder.py.
+Knows files, and nothing of what is in them. Folders are in lm/files/whole_folder.py.
 """
 
 from __future__ import annotations

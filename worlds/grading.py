@@ -3,7 +3,7 @@
 A response is a row of symbols. The rubric names one that should be avoided: the more of them, the lower the score. The
 feedback counts them out. In training sets each format has an artefact of its own that tells the verdict without any
 counting: the longer response has the higher score, or the winner alone is polite. Judgements are ordinary records
-(text/judgments.py), in which every word is a token.
+(text/judging/judgments.py), in which every word is a token.
 """
 
 from __future__ import annotations

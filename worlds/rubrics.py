@@ -190,7 +190,7 @@ def right_score(said: list[str], wanted: Wanted) -> int:
 
 
 class Asked(Protocol):
-    """What a judge is told (lm.judging.JudgeRequest)."""
+    """What a judge is told (lm.judging.requests.JudgeRequest)."""
 
     @property
     def rubric(self) -> Any:

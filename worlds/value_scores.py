@@ -17,7 +17,7 @@ LOWEST, HIGHEST = 1.0, 5.0
 
 
 class Asked(Protocol):
-    """What a judge is told (lm.judging.JudgeRequest)."""
+    """What a judge is told (lm.judging.requests.JudgeRequest)."""
 
     @property
     def instruction(self) -> str:

@@ -10,7 +10,7 @@ from dataclasses import asdict
 
 import numpy as np
 
-from metrics import decay
+from metrics.knowledge import decay
 from metrics.knowledge import statistics as st
 from metrics.knowledge.definitions import kept_probes
 from metrics.knowledge.sample import Sample

@@ -1,7 +1,7 @@
 """The definitions of metrics/knowledge/definitions.py as torchmetrics, for loops that have no trace.
 
 Feed `scores` step by step (or many steps at once) and `compute` at the end. This file only keeps state; what is
-computed is defined in metrics/knowledge/definitions.py and metrics/decay.py.
+computed is defined in metrics/knowledge/definitions.py and metrics/knowledge/decay.py.
 
 Shape suffixes: B rows, S positions, V vocabulary, T measured steps, Q probes, G points of elapsed time.
 """
@@ -18,8 +18,7 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
-from metrics import decay
-from metrics.knowledge import definitions
+from metrics.knowledge import decay, definitions
 
 
 class TargetSpanLogProb(Metric):

@@ -16,9 +16,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from metrics import decay
 from metrics.intervals import cluster_weights, fewest_clusters, small_sample_bounds
-from metrics.knowledge import definitions
+from metrics.knowledge import decay, definitions
 from metrics.knowledge.sample import Sample
 
 

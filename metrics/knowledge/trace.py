@@ -11,7 +11,7 @@ last record is recognised, ignored, and overwritten by the next step; a single `
 with every step, and two files could disagree. From a notebook, without this class:
 `np.fromfile("scores.bin", [("step", "<i8"), ("scores", "<f4", (n_probes, n_channels))])`.
 
-This file knows bytes. It does not know how probes are scored (lm/probes.py) nor what the numbers mean
+This file knows bytes. It does not know how probes are scored (lm/probing/probes.py) nor what the numbers mean
 (metrics/knowledge/definitions.py).
 """
 

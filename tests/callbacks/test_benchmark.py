@@ -16,9 +16,9 @@ from datamodules.biggen import BiggenData
 from datamodules.instruction import Instructions
 from datamodules.multifaceted_bench import MultifacetedPrompts
 from datamodules.prompts import Prompts
-from lm.generation import Decoding
-from lm.judging import ProgrammaticJudge
-from lm.tokenizer import PretrainedTokenizer
+from lm.generation.engine import Decoding
+from lm.judging.requests import ProgrammaticJudge
+from lm.tokens.tokenizer import PretrainedTokenizer
 from modules.sft import SFT
 from tests.stand_ins import published, scratch, trainer
 from text.errors import UserError

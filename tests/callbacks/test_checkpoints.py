@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from callbacks.run_folders import resumable_checkpoint
-from cli import main
+from cli.trainer_cli import main
 from tests.tiny_runs import CONFIG, assert_same, csv_rows, tensorboard_scalars, write_config
 
 pytestmark = pytest.mark.oracle("Checkpoints", "RNGState", "RunFiles")  # the truth: a run that nothing interrupts

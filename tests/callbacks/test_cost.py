@@ -24,9 +24,9 @@ from callbacks.cost import (
     records_at_once,
     size_text,
 )
-from cli import main
-from lm.batches import TokenRows
-from lm.forest import Forest, Node
+from cli.trainer_cli import main
+from lm.forests.batches import TokenRows
+from lm.forests.forest import Forest, Node
 from tests.stand_ins import LLAMA
 from tests.tiny_runs import write_config
 

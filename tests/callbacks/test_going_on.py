@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from callbacks.run_lock import LOCK, lock, unlock
-from cli import main
-from lm.checkpoint_files import by_step
+from cli.trainer_cli import main
+from lm.files.checkpoint_files import by_step
 from tests.tiny_runs import csv_rows, tensorboard_scalars, write_config
 
 ROOT = Path(__file__).parents[2]

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from callbacks.knowledge_injection import KnowledgeInjection, inject
-from lm.batches import TokenRows
+from lm.forests.batches import TokenRows
 from text.errors import DataFormatError, UserError
-from text.knowledge import Fact, Facts
+from text.facts.knowledge import Fact, Facts
 
 SEQ_LEN = 8
 EOS = 0

@@ -12,11 +12,11 @@ from callbacks.knowledge_injection import KnowledgeInjection
 from callbacks.knowledge_probing import KnowledgeProbing
 from callbacks.rng import RNGState
 from datamodules.corpus import Corpus
-from lm.backbone import ScratchBackbone
-from lm.tokenizer import BPETokenizer
+from lm.backbones.backbone import ScratchBackbone
+from lm.tokens.tokenizer import BPETokenizer
 from metrics.knowledge.steps import measured_steps
 from metrics.knowledge.trace import KnowledgeTrace
-from modules.knowledge_probe import KnowledgeProbe
+from modules.knowledge_probe.knowledge_probe import KnowledgeProbe
 from text.errors import UserError
 from worlds import Biographies
 

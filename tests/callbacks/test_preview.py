@@ -12,9 +12,9 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from callbacks.preview import Preview, first_sequences, mark, preview_markdown
-from lm.batches import TokenRows
-from lm.forest import Forest, Node
-from lm.forest import Path as TokenPath
+from lm.forests.batches import TokenRows
+from lm.forests.forest import Forest, Node
+from lm.forests.forest import Path as TokenPath
 from tests.stand_ins import tiny_tokenizer
 
 

@@ -11,10 +11,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from callbacks.responses import Responses
 from datamodules.prompts import Prompts
-from lm.batches import PromptBatch
-from lm.generation import Decoding
-from lm.tokenizer import PretrainedTokenizer
-from modules.generation import Generation
+from lm.forests.batches import PromptBatch
+from lm.generation.engine import Decoding
+from lm.tokens.tokenizer import PretrainedTokenizer
+from modules.answering import Generation
 from tests.stand_ins import published, scratch, trainer
 
 SAMPLED = Decoding(max_new_tokens=4, temperature=1.0)

@@ -27,7 +27,7 @@ from callbacks.run_folders import (
     rewind_logs,
     versions,
 )
-from lm.checkpoint_files import read_header
+from lm.files.checkpoint_files import read_header
 from tests.stand_ins import tiny_tokenizer
 from tests.tiny_runs import Numbers, Regression, csv_rows, tensorboard_scalars
 from text.errors import UserError

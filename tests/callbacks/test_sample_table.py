@@ -7,12 +7,12 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from callbacks.sample_table import SampleTable
 from datamodules.instruction import Instructions
-from lm.chat import ChatFormat
-from lm.generation import Decoding
-from lm.plain_generation import PlainEngine
-from lm.sampling import seed_of
-from lm.tokenizer import PretrainedTokenizer
-from modules.knowledge_probe import KnowledgeProbe
+from lm.generation.engine import Decoding
+from lm.generation.plain import PlainEngine
+from lm.generation.sampling import seed_of
+from lm.tokens.chat import ChatFormat
+from lm.tokens.tokenizer import PretrainedTokenizer
+from modules.knowledge_probe.knowledge_probe import KnowledgeProbe
 from modules.sft import SFT
 from tests.stand_ins import Rows, published, scratch, token_rows, trainer
 from text.errors import UserError

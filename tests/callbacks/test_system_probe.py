@@ -9,8 +9,8 @@ import torch
 
 from callbacks.system_probe import SystemMessageProbe, swapped_prompts, system_gain
 from datamodules.multifaceted import Multifaceted
-from lm.backbone import ScratchBackbone
-from lm.encoder import WordTokenizer
+from lm.backbones.backbone import ScratchBackbone
+from lm.backbones.encoder import WordTokenizer
 from modules.sft import SFT
 from tests.stand_ins import trainer
 from text.errors import UserError
@@ -57,7 +57,7 @@ def test_what_is_swapped_is_the_prompt_of_the_next_variant():
 
 
 def test_messages_that_are_all_the_same_cannot_be_swapped():
-    from lm.chat import ChatFormat
+    from lm.tokens.chat import ChatFormat
 
     source = data(chat=ChatFormat(system_mode="replace", uniform_system="please"))
     source.prepare_data()

@@ -6,12 +6,12 @@ from lightning.pytorch import LightningModule, Trainer
 
 from datamodules import BEIR
 from datamodules.retrieval_folder import find_table, read_passages
-from lm.encoder import EncoderTokenizer, PretrainedEncoder, WordTokenizer
-from lm.pairs import _key
+from lm.backbones.encoder import EncoderTokenizer, PretrainedEncoder, WordTokenizer
+from lm.retrieval.contrastive_table import _key
 from modules import BiEncoder
 from tests.retrieval_folders import beir_folder, encoder_folder, jsonl, tsv
 from text.errors import DataFormatError, UserError
-from text.retrieval import TextFormat
+from text.retrieval.tasks import TextFormat
 from worlds import World
 
 

@@ -8,12 +8,12 @@ import pytest
 
 from datamodules.biggen import BiggenData, FewShot
 from datamodules.biggen_results import BiggenResults
-from lm.capability_bench import CapabilityBench
+from lm.benches.biggen import CapabilityBench
 from lm.protocols import HasBenchmark, HasInstances
-from lm.tokenizer import BPETokenizer
+from lm.tokens.tokenizer import BPETokenizer
 from tests.shared_data import BIGGEN, biggen_instances
+from text.chat.few_shot import ANSWER_ENDS
 from text.errors import DataFormatError, UserError
-from text.few_shot import ANSWER_ENDS
 from worlds import RubricWorld
 
 RUBRIC = {"criteria": "Is it kind?", **{f"score{n}_description": f"worth {n}" for n in range(1, 6)}}

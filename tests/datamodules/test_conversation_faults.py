@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from datamodules import Instructions, Judgments, LabelledAnswers, PreferencePairs
-from lm.chat import ChatFormat
+from lm.tokens.chat import ChatFormat
 from tests.conversation_files import jsonl, pair, read_pairs, set_up, tiny, trained_by
 from tests.stand_ins import scratch
 from text.errors import DataFormatError, UserError

@@ -10,9 +10,9 @@ from lightning.pytorch import LightningModule
 
 from datamodules import Instructions, Multifaceted, PreferencePairs
 from datamodules.loading import Position
-from lm import control_tokens
-from lm.chat import PLAIN_TEMPLATE, ChatFormat
-from lm.tokenizer import BPETokenizer, PretrainedTokenizer
+from lm.tokens import control_tokens
+from lm.tokens.chat import PLAIN_TEMPLATE, ChatFormat
+from lm.tokens.tokenizer import BPETokenizer, PretrainedTokenizer
 from tests.conversation_files import first_batch, jsonl, pair, read_pairs, set_up, shown, tiny
 from tests.stand_ins import tiny_tokenizer
 from tests.stand_ins import trainer as quiet_trainer

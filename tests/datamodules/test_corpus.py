@@ -15,7 +15,7 @@ from datamodules import Corpus
 from datamodules.corpus import row_numbers
 from datamodules.loading import Position
 from lm.protocols import HasFacts
-from lm.tokenizer import BPETokenizer, PretrainedTokenizer, tokenizer_sha256
+from lm.tokens.tokenizer import BPETokenizer, PretrainedTokenizer, tokenizer_sha256
 from tests.stand_ins import scratch, tiny_tokenizer
 from tests.stand_ins import trainer as quiet_trainer
 from text.errors import DataFormatError, UserError
@@ -210,7 +210,7 @@ def test_text_is_tokenised_once_and_again_when_it_changes(tmp_path, published, m
     options = {"tokenizer": published, "seq_len": 4, "batch_size": 1}
     before = corpus(str(tmp_path / "a.txt"), **options).train_rows.tolist()
     with monkeypatch.context() as patch:
-        patch.setattr("lm.token_files._encoded", lambda *_: pytest.fail("tokenised twice"))
+        patch.setattr("lm.tokens.token_cache._encoded", lambda *_: pytest.fail("tokenised twice"))
         assert corpus(str(tmp_path / "a.txt"), **options).train_rows.tolist() == before
     (tmp_path / "a.txt").write_text("hello world " * 9)
     assert corpus(str(tmp_path / "a.txt"), **options).train_rows.tolist() != before

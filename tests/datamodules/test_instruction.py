@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from datamodules import Instructions
-from lm.chat import ChatFormat
-from lm.logprobs import forest_logprobs, path_lengths, path_sums
-from lm.tokenizer import PretrainedTokenizer
+from lm.scoring.logprobs import forest_logprobs, path_lengths, path_sums
+from lm.tokens.chat import ChatFormat
+from lm.tokens.tokenizer import PretrainedTokenizer
 from tests.chat_templates import TOOLS, marked_tokenizer
 from tests.conversation_files import jsonl, set_up, shown, tiny
-from tests.lm.forest_oracle import alone, build, plain_copy
+from tests.lm.forests.forest_oracle import alone, build, plain_copy
 from tests.stand_ins import tiny_tokenizer
 from text.errors import DataFormatError, UserError
 

@@ -4,8 +4,8 @@ import pytest
 
 from datamodules import InstructIR
 from datamodules.instructir import TASKS
-from lm.encoder import EncoderTokenizer
-from metrics.instruction_following import blind_ceiling
+from lm.backbones.encoder import EncoderTokenizer
+from metrics.retrieval.instruction_following import blind_ceiling
 from tests.retrieval_folders import SHARED, encoder_folder, instructir_folder
 from text.errors import UserError
 

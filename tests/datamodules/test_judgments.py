@@ -5,15 +5,15 @@ import json
 import pytest
 
 from datamodules import Judgments
-from lm.chat import ChatFormat
-from lm.encoder import WordTokenizer
-from lm.forest import Forest
-from lm.paths import path_tokens
-from lm.tokenizer import PretrainedTokenizer
+from lm.backbones.encoder import WordTokenizer
+from lm.forests.forest import Forest
+from lm.forests.readable import path_tokens
+from lm.tokens.chat import ChatFormat
+from lm.tokens.tokenizer import PretrainedTokenizer
 from tests.chat_templates import FAMILIES, marked_tokenizer
 from tests.stand_ins import published
 from text.errors import DataFormatError, UserError
-from text.judge_templates import WrittenTemplate
+from text.judging.judge_templates import WrittenTemplate
 from worlds import GradingWorld
 
 WORDS = WordTokenizer(eos_token="[END]", words=("[RESULT]", "1", "2", "3", "4", "5", "A", "B", "x"))

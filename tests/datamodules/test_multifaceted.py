@@ -9,9 +9,9 @@ import pytest
 
 from datamodules.multifaceted import Multifaceted, MultifacetedAnswers, MultifacetedPairs
 from datamodules.multifaceted_bench import MultifacetedPrompts
-from lm.batches import PairBatch
-from lm.encoder import WordTokenizer
-from lm.tokenizer import BPETokenizer
+from lm.backbones.encoder import WordTokenizer
+from lm.forests.batches import PairBatch
+from lm.tokens.tokenizer import BPETokenizer
 from text.errors import DataFormatError, UserError
 from worlds import ValueMessages
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from datamodules import LabelledAnswers, PreferencePairs
 from datamodules.loading import Position
 from datamodules.preference import apart
-from lm.chat import ChatFormat
-from lm.logprobs import path_lengths
+from lm.scoring.logprobs import path_lengths
+from lm.tokens.chat import ChatFormat
 from tests.conversation_files import first_batch, jsonl, set_up, shown, tiny
 from tests.stand_ins import tiny_tokenizer
 from text.errors import DataFormatError, UserError

@@ -4,8 +4,8 @@ from types import SimpleNamespace
 import pytest
 
 from datamodules.prompts import Prompts
-from lm.chat import ChatFormat
-from lm.tokenizer import BPETokenizer, PretrainedTokenizer
+from lm.tokens.chat import ChatFormat
+from lm.tokens.tokenizer import BPETokenizer, PretrainedTokenizer
 from tests.stand_ins import published, scratch
 from text.errors import DataFormatError, UserError
 from worlds import Biographies

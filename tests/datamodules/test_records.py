@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from datamodules.records import content_hash, iter_records, iter_texts, read_records
-from text.chat_records import InstructionRecord, PreferenceRecord
+from text.chat.chat_records import InstructionRecord, PreferenceRecord
 from text.errors import DataFormatError, UserError
 from text.records import KnowledgeRecord, TextRecord
 from worlds import World

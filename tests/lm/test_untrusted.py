@@ -15,17 +15,17 @@ import torch.distributed.checkpoint as dcp
 
 import export
 from callbacks.checkpoints import AtomicCheckpointIO
-from lm.adapters import LoRA
-from lm.backbone import PretrainedBackbone
-from lm.checkpoints import find_checkpoint, open_checkpoint, rebuild_backbone
-from lm.encoder import PretrainedEncoder
-from lm.merging import merge
-from lm.reward_backbone import PretrainedReward
-from lm.shards import require_plain_shards
-from lm.strategies import FullySharded
-from lm.tokenizer import PretrainedTokenizer, own_tokenizer
-from lm.trained import TrainedBackbone
-from tests.lm.test_trained import a_run
+from lm.backbones.adapters import LoRA
+from lm.backbones.backbone import PretrainedBackbone
+from lm.backbones.checkpoints import find_checkpoint, open_checkpoint, rebuild_backbone
+from lm.backbones.encoder import PretrainedEncoder
+from lm.backbones.reward_backbone import PretrainedReward
+from lm.backbones.run_backbone import TrainedBackbone
+from lm.files.shards import require_plain_shards
+from lm.merging.folders import merge
+from lm.steps.strategies import FullySharded
+from lm.tokens.tokenizer import PretrainedTokenizer, own_tokenizer
+from tests.lm.backbones.test_run_backbone import a_run
 from tests.stand_ins import published, scratch, tiny_tokenizer
 from text.errors import UserError
 
@@ -71,7 +71,7 @@ def noting(run: Path, **init_args) -> Path:
     file = run / "checkpoints" / "last.ckpt"
     checkpoint = torch.load(file, weights_only=True)
     checkpoint["language_model"]["backbone"] = {
-        "class_path": "lm.backbone.PretrainedBackbone",
+        "class_path": "lm.backbones.backbone.PretrainedBackbone",
         "init_args": PretrainedBackbone("x/y").plain()["init_args"] | init_args,
     }
     torch.save(checkpoint, file)
@@ -107,12 +107,21 @@ def test_today_s_user_may_trust_what_the_run_trusted(tmp_path):
     [
         ({"class_path": "os.system", "init_args": {"command": "true"}}, "backbone os.system is not known"),
         ({"class_path": "tests.stand_ins.Answers", "init_args": {}}, "is not known"),
-        ({"class_path": "lm.backbone.PretrainedBackbone", "init_args": "x"}, "is not known"),
+        ({"class_path": "lm.backbones.backbone.PretrainedBackbone", "init_args": "x"}, "is not known"),
         ({"init_args": {}}, "is not known"),
-        ({"class_path": "lm.backbone.ScratchBackbone", "init_args": {"code": "x"}}, "cannot be rebuilt .* 'code'"),
-        ({"class_path": "lm.backbone.PretrainedBackbone", "init_args": {"name_or_path": 3}}, "'name_or_path' is 3"),
         (
-            {"class_path": "lm.backbone.PretrainedBackbone", "init_args": {"name_or_path": "x/y", "lora": {"hook": 1}}},
+            {"class_path": "lm.backbones.backbone.ScratchBackbone", "init_args": {"code": "x"}},
+            "cannot be rebuilt .* 'code'",
+        ),
+        (
+            {"class_path": "lm.backbones.backbone.PretrainedBackbone", "init_args": {"name_or_path": 3}},
+            "'name_or_path' is 3",
+        ),
+        (
+            {
+                "class_path": "lm.backbones.backbone.PretrainedBackbone",
+                "init_args": {"name_or_path": "x/y", "lora": {"hook": 1}},
+            },
             "cannot be rebuilt .* 'hook'",
         ),
     ],

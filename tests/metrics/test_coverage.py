@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from metrics.capability import intervals
+from metrics.benches.capability import intervals
 from metrics.intervals import Interval, bounded_interval, cluster_bootstrap, share_interval, t_interval
 from metrics.knowledge.statistics import Settings, contrast, estimate, mean_of
 from studies.claims import Statistic

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from lm.cached_generation import CacheEngine
-from lm.plain_generation import PlainEngine
+from lm.generation.cached import CacheEngine
+from lm.generation.plain import PlainEngine
 from modules.best_of_n import BestOfN
 from tests.stand_ins import scratch, tiny_tokenizer
 

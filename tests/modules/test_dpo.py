@@ -11,8 +11,8 @@ import torch
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
-from lm.adapters import LoRA
-from lm.backbone import PretrainedBackbone
+from lm.backbones.adapters import LoRA
+from lm.backbones.backbone import PretrainedBackbone
 from losses.preference import LOSSES, PreferenceOutput, needs_reference
 from modules.dpo import DPO, Pairs
 from tests.preference_stand_ins import Pair, PairData, Saves, fit, pair_batch, random_pairs

@@ -9,8 +9,8 @@ from functools import partial
 import pytest
 import torch
 
-from lm.adapters import LoRA
-from lm.backbone import PretrainedBackbone
+from lm.backbones.adapters import LoRA
+from lm.backbones.backbone import PretrainedBackbone
 from losses.preference import kto_loss
 from modules.kto import KTO
 from tests.preference_stand_ins import LabelledData, Pair, Saves, fit, labelled_batch, random_pairs

@@ -16,14 +16,14 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 import export
 from datamodules.loading import ResumableLoader, shares
-from lm.adapters import LoRA
-from lm.backbone import PretrainedBackbone
-from lm.batches import PairBatch, PromptBatch
-from lm.chat import ChatFormat
-from lm.encoder import ScratchEncoder
-from lm.pair_forests import pair_forest
-from lm.tokenizer import BPETokenizer
-from lm.trained import TrainedBackbone
+from lm.backbones.adapters import LoRA
+from lm.backbones.backbone import PretrainedBackbone
+from lm.backbones.encoder import ScratchEncoder
+from lm.backbones.run_backbone import TrainedBackbone
+from lm.forests.answer_forests import pair_forest
+from lm.forests.batches import PairBatch, PromptBatch
+from lm.tokens.chat import ChatFormat
+from lm.tokens.tokenizer import BPETokenizer
 from modules import SFT
 from modules.reward_model import RewardModel
 from tests.preference_stand_ins import Pair, PairData, fit, random_pairs

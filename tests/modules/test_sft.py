@@ -9,8 +9,8 @@ import torch
 from lightning.pytorch import LightningDataModule
 
 from datamodules.loading import ResumableLoader, shares
-from lm.forest import Forest, Path
-from lm.logprobs import path_lengths
+from lm.forests.forest import Forest, Path
+from lm.scoring.logprobs import path_lengths
 from modules.sft import SFT
 from tests.preference_stand_ins import Saves, fit, random_pairs
 from tests.stand_ins import scratch, tiny_tokenizer

@@ -16,24 +16,24 @@ import torch
 from safetensors.torch import load_file
 
 from callbacks.run_folders import check_checkpoint
-from lm.embeddings import KEY, EmbeddingStore
-from lm.generation import Decoding
-from lm.judge_cache import CachedJudge
-from lm.judging import JudgeRequest, Verdict
-from lm.kept_files import cache_folder
-from lm.kept_key import Keeper, digest
-from lm.plain_generation import PlainEngine
-from lm.reference_sums import reference_sums
-from lm.response_log import LoggedEngine
-from lm.token_files import kept_lists, kept_tokenizer, tokenised
-from lm.tokenizer import BPETokenizer
-from lm.untrained import untrained_model
+from cli.disk_errors import reason_of
+from lm.backbones.kept_key import Keeper, digest
+from lm.files.dummy_model import untrained_model
+from lm.files.embedding_store import KEY, EmbeddingStore
+from lm.files.kept_files import cache_folder
+from lm.generation.engine import Decoding
+from lm.generation.kept_answers import LoggedEngine
+from lm.generation.plain import PlainEngine
+from lm.judging.kept_verdicts import CachedJudge
+from lm.judging.requests import JudgeRequest, Verdict
+from lm.scoring.reference_sums import reference_sums
+from lm.tokens.token_cache import kept_lists, kept_tokenizer, tokenised
+from lm.tokens.tokenizer import BPETokenizer
 from tests.broken_files import WAYS, broken, readable_folder
 from tests.preference_stand_ins import Table, random_pairs
 from tests.stand_ins import scratch, tiny_tokenizer
-from text.disk_errors import reason_of
 from text.errors import UserError
-from text.rubrics import Rubric
+from text.judging.rubrics import Rubric
 
 pytestmark = pytest.mark.slow
 

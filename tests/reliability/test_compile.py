@@ -11,7 +11,7 @@ import pytest
 import torch
 import yaml
 
-from cli import main
+from cli.trainer_cli import main
 from tests.knowledge_runs import TINY, trace
 from tests.tiny_runs import csv_rows
 

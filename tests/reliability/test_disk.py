@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from callbacks.run_folders import resumable_checkpoint
-from cli import main
-from lm.checkpoint_files import read_header
+from cli.trainer_cli import main
+from lm.files.checkpoint_files import read_header
 from tests.tiny_runs import write_config
 
 WIDTH = 30_000  # a checkpoint of a third of a megabyte, far above what logs take

@@ -26,7 +26,7 @@ def folder(tmp_path_factory):
         {"prompt": "the cat " * (1 + number % 4) + "sat" * (number % 3), "number": number} for number in range(11)
     ]
     (folder / "prompts.jsonl").write_text("".join(json.dumps(prompt) + "\n" for prompt in prompts))
-    sharded = {"class_path": "lm.strategies.FullySharded", "init_args": {"process_group_backend": "gloo"}}
+    sharded = {"class_path": "lm.steps.strategies.FullySharded", "init_args": {"process_group_backend": "gloo"}}
     (folder / "fsdp.yaml").write_text(yaml.safe_dump({"trainer": {"devices": 2, "strategy": sharded}}))
     return folder
 

@@ -17,7 +17,7 @@ import torch
 import yaml
 
 from callbacks.run_folders import METRICS, resumable_checkpoint
-from lm.checkpoint_files import read_header
+from lm.files.checkpoint_files import read_header
 from tests.tiny_runs import assert_same, csv_rows, tensorboard_scalars
 
 pytestmark = pytest.mark.slow

@@ -67,7 +67,7 @@ def fit(config: str, *options: str) -> Case:
 
 
 PAIRS = "--data.init_args.train.init_args.pairs=80"
-APPEND = "lm.append_log:AppendLog.append"
+APPEND = "lm.files.append_log:AppendLog.append"
 KILLED_WHILE_ANSWERING = [
     Kill(APPEND, 3),
     Kill(APPEND, 2, "half"),

@@ -13,7 +13,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig, OlmoConfig
 
-from lm.checkpoints import find_checkpoint
+from lm.backbones.checkpoints import find_checkpoint
 from tests.conversation_files import jsonl
 from tests.paper_scale import ROOT, Recipe, recipes
 from tests.reliability.two_ranks import on_two_ranks

@@ -12,7 +12,7 @@ import pytest
 import torch
 import yaml
 
-from lm.checkpoints import find_checkpoint, open_checkpoint
+from lm.backbones.checkpoints import find_checkpoint, open_checkpoint
 from tests.conversation_files import jsonl
 from tests.stand_ins import LLAMA, published
 from worlds import Manners

@@ -14,7 +14,7 @@ import torch
 import yaml
 from transformers import AutoModelForCausalLM
 
-from lm.checkpoints import find_checkpoint, open_checkpoint
+from lm.backbones.checkpoints import find_checkpoint, open_checkpoint
 from tests.stand_ins import LLAMA, published
 
 pytestmark = pytest.mark.slow

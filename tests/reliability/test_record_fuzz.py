@@ -23,23 +23,23 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from cli.config_files import check_config_files
 from datamodules.biggen_results import RubricChoice
 from datamodules.records import read_records
-from lm.recorded import read_responses
-from lm.token_files import open_tokens
+from lm.judging.recorded_answers import read_responses
+from lm.tokens.token_cache import open_tokens
 from tests.stand_ins import tiny_tokenizer
-from text.biggen import BiggenRecord, ResponseRecord, ScoreRecord
-from text.biggen_results import ResultRecord
-from text.chat_records import InstructionRecord, LabelledRecord, PreferenceRecord, PromptRecord
-from text.config_files import check_config_files
-from text.dialogues import DialogueRecord
+from text.chat.chat_records import InstructionRecord, LabelledRecord, PreferenceRecord, PromptRecord
+from text.chat.dialogues import DialogueRecord
+from text.chat.multifaceted import BenchRecord
 from text.errors import DataFormatError, UserError
-from text.judgments import Judgment
-from text.multifaceted import BenchRecord
-from text.qrels import read_qrels
-from text.reasoning_records import ExplorationRecord, MinedPair, QuestionRecord, SampleRecord
+from text.judging.biggen import BiggenRecord, ResponseRecord, ScoreRecord
+from text.judging.biggen_results import ResultRecord
+from text.judging.judgments import Judgment
+from text.reasoning.reasoning_records import ExplorationRecord, MinedPair, QuestionRecord, SampleRecord
 from text.records import KnowledgeRecord, TextRecord
-from text.retrieval_records import PairRecord, PassageRecord, QueryRecord
+from text.retrieval.qrels import read_qrels
+from text.retrieval.retrieval_records import PairRecord, PassageRecord, QueryRecord
 
 pytestmark = pytest.mark.slow
 

@@ -13,7 +13,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from lm.checkpoints import find_checkpoint, open_checkpoint
+from lm.backbones.checkpoints import find_checkpoint, open_checkpoint
 from tests.retrieval_folders import encoder_folder, instructir_folder, jsonl
 
 pytestmark = pytest.mark.slow

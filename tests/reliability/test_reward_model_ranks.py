@@ -13,7 +13,7 @@ import torch
 import yaml
 from transformers import AutoModelForSequenceClassification
 
-from lm.checkpoints import find_checkpoint, open_checkpoint
+from lm.backbones.checkpoints import find_checkpoint, open_checkpoint
 from tests.stand_ins import published
 
 pytestmark = pytest.mark.slow

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cli import main
+from cli.trainer_cli import main
 
 pytestmark = pytest.mark.slow
 

@@ -14,7 +14,7 @@ import traceback
 import warnings
 from pathlib import Path
 
-from cli import main
+from cli.trainer_cli import main
 
 ROOT = Path(__file__).parents[2]
 

@@ -70,7 +70,7 @@ def test_equal_projects_have_equal_keys(toy):
     (toy.root / "configs/toy/base.yaml").write_text(
         "# Why this is so\ntrainer: ../trainer/one.yaml\ndata:\n  train: data.txt\n"
     )
-    (toy.root / "lm/forest.py").write_text("WIDTH   = 3  # why else\n")
+    (toy.root / "lm/forests/forest.py").write_text("WIDTH   = 3  # why else\n")
     (toy.root / "studies").mkdir()
     (toy.root / "studies/run.py").write_text("JOBS = 1\n")
     toy.study["claim"] = "Another sentence"
@@ -83,8 +83,8 @@ def test_equal_projects_have_equal_keys(toy):
         ("configs/toy/base.yaml", "data: {train: data.txt, seq_len: 9}\ntrainer: ../trainer/one.yaml\n"),
         ("configs/trainer/one.yaml", "accelerator: cpu\ndevices: 1\nmax_steps: 3\n"),
         ("data.txt", "twice upon a time\n"),
-        ("lm/forest.py", "WIDTH = 4\n"),
-        ("cli.py", "from lm.forest import WIDTH as main\n"),
+        ("lm/forests/forest.py", "WIDTH = 4\n"),
+        ("cli/", "from lm.forests.forest import WIDTH as main\n"),
     ],
     ids=["config", "included config", "input", "code", "door"],
 )

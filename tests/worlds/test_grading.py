@@ -2,7 +2,7 @@ from collections import Counter
 
 import pytest
 
-from text.judgments import Judgment
+from text.judging.judgments import Judgment
 from worlds import GradingWorld
 from worlds.grading import POLITE, tally
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from text.chat_records import InstructionRecord, LabelledRecord, PreferenceRecord, PromptRecord
+from text.chat.chat_records import InstructionRecord, LabelledRecord, PreferenceRecord, PromptRecord
 from worlds import Manners
 from worlds.manners import CLOSINGS, OPENINGS, SPLITS
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 from scipy import stats
 
-from metrics.decay import every_step, fit_decay, lines, tau_angles, tau_of_angle
 from metrics.knowledge import definitions as k
+from metrics.knowledge.decay import every_step, fit_decay, lines, tau_angles, tau_of_angle
 from metrics.knowledge.metrics import (
     DecayConstant,
     Effectivity,

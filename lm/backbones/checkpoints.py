@@ -1,0 +1,265 @@
+"""Checkpoints outside a trainer: find one, open it (a file or a sharded folder), and rebuild its model.
+
+Knows the layout of a run folder and what `LanguageModule` adds to a checkpoint; it does not know Lightning.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+from transformers import PreTrainedTokenizerBase
+
+from lm.backbones.adapters import LoRA, Quantization
+from lm.backbones.backbone import Backbone
+from lm.backbones.fingerprint import require_same_base, require_same_tokenizer
+from lm.files.checkpoint_files import SHARDED_REST, by_step, damage
+from lm.files.shards import require_plain_shards
+from lm.tokens.tokenizer import tokenizer_sha256
+from text.errors import UserError
+
+OPENED_BY = "a model is opened by PretrainedBackbone (name_or_path), an adapter by its option 'adapter'"
+
+
+def find_checkpoint(path: str | Path) -> Path:
+    """The checkpoint that a path means: itself, or the newest one of a run folder.
+
+    Raises:
+        UserError: if there is none, naming what was looked at.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise UserError(
+            f"'{path}' does not exist; give a checkpoint or a run folder (runs/<method>/<config>/version_0)"
+        )
+    if path.is_file() or (path / SHARDED_REST).is_file():
+        return path
+    found = by_step((path / "checkpoints").glob("*.ckpt"))
+    if not found:
+        if (path / "config.json").is_file() or (path / "adapter_config.json").is_file():
+            raise UserError(f"'{path}' is a Hugging Face folder, and no run: {OPENED_BY}")
+        raise UserError(
+            f"no checkpoint that can be read in '{path / 'checkpoints'}'; run folders are called version_0, ..."
+        )
+    return found[0]
+
+
+def open_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint of a `LanguageModule`, on the CPU, without running code from it.
+
+    A sharded folder comes out like a file: ``state_dict``, ``optimizer_states`` with parameters by number.
+
+    Raises:
+        UserError: if it is not one.
+    """
+    checkpoint = _read(path)
+    if (what := damage(path)) is not None:
+        raise UserError(f"'{path}' is damaged: {what}. Take another checkpoint of its run")
+    if path.is_file():
+        return checkpoint
+    with _readable(path):
+        return checkpoint | _gather(path)
+
+
+def describe(path: Path) -> dict[str, Any]:
+    """What a `LanguageModule` noted in a checkpoint about its model, without reading the weights.
+
+    Raises:
+        UserError: as `open_checkpoint`.
+    """
+    return _read(path)["language_model"]
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """A checkpoint file, whose tensors are read when they are used; of a sharded folder all but weights and moments."""
+    with _readable(path):
+        file = path if path.is_file() else path / SHARDED_REST
+        checkpoint = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+    if "language_model" not in checkpoint:
+        raise UserError(f"'{path}' is not a checkpoint of a language model trained here")
+    return checkpoint
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:  # pickle, zip and torch each have errors of their own
+        raise UserError(f"'{path}' cannot be read as a checkpoint: {' '.join(str(error).split())[:300]}") from error
+
+
+def _gather(folder: Path) -> dict[str, Any]:
+    """Weights and optimizer state of a sharded folder, put together on one rank."""
+    from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
+
+    require_plain_shards(folder)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+        dcp_to_torch_save(folder, file := Path(scratch) / "whole.pt")
+        whole = torch.load(file, map_location="cpu", weights_only=True)
+    optimizers = [whole[key] for key in sorted(whole) if key.startswith("optimizer_")]
+    return {"state_dict": whole["state_dict"], "optimizer_states": [_numbered(state) for state in optimizers]}
+
+
+def _numbered(optimizer: dict[str, Any]) -> dict[str, Any]:
+    """Optimizer state with parameters by number, as torch has it on one rank, instead of by name."""
+    number = {name: i for i, name in enumerate(n for group in optimizer["param_groups"] for n in group["params"])}
+    groups = [{**group, "params": [number[n] for n in group["params"]]} for group in optimizer["param_groups"]]
+    state = optimizer.get("state", {})  # plain SGD keeps none
+    return {"state": {number[n]: s for n, s in state.items()}, "param_groups": groups}
+
+
+def number_as_module(state: dict[str, Any], optimizer: Optimizer, module: nn.Module) -> dict[str, Any]:
+    """Optimizer state whose parameters are numbered in the order of the module, not of the optimizer's groups.
+
+    On one rank any numbers do; a sharded strategy that reads the file takes them for places in ``module.parameters()``
+    and would give parameters one another's moments.
+
+    Args:
+        state: of ``optimizer.state_dict()``.
+        optimizer: over parameters of the module.
+        module: the module that is saved.
+    """
+    place = {id(p): i for i, p in enumerate(module.parameters())}
+    places = [[place[id(p)] for p in group["params"]] for group in optimizer.param_groups]
+    number = dict(zip(chain(*(g["params"] for g in state["param_groups"])), chain(*places), strict=True))
+    groups = [{**group, "params": own} for group, own in zip(state["param_groups"], places, strict=True)]
+    return {"state": {number[n]: moments for n, moments in state["state"].items()}, "param_groups": groups}
+
+
+def tokenizer_folder(path: Path, saved: dict[str, Any], trust_remote_code: bool = False) -> str:
+    """Where the tokenizer of a checkpoint is: in its run folder, else beside the base model.
+
+    Args:
+        path: of the checkpoint.
+        saved: what `describe` gives.
+        trust_remote_code: see `rebuild_backbone`.
+
+    Raises:
+        UserError: if there is none.
+    """
+    folder = path.parent.parent / "tokenizer"
+    name = str(folder) if folder.is_dir() else rebuild_backbone(saved["backbone"], trust_remote_code).tokenizer_name
+    if name is None:
+        raise UserError(f"'{folder}' does not exist, and the model was trained from scratch: its tokenizer is needed")
+    return name
+
+
+def find_tokenizer(path: Path, checkpoint: dict[str, Any], trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
+    """The tokenizer that a checkpoint was trained with: its run folder's, else the base model's own.
+
+    Args:
+        path: of the checkpoint.
+        checkpoint: of `open_checkpoint`.
+        trust_remote_code: see `rebuild_backbone`.
+
+    Raises:
+        UserError: if neither is the right one.
+    """
+    saved = checkpoint["language_model"]
+    backbone = rebuild_backbone(saved["backbone"], trust_remote_code)
+    tokenizer = backbone.tokenizer_at(tokenizer_folder(path, saved, trust_remote_code)).build()
+    require_same_tokenizer(saved["tokenizer_sha256"], tokenizer_sha256(tokenizer))
+    return tokenizer
+
+
+def rebuild_backbone(plain: dict[str, Any], trust_remote_code: bool = False) -> Backbone:
+    """The backbone that ``Backbone.plain`` described; of classes that are already imported, or of this project.
+
+    A file says which model it belongs to. That code is run is for whoever opens the file to say, today.
+
+    Args:
+        plain: what a checkpoint notes.
+        trust_remote_code: run Python code that comes with the weights, if the run did.
+
+    Raises:
+        UserError: if the notes describe no backbone, or ask to run code without leave.
+    """
+    import lm.backbones.encoder
+    import lm.backbones.reward_backbone
+    import lm.merging.merged_backbone  # noqa: F401  all build on this file
+
+    kinds = {f"{kind.__module__}.{kind.__name__}": kind for kind in _descendants(Backbone)}
+    name, noted = str(plain.get("class_path")), plain.get("init_args")
+    if name not in kinds or not isinstance(noted, dict):
+        raise UserError(f"the checkpoint's backbone {name} is not known; import the module that defines it")
+    given = dict(noted)
+    if given.get("trust_remote_code") and not trust_remote_code:
+        raise UserError(
+            f"the checkpoint asks to run Python code that comes with '{given.get('name_or_path')}'. If you trust that "
+            "code, say so yourself: --trust_remote_code (export.py), or trust_remote_code: true (TrainedBackbone)"
+        )
+    for key, part in {"lora": LoRA, "quantization": Quantization}.items():
+        if given.get(key):
+            given[key] = _rebuilt(part, given[key], name)
+    return _rebuilt(kinds[name], given, name)
+
+
+def _rebuilt(kind: Any, given: Any, name: str) -> Any:
+    """An object of plain values: whatever else a file holds is refused by the constructor, or here."""
+    try:
+        return kind(**given)
+    except (AttributeError, TypeError) as error:
+        raise UserError(f"the checkpoint's backbone {name} cannot be rebuilt from its notes: {error}") from error
+
+
+def _descendants(kind: Any) -> Iterator[Any]:
+    for child in kind.__subclasses__():
+        yield child
+        yield from _descendants(child)
+
+
+def rebuild_model(
+    checkpoint: dict[str, Any], tokenizer: PreTrainedTokenizerBase, trust_remote_code: bool = False, **changes: Any
+) -> Any:
+    """The trained model on the CPU, in eval mode, with its adapters if it has some.
+
+    A quantised base comes back in full precision: adapters are merged into that, not into its rounding.
+
+    Args:
+        checkpoint: of `open_checkpoint`.
+        tokenizer: of `find_tokenizer`.
+        trust_remote_code: see `rebuild_backbone`.
+        changes: arguments of the backbone that are to be others than in training, such as ``dtype``.
+
+    Raises:
+        UserError: if the base model is not the one that was trained, or weights are missing.
+    """
+    saved = checkpoint["language_model"]
+    backbone: Any = rebuild_backbone(saved["backbone"], trust_remote_code)
+    if backbone.quantization is not None:
+        backbone = replace(backbone, quantization=None)
+    model = replace(backbone, compile=False, gradient_checkpointing=False, **changes).build(tokenizer)
+    require_same_base(saved["fingerprint"], backbone.fingerprint(model))
+    load_trained(model, checkpoint)
+    return model.eval()
+
+
+def load_trained(model: nn.Module, checkpoint: dict[str, Any], replaceable: tuple[str, ...] = ()) -> None:
+    """Give a model that was built as it was for training what training made of it.
+
+    Args:
+        model: the built one.
+        checkpoint: of `open_checkpoint`.
+        replaceable: see `Backbone`.
+
+    Raises:
+        UserError: if something is missing, or was never part of it.
+    """
+    trained = {k.removeprefix("model."): v for k, v in checkpoint["state_dict"].items() if k.startswith("model.")}
+    absent, unknown = model.load_state_dict(trained, strict=False)
+    lost = {name for name, p in model.named_parameters() if p.requires_grad} & set(absent)
+    lost = {name for name in lost if not any(f".{prefix}" in f".{name}" for prefix in replaceable)}
+    if lost or unknown:
+        raise UserError(
+            f"the checkpoint does not fit its own backbone: {sorted(lost)[:3]} missing, {unknown[:3]} unknown"
+        )

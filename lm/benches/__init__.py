@@ -1,0 +1,4 @@
+"""Benchmarks that are judged by rubrics: what is asked, how a judge is asked, what it comes to.
+
+It does not know where answers come from.
+"""

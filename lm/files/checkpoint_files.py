@@ -1,0 +1,85 @@
+"""Which checkpoints there are, the order in which they were made, and whether they are as they were written.
+
+Knows files and folders of shards, and reads no weights but to see that they are whole. It does not know what is in them
+(lm/backbones/checkpoints.py).
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+import zipfile
+import zlib
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from text.whole_files import file_sha256
+
+SHARDED_REST = "meta.pt"
+"""The file in a sharded folder that holds everything but weights and optimizer state."""
+CHECKSUMS = "checksums."
+"""The beginning of the names of files in a sharded folder that hold the hashes of the others."""
+
+
+def by_step(checkpoints: Iterable[Path]) -> list[Path]:
+    """Those that can be read, the one with the most steps first; of several at one step the one written last."""
+    found = []
+    for path in checkpoints:
+        with suppress(FileNotFoundError):  # a run that is alive deletes those that are outdated
+            if (header := read_header(path)) is not None:
+                found.append((header["global_step"], path.stat().st_mtime_ns, path))
+    return [path for *_, path in sorted(found, reverse=True)]
+
+
+def read_header(checkpoint: Path) -> dict[str, Any] | None:
+    """What a checkpoint (file, or directory of shards) holds; tensors stay on disk. None when it cannot be read."""
+    file = checkpoint / SHARDED_REST if checkpoint.is_dir() else checkpoint
+    try:
+        header = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+    except (OSError, RuntimeError, EOFError, ValueError, zipfile.BadZipFile, pickle.UnpicklingError):
+        return None
+    return header if isinstance(header, dict) and isinstance(header.get("global_step"), int) else None
+
+
+def write_checksums(folder: Path, names: Iterable[str], rank: int) -> None:
+    """Note the hash of files of a sharded checkpoint, each rank those that it has written."""
+    noted = {name: file_sha256(folder / name) for name in sorted(names)}
+    with (folder / f"{CHECKSUMS}{rank}.json").open("w", encoding="utf-8") as file:
+        json.dump(noted, file)
+
+
+def damage(checkpoint: Path) -> str | None:
+    """What is wrong with a checkpoint that was cut, zeroed or mixed up on its disk; None if all of it is as written.
+
+    Every byte is read: torch checks nothing of the kind, and trains on with what it finds.
+    """
+    if checkpoint.is_dir():
+        return _damaged_shards(checkpoint)
+    try:
+        with zipfile.ZipFile(checkpoint) as archive:
+            if (entry := archive.testzip()) is not None:
+                return f"its part {entry} is not as it was written"
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        return str(error)
+    return None
+
+
+def _damaged_shards(folder: Path) -> str | None:
+    noted: dict[str, str] = {}
+    for file in folder.glob(f"{CHECKSUMS}*.json"):
+        try:
+            noted |= json.loads(file.read_bytes())
+        except ValueError:
+            return f"{file.name} is not as it was written"
+    for name, expected in noted.items():
+        if not (folder / name).is_file():
+            return f"{name} is missing"
+        if file_sha256(folder / name) != expected:
+            return f"{name} is not as it was written"
+    if noted and (strange := {path.name for path in folder.glob("__*")} - noted.keys()):
+        return f"nothing tells how {min(strange)} was written"
+    return None if noted else damage(folder / SHARDED_REST)  # written elsewhere

@@ -1,0 +1,198 @@
+"""Generation by engines of others, for GPUs: transformers' continuous batching, and vLLM.
+
+Greedy decoding gives the tokens of any engine. Samples are drawn by their own random numbers: those of vLLM depend
+on the seed of each draw, and hardly on the batch; those of continuous batching depend on all draws of a call. So two
+runs agree in distribution, not token for token. This file knows requests. How models compute is theirs.
+"""
+
+from __future__ import annotations
+
+import importlib
+import tempfile
+from abc import abstractmethod
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+from transformers import ContinuousBatchingConfig, GenerationConfig, PreTrainedTokenizerBase
+
+from lm.backbones.adapters import is_adapted
+from lm.backbones.kept_key import model_sha256
+from lm.generation.engine import Decoding, Draw, Engine, Sample
+from lm.generation.sampling import seed_of
+from lm.generation.stopping import StopStrings
+from text.errors import UserError
+
+PAGE = 256  # tokens of a page of transformers' cache
+
+
+class ServedEngine(Engine):
+    """An engine that is asked for many draws at a time."""
+
+    def _run(self, draws: list[Draw], decoding: Decoding) -> Iterator[list[tuple[int, Sample]]]:
+        """All draws there are, then those that were appended."""
+        done = 0
+        while new := draws[done:]:
+            begin, done = done, len(draws)
+            yield [*enumerate(self._ask(new, decoding), start=begin)]
+
+    @abstractmethod
+    def _ask(self, draws: list[Draw], decoding: Decoding) -> Iterable[Sample]:
+        """The sample of each draw, in order."""
+
+    def _room(self, draw: Draw, decoding: Decoding) -> int:
+        """Most tokens of a continuation: as many as the context has left after its own prefix."""
+        return int(min(decoding.max_new_tokens, self.context - len(draw.prefix)))
+
+
+class ContinuousEngine(ServedEngine):
+    """transformers' continuous batching: rows of any length in pages of a cache, which others replace as they end.
+
+    Args:
+        model: see Engine.
+        tokenizer: see Engine.
+        max_batch_tokens: tokens that the pages hold; by itself the library takes 60 percent of all memory.
+
+    Raises:
+        UserError: for a sharded model.
+    """
+
+    drawn_by = "transformers"
+
+    def __init__(self, model: Any, tokenizer: PreTrainedTokenizerBase, max_batch_tokens: int = 16384):
+        super().__init__(model, tokenizer, max_batch_tokens)
+        _refuse_sharded(self, "continuous")
+
+    def _ask(self, draws: list[Draw], decoding: Decoding) -> list[Sample]:
+        """One call for all draws that have equal room: the library takes one limit of new tokens; see ServedEngine."""
+        if decoding.stop or decoding.repetition_penalty != 1:
+            raise UserError("engine continuous: 'stop' and 'repetition_penalty' are not to be had: use cache or vllm")
+        places: dict[int, list[int]] = {}
+        for place, draw in enumerate(draws):
+            places.setdefault(self._room(draw, decoding), []).append(place)
+        found: dict[int, Sample] = {}
+        for room, of_room in places.items():
+            found |= zip(of_room, self._call([draws[place] for place in of_room], decoding, room), strict=True)
+        return [found[place] for place in range(len(draws))]
+
+    def _call(self, draws: list[Draw], decoding: Decoding, room: int) -> Iterator[Sample]:
+        settings = GenerationConfig(
+            do_sample=decoding.temperature > 0,
+            temperature=decoding.temperature or None,
+            top_p=decoding.top_p,
+            top_k=decoding.top_k or 0,
+            eos_token_id=self.end_ids,
+            pad_token_id=self.end_ids[0] if self.end_ids else 0,
+        )
+        longest = max(len(draw.prefix) for draw in draws)
+        pages = ContinuousBatchingConfig(
+            num_blocks=max(self.max_batch_tokens, longest + room) // PAGE + 2,
+            seed=seed_of(0, *(f"{draw.seed}/{draw.number}" for draw in draws)) % 2**31,
+            use_cuda_graph=self.causal.device.type == "cuda",
+        )
+        attention = self.causal.config._attn_implementation
+        try:
+            found = self.causal.generate_batch(
+                [list(draw.prefix) for draw in draws],
+                generation_config=settings,
+                continuous_batching_config=pages,
+                max_new_tokens=room,
+            )
+        finally:
+            self.causal.set_attn_implementation(attention)  # paged for the time of the call
+        if len(found) < len(draws):
+            raise UserError(f"engine continuous: {len(draws) - len(found)} of {len(draws)} requests came to nothing")
+        ends = StopStrings(self.tokenizer, ())
+        for output in found.values():
+            if output.error is not None:
+                raise UserError(f"engine continuous: {output.error}")
+            tokens = tuple(output.generated_tokens)
+            finished = bool(tokens) and tokens[-1] in self.end_ids
+            tokens = tokens[:-1] if finished else tokens
+            yield Sample(tokens, ends.text(tokens), finished)
+
+
+class VLLMEngine(ServedEngine):
+    """vLLM, in this process: pages of a cache in which beginnings are found again, and kernels of its own.
+
+    vLLM computes with weights of its own, in the precision of the model or of the autocast around it: the model is
+    written to a temporary folder when it is first asked.
+
+    Args:
+        model: see Engine.
+        tokenizer: see Engine.
+        max_batch_tokens: not used: vLLM takes what memory there is.
+
+    Raises:
+        UserError: for a sharded model or one with adapters, if vLLM is not installed, or if the weights have changed
+            since they were written.
+    """
+
+    drawn_by = "vllm"
+
+    def __init__(self, model: Any, tokenizer: PreTrainedTokenizerBase, max_batch_tokens: int = 16384):
+        super().__init__(model, tokenizer, max_batch_tokens)
+        _refuse_sharded(self, "vllm")
+        if is_adapted(model):
+            raise UserError("engine vllm: merge the adapters first (merge_adapter: true), or use another engine")
+        try:
+            self.library = importlib.import_module("vllm")
+        except ImportError as error:
+            raise UserError("engine vllm: vLLM is not installed: pip install 'seedling[vllm]'") from error
+        self._served: Any = None
+        self._written = ""  # what the weights were like that it computes with
+
+    def _ask(self, draws: list[Draw], decoding: Decoding) -> Iterator[Sample]:
+        """One request per draw; see ServedEngine."""
+        requests = [{"prompt_token_ids": list(draw.prefix)} for draw in draws]
+        settings = [
+            self.library.SamplingParams(
+                max_tokens=self._room(draw, decoding),
+                temperature=decoding.temperature,
+                top_p=decoding.top_p,
+                top_k=decoding.top_k or -1,
+                repetition_penalty=decoding.repetition_penalty,
+                stop=list(decoding.stop),
+                stop_token_ids=self.end_ids,
+                skip_special_tokens=False,  # a stop string may name them; the text is made of the tokens
+                seed=seed_of(draw.seed, draw.number) % 2**31,
+            )
+            for draw in draws
+        ]
+        ends = StopStrings(self.tokenizer, decoding.stop)
+        for output in self._engine().generate(requests, settings):
+            (written,) = output.outputs
+            tokens = tuple(written.token_ids)
+            tokens = tokens[:-1] if tokens and tokens[-1] in self.end_ids else tokens
+            yield Sample(tokens, ends.text(tokens), written.finish_reason == "stop")
+
+    @property
+    def _precision(self) -> str:
+        device = self.causal.device.type
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else self.causal.dtype
+        return str(dtype).removeprefix("torch.")
+
+    def _engine(self) -> Any:
+        written = model_sha256(self.causal)
+        if self._served is not None and written != self._written:
+            raise UserError(
+                "engine vllm: the weights have changed since vLLM read them, and it would go on with the old ones. "
+                "While a model is trained, use engine: cache"
+            )
+        if self._served is None:
+            self._written = written
+            with tempfile.TemporaryDirectory() as folder:
+                self.causal.save_pretrained(folder)
+                self.tokenizer.save_pretrained(folder)
+                # By itself vLLM computes in float16 with float32 weights.
+                options: dict[str, Any] = {"enable_prefix_caching": True, "dtype": self._precision}
+                if torch.cuda.is_available():  # our weights are there too
+                    free, whole = torch.cuda.mem_get_info()
+                    options["gpu_memory_utilization"] = 0.9 * free / whole
+                self._served = self.library.LLM(model=folder, **options)
+        return self._served
+
+
+def _refuse_sharded(engine: Engine, name: str) -> None:
+    if engine.sharded:
+        raise UserError(f"engine {name}: it does not generate from sharded models: use engine: plain")

@@ -1,0 +1,285 @@
+"""A language model as a judge: verdicts in its own words, or read off its probabilities (arXiv 2405.01535).
+
+Knows models, tokens and templates of questions. It does not know which records are judged, nor what verdicts come to
+(metrics/judging.py). Questions that begin alike (an instruction with many responses, one response under many rubrics,
+both orders of a pair) are computed as one forest.
+
+Legend: Q questions, V verdicts that one can have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+from lm.backbones.evaluating import evaluating
+from lm.backbones.kept_key import Keeper, keeper
+from lm.forests.forest import Forest, Path
+from lm.generation.cached import EngineName, engine_of
+from lm.generation.engine import Decoding, Engine
+from lm.generation.sampling import seed_of
+from lm.judging.requests import JudgeRequest, Verdict
+from lm.scoring.logprobs import SharePrefixes, forest_logprobs
+from lm.tokens.chat import ChatRenderer
+from text.errors import UserError
+from text.judging.judge_prompts import MARKER, JudgePrompts, answer_text, verdicts_of
+from text.judging.verdicts import RULES, Parsed, Reading, parse_preference, parse_score
+
+
+@dataclass(frozen=True)
+class Judging:
+    """How a judge comes to its verdicts.
+
+    Args:
+        verdicts: ``text`` reads them in what the judge writes; ``constrained`` takes the likeliest of the words that a
+            verdict can be; ``expected`` does too of two responses, and scores one by the mean over those words (arXiv
+            2303.16634, section 2), which hardly ever ties.
+        feedback: the judge first writes its reasons. Without them nothing is sampled: one forward for all verdicts.
+        decoding: how feedback is written. That of the paper (table 8).
+        max_retries: how often a judge writes anew whose verdict cannot be read in its text.
+        fallback: what becomes of it then: ``constrained`` as above, counted as a failure; or ``none``.
+        reading: how far a judge may stray from the words asked for (text/judging/verdicts.py).
+        ties: the judge may call a comparison a tie in its words; the template should tell it so.
+        use_reference: show a reference answer where there is one.
+        seed: of what is sampled.
+    """
+
+    verdicts: Literal["text", "constrained", "expected"] = "text"
+    feedback: bool = True
+    decoding: Decoding = Decoding(max_new_tokens=1024, temperature=1.0, top_p=0.9, repetition_penalty=1.03)  # noqa: RUF009  frozen
+    max_retries: int = 3
+    fallback: Literal["constrained", "none"] = "constrained"
+    reading: Reading = "lenient"
+    ties: bool = False
+    use_reference: bool = True
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Check what the configuration gave."""
+        if self.verdicts == "text" and not self.feedback:
+            raise UserError("judging: verdicts: text are read in what the judge writes, so feedback must be true")
+        if self.max_retries < 0:
+            raise UserError(f"judging: 'max_retries' is {self.max_retries}; it must be 0 or more")
+
+
+@dataclass
+class Case:
+    """A question on its way to a verdict."""
+
+    request: JudgeRequest
+    prompt: list[int]
+    feedback: str | None = None
+    parsed: Parsed | None = None
+    attempts: int = 1
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """What a verdict can be."""
+        return verdicts_of(self.request)
+
+
+class LanguageJudge:
+    """A model that judges (`lm.judging.requests.Judge`).
+
+    Args:
+        model: a causal language model of transformers, or a `PeftModel` around one; it may be in training.
+        renderer: makes tokens of questions.
+        template: the words around what is judged.
+        judging: how it comes to its verdicts.
+        max_tokens: tokens that are held at once.
+        share_prefixes: see `lm.scoring.logprobs.forest_logprobs`.
+        engine: who writes feedback; see `lm.generation.cached.engine_of`.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        renderer: ChatRenderer,
+        template: JudgePrompts,
+        judging: Judging = Judging(),
+        max_tokens: int = 16384,
+        share_prefixes: SharePrefixes = "auto",
+        engine: EngineName = "auto",
+    ):
+        self.model, self.renderer, self.template, self.judging = model, renderer, template, judging
+        self.max_tokens, self.share_prefixes, self.engine_name = max_tokens, share_prefixes, engine
+
+    @cached_property
+    def engine(self) -> Engine:
+        """What writes feedback."""
+        return engine_of(self.engine_name, self.model, self.renderer.tokenizer, self.max_tokens)
+
+    def judge(self, requests: Sequence[JudgeRequest]) -> list[Verdict]:
+        """One verdict per request, in their order.
+
+        What is drawn depends on the seed and on what is asked (`JudgeRequest.seen`). A question that
+        leaves no room for an answer in the model's context has no verdict, for the reason ``too_long``.
+        """
+        cases = self.cases(requests)
+        fit = [case for case in cases if len(case.prompt) + self._room <= self._context]
+        if self.judging.feedback:
+            self._write(fit)
+        forced = [case for case in fit if case.parsed is None or self._fails(case)]
+        read = dict(zip(map(id, forced), self._read(forced), strict=True))
+        return [self._verdict(case, read.get(id(case))) for case in cases]
+
+    def kept_by(self) -> Keeper:
+        """All that its verdicts depend on beside the requests; see `lm.judging.kept_verdicts.KeptJudge`."""
+        how = (
+            RULES,
+            self.template.identity,
+            self.judging,
+            self.renderer.format,
+            self.engine.drawn_by,
+            self.engine.end_ids,
+        )
+        return keeper(self.model, self.renderer.tokenizer, *how)
+
+    # --- questions --------------------------------------------------------------------------------------------------
+
+    def cases(self, requests: Sequence[JudgeRequest]) -> list[Case]:
+        """The requests as tokens of questions."""
+        questions = [self.template.question(request, self.judging.use_reference) for request in requests]
+        texts = [self.renderer.prompt_text(question.user, question.system or None) for question in questions]
+        prompts = self.renderer.encode_prompts(texts)
+        return [Case(request, prompt) for request, prompt in zip(requests, prompts, strict=True)]
+
+    @property
+    def _context(self) -> float:
+        config = self.model.config.get_text_config()
+        return getattr(config, "max_position_embeddings", None) or float("inf")
+
+    @property
+    def _room(self) -> int:
+        """Tokens beside a question: the words of the verdict, and a feedback as far as it is sure to fit."""
+        feedback = min(self.judging.decoding.max_new_tokens, self._context // 4) if self.judging.feedback else 0
+        return int(self._closing + feedback)
+
+    @cached_property
+    def _closing(self) -> int:
+        return len(self.renderer.answer_ids(answer_text("x", "1")))
+
+    # --- words ------------------------------------------------------------------------------------------------------
+
+    def _write(self, cases: Sequence[Case]) -> None:
+        """Have feedback written; where verdicts are read in it, again until they can be."""
+        reads_text = self.judging.verdicts == "text"
+        decoding = self.judging.decoding
+        if not reads_text:
+            decoding = replace(decoding, stop=(*decoding.stop, MARKER))
+        tries = self.judging.max_retries if reads_text and decoding.temperature > 0 else 0  # greedy says the same again
+        waiting = list(cases)
+        for attempt in range(tries + 1):
+            if not waiting:
+                return
+            if attempt:
+                line = f"judge: {len(waiting)} of {len(cases)} verdicts could not be read: retry {attempt} of {tries}"
+                rank_zero_only(print)(line, flush=True)
+            seeds = [seed_of(self.judging.seed, case.request.seen, attempt) for case in waiting]
+            samples = self.engine.generate([case.prompt for case in waiting], 1, decoding, seeds)
+            for case, sample in zip(waiting, samples, strict=True):
+                case.feedback, case.attempts = sample.text.strip(), attempt + 1
+                if reads_text:
+                    case.parsed = self._parse(case, sample.text, sample.finished)
+                    case.feedback = case.parsed.feedback
+            waiting = [case for case in waiting if case.parsed is not None and case.parsed.value is None]
+
+    def _parse(self, case: Case, text: str, finished: bool) -> Parsed:
+        if len(case.request.responses) == 1:
+            return parse_score(text, reading=self.judging.reading, finished=finished)
+        return parse_preference(text, self.judging.reading, self.judging.ties, finished)
+
+    def _fails(self, case: Case) -> bool:
+        """Whether a verdict is taken from a judge whose words hold none."""
+        return case.parsed is not None and case.parsed.value is None and self.judging.fallback == "constrained"
+
+    # --- probabilities ----------------------------------------------------------------------------------------------
+
+    def _read(self, cases: Sequence[Case]) -> list[list[float]]:
+        """Probabilities of the verdicts of each question, after its feedback."""
+        found: list[list[float]] = [[] for _ in cases]
+        for case in cases:
+            self._fit(case)
+        stems, words = self.stems(cases)
+        for batch in _batches(stems, [len(ids) for ids in words], self.max_tokens):
+            paths = [Path([*stems[q], word], len(stems[q])) for q in batch for word in words[q]]
+            forest = Forest.from_paths(paths).to(self.model.device)
+            with torch.no_grad(), evaluating(self.model):
+                logprobs_N = forest_logprobs(self.model, forest, self.share_prefixes)
+            values = logprobs_N[forest.path_targets].double().cpu()
+            for q, part in zip(batch, values.split([len(words[q]) for q in batch]), strict=True):
+                found[q] = part.softmax(0).tolist()
+        return found
+
+    def _fit(self, case: Case) -> None:
+        """Cut a feedback that leaves no room for a verdict in the model's context."""
+        while case.feedback:
+            answer = self.renderer.answer_ids(answer_text(case.feedback, case.words[0]))
+            if (over := len(case.prompt) + len(answer) - self._context) <= 0:
+                return
+            tokens = self.renderer.tokenizer(case.feedback, add_special_tokens=False)["input_ids"]
+            case.feedback = self.renderer.tokenizer.decode(tokens[: -int(over)])
+
+    def stems(self, cases: Sequence[Case]) -> tuple[list[list[int]], list[list[int]]]:
+        """What comes before the verdict of each question, and the tokens that the verdicts begin with.
+
+        Raises:
+            UserError: if the tokenizer has one first token for two verdicts.
+        """
+        texts = [answer_text(case.feedback, word) for case in cases for word in case.words]
+        encoded = iter(self.renderer.encode_answers(texts, [False] * len(texts)))
+        stems, words = [], []
+        for case in cases:
+            answers = [next(encoded) for _ in case.words]
+            common = min(shared_length(answers[0], answer) for answer in answers[1:])
+            stems.append([*case.prompt, *answers[0][:common]])
+            words.append([answer[common] for answer in answers])
+            if len(set(words[-1])) < len(answers):
+                raise UserError(f"the tokenizer writes the verdicts {', '.join(case.words)} with one first token")
+        return stems, words
+
+    def _verdict(self, case: Case, probabilities: Sequence[float] | None) -> Verdict:
+        about: dict[str, Any] = {"feedback": case.feedback or "", "attempts": case.attempts}
+        direct = len(case.request.responses) == 1
+        if probabilities is not None:
+            about |= {"probabilities": tuple(probabilities), "parsed": case.parsed is None}
+            about["reason"] = "ok" if case.parsed is None else case.parsed.reason
+            best = case.words[int(np.argmax(probabilities))]
+            if not direct:
+                return Verdict(preference=best if probabilities[0] != probabilities[1] else "tie", **about)  # type: ignore[arg-type]
+            mean = sum(int(word) * p for word, p in zip(case.words, probabilities, strict=True))
+            return Verdict(score=mean if self.judging.verdicts == "expected" else float(best), **about)
+        if case.parsed is None:
+            return Verdict(reason="too_long", parsed=False)
+        if case.parsed.value is None:
+            return Verdict(reason=case.parsed.reason, parsed=False, **about)
+        if direct:
+            return Verdict(score=float(case.parsed.value), **about)
+        return Verdict(preference=case.parsed.value, **about)  # type: ignore[arg-type]
+
+
+def shared_length(one: Sequence[int], other: Sequence[int]) -> int:
+    """How many tokens two lists have in common from their beginning."""
+    return next((n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+
+
+def _batches(stems: Sequence[list[int]], further: Sequence[int], max_tokens: int) -> Iterator[list[int]]:
+    """Numbers of questions by batch: those that begin alike side by side, up to so many tokens that are computed."""
+    batch: list[int] = []
+    total, previous = 0, None
+    for q in sorted(range(len(stems)), key=lambda q: stems[q]):
+        shared = 0 if previous is None else shared_length(stems[previous], stems[q])
+        cost = len(stems[q]) - shared + further[q]
+        if batch and total + cost > max_tokens:
+            yield batch
+            batch, total, cost = [], 0, len(stems[q]) + further[q]
+        batch.append(q)
+        total, previous = total + cost, q
+    if batch:
+        yield batch

@@ -1,0 +1,4 @@
+"""Cloze probes of facts: how likely their targets are, and whether the model says them.
+
+It does not know when probing happens.
+"""

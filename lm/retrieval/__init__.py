@@ -1,0 +1,4 @@
+"""Embedding, contrastive batches, and search.
+
+It does not know losses or reports.
+"""

@@ -1,0 +1,153 @@
+"""Questions of GSM8K and MATH are read as they are; what was written is judged up to its answer."""
+
+import json
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from text.reasoning.answers import NumberChecker
+from text.reasoning.reasoning_records import (
+    AnswerRecord,
+    Completion,
+    ExplorationRecord,
+    MinedPair,
+    Probe,
+    QuestionRecord,
+    SampledSolution,
+    SampleRecord,
+)
+from text.reasoning.steps import up_to_answer
+
+DATA = Path(__file__).parents[3] / "shared" / "data"
+CHECKER = NumberChecker()
+
+
+def read(**fields) -> QuestionRecord:
+    return QuestionRecord.model_validate(fields)
+
+
+def test_gsm8k():
+    record = read(id="1", question=" How many? ", answer="<<1+1=2>>2.\n#### 2")
+    assert (record.prompt, record.rationale, record.gold) == ("How many?\n", "<<1+1=2>>2.\n#### 2", None)
+    assert record.worked_out() == "<<1+1=2>>2.\nThe answer is 2"
+    assert read(query="Q", response="1\nThe answer is 2") == read(question="Q", rationale="1\nThe answer is 2")
+    assert read(question="Q", answer="The answer is 2").rationale == "The answer is 2"
+
+
+def test_math():
+    record = read(problem="Q", solution=r"So $\boxed{\frac{1}{2}}$.", answer=r"\frac{1}{2}", type="Algebra", level=2)
+    assert (record.gold, record.subject, record.level) == (r"\frac{1}{2}", "Algebra", 2)
+    assert record.worked_out() == "So $\\boxed{\\frac{1}{2}}$.\nThe answer is $\\frac{1}{2}$."
+    assert read(problem="Q", unique_id="test/1").id == "test/1"
+
+
+def test_plain():
+    record = read(question="47+8=?", rationale="47+8=55\nA55", gold="55")
+    assert (record.prompt, record.worked_out(), record.gold) == ("47+8=?\n", "47+8=55\nA55", "55")
+    assert read(question="Q", answer="55").gold == "55"
+    assert read(question="Q").worked_out() is None
+    assert read(question="Q", extra=1).model_extra == {"extra": 1}
+
+
+@pytest.mark.parametrize(
+    ("fields", "field"),
+    [
+        ({"query": "Q", "question": "Q"}, "query"),
+        ({"question": "Q", "rationale": "r", "solution": "s"}, "solution"),
+        ({"question": "Q", "gold": "1", "answer": "1"}, "answer"),
+        ({"question": " "}, "question"),
+        ({"question": 5}, "question"),
+        ({"rationale": "r"}, "question"),
+    ],
+)
+def test_what_is_wrong_is_named(fields, field):
+    with pytest.raises(ValidationError) as error:
+        read(**fields)
+    assert [detail["loc"][0] for detail in error.value.errors()] == [field]
+
+
+@pytest.mark.parametrize("name", ["gsm8k/train.jsonl", "gsm8k/test_first300.jsonl", "math500/test_100.jsonl"])
+def test_real_files_are_read_as_they_are(name):
+    if not (DATA / name).exists():
+        pytest.skip(f"{DATA / name} is not here")
+    with (DATA / name).open(encoding="utf-8") as lines:
+        for line in lines:
+            given = json.loads(line)
+            record = QuestionRecord.model_validate(given)
+            assert record.worked_out().split("\n")[-1].startswith("The answer is ")
+            assert "####" not in record.worked_out()
+            assert (record.gold is None) == ("gsm8k" in name)
+
+
+def test_what_was_written_is_judged_up_to_its_answer():
+    text = "1+1=2\nThe answer is 2\nProblem: 3?\nThe answer is 3"
+    solution = SampledSolution.judged([5, 6], text, False, "2", CHECKER, seed=7)
+    assert (solution.correct, solution.answer, solution.finish, solution.seed) == (True, "2", "length", 7)
+    assert (solution.text, solution.tokens) == (text, [5, 6])
+    ended = solution.up_to_answer()
+    assert (ended.text, ended.tokens, ended.finished) == ("1+1=2\nThe answer is 2", [], True)
+    assert ended.up_to_answer() == ended
+    wrong = Completion.judged([5], "no idea", True, "2", CHECKER, draw=0)
+    again = "The answer is <<2=2>>2.\nThe answer is 2"  # as GSM8K has it once
+    assert Completion.judged([5], again, True, "2", CHECKER, draw=0).correct
+    assert (wrong.correct, wrong.answer, wrong.finished) == (False, None, True)
+
+
+def test_an_answer_keeps_the_text_that_it_was_read_in_and_the_other_samples():
+    samples = [
+        SampledSolution.judged([n], text, finished, "7", CHECKER, seed=n)
+        for n, (text, finished) in enumerate([("The answer is 8\n", False), ("The answer is 7", True)])
+    ]
+    record = SampleRecord(id="q", question="Q", gold="7", samples=samples)
+    answer = AnswerRecord.first(record)
+    assert (answer.answer, answer.response, answer.finish) == ("8", "The answer is 8\n", "length")
+    assert [(one.text, one.correct, one.tokens) for one in answer.further] == [("The answer is 7", True, [])]
+    assert AnswerRecord.first(record.model_copy(update={"samples": samples[:1]})).further is None
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("The answer is 1", None),
+        ("The answer is 1.", None),
+        ("The answer is 12\nThe", "12"),
+        ("The answer is 12, for 6", "12"),
+        ("The answer is", None),
+    ],
+)
+def test_an_answer_that_was_cut_off_is_none(text, answer):
+    """It may have been on its way to another one."""
+    assert Completion.judged([1], text, False, answer or "1", CHECKER, draw=0).answer == answer
+    ended = Completion.judged([1], text, True, "1", CHECKER, draw=0)
+    assert ended.answer == (answer or (None if text.endswith("is") else "1"))
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("So. The answer is 7\nAnd 8", "So. The answer is 7"),
+        ("The answer is:\n\n**7**\n\nQuestion: 8?", "The answer is:\n\n**7**"),
+        ("The answer is\n$$\n7\n$$\nThe answer is 8", "The answer is\n$$\n7\n$$"),
+        ("7\n8", "7\n8"),
+    ],
+)
+def test_an_answer_below_its_phrase_is_kept(text, kept):
+    assert up_to_answer(text) == kept
+
+
+def test_a_pit_is_one_of_the_steps():
+    pair = {"prompt": "Q\n", "chosen": "a", "rejected": "b"}
+    assert MinedPair.model_validate(pair | {"num_steps": 3, "pit": 3}).pit == 3
+    with pytest.raises(ValidationError, match="4, but 'num_steps' is 3"):
+        MinedPair.model_validate(pair | {"num_steps": 3, "pit": 4})
+    with pytest.raises(ValidationError):
+        MinedPair.model_validate(pair | {"chosen_tokens": [-1]})
+
+
+def test_an_exploration_is_read_as_it_was_written():
+    seen = Probe(step=1, completions=[Completion(text="x", correct=True, draw=0)])
+    record = ExplorationRecord(
+        pair_id="a", steps=["x\n", "y"], ends=[(1, 2), (3, 3)], probes=[seen], pit=2, status="pit"
+    )
+    assert ExplorationRecord.model_validate(json.loads(record.model_dump_json())) == record

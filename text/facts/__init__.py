@@ -1,0 +1,4 @@
+"""Facts that a model is told: records, parts they play, passages that carry them.
+
+It does not know tokens.
+"""
