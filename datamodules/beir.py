@@ -18,7 +18,7 @@ from transformers import PreTrainedTokenizerBase
 from datamodules.loading import Position, ResumableLoader, layout
 from datamodules.records import Source, read_records
 from datamodules.retrieval_folder import find_table, judged_task, local_folder, made_queries, read_passages
-from lm.backbones.hyperparameters import PlainHyperparameters
+from lm.files.hyperparameters import PlainHyperparameters
 from lm.forests.batches import ContrastiveBatch
 from lm.forests.length_batches import length_batches
 from lm.retrieval.contrastive_order import SiblingBatches

@@ -21,7 +21,7 @@ from transformers import PreTrainedTokenizerBase
 from datamodules.loading import Position, ResumableLoader, layout, shares, shuffled
 from datamodules.records import Documents, Source, content_hash, find_files, iter_texts, name_of, read_records
 from lm.backbones.backbone import model_context
-from lm.backbones.hyperparameters import PlainHyperparameters
+from lm.files.hyperparameters import PlainHyperparameters
 from lm.forests.batches import TokenRows
 from lm.probing.probes import ProbeSet
 from lm.tokens.token_cache import SUFFIXES as TOKENS

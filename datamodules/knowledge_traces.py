@@ -12,7 +12,7 @@ from typing import Any
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 
-from lm.backbones.hyperparameters import PlainHyperparameters
+from lm.files.hyperparameters import PlainHyperparameters
 from metrics.knowledge.trace import KnowledgeTrace
 from text.errors import UserError
 

@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerBase
 from datamodules.loading import ResumableLoader, layout, shares
 from datamodules.records import Source, read_records
 from lm.backbones.backbone import model_context
-from lm.backbones.hyperparameters import PlainHyperparameters
+from lm.files.hyperparameters import PlainHyperparameters
 from lm.forests.batches import PromptBatch
 from lm.tokens.chat import ChatFormat, TemplateRefusal
 from lm.tokens.tokenizer import TokenizerSource, source_for

@@ -11,15 +11,12 @@ from transformers import PreTrainedTokenizerBase
 
 from lm.forests.answer_forests import PairLayout
 from lm.forests.forest import Forest
-from lm.generation.engine import Decoding, Sample
 from lm.tokens.chat import ChatRenderer
-from lm.tokens.text_table import TokenTable
 from text.chat.chat_records import PromptRecord
 from text.facts.knowledge import Facts
 from text.judging.judge_prompts import JudgePrompts
 from text.judging.judgments import Judgment
 from text.records import Located
-from text.retrieval.tasks import RetrievalTask, TextPool
 
 
 @runtime_checkable
@@ -28,17 +25,6 @@ class ScoresForests(Protocol):
 
     def forest_logprobs(self, forest: Forest) -> Tensor:
         """Log-probs log p(target | path to its source), nats, shape [N]."""
-        ...
-
-
-@runtime_checkable
-class Generates(Protocol):
-    """An engine that continues prefixes of tokens, such as `lm.generation.plain.PlainEngine`."""
-
-    def generate(
-        self, prefixes: Sequence[Sequence[int]], k: int, decoding: Decoding, seeds: Sequence[int]
-    ) -> list[Sample]:
-        """``k`` samples per prefix, prefix by prefix; draw j of a prefix depends on its seed and j alone."""
         ...
 
 
@@ -88,21 +74,6 @@ class HasFacts(Protocol):
     batch_size: int
     seq_len: int
     seed: int
-
-
-@runtime_checkable
-class HasRetrievalTasks(Protocol):
-    """A datamodule that brings collections to search, beside `lm.forests.batches.TextBatch`.
-
-    Attributes:
-        tasks: what is searched for; the first is the headline.
-        pool: every distinct text of the tasks once.
-        tokens: of the texts of the pool, in their order; None for a retriever that reads strings.
-    """
-
-    tasks: Sequence[RetrievalTask]
-    pool: TextPool
-    tokens: TokenTable | None
 
 
 @runtime_checkable

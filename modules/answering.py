@@ -12,10 +12,9 @@ from functools import cached_property
 from lm.backbones.backbone import Backbone
 from lm.forests.batches import PromptBatch
 from lm.generation.cached import EngineName, engine_of
-from lm.generation.engine import Decoding, Sample
+from lm.generation.engine import Decoding, Generates, Sample
 from lm.generation.kept_answers import LoggedEngine
 from lm.generation.sampling import seed_of
-from lm.protocols import Generates
 from modules.base.language_module import LanguageModule
 
 

@@ -16,7 +16,7 @@ from lm.backbones.adapters import LoRA
 from lm.backbones.backbone import PretrainedBackbone
 from lm.backbones.checkpoints import open_checkpoint
 from lm.backbones.encoder import ScratchEncoder
-from lm.backbones.hyperparameters import LEFT_OUT, plain
+from lm.files.hyperparameters import LEFT_OUT, plain
 from lm.judging.judge_by_name import TrainedJudge
 from lm.judging.language_judge import Judging
 from lm.tokens.chat import ChatFormat

@@ -24,6 +24,7 @@ from lm.backbones.adapters import LoRA, PublishedAdapter, Quantization
 from lm.backbones.dtypes import Dtype, checked_dtype
 from lm.backbones.fingerprint import fingerprint
 from lm.backbones.merged_adapters import TOLD, merged
+from lm.files.hyperparameters import public_name
 from lm.files.names import asked_of, resolve
 from lm.tokens.tokenizer import PretrainedTokenizer, check_vocabulary, vocabulary_size
 from text.errors import UserError
@@ -114,8 +115,7 @@ class Backbone(ABC):
 
     def plain(self) -> dict[str, Any]:
         """The description in plain values, as a config gives it: ``class_path`` and ``init_args``."""
-        kind = type(self)
-        return {"class_path": f"{kind.__module__}.{kind.__name__}", "init_args": asdict(self)}  # type: ignore[call-overload]
+        return {"class_path": public_name(type(self)), "init_args": asdict(self)}  # type: ignore[call-overload]
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,8 @@ from torch import nn
 from torch.optim import Optimizer
 from transformers import PreTrainedTokenizerBase
 
-from lm.backbones.adapters import LoRA, Quantization
-from lm.backbones.backbone import Backbone
 from lm.backbones.fingerprint import require_same_base, require_same_tokenizer
+from lm.backbones.rebuilt import rebuild_backbone
 from lm.files.checkpoint_files import SHARDED_REST, by_step, damage
 from lm.files.shards import require_plain_shards
 from lm.tokens.tokenizer import tokenizer_sha256
@@ -170,52 +169,6 @@ def find_tokenizer(path: Path, checkpoint: dict[str, Any], trust_remote_code: bo
     tokenizer = backbone.tokenizer_at(tokenizer_folder(path, saved, trust_remote_code)).build()
     require_same_tokenizer(saved["tokenizer_sha256"], tokenizer_sha256(tokenizer))
     return tokenizer
-
-
-def rebuild_backbone(plain: dict[str, Any], trust_remote_code: bool = False) -> Backbone:
-    """The backbone that ``Backbone.plain`` described; of classes that are already imported, or of this project.
-
-    A file says which model it belongs to. That code is run is for whoever opens the file to say, today.
-
-    Args:
-        plain: what a checkpoint notes.
-        trust_remote_code: run Python code that comes with the weights, if the run did.
-
-    Raises:
-        UserError: if the notes describe no backbone, or ask to run code without leave.
-    """
-    import lm.backbones.encoder
-    import lm.backbones.reward_backbone
-    import lm.merging.merged_backbone  # noqa: F401  all build on this file
-
-    kinds = {f"{kind.__module__}.{kind.__name__}": kind for kind in _descendants(Backbone)}
-    name, noted = str(plain.get("class_path")), plain.get("init_args")
-    if name not in kinds or not isinstance(noted, dict):
-        raise UserError(f"the checkpoint's backbone {name} is not known; import the module that defines it")
-    given = dict(noted)
-    if given.get("trust_remote_code") and not trust_remote_code:
-        raise UserError(
-            f"the checkpoint asks to run Python code that comes with '{given.get('name_or_path')}'. If you trust that "
-            "code, say so yourself: --trust_remote_code (export.py), or trust_remote_code: true (TrainedBackbone)"
-        )
-    for key, part in {"lora": LoRA, "quantization": Quantization}.items():
-        if given.get(key):
-            given[key] = _rebuilt(part, given[key], name)
-    return _rebuilt(kinds[name], given, name)
-
-
-def _rebuilt(kind: Any, given: Any, name: str) -> Any:
-    """An object of plain values: whatever else a file holds is refused by the constructor, or here."""
-    try:
-        return kind(**given)
-    except (AttributeError, TypeError) as error:
-        raise UserError(f"the checkpoint's backbone {name} cannot be rebuilt from its notes: {error}") from error
-
-
-def _descendants(kind: Any) -> Iterator[Any]:
-    for child in kind.__subclasses__():
-        yield child
-        yield from _descendants(child)
 
 
 def rebuild_model(

@@ -15,8 +15,8 @@ from torch import nn
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from lm.backbones.adapters import base_of, is_adapted
+from lm.backbones.end_tokens import end_tokens
 from lm.backbones.merged_adapters import Rounding, merged
-from lm.generation.stopping import end_tokens
 from lm.tokens.tokenizer import tokenizer_sha256
 from text.errors import UserError
 

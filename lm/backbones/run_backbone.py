@@ -21,13 +21,13 @@ from lm.backbones.checkpoints import (
     find_checkpoint,
     load_trained,
     open_checkpoint,
-    rebuild_backbone,
     rebuild_model,
     tokenizer_folder,
 )
 from lm.backbones.dtypes import Dtype, checked_dtype
 from lm.backbones.fingerprint import fingerprint, require_same_tokenizer
 from lm.backbones.merged_adapters import TOLD, merged
+from lm.backbones.rebuilt import rebuild_backbone
 from lm.tokens.tokenizer import tokenizer_sha256
 from text.errors import UserError
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from lm.files.kept_files import kept_folder
-from lm.tokens.tokenizer import BPETokenizer
 
 SIZES = {
     "hidden_size": 32,
@@ -29,9 +29,19 @@ def untrained_model() -> Path:
 
 
 def _write(folder: Path) -> None:
-    tokenizer = BPETokenizer().build([])  # every byte is a token
+    tokenizer = _bytes()
     config = LlamaConfig(vocab_size=len(tokenizer), eos_token_id=tokenizer.eos_token_id, bos_token_id=None, **SIZES)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         LlamaForCausalLM(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+
+
+def _bytes() -> PreTrainedTokenizerBase:
+    """A tokenizer whose tokens are the 256 bytes, and one that ends a text."""
+    words = ["<|endoftext|>", *sorted(pre_tokenizers.ByteLevel.alphabet())]
+    core = Tokenizer(models.BPE({word: id for id, word in enumerate(words)}, []))
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    core.decoder = decoders.ByteLevel()
+    core.add_special_tokens(words[:1])
+    return PreTrainedTokenizerFast(tokenizer_object=core, eos_token=words[0])

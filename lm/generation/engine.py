@@ -14,7 +14,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import torch
 import torch.distributed as dist
@@ -30,10 +30,11 @@ from transformers import (
 )
 
 from lm.backbones.adapters import base_of
+from lm.backbones.end_tokens import end_tokens
 from lm.backbones.evaluating import evaluating
 from lm.generation.progress import Progress
 from lm.generation.sampling import DRAWS, row_keys, samplers
-from lm.generation.stopping import Ends, StopStrings, end_tokens
+from lm.generation.stopping import Ends, StopStrings
 from text.errors import UserError
 
 
@@ -87,6 +88,17 @@ class Sample(NamedTuple):
     tokens: tuple[int, ...]
     text: str
     finished: bool
+
+
+@runtime_checkable
+class Generates(Protocol):
+    """An engine that continues prefixes of tokens, such as `lm.generation.plain.PlainEngine`."""
+
+    def generate(
+        self, prefixes: Sequence[Sequence[int]], k: int, decoding: Decoding, seeds: Sequence[int]
+    ) -> list[Sample]:
+        """``k`` samples per prefix, prefix by prefix; draw j of a prefix depends on its seed and j alone."""
+        ...
 
 
 class Draw(NamedTuple):

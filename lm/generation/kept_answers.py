@@ -16,7 +16,7 @@ from lm.generation.engine import Decoding, Draw, Drawing, Engine, Sample
 
 
 class LoggedEngine(Drawing):
-    """Asks an engine only for what the folder has no answer to (`lm.protocols.Generates`).
+    """Asks an engine only for what the folder has no answer to (`lm.generation.engine.Generates`).
 
     Args:
         engine: who generates.

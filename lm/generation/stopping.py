@@ -13,16 +13,7 @@ from collections.abc import Collection, Sequence
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, StoppingCriteria
-
-from lm.tokens.templates import end_of_turn
-
-
-def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Ids that end an answer: the end of text, the template's end of a turn, and those of the generation config."""
-    of_model = model.generation_config.eos_token_id
-    ids = {tokenizer.eos_token_id, *(of_model if isinstance(of_model, list | tuple) else [of_model])}
-    return sorted(id for id in ids | {end_of_turn(tokenizer)} if id is not None)
+from transformers import PreTrainedTokenizerBase, StoppingCriteria
 
 
 class StopStrings:

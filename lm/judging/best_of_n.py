@@ -11,9 +11,8 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from lm.forests.batches import PromptBatch
-from lm.generation.engine import Decoding
+from lm.generation.engine import Decoding, Generates
 from lm.judging.rater import Rater, Rewards
-from lm.protocols import Generates
 
 
 class Best(NamedTuple):

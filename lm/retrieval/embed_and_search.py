@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -24,16 +24,31 @@ from lm.backbones.kept_key import digest
 from lm.files.embedding_store import EmbeddingStore, StoredRows
 from lm.files.kept_files import cache_folder
 from lm.forests.batches import TextBatch
-from lm.protocols import HasRetrievalTasks
 from lm.retrieval.nearest import nearest
 from lm.retrieval.packed_linear import packed_linears
+from lm.tokens.text_table import TokenTable
 from metrics.retrieval.ranks import SearchResult
 from metrics.retrieval.retrieval_report import TaskReport, judge
 from text.errors import UserError
 from text.excerpts import printable, shorten
-from text.retrieval.tasks import RetrievalTask
+from text.retrieval.tasks import RetrievalTask, TextPool
 
 LAYOUT = 2  # of a store's files
+
+
+@runtime_checkable
+class HasRetrievalTasks(Protocol):
+    """A datamodule that brings collections to search, beside `lm.forests.batches.TextBatch`.
+
+    Attributes:
+        tasks: what is searched for; the first is the headline.
+        pool: every distinct text of the tasks once.
+        tokens: of the texts of the pool, in their order; None for a retriever that reads strings.
+    """
+
+    tasks: Sequence[RetrievalTask]
+    pool: TextPool
+    tokens: TokenTable | None
 
 
 class Searching:

@@ -11,7 +11,7 @@ from typing import Literal
 from lightning.pytorch import LightningModule
 from torch import Tensor
 
-from lm.backbones.hyperparameters import PlainHyperparameters
+from lm.files.hyperparameters import PlainHyperparameters
 from lm.steps.step_mean import Means
 
 Split = Literal["train", "val", "test"]

@@ -11,8 +11,8 @@ from typing import Any, Literal
 import numpy as np
 from lightning.pytorch import LightningModule
 
-from lm.backbones.hyperparameters import PlainHyperparameters
-from lm.protocols import HasRetrievalTasks
+from lm.files.hyperparameters import PlainHyperparameters
+from lm.retrieval.embed_and_search import HasRetrievalTasks
 from metrics.retrieval.ranks import SearchResult
 from metrics.retrieval.retrieval_report import TaskReport, headline, judge, nested_results, tell
 from text.errors import UserError

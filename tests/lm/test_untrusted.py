@@ -17,8 +17,9 @@ import export
 from callbacks.checkpoints import AtomicCheckpointIO
 from lm.backbones.adapters import LoRA
 from lm.backbones.backbone import PretrainedBackbone
-from lm.backbones.checkpoints import find_checkpoint, open_checkpoint, rebuild_backbone
+from lm.backbones.checkpoints import find_checkpoint, open_checkpoint
 from lm.backbones.encoder import PretrainedEncoder
+from lm.backbones.rebuilt import rebuild_backbone
 from lm.backbones.reward_backbone import PretrainedReward
 from lm.backbones.run_backbone import TrainedBackbone
 from lm.files.shards import require_plain_shards

@@ -8,8 +8,8 @@ from transformers import AutoModelForCausalLM
 
 from lm.backbones.adapters import LoRA, Quantization
 from lm.backbones.backbone import Backbone, PretrainedBackbone, ScratchBackbone, decoder_blocks
-from lm.backbones.checkpoints import rebuild_backbone
 from lm.backbones.fingerprint import require_same_base
+from lm.backbones.rebuilt import rebuild_backbone
 from lm.tokens.tokenizer import BPETokenizer
 from tests.stand_ins import LLAMA, TEXT, published, scratch, tiny_tokenizer, token_rows
 from text.errors import UserError

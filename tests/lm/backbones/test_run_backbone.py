@@ -10,7 +10,8 @@ import torch
 
 from lm.backbones.adapters import LoRA, Quantization, is_adapted
 from lm.backbones.backbone import PretrainedBackbone
-from lm.backbones.checkpoints import find_checkpoint, find_tokenizer, open_checkpoint, rebuild_backbone, rebuild_model
+from lm.backbones.checkpoints import find_checkpoint, find_tokenizer, open_checkpoint, rebuild_model
+from lm.backbones.rebuilt import rebuild_backbone
 from lm.backbones.run_backbone import TrainedBackbone
 from lm.tokens.tokenizer import BPETokenizer, PretrainedTokenizer, tokenizer_sha256
 from modules import KnowledgeProbe

@@ -7,10 +7,9 @@ import torch
 
 from lm.files.append_log import AppendLog
 from lm.generation.cached import CacheEngine
-from lm.generation.engine import Decoding, Draw
+from lm.generation.engine import Decoding, Draw, Generates
 from lm.generation.kept_answers import LoggedEngine
 from lm.generation.plain import PlainEngine
-from lm.protocols import Generates
 from tests.stand_ins import scratch, tiny_tokenizer
 
 DRAWN = Decoding(max_new_tokens=4, temperature=1.0)

@@ -10,11 +10,12 @@ from hypothesis import strategies as st
 from transformers import GenerationConfig
 
 from lm.backbones.backbone import ScratchBackbone
+from lm.backbones.end_tokens import end_tokens
 from lm.backbones.export import save_model
 from lm.generation.cached import CacheEngine
 from lm.generation.engine import Decoding
 from lm.generation.plain import PlainEngine
-from lm.generation.stopping import StopStrings, end_tokens
+from lm.generation.stopping import StopStrings
 from tests.chat_templates import FAMILIES, marked_tokenizer
 from tests.stand_ins import LLAMA
 

@@ -16,6 +16,8 @@ from typing import Any
 from lightning.pytorch.core.mixins import HyperparametersMixin
 from lightning.pytorch.utilities.parsing import AttributeDict
 
+ROOMS = ("callbacks", "datamodules", "lm", "losses", "metrics", "modules", "text", "worlds")
+
 LEFT_OUT = object()
 """What stands for a value that no plain one describes: a function, an object that keeps its arguments to itself."""
 
@@ -55,7 +57,13 @@ def plain(value: Any) -> Any:
     arguments = _arguments(value)
     if arguments is None or (given := _all_or_none({k: plain(v) for k, v in arguments.items()})) is LEFT_OUT:
         return LEFT_OUT
-    return {"class_path": f"{type(value).__module__}.{type(value).__qualname__}", "init_args": given}
+    return {"class_path": public_name(type(value)), "init_args": given}
+
+
+def public_name(kind: type) -> str:
+    """What notes call a class: one of this project by its name alone, so that files may move; another by its path."""
+    ours = kind.__module__.partition(".")[0] in ROOMS
+    return kind.__qualname__ if ours else f"{kind.__module__}.{kind.__qualname__}"
 
 
 def _all_or_none(values: dict[str, Any]) -> Any:
