@@ -14,7 +14,7 @@ import modules
 from cli.config_schema import compact
 from cli.parse_errors import parameters
 
-SCHEMA = Path(__file__).parent.parent.parent / "configs" / "schema.json"
+SCHEMA = Path(__file__).parents[2] / "configs" / "schema.json"
 ROOMS = {"Callback": callbacks, "LightningDataModule": datamodules, "LightningModule": modules}
 
 

@@ -22,7 +22,7 @@ from cli.trainer_cli import SeedlingCLI, default_root, known_reason, main
 from tests.tiny_runs import write_config
 from text.errors import UserError
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(autouse=True)

@@ -1,7 +1,6 @@
 """Rows of text: golden contents, the same global batch however it is split, exact resume, and the facts beside them."""
 
 from collections import Counter
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -16,6 +15,7 @@ from datamodules.corpus import row_numbers
 from datamodules.loading import Position
 from lm.protocols import HasFacts
 from lm.tokens.tokenizer import BPETokenizer, PretrainedTokenizer, tokenizer_sha256
+from tests.shared_data import SHARED
 from tests.stand_ins import scratch, tiny_tokenizer
 from tests.stand_ins import trainer as quiet_trainer
 from text.errors import DataFormatError, UserError
@@ -24,7 +24,6 @@ from worlds import Biographies
 # Rows are short here, so facts lose probes; one test looks at how that is told.
 pytestmark = pytest.mark.filterwarnings("ignore:facts for rows of")
 
-SHARED = Path(__file__).parents[3] / "shared" / "data"
 COUNTRY = Biographies(people=20, documents=150, facts=6)
 BPE = BPETokenizer(vocab_size=400)
 

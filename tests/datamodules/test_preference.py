@@ -13,10 +13,11 @@ from datamodules.preference import apart
 from lm.scoring.logprobs import path_lengths
 from lm.tokens.chat import ChatFormat
 from tests.conversation_files import first_batch, jsonl, set_up, shown, tiny
+from tests.shared_data import SHARED
 from tests.stand_ins import tiny_tokenizer
 from text.errors import DataFormatError, UserError
 
-HH = Path(__file__).parents[3] / "shared" / "data" / "hh_rlhf"
+HH = SHARED / "hh_rlhf"
 EOS = "<|endoftext|>"
 
 

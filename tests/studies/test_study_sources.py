@@ -13,16 +13,16 @@ from tests.knowledge_runs import TINY
 
 PROJECT = Path(__file__).resolve().parents[2]
 HOUSE = {
-    "main.py": "from cli import main\n",
-    "cli/": "import modules\nfrom text.errors import UserError\nprint(modules.__all__)\n",
+    "main.py": "from cli.trainer_cli import main\n",
+    "cli/trainer_cli.py": "import modules\nfrom text.errors import UserError\nprint(modules.__all__)\n",
     "text/__init__.py": '"""Strings."""\n',
     "text/errors.py": "class UserError(Exception): ...\n",
     "modules/__init__.py": 'from modules.one import One\nfrom modules.two import Two as Second\n__all__ = ["One"]\n',
     "modules/one.py": "from lm import trees\nclass One: ...\n",
-    "modules/two.py": "import lm.forests.forest as f\nclass Two: ...\n",
+    "modules/two.py": "import lm.forest as f\nclass Two: ...\n",
     "lm/__init__.py": "",
-    "lm/trees.py": "def grow():\n    from lm.forests.forest import Forest\n",
-    "lm/forests/forest.py": "class Forest: ...\n",
+    "lm/trees.py": "def grow():\n    from lm.forest import Forest\n",
+    "lm/forest.py": "class Forest: ...\n",
     "lm/twice.py": "class Forest: ...\n",
     "lm/package.py": "import modules\nmodules.Second\n",
     "lm/alias.py": "import modules as m\nm.Second\n",
@@ -34,9 +34,9 @@ HOUSE = {
     "callbacks/watch.py": "from worlds import World\n",
     "benchmarks/one.py": "class Aside: ...\n",
 }
-DOORS = {"cli/", "main.py", "text/errors.py"}
-ONE = {"modules/one.py", "lm/trees.py", "lm/forests/forest.py"}
-TWO = {"modules/two.py", "lm/forests/forest.py"}
+DOORS = {"cli/trainer_cli.py", "main.py", "text/errors.py"}
+ONE = {"modules/one.py", "lm/trees.py", "lm/forest.py"}
+TWO = {"modules/two.py", "lm/forest.py"}
 
 
 @pytest.fixture
@@ -56,14 +56,14 @@ def house(tmp_path):
         ("modules.One", ONE),
         ("modules.two.Two", TWO),
         ('{"class_path": "One", "init_args": {}}', ONE),
-        ("lm.trees", {"lm/trees.py", "lm/forests/forest.py"}),
-        ("grow", {"lm/trees.py", "lm/forests/forest.py"}),
-        ("Forest", {"lm/forests/forest.py", "lm/twice.py"}),
+        ("lm.trees", {"lm/trees.py", "lm/forest.py"}),
+        ("grow", {"lm/trees.py", "lm/forest.py"}),
+        ("Forest", {"lm/forest.py", "lm/twice.py"}),
         ("lm.package", {"lm/package.py"} | TWO),
         ("lm.alias", {"lm/alias.py", "modules/__init__.py"} | ONE | TWO),
         ("lm.star", {"lm/star.py", "modules/__init__.py"} | ONE | TWO),
         ("lm.spelt", {"lm/spelt.py"} | ONE),
-        ("lm.near", {"lm/near.py", "lm/twice.py", "lm/forests/forest.py"}),
+        ("lm.near", {"lm/near.py", "lm/twice.py", "lm/forest.py"}),
         ("worlds.World", {"worlds/__init__.py", "worlds/world.py"}),
         ("callbacks.watch", {"callbacks/watch.py", "worlds/__init__.py", "worlds/world.py"}),
         ("Aside", set()),
@@ -81,9 +81,9 @@ def test_the_version_changes_with_a_source_that_is_reached_and_with_no_other(hou
     (house / "modules/two.py").write_text("class Two:\n    changed = 1\n")
     (house / "modules/three.py").write_text("class Three: ...\n")
     (house / "modules/__init__.py").write_text(HOUSE["modules/__init__.py"] + "from modules.three import Three\n")
-    (house / "lm/trees.py").write_text("# why\ndef grow( ):\n    from lm.forests.forest import (Forest)\n")
+    (house / "lm/trees.py").write_text("# why\ndef grow( ):\n    from lm.forest import (Forest)\n")
     assert version() == before
-    (house / "lm/forests/forest.py").write_text("class Forest:\n    changed = 1\n")
+    (house / "lm/forest.py").write_text("class Forest:\n    changed = 1\n")
     assert version() != before
 
 

@@ -84,7 +84,7 @@ def test_equal_projects_have_equal_keys(toy):
         ("configs/trainer/one.yaml", "accelerator: cpu\ndevices: 1\nmax_steps: 3\n"),
         ("data.txt", "twice upon a time\n"),
         ("lm/forests/forest.py", "WIDTH = 4\n"),
-        ("cli/", "from lm.forests.forest import WIDTH as main\n"),
+        ("cli/trainer_cli.py", "from lm.forests.forest import WIDTH as main\n"),
     ],
     ids=["config", "included config", "input", "code", "door"],
 )

@@ -20,7 +20,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 WALL = 6  # a comparison may take so many times its limit of computing, for the machine may be busy with other things
 MEMORY = 4 << 30  # bytes of address space; a tower of powers asks for more
 

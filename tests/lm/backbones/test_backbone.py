@@ -14,7 +14,7 @@ from lm.tokens.tokenizer import BPETokenizer
 from tests.stand_ins import LLAMA, TEXT, published, scratch, tiny_tokenizer, token_rows
 from text.errors import UserError
 
-CONFIGS = Path(__file__).parents[2] / "configs" / "backbone"
+CONFIGS = Path(__file__).parents[3] / "configs" / "backbone"
 IDS = token_rows(2)
 
 

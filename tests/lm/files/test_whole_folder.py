@@ -64,7 +64,7 @@ with whole_folder(Path(sys.argv[1])) as filling:
     (filling / "half").touch()
     os.kill(os.getpid(), signal.SIGKILL)
 """
-    subprocess.run([sys.executable, "-c", killed, str(tmp_path / "out")], cwd=Path(__file__).parents[2], check=False)
+    subprocess.run([sys.executable, "-c", killed, str(tmp_path / "out")], cwd=Path(__file__).parents[3], check=False)
     [left] = tmp_path.iterdir()
     elsewhere = tmp_path / f".out.another-machine.{left.name.split('.')[-2]}.abc"
     alive = tmp_path / f".out.{platform.node()}.{os.getppid()}.abc"

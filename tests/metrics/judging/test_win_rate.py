@@ -2,15 +2,15 @@
 
 import json
 import math
-from pathlib import Path
 
 import pytest
 import torch
 
 from metrics.judging.win_rate import WinRate
+from tests.shared_data import SHARED
 from text.errors import UserError
 
-PUBLISHED = Path(__file__).parents[3] / "shared/data/alpaca_eval_pairs"
+PUBLISHED = SHARED / "alpaca_eval_pairs"
 KEYS = ["win_rate", "standard_error", "n_wins", "n_wins_base", "n_draws", "n_total", "ci_low", "ci_high"]
 
 

@@ -22,7 +22,7 @@ real = pytest.mark.skipif(not SHARED.is_dir(), reason="the real data is not besi
 def run_test(root: Path, folder: Path, monkeypatch, *options: str) -> tuple[dict, Path]:
     """metrics.json and the run folder of ``main.py test``."""
     monkeypatch.setattr("sys.argv", ["main.py"])
-    config = Path(__file__).parents[2] / "configs/instructir/bm25.yaml"
+    config = Path(__file__).parents[3] / "configs/instructir/bm25.yaml"
     path = f"--data.init_args.path={folder}"
     main(["test", "--config", str(config), path, f"--trainer.default_root_dir={root}", *options])
     run = max(root.glob("version_*"))

@@ -1,13 +1,12 @@
 """Whole dialogues become pairs; the counts of the real ones are those that their page gives."""
 
-from pathlib import Path
-
 import pytest
 from pydantic import ValidationError
 
+from tests.shared_data import SHARED
 from text.chat.dialogues import DialogueRecord, read_dialogue
 
-HH = Path(__file__).parents[3] / "shared" / "data" / "hh_rlhf"
+HH = SHARED / "hh_rlhf"
 
 
 def pair(chosen, rejected):

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from random import Random
 
 import pytest
 
+from tests.shared_data import SHARED
 from text.chat.chat_records import Preference
 from text.chat.holdouts import UNITS, Member, choose_variants, hold_out, value_pairs, values_of
 from text.errors import UserError
 
-PUBLISHED = Path(__file__).parents[3] / "shared/data/janus_hierarchy/preferences.jsonl"
+PUBLISHED = SHARED / "janus_hierarchy/preferences.jsonl"
 
 
 def made_up(dimensions: int = 4, each: int = 30) -> list[Preference]:

@@ -163,7 +163,7 @@ for unit in (" ", "*", "[", "</s>", "[RESULT] ", "score: ", "4 ", "A ", ". "):
         for reading in ("lenient", "official"):
             parse_score(text, reading=reading), parse_preference(text, reading, ties=True)
 """
-    subprocess.run([sys.executable, "-c", script], cwd=Path(__file__).parents[2], check=True)
+    subprocess.run([sys.executable, "-c", script], cwd=Path(__file__).parents[3], check=True)
 
 
 @given(st.text() | st.from_regex(r"(\[RESULT\]|score of|Score:|[0-9/.\[\] ]){0,6}"), st.integers(-2, 9))

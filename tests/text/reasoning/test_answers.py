@@ -14,7 +14,7 @@ from text.errors import UserError
 from text.reasoning import answer_worker
 from text.reasoning.answers import MathChecker, NumberChecker
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 DATA = ROOT.parent / "shared" / "data"
 NUMBERS = NumberChecker()
 TOWER = "2^{2^{2^{2^{2^{2}}}}}"

@@ -1,11 +1,11 @@
 """Questions of GSM8K and MATH are read as they are; what was written is judged up to its answer."""
 
 import json
-from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
+from tests.shared_data import SHARED
 from text.reasoning.answers import NumberChecker
 from text.reasoning.reasoning_records import (
     AnswerRecord,
@@ -19,7 +19,6 @@ from text.reasoning.reasoning_records import (
 )
 from text.reasoning.steps import up_to_answer
 
-DATA = Path(__file__).parents[3] / "shared" / "data"
 CHECKER = NumberChecker()
 
 
@@ -69,9 +68,9 @@ def test_what_is_wrong_is_named(fields, field):
 
 @pytest.mark.parametrize("name", ["gsm8k/train.jsonl", "gsm8k/test_first300.jsonl", "math500/test_100.jsonl"])
 def test_real_files_are_read_as_they_are(name):
-    if not (DATA / name).exists():
-        pytest.skip(f"{DATA / name} is not here")
-    with (DATA / name).open(encoding="utf-8") as lines:
+    if not (SHARED / name).exists():
+        pytest.skip(f"{SHARED / name} is not here")
+    with (SHARED / name).open(encoding="utf-8") as lines:
         for line in lines:
             given = json.loads(line)
             record = QuestionRecord.model_validate(given)

@@ -2,17 +2,15 @@
 
 import json
 from itertools import accumulate, pairwise
-from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.shared_data import SHARED
 from text.errors import UserError
 from text.reasoning.equations import holds, marks
 from text.reasoning.steps import LineSteps, MathSteps, RegexSteps, step_ends
-
-DATA = Path(__file__).parents[3] / "shared" / "data"
 
 pieces = st.sampled_from(
     [
@@ -174,7 +172,7 @@ def test_marks_are_found():
 
 
 def test_every_mark_of_gsm8k_holds():
-    path = DATA / "gsm8k/train.jsonl"
+    path = SHARED / "gsm8k/train.jsonl"
     if not path.exists():
         pytest.skip(f"{path} is not here")
     with path.open(encoding="utf-8") as lines:
