@@ -2,3 +2,11 @@
 
 It does not know where answers come from.
 """
+
+from lm.benches.biggen import CapabilityBench
+from lm.benches.multifaceted import RubricBench
+
+__all__ = [
+    "CapabilityBench",
+    "RubricBench",
+]

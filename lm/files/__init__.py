@@ -2,3 +2,23 @@
 
 It does not know what tokens mean, nor what is in a checkpoint.
 """
+
+from lm.files.append_log import AppendLog
+from lm.files.embedding_store import EmbeddingStore
+from lm.files.hyperparameters import PlainHyperparameters, public_name
+from lm.files.kept_files import cache_folder, kept_folder
+from lm.files.names import resolve
+from lm.files.packaged import packaged_model
+from lm.files.whole_folder import whole_folder
+
+__all__ = [
+    "AppendLog",
+    "EmbeddingStore",
+    "PlainHyperparameters",
+    "cache_folder",
+    "kept_folder",
+    "packaged_model",
+    "public_name",
+    "resolve",
+    "whole_folder",
+]

@@ -2,3 +2,19 @@
 
 It does not know chat roles or what answers are for.
 """
+
+from lm.generation.cached import CacheEngine, engine_of
+from lm.generation.engine import Decoding, Engine, Generates, Sample
+from lm.generation.kept_answers import LoggedEngine
+from lm.generation.plain import PlainEngine
+
+__all__ = [
+    "CacheEngine",
+    "Decoding",
+    "Engine",
+    "Generates",
+    "LoggedEngine",
+    "PlainEngine",
+    "Sample",
+    "engine_of",
+]

@@ -2,3 +2,9 @@
 
 It does not know when probing happens.
 """
+
+from lm.probing.probes import ProbeSet
+
+__all__ = [
+    "ProbeSet",
+]

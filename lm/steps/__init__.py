@@ -2,3 +2,15 @@
 
 It does not know models or batches.
 """
+
+from lm.steps.gather import gather_rows
+from lm.steps.schedules import Warmup
+from lm.steps.step_mean import StepMean
+from lm.steps.strategies import FullySharded
+
+__all__ = [
+    "FullySharded",
+    "StepMean",
+    "Warmup",
+    "gather_rows",
+]

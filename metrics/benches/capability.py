@@ -25,7 +25,7 @@ from torchmetrics import Metric
 from torchmetrics.utilities.data import dim_zero_cat
 
 from metrics.intervals import Interval, collapsed, stratified_interval
-from metrics.judging import kendall, pearson
+from metrics.judging.correlation import kendall, pearson
 from metrics.means import fraction, mean
 from text.errors import UserError
 from text.judging.biggen import CAPABILITIES, Place, choose

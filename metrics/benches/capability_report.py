@@ -25,7 +25,8 @@ from metrics.benches.capability import (
     self_consistent,
 )
 from metrics.intervals import Interval
-from metrics.judging import JudgeCorrelation, krippendorff_alpha
+from metrics.judging.correlation import JudgeCorrelation
+from metrics.judging.raters import krippendorff_alpha
 from metrics.judging.unread import Unread
 
 if TYPE_CHECKING:

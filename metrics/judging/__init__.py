@@ -14,6 +14,7 @@ from metrics.judging.pairs import (
 )
 from metrics.judging.raters import KrippendorffAlpha, krippendorff_alpha
 from metrics.judging.transitivity import Transitivity, transitivity
+from metrics.judging.win_rate import WinRate
 
 __all__ = [
     "FormatConsistency",
@@ -23,6 +24,7 @@ __all__ = [
     "PositionConsistency",
     "ScoreAccuracy",
     "Transitivity",
+    "WinRate",
     "consistency",
     "kendall",
     "krippendorff_alpha",

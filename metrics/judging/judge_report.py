@@ -16,14 +16,9 @@ from typing import Any
 
 import torch
 
-from metrics.judging import (
-    JudgeCorrelation,
-    PairwiseAccuracy,
-    PositionConsistency,
-    ScoreAccuracy,
-    krippendorff_alpha,
-    merge_orders,
-)
+from metrics.judging.correlation import JudgeCorrelation, ScoreAccuracy
+from metrics.judging.pairs import PairwiseAccuracy, PositionConsistency, merge_orders
+from metrics.judging.raters import krippendorff_alpha
 from metrics.judging.unread import Unread, examples, share_read
 from metrics.report_files import write_lines
 from metrics.tables import number, section

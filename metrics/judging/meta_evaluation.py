@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from metrics.benches.capability import aggregate, rank_agreement
-from metrics.judging import JudgeCorrelation
+from metrics.judging.correlation import JudgeCorrelation
 from metrics.tables import number, section
 
 if TYPE_CHECKING:

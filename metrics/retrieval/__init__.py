@@ -2,3 +2,15 @@
 
 It does not know how documents were found.
 """
+
+from metrics.retrieval.ranking import MAP, MRR, NDCG, Recall, Robustness
+from metrics.retrieval.ranks import SearchResult
+
+__all__ = [
+    "MAP",
+    "MRR",
+    "NDCG",
+    "Recall",
+    "Robustness",
+    "SearchResult",
+]

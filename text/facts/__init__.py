@@ -2,3 +2,10 @@
 
 It does not know tokens.
 """
+
+from text.facts.knowledge import Fact, Facts
+
+__all__ = [
+    "Fact",
+    "Facts",
+]

@@ -2,3 +2,12 @@
 
 It does not know retrievers.
 """
+
+from text.retrieval.qrels import read_qrels
+from text.retrieval.tasks import RetrievalTask, TextPool
+
+__all__ = [
+    "RetrievalTask",
+    "TextPool",
+    "read_qrels",
+]
