@@ -17,6 +17,7 @@ from typing import Any
 import yaml
 from jsonargparse import _typehints
 
+from cli.old_names import renamed
 from text.errors import DataFormatError, UserError
 
 YAML = (".yaml", ".yml")
@@ -46,6 +47,7 @@ class _Dict(dict):
 
 def _read_yaml_alone(value: Any, enable_path: bool = True, simple_types: bool = False) -> Any:
     found, file = _read(value, enable_path and isinstance(value, str) and value.endswith(YAML), simple_types)
+    found = renamed(found)
     if isinstance(found, _typehints.NestedArg) and "." in found.key and not found.key.startswith("dict_kwargs."):
         # the parser one level down is given the `str` of it
         told: dict[type, Callable[[Any], Any]] = {list: _List, dict: _Dict, type(None): lambda _: "null"}

@@ -16,7 +16,7 @@ from lm.backbones.adapters import base_of
 from lm.backbones.backbone import Backbone
 from lm.backbones.kept_key import Keeper
 from lm.judging.language_judge import Judging, LanguageJudge
-from lm.judging.requests import JudgeRequest, Verdict
+from lm.judging.requests import Judge, JudgeRequest, Verdict
 from lm.tokens.chat import ChatFormat
 from text.errors import UserError
 from text.judging.judge_prompts import JudgePrompts, JudgeTemplate
@@ -24,7 +24,7 @@ from text.judging.judge_prompts import JudgePrompts, JudgeTemplate
 JUDGE_CHAT = ChatFormat(system_separator="\n\n")  # as the paper's training joined them
 
 
-class TrainedJudge:
+class TrainedJudge(Judge):
     """A language model of a run or a folder that judges (`lm.judging.requests.Judge`), for configs; built when asked.
 
     Args:

@@ -28,7 +28,7 @@ class KeptJudge(Judge, Protocol):
         ...
 
 
-class CachedJudge:
+class CachedJudge(Judge):
     """Asks a judge only what the folder has no verdict on.
 
     Args:

@@ -24,7 +24,7 @@ from lm.forests.forest import Forest, Path
 from lm.generation.cached import EngineName, engine_of
 from lm.generation.engine import Decoding, Engine
 from lm.generation.sampling import seed_of
-from lm.judging.requests import JudgeRequest, Verdict
+from lm.judging.requests import Judge, JudgeRequest, Verdict
 from lm.scoring.logprobs import SharePrefixes, forest_logprobs
 from lm.tokens.chat import ChatRenderer
 from text.errors import UserError
@@ -84,7 +84,7 @@ class Case:
         return verdicts_of(self.request)
 
 
-class LanguageJudge:
+class LanguageJudge(Judge):
     """A model that judges (`lm.judging.requests.Judge`).
 
     Args:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lm.judging.requests import JudgeRequest, Verdict
+from lm.judging.requests import Judge, JudgeRequest, Verdict
 from text.errors import DataFormatError, UserError
 from text.judging.verdicts import Reading, parse_preference, parse_score
 from text.suggestions import missing_file
@@ -24,7 +24,7 @@ class Recorded(NamedTuple):
     finished: bool
 
 
-class RecordedJudge:
+class RecordedJudge(Judge):
     """Verdicts that a judge has written down already: its words, by ids and runs (`lm.judging.requests.Judge`).
 
     So any engine can judge, here or elsewhere: it is given the questions as prompts, and this judge reads its answers.

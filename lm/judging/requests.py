@@ -99,7 +99,7 @@ class Judge(Protocol):
 Scorer = Callable[[JudgeRequest, str], float | None]
 
 
-class ProgrammaticJudge:
+class ProgrammaticJudge(Judge):
     """Scores answers by a program for each rubric: no model, no mistakes, the same verdict every time.
 
     Two answers are compared by their scores.
@@ -144,7 +144,7 @@ def preferred(first: float, second: float, tie_within: float = 0.0) -> Preferenc
     return "A" if first > second else "B"
 
 
-class SharedJudge:
+class SharedJudge(Judge):
     """A judge on every rank, each of which judges its share of the questions; all ranks must ask, and the same.
 
     Equal questions go to one rank: what was asked once is not asked again.
