@@ -6,11 +6,11 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningDataModule
-from lm.batches import TokenRows
-from modules.language_module import LanguageModule
 from torch import Tensor, nn
 
 from datamodules.loading import Position, ResumableLoader, layout
+from lm.forests.batches import TokenRows
+from modules.base.language_module import LanguageModule
 from tests.stand_ins import tiny_tokenizer, token_rows
 
 STEPS = (range(0, 8), range(8, 16), range(16, 21))

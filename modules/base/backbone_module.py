@@ -1,8 +1,8 @@
 """The base of every method that trains a model: the model, its optimizer, small checkpoints.
 
-A method computes losses with ``self.model`` and returns ``global_mean(losses)`` (modules/base/exact_losses.py). This file
-knows no method, nothing of how text became tokens, and not what the model computes (modules/base/language_module.py scores
-tokens with it).
+A method computes losses with ``self.model`` and returns ``global_mean(losses)`` (modules/base/exact_losses.py). This
+file knows no method, nothing of how text became tokens, and not what the model computes
+(modules/base/language_module.py scores tokens with it).
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """The loss of an optimizer step: one mean or several, exact however the step is cut into micro-batches and ranks.
 
 A method returns ``global_mean(losses)`` from its training step, or a sum of such means whose denominators `step_total`
-knows. This file knows losses, ranks and the trainer's counts; it knows no model. The arithmetic is in lm/steps/step_mean.py.
+knows. This file knows losses, ranks and the trainer's counts; it knows no model. The arithmetic is in
+lm/steps/step_mean.py.
 """
 
 from __future__ import annotations

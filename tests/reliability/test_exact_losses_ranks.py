@@ -6,9 +6,9 @@ import json
 
 import pytest
 import torch
-from lm.checkpoints import find_checkpoint, open_checkpoint
 
-from cli import main
+from cli.trainer_cli import main
+from lm.backbones.checkpoints import find_checkpoint, open_checkpoint
 from tests.reliability.two_ranks import ROOT, on_two_ranks
 from tests.stand_ins import LLAMA
 from tests.two_means import STEPS

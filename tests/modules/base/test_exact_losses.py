@@ -6,8 +6,8 @@ from functools import partial
 
 import pytest
 import torch
-from lm.step_mean import StepMean
 
+from lm.steps.step_mean import StepMean
 from tests.preference_stand_ins import fit
 from tests.stand_ins import scratch
 from tests.two_means import STEPS, TwoMeans, UnevenRows, direct
