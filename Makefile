@@ -30,7 +30,7 @@ types:  ## the type checker
 contracts:  ## a room imports only from floors below its own
 	lint-imports
 
-schema:  ## rewrite configs/schema.json, by which editors complete and check configs
+schema:  ## make configs/schema.json, by which editors complete and check configs
 	$(PYTHON) main.py fit --print_schema > configs/schema.json
 
 status:  ## rewrite docs/status.md from what the fast tests did
