@@ -1,36 +1,20 @@
-"""What feeds, watches or exports a run."""
+"""What feeds, watches or exports a run.
 
-from callbacks.benchmark import BenchmarkEvaluation
-from callbacks.checkpoints import AtomicCheckpointIO, Checkpoints
-from callbacks.cost import Cost
-from callbacks.knowledge_injection import KnowledgeInjection
-from callbacks.knowledge_probing import KnowledgeProbing
-from callbacks.likelihood_displacement import LikelihoodDisplacement
-from callbacks.preview import Preview
-from callbacks.progress import ProgressLines
-from callbacks.responses import Responses
-from callbacks.rng import RNGState
-from callbacks.rollout_files import RolloutFiles
-from callbacks.run_files import RunFiles
-from callbacks.sample_table import SampleTable
-from callbacks.sentence_folder import SentenceFolder
-from callbacks.system_probe import SystemMessageProbe
+Every class that a config can name is found here by its name, wherever in this folder it is.
+"""
 
-__all__ = [
-    "AtomicCheckpointIO",
-    "BenchmarkEvaluation",
-    "Checkpoints",
-    "Cost",
-    "KnowledgeInjection",
-    "KnowledgeProbing",
-    "LikelihoodDisplacement",
-    "Preview",
-    "ProgressLines",
-    "RNGState",
-    "Responses",
-    "RolloutFiles",
-    "RunFiles",
-    "SampleTable",
-    "SentenceFolder",
-    "SystemMessageProbe",
-]
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from text.public_classes import public_classes
+
+_FOUND = public_classes(Path(__file__).parent, "Callback", "ModelCheckpoint", "ProgressBar")
+
+__all__ = [*_FOUND]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _FOUND:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_FOUND[name]), name)

@@ -1,15 +1,16 @@
 """What ``--help`` says: one screen on what to give and where to look next.
 
-It knows no parser and no class: names of classes are read from the files that export them. So a page is there at once,
-without the seconds that importing torch and Lightning takes.
+It knows no parser and no class: modules/ and datamodules/ know the names of their classes without importing them.
+So a page is there at once, without the seconds that importing torch and Lightning takes.
 """
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from textwrap import wrap
+
+import datamodules
+import modules
 
 PROG = "python main.py"
 WIDTH, INDENT = 120, 27  # of a page, and of its right column
@@ -61,15 +62,8 @@ def page(args: Sequence[str]) -> str | None:
         case ["-h" | "--help"]:
             return HELP
         case [verb, "-h" | "--help"] if verb in VERBS:
-            return verb_help(verb, _exported("modules"), _exported("datamodules"))
+            return verb_help(verb, modules.__all__, datamodules.__all__)
     return None
-
-
-def _exported(room: str) -> list[str]:
-    """The public names of a folder of classes, from its text."""
-    source = (Path(__file__).parents[1] / room / "__init__.py").read_text(encoding="utf-8")
-    listed = [node.value for node in ast.parse(source).body if isinstance(node, ast.Assign)]
-    return ast.literal_eval(listed[-1])
 
 
 def verb_help(verb: str, models: Iterable[str], data: Iterable[str]) -> str:

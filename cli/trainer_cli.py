@@ -62,6 +62,9 @@ OVERLAYS = ("trainer", "backbone")  # folders of configs/ that change how a run 
 RUN = "SEEDLING_RUN"  # environment variable: tells the processes that a launcher starts which folder rank 0 has claimed
 
 include_yaml_alone()
+CLASSES = [
+    getattr(room, name) for room in (callbacks, datamodules, modules) for name in room.__all__
+]  # known once imported
 
 
 class Parser(LightningArgumentParser):

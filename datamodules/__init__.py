@@ -1,34 +1,20 @@
-"""One file per kind of data: how records become batches."""
+"""One file per kind of data: how records become batches.
 
-from datamodules.beir import BEIR
-from datamodules.biggen import BiggenData
-from datamodules.biggen_results import BiggenResults
-from datamodules.corpus import Corpus
-from datamodules.instruction import Instructions
-from datamodules.instructir import InstructIR
-from datamodules.judgments import Judgments
-from datamodules.knowledge_traces import KnowledgeTraces
-from datamodules.multifaceted import Multifaceted, MultifacetedAnswers, MultifacetedPairs
-from datamodules.multifaceted_bench import MultifacetedPrompts
-from datamodules.preference import LabelledAnswers, PreferencePairs
-from datamodules.prompts import Prompts
-from datamodules.reasoning import Reasoning
+Every class that a config can name is found here by its name, wherever in this folder it is.
+"""
 
-__all__ = [
-    "BEIR",
-    "BiggenData",
-    "BiggenResults",
-    "Corpus",
-    "InstructIR",
-    "Instructions",
-    "Judgments",
-    "KnowledgeTraces",
-    "LabelledAnswers",
-    "Multifaceted",
-    "MultifacetedAnswers",
-    "MultifacetedPairs",
-    "MultifacetedPrompts",
-    "PreferencePairs",
-    "Prompts",
-    "Reasoning",
-]
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from text.public_classes import public_classes
+
+_FOUND = public_classes(Path(__file__).parent, "LightningDataModule")
+
+__all__ = [*_FOUND]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _FOUND:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_FOUND[name]), name)

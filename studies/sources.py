@@ -139,7 +139,9 @@ class Sources:
             return [file for file in self.trees if file.startswith(package.removesuffix("__init__.py"))]
         below = self._of_module(f"{module}.{name}")
         if below or package not in self.trees or not self._hands_on(package):
-            return below + self._of_module(module)
+            folder = package.removesuffix("__init__.py")  # which may find its classes by name
+            named = [file for file in self._defined.get(name, ()) if package in self.trees and file.startswith(folder)]
+            return below + named + self._of_module(module)
         handed = [
             self._of_name(self._absolute(package, node), alias.name)
             for node in self.trees[package].body
