@@ -4,13 +4,14 @@ It does not know chat roles or what answers are for.
 """
 
 from lm.generation.cached import CacheEngine, engine_of
-from lm.generation.engine import Decoding, Engine, Generates, Sample
+from lm.generation.engine import Decoding, Draw, Engine, Generates, Sample
 from lm.generation.kept_answers import LoggedEngine
 from lm.generation.plain import PlainEngine
 
 __all__ = [
     "CacheEngine",
     "Decoding",
+    "Draw",
     "Engine",
     "Generates",
     "LoggedEngine",

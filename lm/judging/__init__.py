@@ -6,7 +6,7 @@ It does not know benchmarks.
 from lm.judging.best_of_n import best_of_n
 from lm.judging.judge_by_name import TrainedJudge
 from lm.judging.kept_verdicts import CachedJudge
-from lm.judging.language_judge import LanguageJudge
+from lm.judging.language_judge import Judging, LanguageJudge
 from lm.judging.recorded_answers import RecordedJudge
 from lm.judging.requests import Judge, JudgeRequest, ProgrammaticJudge, Verdict
 
@@ -14,6 +14,7 @@ __all__ = [
     "CachedJudge",
     "Judge",
     "JudgeRequest",
+    "Judging",
     "LanguageJudge",
     "ProgrammaticJudge",
     "RecordedJudge",
