@@ -26,6 +26,7 @@ from datamodules.records import read_records
 from lm.backbones.backbone import ScratchBackbone
 from lm.judging.language_judge import Judging, LanguageJudge
 from lm.judging.requests import JudgeRequest, Verdict
+from lm.scoring.model_scores import ModelScores
 from lm.tokens.chat import ChatFormat
 from lm.tokens.tokenizer import BPETokenizer
 from text.judging.judge_prompts import JudgeTemplate
@@ -65,10 +66,10 @@ def through_generate(judge: LanguageJudge, requests: list[JudgeRequest], rows: i
     for begin in range(0, len(order), rows):
         part = order[begin : begin + rows]
         width = max(len(stems[q]) for q in part)
-        ids = torch.tensor([[0] * (width - len(stems[q])) + stems[q] for q in part], device=judge.model.device)
+        ids = torch.tensor([[0] * (width - len(stems[q])) + stems[q] for q in part], device=judge.scores.device)
         mask = torch.tensor([[0] * (width - len(stems[q])) + [1] * len(stems[q]) for q in part], device=ids.device)
         options = {"max_new_tokens": 1, "do_sample": False, "output_scores": True, "return_dict_in_generate": True}
-        scores = judge.model.generate(ids, attention_mask=mask, pad_token_id=0, **options).scores[0]
+        scores = judge.scores.model.generate(ids, attention_mask=mask, pad_token_id=0, **options).scores[0]
         for row, q in enumerate(part):
             found[q] = scores[row, words[q]].double().softmax(0).tolist()
     return found
@@ -94,7 +95,7 @@ def build(tokenizer: PreTrainedTokenizerBase, width: int, device: str) -> Langua
     model = ScratchBackbone("llama", CONFIG | {"hidden_size": width}).build(tokenizer).to(device).eval()
     how = Judging(verdicts="expected", feedback=False)
     renderer = ChatFormat(system_separator="\n\n").renderer(tokenizer)
-    return LanguageJudge(model, renderer, JudgeTemplate(rubric_last=True), how)
+    return LanguageJudge(ModelScores(model), renderer, JudgeTemplate(rubric_last=True), how)
 
 
 def main() -> None:

@@ -176,14 +176,14 @@ def compare_real(folder: Path, size: tuple[int, int], shapes: Sequence[Shape], s
 
 def reference_pass(folder: Path, size: tuple[int, int], shapes: Sequence[Shape], steps: int) -> None:
     """Two runs of two epochs: the sums of the reference are computed before the first one's first step, and no more."""
-    from lm.scoring.reference import ReferencePolicy
+    from lm.scoring.model_scores import ModelScores
 
     save_model(folder / "model", word_tokenizer(), *size)
     write_random_pairs(folder / "pairs.jsonl", shapes[-1], PAIRS * steps)
-    score = ReferencePolicy.path_logprobs
+    score = ModelScores.path_logprobs
     table = Table("run", "pairs, two epochs", "reference forwards", "to the first step, s")
     for run in ("the first", "the second, started anew"):
-        with mock.patch.object(ReferencePolicy, "path_logprobs", autospec=True, side_effect=score) as asked:
+        with mock.patch.object(ModelScores, "path_logprobs", autospec=True, side_effect=score) as asked:
             turns, began = Turns([OURS]), time.thread_time()
             ours(Work(folder, PAIRS, 2 * steps), turns)
             waited = time.thread_time() - began - sum(turns.seconds[OURS])

@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import asdict, is_dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 from weakref import WeakKeyDictionary
 
 import torch
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from transformers import PreTrainedTokenizerBase
 
-from lm.backbones.adapters import base_of, weights_sha256
+from lm.backbones.adapters import base_of, is_adapted, weights_sha256
 from lm.backbones.fingerprint import NOT_IDENTITY
 from lm.tokens.tokenizer import tokenizer_sha256
 
@@ -69,22 +69,25 @@ def digest(*values: Any) -> str:
     return hashlib.sha256(json.dumps(_plain(values), sort_keys=True).encode()).hexdigest()
 
 
-def model_sha256(model: nn.Module, without: str | None = None) -> str:
-    """Hash of all that a model computes with: weights, buffers, configuration and adapters.
+def model_sha256(model: nn.Module) -> str:
+    """Hash of all that a model computes with now: weights, buffers, configuration and the adapters that are at work.
 
-    Weights that were hashed before are hashed again as soon as one of them was written to. Every rank of a sharded
-    model has to ask.
-
-    Args:
-        model: whose.
-        without: leave out weights that have this in their name, and the adapters.
+    Adapters that are switched off do not count: a base that adapters are trained on stays the same model. Weights that
+    were hashed before are hashed again as soon as one of them was written to. Every rank of a sharded model has to ask.
     """
-    held = {name: value for name, value in model.state_dict().items() if without is None or without not in name}
+    idle = tuple(
+        f"{name}.{part}.{adapter}."
+        for name, layer in _adapter_layers(model)
+        for part in layer.adapter_layer_names
+        for adapter in getattr(layer, part)
+        if layer.disable_adapters or adapter not in layer.active_adapters
+    )
+    held = {name: value for name, value in model.state_dict().items() if not f"{name}.".startswith(idle)}
     seen = _look(held)
-    known = _HASHED.setdefault(model, {}).get(without)
+    known = _HASHED.setdefault(model, {}).get(idle)
     if known is None or _any_rank(known[0] != seen, held):
-        known = _HASHED[model][without] = seen, weights_digest(held)
-    return digest(known[1], _described(model, without is None))
+        known = _HASHED[model][idle] = seen, weights_digest(held)
+    return digest(known[1], _described(model))
 
 
 def weights_digest(weights: Mapping[str, Any]) -> str:
@@ -111,7 +114,7 @@ def precision_of(model: nn.Module) -> str:
     return " ".join(sorted(types)).replace("torch.", "")
 
 
-_HASHED: WeakKeyDictionary[nn.Module, dict[str | None, tuple[Any, str]]] = WeakKeyDictionary()
+_HASHED: WeakKeyDictionary[nn.Module, dict[tuple[str, ...], tuple[Any, str]]] = WeakKeyDictionary()
 
 
 _WORDS: WeakKeyDictionary[Any, tuple[Any, str]] = WeakKeyDictionary()
@@ -147,23 +150,32 @@ def _any_rank(changed: bool, weights: Mapping[str, Any]) -> bool:
     return any(flags)
 
 
-def _described(model: nn.Module, adapted: bool) -> list[Any]:
-    """The configuration of a model, and of its adapters: the same weights may be put together otherwise."""
+def _described(model: nn.Module) -> list[Any]:
+    """The configuration of a model, and of adapters at work: the same weights may be put together otherwise."""
     ignored = NOT_IDENTITY - {"quantization_config"}
     config = getattr(base_of(model), "config", None)
     described = {} if config is None else config.to_diff_dict()
     parts: list[Any] = [{key: str(value) for key, value in described.items() if key not in ignored}]
-    adapters: Any = getattr(model, "peft_config", {})
-    if adapted and adapters:
-        from peft.tuners.tuners_utils import BaseTunerLayer
-
+    layers = [layer for _, layer in _adapter_layers(model)]
+    if working := {name for layer in layers if not layer.disable_adapters for name in layer.active_adapters}:
         unrelated = {"base_model_name_or_path", "revision", "inference_mode", "auto_mapping"}
-        for name, adapter in sorted(adapters.items()):
+        for name, adapter in sorted(cast("Any", model).peft_config.items()):
             of_adapter = {key: value for key, value in adapter.to_dict().items() if key not in unrelated}
-            parts.append([name, {key: _in_order(value) for key, value in of_adapter.items()}])
-        layers = (layer for layer in model.modules() if isinstance(layer, BaseTunerLayer))
+            if name in working:
+                parts.append([name, {key: _in_order(value) for key, value in of_adapter.items()}])
         parts.append(sorted({f"{layer.disable_adapters} {list(layer.active_adapters)}" for layer in layers}))
     return parts
+
+
+def _adapter_layers(model: nn.Module) -> list[tuple[str, Any]]:
+    """The layers that hold adapters, by name."""
+    if not is_adapted(model):
+        return []
+    from peft.tuners.tuners_utils import BaseTunerLayer
+    from peft.utils.other import ModulesToSaveWrapper
+
+    kinds = BaseTunerLayer | ModulesToSaveWrapper
+    return [(name, layer) for name, layer in model.named_modules() if isinstance(layer, kinds)]
 
 
 def _in_order(value: Any) -> str:

@@ -17,6 +17,7 @@ from lm.backbones.backbone import Backbone
 from lm.backbones.kept_key import Keeper
 from lm.judging.language_judge import Judging, LanguageJudge
 from lm.judging.requests import Judge, JudgeRequest, Verdict
+from lm.scoring.model_scores import ModelScores
 from lm.tokens.chat import ChatFormat
 from text.errors import UserError
 from text.judging.judge_prompts import JudgePrompts, JudgeTemplate
@@ -58,7 +59,8 @@ class TrainedJudge(Judge):
         tokenizer = self.backbone.tokenizer_at(name).build()
         model = self.backbone.build(tokenizer).to("cuda" if torch.cuda.is_available() else "cpu")
         warn_of_template(model, self.template)
-        return LanguageJudge(model, self.chat.renderer(tokenizer), self.template, self.judging, self.max_tokens)
+        renderer = self.chat.renderer(tokenizer)
+        return LanguageJudge(ModelScores(model), renderer, self.template, self.judging, self.max_tokens)
 
     def judge(self, requests: Sequence[JudgeRequest]) -> list[Verdict]:
         """One verdict per request, in their order."""

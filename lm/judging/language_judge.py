@@ -1,31 +1,27 @@
 """A language model as a judge: verdicts in its own words, or read off its probabilities (arXiv 2405.01535).
 
-Knows models, tokens and templates of questions. It does not know which records are judged, nor what verdicts come to
-(metrics/judging.py). Questions that begin alike (an instruction with many responses, one response under many rubrics,
-both orders of a pair) are computed as one forest.
-
-Legend: Q questions, V verdicts that one can have.
+Knows tokens, templates of questions and a scoring function. It does not know whose function that is, which records are
+judged, nor what verdicts come to (metrics/judging.py). Questions that begin alike are computed as one forest: an
+instruction with many responses, one response under many rubrics, both orders of a pair.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-from lm.backbones.evaluating import evaluating
 from lm.backbones.kept_key import Keeper, keeper
-from lm.forests.forest import Forest, Path
 from lm.generation.cached import EngineName, engine_of
 from lm.generation.engine import Decoding, Engine
 from lm.generation.sampling import seed_of
 from lm.judging.requests import Judge, JudgeRequest, Verdict
-from lm.scoring.logprobs import SharePrefixes, forest_logprobs
+from lm.scoring.choices import choice_logprobs, shared_length
+from lm.scoring.model_scores import ModelScores
 from lm.tokens.chat import ChatRenderer
 from text.errors import UserError
 from text.judging.judge_prompts import MARKER, JudgePrompts, answer_text, verdicts_of
@@ -88,32 +84,30 @@ class LanguageJudge(Judge):
     """A model that judges (`lm.judging.requests.Judge`).
 
     Args:
-        model: a causal language model of transformers, or a `PeftModel` around one; it may be in training.
+        scores: of the model that judges: a policy, a frozen copy of it, or the policy with its adapters switched off.
         renderer: makes tokens of questions.
         template: the words around what is judged.
         judging: how it comes to its verdicts.
         max_tokens: tokens that are held at once.
-        share_prefixes: see `lm.scoring.logprobs.forest_logprobs`.
         engine: who writes feedback; see `lm.generation.cached.engine_of`.
     """
 
     def __init__(
         self,
-        model: Any,
+        scores: ModelScores,
         renderer: ChatRenderer,
         template: JudgePrompts,
         judging: Judging = Judging(),
         max_tokens: int = 16384,
-        share_prefixes: SharePrefixes = "auto",
         engine: EngineName = "auto",
     ):
-        self.model, self.renderer, self.template, self.judging = model, renderer, template, judging
-        self.max_tokens, self.share_prefixes, self.engine_name = max_tokens, share_prefixes, engine
+        self.scores, self.renderer, self.template, self.judging = scores, renderer, template, judging
+        self.max_tokens, self.engine_name = max_tokens, engine
 
     @cached_property
     def engine(self) -> Engine:
         """What writes feedback."""
-        return engine_of(self.engine_name, self.model, self.renderer.tokenizer, self.max_tokens)
+        return engine_of(self.engine_name, self.scores.model, self.renderer.tokenizer, self.max_tokens)
 
     def judge(self, requests: Sequence[JudgeRequest]) -> list[Verdict]:
         """One verdict per request, in their order.
@@ -139,7 +133,8 @@ class LanguageJudge(Judge):
             self.engine.drawn_by,
             self.engine.end_ids,
         )
-        return keeper(self.model, self.renderer.tokenizer, *how)
+        with self.scores.at_work() as model:
+            return keeper(model, self.renderer.tokenizer, *how)
 
     # --- questions --------------------------------------------------------------------------------------------------
 
@@ -152,7 +147,7 @@ class LanguageJudge(Judge):
 
     @property
     def _context(self) -> float:
-        config = self.model.config.get_text_config()
+        config = self.scores.model.config.get_text_config()
         return getattr(config, "max_position_embeddings", None) or float("inf")
 
     @property
@@ -182,7 +177,8 @@ class LanguageJudge(Judge):
                 line = f"judge: {len(waiting)} of {len(cases)} verdicts could not be read: retry {attempt} of {tries}"
                 rank_zero_only(print)(line, flush=True)
             seeds = [seed_of(self.judging.seed, case.request.seen, attempt) for case in waiting]
-            samples = self.engine.generate([case.prompt for case in waiting], 1, decoding, seeds)
+            with self.scores.at_work():
+                samples = self.engine.generate([case.prompt for case in waiting], 1, decoding, seeds)
             for case, sample in zip(waiting, samples, strict=True):
                 case.feedback, case.attempts = sample.text.strip(), attempt + 1
                 if reads_text:
@@ -201,21 +197,14 @@ class LanguageJudge(Judge):
 
     # --- probabilities ----------------------------------------------------------------------------------------------
 
-    def _read(self, cases: Sequence[Case]) -> list[list[float]]:
-        """Probabilities of the verdicts of each question, after its feedback."""
-        found: list[list[float]] = [[] for _ in cases]
+    def _read(self, cases: Sequence[Case]) -> list[tuple[list[float], float]]:
+        """Probabilities of the verdicts of each question, after its feedback, and that of any verdict at all."""
         for case in cases:
             self._fit(case)
         stems, words = self.stems(cases)
-        for batch in _batches(stems, [len(ids) for ids in words], self.max_tokens):
-            paths = [Path([*stems[q], word], len(stems[q])) for q in batch for word in words[q]]
-            forest = Forest.from_paths(paths).to(self.model.device)
-            with torch.no_grad(), evaluating(self.model):
-                logprobs_N = forest_logprobs(self.model, forest, self.share_prefixes)
-            values = logprobs_N[forest.path_targets].double().cpu()
-            for q, part in zip(batch, values.split([len(words[q]) for q in batch]), strict=True):
-                found[q] = part.softmax(0).tolist()
-        return found
+        found = choice_logprobs(self.scores, stems, [[[word] for word in own] for own in words], self.max_tokens)
+        rows = zip(found.sums.double().softmax(-1).tolist(), words, strict=True)
+        return [(row[: len(own)], mass) for (row, own), mass in zip(rows, found.mass.tolist(), strict=True)]
 
     def _fit(self, case: Case) -> None:
         """Cut a feedback that leaves no room for a verdict in the model's context."""
@@ -244,11 +233,12 @@ class LanguageJudge(Judge):
                 raise UserError(f"the tokenizer writes the verdicts {', '.join(case.words)} with one first token")
         return stems, words
 
-    def _verdict(self, case: Case, probabilities: Sequence[float] | None) -> Verdict:
+    def _verdict(self, case: Case, read: tuple[Sequence[float], float] | None) -> Verdict:
         about: dict[str, Any] = {"feedback": case.feedback or "", "attempts": case.attempts}
         direct = len(case.request.responses) == 1
-        if probabilities is not None:
-            about |= {"probabilities": tuple(probabilities), "parsed": case.parsed is None}
+        if read is not None:
+            probabilities, mass = read
+            about |= {"probabilities": tuple(probabilities), "mass": mass, "parsed": case.parsed is None}
             about["reason"] = "ok" if case.parsed is None else case.parsed.reason
             best = case.words[int(np.argmax(probabilities))]
             if not direct:
@@ -262,24 +252,3 @@ class LanguageJudge(Judge):
         if direct:
             return Verdict(score=float(case.parsed.value), **about)
         return Verdict(preference=case.parsed.value, **about)  # type: ignore[arg-type]
-
-
-def shared_length(one: Sequence[int], other: Sequence[int]) -> int:
-    """How many tokens two lists have in common from their beginning."""
-    return next((n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
-
-
-def _batches(stems: Sequence[list[int]], further: Sequence[int], max_tokens: int) -> Iterator[list[int]]:
-    """Numbers of questions by batch: those that begin alike side by side, up to so many tokens that are computed."""
-    batch: list[int] = []
-    total, previous = 0, None
-    for q in sorted(range(len(stems)), key=lambda q: stems[q]):
-        shared = 0 if previous is None else shared_length(stems[previous], stems[q])
-        cost = len(stems[q]) - shared + further[q]
-        if batch and total + cost > max_tokens:
-            yield batch
-            batch, total, cost = [], 0, len(stems[q]) + further[q]
-        batch.append(q)
-        total, previous = total + cost, q
-    if batch:
-        yield batch

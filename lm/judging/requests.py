@@ -66,7 +66,9 @@ class Verdict:
         reason: why no verdict could be read, such as "no_marker"; "ok" otherwise.
         parsed: false if none could be read; there may be one all the same, that the judge was made to name.
         attempts: how often the judge wrote before one could be read.
-        probabilities: of the scores 1, 2, ... or of A and B, where the judge tells.
+        probabilities: of the scores 1, 2, ... or of A and B among themselves, where the judge tells.
+        mass: probability that the judge gave to all of them together; a low one tells that it does not know what
+            it is asked for.
     """
 
     score: float | None = None
@@ -76,6 +78,7 @@ class Verdict:
     parsed: bool = True
     attempts: int = 1
     probabilities: tuple[float, ...] = ()
+    mass: float | None = None
 
     def __post_init__(self) -> None:
         """What comes out of a file is a list."""

@@ -1,9 +1,8 @@
 """Reference policies: where the model is that a policy's rewards are measured against, and how it is asked.
 
 It is a frozen copy, or the policy itself: with its adapters switched off, or with a second adapter that stays as the
-first one was. Either is asked without a trace: training modes, adapters and random numbers are as before afterwards,
-also when something breaks. Sums that were computed before training are in lm/scoring/reference_sums.py. Knows models
-and forests, no losses.
+first one was. How either is asked is in lm/scoring/model_scores.py; sums that were computed before training are in
+lm/scoring/reference_sums.py. Knows models, no losses.
 
 Legend: P paths.
 """
@@ -11,8 +10,8 @@ Legend: P paths.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
@@ -20,9 +19,6 @@ from torch import Tensor, nn
 
 from lm.backbones.adapters import is_adapted
 from lm.backbones.backbone import Backbone, decoder_blocks
-from lm.backbones.evaluating import evaluating
-from lm.forests.forest import Forest
-from lm.scoring.logprobs import SharePrefixes, forest_logprobs, path_sums
 from text.errors import UserError
 
 Reference = Literal["auto", "copy", "adapter_off", "adapter_named", "precomputed", "none"]
@@ -57,31 +53,6 @@ def choose_reference(asked: Reference, backbone: Backbone, needed: bool) -> Refe
             "with. Ask for 'adapter_named', which keeps a copy of it, or merge the adapter into the backbone"
         )
     return asked
-
-
-class ReferencePolicy:
-    """A model that says how likely it finds the paths of a forest.
-
-    Args:
-        model: the frozen copy, or the policy itself.
-        switch: the context in which a policy is its own reference; None for a copy.
-        share_prefixes: see `lm.scoring.logprobs.forest_logprobs`.
-    """
-
-    def __init__(
-        self,
-        model: nn.Module,
-        switch: Callable[[nn.Module], AbstractContextManager[None]] | None = None,
-        share_prefixes: SharePrefixes = "auto",
-    ):
-        self.model, self.switch, self.share_prefixes = model, switch, share_prefixes
-
-    def path_logprobs(self, forest: Forest) -> Tensor:
-        """Sum of the log-probs of each path, a constant, nats, [P]."""
-        devices = [forest.input_ids.device] if forest.input_ids.is_cuda else []
-        switched = nullcontext() if self.switch is None else self.switch(self.model)
-        with torch.random.fork_rng(devices), evaluating(self.model), switched:
-            return path_sums(forest_logprobs(self.model, forest, self.share_prefixes), forest)
 
 
 def require_same_policy(policy_P: Tensor, reference_P: Tensor, model: nn.Module, mode: Reference) -> None:

@@ -1,7 +1,7 @@
 """The base of methods that move a policy relative to a reference: which policy that is, and that it stays what it was.
 
-A method asks `compare` for the log-probs of both and computes its loss of them. This file knows no loss; how a
-reference model is asked is in lm/scoring/reference.py, how its sums are computed once and kept in
+A method asks `compare` for the log-probs of both and computes its loss of them. This file knows no loss; where a
+reference model is kept is in lm/scoring/reference.py, how its sums are computed once and kept in
 lm/scoring/reference_sums.py.
 
 Legend: P paths.
@@ -22,9 +22,9 @@ from lm.backbones.evaluating import evaluating
 from lm.backbones.kept_key import model_sha256, precision_of
 from lm.forests.batches import LabelledBatch, PairBatch
 from lm.protocols import HasPairTables
+from lm.scoring.model_scores import ModelScores
 from lm.scoring.reference import (
     Reference,
-    ReferencePolicy,
     adapters_off,
     choose_reference,
     frozen_copy,
@@ -67,7 +67,7 @@ class PolicyModule(LanguageModule):
         super().__init__(backbone, optimizer, lr_scheduler, share_prefixes)
         self.disable_dropout = disable_dropout
         self.reference_mode = reference
-        self.reference: ReferencePolicy
+        self.reference: ModelScores
         self.reference_model: nn.Module | None = None  # of mode copy; the others have no weights of their own
         self.reference_sums: dict[str, ReferenceSums] = {}  # of mode precomputed, by split
         self._weights = ""  # hash of those that sums are computed with
@@ -110,7 +110,7 @@ class PolicyModule(LanguageModule):
         switches = {"adapter_off": adapters_off, "adapter_named": kept_adapter}
         switch = adapters_off if self._base_is_reference else switches.get(self.reference_mode)
         model = self.model if self.reference_model is None else self.reference_model
-        self.reference = ReferencePolicy(model, switch, self.share_prefixes)
+        self.reference = ModelScores(model, switch, self.share_prefixes)
 
     @property
     def _base_is_reference(self) -> bool:
@@ -205,8 +205,8 @@ class PolicyModule(LanguageModule):
             rank_zero_only(print)(line, flush=True)
 
         if not self._weights:  # the same for every split
-            without = ".lora_" if self._base_is_reference else None
-            self._weights = f"{model_sha256(self.model, without)} {precision_of(self.model)} {self.trainer.precision}"
+            with self.reference.at_work() as model:
+                self._weights = f"{model_sha256(model)} {precision_of(model)} {self.trainer.precision}"
         ranks = self.trainer.global_rank, self.trainer.world_size
         return reference_sums(table, score, self._weights, self.device, *ranks, tell)
 

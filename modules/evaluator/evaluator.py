@@ -25,6 +25,7 @@ from lm.judging.kept_verdicts import CachedJudge
 from lm.judging.language_judge import Judging, LanguageJudge
 from lm.judging.requests import Judge, JudgeRequest, Verdict
 from lm.protocols import HasJudgments
+from lm.scoring.model_scores import ModelScores
 from lm.steps.gather import merge_over_ranks
 from metrics.judging.judge_report import Judged, judge_report, report_text, write_report
 from modules.base.language_module import LanguageModule
@@ -123,12 +124,11 @@ class EvaluatorLM(LanguageModule):
         self._groups = [_group(one, self.group_by) for one in self._data.judgments]  # refused before judging, not after
         self._found: dict[int, list[dict[str, Any]]] = {}
         judge = LanguageJudge(
-            self.model,
+            ModelScores(self.model, share_prefixes=self.share_prefixes),
             self._data.renderer,
             self._data.template,
             replace(self.judging, use_reference=self.judging.use_reference and self._data.use_reference),
             self.max_batch_tokens,
-            self.share_prefixes,
         )
         self._judge: Judge = judge if self.verdict_log is None else CachedJudge(judge, self.verdict_log)
 

@@ -11,7 +11,7 @@ import torch
 from lm.backbones.adapters import LoRA
 from lm.backbones.backbone import PretrainedBackbone
 from lm.backbones.kept_key import digest, keeper, kept_key, model_sha256, precision_of
-from lm.scoring.reference import adapters_off
+from lm.scoring.reference import KEPT, adapters_off, keep_adapter, kept_adapter
 from tests.stand_ins import published, scratch, tiny_tokenizer
 
 
@@ -52,14 +52,33 @@ def test_adapters_count_with_their_scale_and_while_they_are_at_work(tmp_path):
     folder = str(published(tmp_path / "base"))
     one, twin, scaled = adapted(folder), adapted(folder), adapted(folder, alpha=64)
     assert model_sha256(one) == model_sha256(twin) != model_sha256(scaled)
-    assert model_sha256(one, ".lora_") == model_sha256(scaled, ".lora_")
     on = model_sha256(one)
-    with adapters_off(one):
-        assert model_sha256(one) != on
+    with adapters_off(one), adapters_off(scaled):
+        assert model_sha256(one) == model_sha256(scaled) != on
+        off = model_sha256(one)
     assert model_sha256(one) == on
     with torch.no_grad():
         next(p for n, p in one.named_parameters() if "lora_B" in n)[0, 0] += 1e-3
     assert model_sha256(one) != on
+    with adapters_off(one):  # what they are trained on stays what it was
+        assert model_sha256(one) == off
+
+
+def test_a_kept_adapter_is_known_by_its_own_weights(tmp_path):
+    """While the first one is trained beside it."""
+    one = adapted(str(published(tmp_path / "base")))
+    keep_adapter(one)
+    trained = model_sha256(one)
+    with kept_adapter(one):
+        kept = model_sha256(one)
+    with torch.no_grad():
+        next(p for n, p in one.named_parameters() if "lora_B.default" in n)[0, 0] += 1e-3
+    assert model_sha256(one) != trained
+    with kept_adapter(one):
+        assert model_sha256(one) == kept
+        with torch.no_grad():
+            next(p for n, p in one.named_parameters() if f"lora_B.{KEPT}" in n)[0, 0] += 1e-3
+        assert model_sha256(one) != kept
 
 
 def test_precision_is_of_weights_and_of_what_is_computed():

@@ -9,6 +9,7 @@ from lm.backbones.kept_key import Keeper
 from lm.judging.kept_verdicts import CachedJudge, KeptJudge, kept
 from lm.judging.language_judge import Judging, LanguageJudge
 from lm.judging.requests import Judge, JudgeRequest, ProgrammaticJudge, Verdict
+from lm.scoring.model_scores import ModelScores
 from lm.tokens.chat import ChatFormat
 from tests.stand_ins import scratch, tiny_tokenizer
 from text.judging.judge_prompts import JudgeTemplate
@@ -116,7 +117,7 @@ def test_a_language_judge_is_known_by_all_that_it_is(tmp_path):
     def judge(seed=0, heads=4, template=None, judging=Judging(), chat=ChatFormat()):  # noqa: B008  frozen
         torch.manual_seed(seed)
         model = scratch(num_attention_heads=heads).build(tiny_tokenizer())
-        return LanguageJudge(model, chat.renderer(tiny_tokenizer()), template or JudgeTemplate(), judging)
+        return LanguageJudge(ModelScores(model), chat.renderer(tiny_tokenizer()), template or JudgeTemplate(), judging)
 
     base = judge().kept_by()
     assert isinstance(judge(), KeptJudge)
@@ -132,10 +133,10 @@ def test_a_language_judge_is_known_by_all_that_it_is(tmp_path):
         assert getattr(other.kept_by(), part) != getattr(base, part), part
     trained = judge()
     with torch.no_grad():
-        next(trained.model.parameters())[0, 0] += 1e-3
+        next(trained.scores.model.parameters())[0, 0] += 1e-3
     assert trained.kept_by().weights != base.weights
     trained = judge()
-    trained.model.to(torch.bfloat16)
+    trained.scores.model.to(torch.bfloat16)
     assert trained.kept_by().precision == "bfloat16"
 
 

@@ -5,12 +5,16 @@ from __future__ import annotations
 import pytest
 import torch
 
+from lm.backbones.adapters import LoRA
 from lm.backbones.backbone import PretrainedBackbone
 from lm.generation.engine import Decoding, Sample
 from lm.judging.judge_by_name import TrainedJudge, note_template
-from lm.judging.language_judge import Judging, LanguageJudge, shared_length
+from lm.judging.language_judge import Judging, LanguageJudge
 from lm.judging.requests import JudgeRequest, Verdict
+from lm.scoring.choices import shared_length
 from lm.scoring.logprobs import forest_logprobs
+from lm.scoring.model_scores import ModelScores
+from lm.scoring.reference import adapters_off
 from lm.tokens.chat import ChatFormat
 from tests.stand_ins import published, scratch, tiny_tokenizer
 from text.errors import UserError
@@ -43,7 +47,8 @@ def judge(template=None, seed=0, max_tokens=16384, share_prefixes="auto", **judg
     model = scratch(max_position_embeddings=2048).build(tokenizer).double()
     renderer = ChatFormat(system_separator="\n\n").renderer(tokenizer)
     how = Judging(**({"verdicts": "expected", "feedback": False} | judging))
-    return LanguageJudge(model, renderer, template or SHORT, how, max_tokens, share_prefixes)
+    scores = ModelScores(model, share_prefixes=share_prefixes)
+    return LanguageJudge(scores, renderer, template or SHORT, how, max_tokens)
 
 
 class Says:
@@ -80,7 +85,7 @@ def test_verdicts_are_the_models_own_next_tokens():
     prompt = made.renderer.prompt_ids(SHORT.question(asked()).user)
     answers = [made.renderer.answer_ids(f"[RESULT] {score}", append_eos=False) for score in range(1, 6)]
     stem = shared_length(answers[0], answers[1])
-    logits = made.model(torch.tensor([prompt + answers[0][:stem]])).logits[0, -1]
+    logits = made.scores.model(torch.tensor([prompt + answers[0][:stem]])).logits[0, -1]
     expected = logits[[answer[stem] for answer in answers]].softmax(0).tolist()
     assert found.probabilities == pytest.approx(expected, abs=1e-10)
     assert found.score == pytest.approx(sum(s * p for s, p in zip(range(1, 6), expected, strict=True)))
@@ -94,7 +99,7 @@ def test_an_expected_verdict_and_a_constrained_one():
     p = [0.0, 0.1, 0.2, 0.4, 0.3]
     for verdicts, score in (("expected", 3.9), ("constrained", 4.0)):
         made = judge(verdicts=verdicts)
-        made._read = lambda cases: [p for _ in cases]
+        made._read = lambda cases: [(p, 1.0) for _ in cases]
         assert made.judge([asked()])[0].score == pytest.approx(score)
 
 
@@ -157,8 +162,8 @@ def test_a_folder_judges_and_warns_of_other_words(tmp_path):
     how = Judging(verdicts="constrained", feedback=False)
     made = TrainedJudge(PretrainedBackbone(str(folder)), SHORT, how)
     assert made.judge([asked()])[0].score in (1.0, 2.0, 3.0, 4.0, 5.0)
-    note_template(made.judge_itself.model, SHORT)
-    made.judge_itself.model.save_pretrained(folder)
+    note_template(made.judge_itself.scores.model, SHORT)
+    made.judge_itself.scores.model.save_pretrained(folder)
     with pytest.warns(UserWarning, match="trained in the words of 'written'"):
         TrainedJudge(PretrainedBackbone(str(folder)), JudgeTemplate(), how).judge_itself  # noqa: B018
     with pytest.raises(UserError, match="from scratch cannot judge"):
@@ -191,7 +196,7 @@ def test_a_feedback_that_fills_the_context_is_cut_so_that_a_verdict_fits(verdict
     made.engine = Says("the dog sat on the cat " * 900)
     seen = []
     monkeypatch.setattr(
-        "lm.judging.language_judge.forest_logprobs",
+        "lm.scoring.model_scores.forest_logprobs",
         lambda model, forest, share: (
             seen.append(int(forest.position_ids.max())) or forest_logprobs(model, forest, share)
         ),
@@ -201,3 +206,51 @@ def test_a_feedback_that_fills_the_context_is_cut_so_that_a_verdict_fits(verdict
     assert 2000 < max(seen) < 2048
     assert found.feedback
     assert ("the dog sat on the cat " * 900).startswith(found.feedback)
+
+
+# ---- who judges
+
+
+def adapted(folder):
+    """A judge whose adapters have learnt something, and the base alone."""
+    torch.manual_seed(0)
+    model = PretrainedBackbone(folder, lora=LoRA(r=2)).build(tiny_tokenizer())
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if "lora_B" in name:
+                weight.normal_(std=0.3)
+    return model, PretrainedBackbone(folder).build(tiny_tokenizer())
+
+
+@pytest.mark.parametrize("feedback", [False, True])
+def test_a_policy_with_its_adapters_off_judges_as_its_base(tmp_path, feedback):
+    """In its probabilities, and in what it writes."""
+    model, base = adapted(str(published(tmp_path, max_position_embeddings=512)))
+    how = Judging(verdicts="expected", feedback=feedback, decoding=Decoding(max_new_tokens=4, temperature=1.0))
+    renderer = ChatFormat().renderer(tiny_tokenizer())
+    off, alone, on = (
+        LanguageJudge(scores, renderer, SHORT, how)
+        for scores in (ModelScores(model, adapters_off), ModelScores(base), ModelScores(model))
+    )
+    model.train()
+    before = off.kept_by()
+    for one, other, third in zip(off.judge(many()), alone.judge(many()), on.judge(many()), strict=True):
+        assert one.feedback == other.feedback
+        assert one.probabilities == pytest.approx(other.probabilities, abs=1e-6)
+        assert one.probabilities != pytest.approx(third.probabilities, abs=1e-3)
+    assert model.training
+    assert before != on.kept_by()
+    with torch.no_grad():
+        next(weight for name, weight in model.named_parameters() if "lora_B" in name).add_(1.0)
+    assert off.kept_by() == before  # trained on, it is the same judge
+    assert off.judge(many()[:1])[0].probabilities == pytest.approx(alone.judge(many()[:1])[0].probabilities, abs=1e-6)
+
+
+def test_a_verdict_tells_how_sure_the_judge_is_that_it_is_asked_for_one():
+    made = judge()
+    found = made.judge([asked()])[0]
+    prompt = made.renderer.prompt_ids(SHORT.question(asked()).user)
+    answers = [made.renderer.answer_ids(f"[RESULT] {score}", append_eos=False) for score in range(1, 6)]
+    stem = shared_length(answers[0], answers[1])
+    next_token = made.scores.model(torch.tensor([prompt + answers[0][:stem]])).logits[0, -1].softmax(-1)
+    assert found.mass == pytest.approx(sum(next_token[answer[stem]].item() for answer in answers), abs=1e-10)

@@ -13,9 +13,9 @@ from lm.backbones.backbone import PretrainedBackbone
 from lm.backbones.dropout import disable_dropout
 from lm.backbones.export import save_model
 from lm.forests.forest import Forest, Path
+from lm.scoring.model_scores import ModelScores
 from lm.scoring.reference import (
     KEPT,
-    ReferencePolicy,
     adapters_off,
     choose_reference,
     frozen_copy,
@@ -123,7 +123,7 @@ def test_asking_leaves_no_trace(base, adapter, switch, breaks, monkeypatch):
     model = PretrainedBackbone(base, adapter=adapter).build(tiny_tokenizer())
     keep_adapter(model)
     model.base_model.model.model.layers[0].eval()
-    reference = ReferencePolicy(model, switch)
+    reference = ModelScores(model, switch)
     reference.path_logprobs(forest())  # what the model can do is found out once
     if breaks:
 
@@ -131,7 +131,7 @@ def test_asking_leaves_no_trace(base, adapter, switch, breaks, monkeypatch):
             torch.rand(3)
             raise RuntimeError("in the middle")
 
-        monkeypatch.setattr("lm.scoring.reference.forest_logprobs", broken)
+        monkeypatch.setattr("lm.scoring.model_scores.forest_logprobs", broken)
     before = state_of(model)
     with pytest.raises(RuntimeError, match="in the middle") if breaks else nullcontext():
         reference.path_logprobs(forest())
@@ -147,14 +147,14 @@ def test_all_references_agree(base, adapter):
     continued = PretrainedBackbone(base, adapter=adapter).build(tiny_tokenizer())
     fresh = PretrainedBackbone(base, lora=LoRA(r=4, dropout=0.5)).build(tiny_tokenizer())
     for model, switch in ((continued, kept_adapter), (fresh, adapters_off)):
-        twin, own = frozen_copy(model), ReferencePolicy(model).path_logprobs(forest())
+        twin, own = frozen_copy(model), ModelScores(model).path_logprobs(forest())
         if switch is kept_adapter:
             keep_adapter(model)
         shaken(model).train()
-        copied = ReferencePolicy(twin).path_logprobs(forest())
-        torch.testing.assert_close(ReferencePolicy(model, switch).path_logprobs(forest()), copied, atol=1e-5, rtol=1e-6)
+        copied = ModelScores(twin).path_logprobs(forest())
+        torch.testing.assert_close(ModelScores(model, switch).path_logprobs(forest()), copied, atol=1e-5, rtol=1e-6)
         torch.testing.assert_close(copied, own, atol=1e-5, rtol=1e-6)
-        assert (ReferencePolicy(model).path_logprobs(forest()) - copied).abs().max() > 0.1
+        assert (ModelScores(model).path_logprobs(forest()) - copied).abs().max() > 0.1
         assert not copied.requires_grad
         assert not any(p.requires_grad for p in twin.parameters())
 
