@@ -116,10 +116,7 @@ def test_the_released_judge_is_measured_on_a_folder_of_the_same_layout(tmp_path)
 
 
 def test_the_released_judge_is_named_where_a_judge_can_stand():
-    assert (
-        yaml.safe_load((HERE / "prometheus_judge.yaml").read_text())["class_path"]
-        == "lm.judging.judge_by_name.TrainedJudge"
-    )
+    assert yaml.safe_load((HERE / "prometheus_judge.yaml").read_text())["class_path"] == "TrainedJudge"
 
 
 def test_the_study_is_whole():

@@ -131,7 +131,8 @@ def test_a_real_family_goes_through_lora_bf16_resume_and_export(tmp_path):
     opened = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
     assert opened.dtype == torch.bfloat16
     assert opened.lm_head.weight is opened.model.embed_tokens.weight
-    torch.testing.assert_close(logits(opened, rows), logits(module.model, rows), atol=0.03, rtol=0)
+    # computed in float32: what differs is the one rounding of the weights, not that of a processor's bfloat16
+    torch.testing.assert_close(logits(opened.float(), rows), logits(module.model.float(), rows), atol=0.01, rtol=0)
     chat = AutoTokenizer.from_pretrained(tmp_path / "out")
     assert chat.apply_chat_template([{"role": "user", "content": "hi"}], tokenize=False) == "user: hi"
 

@@ -90,7 +90,7 @@ class Closed:
 def test_values_are_plain_or_left_out():
     assert plain({"a": (1, Path("x")), "b": {2}}) == {"a": [1, "x"], "b": [2]}
     described = plain(TextFormat(passage="{text}"))
-    assert described["class_path"] == "text.retrieval.tasks.TextFormat"
+    assert described["class_path"] == "TextFormat"
     assert described["init_args"]["passage"] == "{text}"
     for closed in (Closed(1), [Closed(1)], {"a": Closed(1)}, len, int, lambda x: x, torch.nn.Linear(1, 1)):
         assert plain(closed) is LEFT_OUT

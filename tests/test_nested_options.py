@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import typing
 from collections.abc import Iterator
 from typing import Any
 
@@ -56,7 +57,8 @@ CLASSES = reachable()
 def needs_nothing(part: type) -> bool:
     """Whether it can be made without arguments."""
     taken = [p for p in inspect.signature(part).parameters.values() if p.default is p.empty]
-    return all(p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in taken)
+    asks = part is datamodules.Judgments  # for one of two sources
+    return not asks and all(p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in taken)
 
 
 OPTIONS = [
@@ -72,7 +74,11 @@ def read(kind: type, name: str, value: Any) -> Any:
     parser = ArgumentParser(exit_on_error=False)
     others = set(parameters(kind)) - {name}
     parser.add_class_arguments(kind, "x", skip=others, instantiate=False)
-    return getattr(parser.instantiate_classes(parser.parse_object({"x": {name: value}})).x, name)
+    named = typing.get_origin(parameters(kind)[name]) is dict  # by names of the user's
+    found = getattr(
+        parser.instantiate_classes(parser.parse_object({"x": {name: {"one": value} if named else value}})).x, name
+    )
+    return found["one"] if named else found
 
 
 def test_the_walk_finds_what_configs_are_made_of() -> None:

@@ -9,7 +9,6 @@ from lm.files.hyperparameters import PlainHyperparameters, public_name
 from lm.files.kept_files import cache_folder, kept_folder
 from lm.files.names import resolve
 from lm.files.packaged import packaged_model
-from lm.files.whole_folder import whole_folder
 
 __all__ = [
     "AppendLog",
@@ -20,5 +19,4 @@ __all__ = [
     "packaged_model",
     "public_name",
     "resolve",
-    "whole_folder",
 ]

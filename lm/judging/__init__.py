@@ -3,7 +3,6 @@
 It does not know benchmarks.
 """
 
-from lm.judging.best_of_n import best_of_n
 from lm.judging.judge_by_name import TrainedJudge
 from lm.judging.kept_verdicts import CachedJudge
 from lm.judging.language_judge import Judging, LanguageJudge
@@ -20,5 +19,4 @@ __all__ = [
     "RecordedJudge",
     "TrainedJudge",
     "Verdict",
-    "best_of_n",
 ]

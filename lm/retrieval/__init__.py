@@ -5,7 +5,6 @@ It does not know losses or reports.
 
 from lm.retrieval.embed_and_search import Searching
 from lm.retrieval.gradient_cache import encode_cached, encode_texts
-from lm.retrieval.nearest import nearest
 from lm.retrieval.pooling import pool
 from lm.retrieval.sentence_folder import save_sentence_folder
 
@@ -13,7 +12,6 @@ __all__ = [
     "Searching",
     "encode_cached",
     "encode_texts",
-    "nearest",
     "pool",
     "save_sentence_folder",
 ]
