@@ -20,7 +20,6 @@ from datamodules.records import Source, read_records
 from datamodules.retrieval_folder import find_table, judged_task, local_folder, made_queries, read_passages
 from lm.files.hyperparameters import PlainHyperparameters
 from lm.forests.batches import ContrastiveBatch
-from lm.forests.length_batches import length_batches
 from lm.retrieval.contrastive_order import SiblingBatches
 from lm.retrieval.contrastive_table import PairTable
 from lm.tokens.text_table import TextLoader, TokenTable, tokenise
@@ -43,7 +42,7 @@ class BEIR(PlainHyperparameters, LightningDataModule):
     Args:
         path: a folder with ``corpus.jsonl``, ``queries.jsonl`` and ``qrels/<split>.tsv``, ``hub:<id>[@revision]`` of a
             data set with that layout, or a world.
-        split: which judgements ``test`` and ``predict`` read; of a world, which queries.
+        split: which judgements ``test`` reads; of a world, which queries. ``predict`` asks all queries, judged or not.
         val_split: the same for validation; null has none.
         train: pairs (docs/instructir.md, records); a world given as ``path`` serves here too.
         format: how instruction, query and passage become texts.
@@ -90,6 +89,7 @@ class BEIR(PlainHyperparameters, LightningDataModule):
         self.format, self.tokenizer_source, self.max_tokens = format, tokenizer, max_tokens
         self.batch_size, self.siblings, self.num_negatives, self.seed = batch_size, siblings, num_negatives, seed
         self.missing_passages, self.ignore_identical_ids = missing_passages, ignore_identical_ids
+        self.ask_all = False
         self.tasks: Sequence[RetrievalTask] = ()
         self.pool = TextPool([], [], {}, {})
         self.tokens: TokenTable | None = None
@@ -108,6 +108,7 @@ class BEIR(PlainHyperparameters, LightningDataModule):
             groups = [pair.record.group_id or f"\0{pair.row}" for pair in pairs]
             tasks = [pair.record.task for pair in pairs]
             self.plan = SiblingBatches(tasks, groups, self.batch_size, self.siblings)
+        self.ask_all = stage == "predict"
         split = self.val_split if stage in ("fit", "validate") else self.split
         if split is not None:
             self._take(self.read_tasks(split))
@@ -135,7 +136,7 @@ class BEIR(PlainHyperparameters, LightningDataModule):
 
     def _training_texts(self, pairs: Sequence[Located[PairRecord]]) -> Iterator[str]:
         for pair in pairs:
-            yield self.format.of_query(Query("", pair.record.query, pair.record.instruction, "", "")).string
+            yield self.format.of_query(Query.of(pair.record.query, pair.record.instruction)).string
             positive = pair.record.positive
             yield positive if isinstance(positive, str) else self.format.of_passage(positive.passage).string
 
@@ -164,8 +165,7 @@ class BEIR(PlainHyperparameters, LightningDataModule):
             passages = read_passages(self.path)
             queries = read_records(self.path, QueryRecord, split)
             qrels = {q.record.id: q.record.relevant for q in queries}
-            ignore = self.ignore_identical_ids
-            task = judged_task(split, made_queries(queries), passages, qrels, ignore_identical_ids=ignore)
+            task = self.task(split, made_queries(queries), passages, qrels)
         else:
             folder = local_folder(self.path)
             passages = read_passages(find_table(folder, "corpus"))
@@ -179,13 +179,25 @@ class BEIR(PlainHyperparameters, LightningDataModule):
     def folder_task(
         self, name: str, qrels: Path, queries: Sequence[Query], passages: tuple[Passage, ...], **more: Any
     ) -> RetrievalTask:
-        """A task from a file of judgements."""
-        judgements = read_qrels(qrels)
+        """A task from a file of judgements, which need not be there if all queries are asked anyway."""
+        judgements = [] if self.ask_all and not qrels.is_file() else read_qrels(qrels)
         known = {query.id for query in queries}, {passage.id for passage in passages}
         found, lost = collect_qrels(judgements, *known, missing_passages=self.missing_passages == "count")
         if lost:
             rank_zero_info(f"{qrels}: {lost} judgements of passages that are not in the corpus: nothing can find those")
-        return judged_task(name, queries, passages, found, ignore_identical_ids=self.ignore_identical_ids, **more)
+        return self.task(name, queries, passages, found, **more)
+
+    def task(
+        self,
+        name: str,
+        queries: Sequence[Query],
+        passages: tuple[Passage, ...],
+        qrels: dict[str, dict[str, int]],
+        **more: Any,
+    ) -> RetrievalTask:
+        """The task of those queries that this verb asks."""
+        ignore = {"ignore_identical_ids": self.ignore_identical_ids}
+        return judged_task(name, queries, passages, qrels, ask_all=self.ask_all, **ignore, **more)
 
     # --- batches --------------------------------------------------------------------------------------------------
 
@@ -210,10 +222,7 @@ class BEIR(PlainHyperparameters, LightningDataModule):
         if self.tokens is None:
             return [*range(len(self.tasks))]  # all of them on every rank
         _, rank, world_size = layout(self.trainer)
-        batches = length_batches(self.tokens.lengths, self.max_tokens)
-        own, most = batches[rank::world_size], -(-len(batches) // world_size)
-        own += (own or batches)[-1:] * (most - len(own))  # as many on every rank: sharded encoders keep step
-        return TextLoader(self.tokens, own)
+        return TextLoader.share(self.tokens, self.max_tokens, rank, world_size)
 
     def val_dataloader(self) -> TextLoader | list[int]:
         """The same for the validation split."""

@@ -88,14 +88,29 @@ def made_queries(queries: Sequence[Located[QueryRecord]], group_by: GroupBy = "q
 
 
 def judged_task(
-    name: str, queries: Sequence[Query], passages: tuple[Passage, ...], qrels: dict[str, dict[str, int]], **more: Any
+    name: str,
+    queries: Sequence[Query],
+    passages: tuple[Passage, ...],
+    qrels: dict[str, dict[str, int]],
+    ask_all: bool = False,
+    **more: Any,
 ) -> RetrievalTask:
     """The task of the queries that something is relevant to; the others are counted and left out.
+
+    Args:
+        name: of the task.
+        queries: what may be asked.
+        passages: the collection.
+        qrels: query id -> passage id -> relevance.
+        ask_all: leave none out: results are not scored.
+        more: see RetrievalTask.
 
     Raises:
         UserError: if none is left.
     """
     answered = {query: judged for query, judged in qrels.items() if any(value > 0 for value in judged.values())}
+    if ask_all:
+        answered = {query.id: qrels.get(query.id, {}) for query in queries}
     asked = tuple(query for query in queries if query.id in answered)
     if not asked:
         raise UserError(f"task '{name}': no query has a relevant passage")

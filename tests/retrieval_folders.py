@@ -72,6 +72,38 @@ def numbered_folder(path: Path, judged: bool) -> Path:
     return path
 
 
+def score_of_run(run: Path, folder: Path, task: str) -> float:
+    """Mean nDCG@10 of a TREC run of an official task, by pytrec_eval."""
+    import pytrec_eval
+
+    from datamodules.instructir import TASKS
+    from text.retrieval.qrels import read_qrels
+
+    qrels: dict[str, dict[str, int]] = {}
+    for judged in read_qrels(folder / TASKS[task].qrels):
+        qrels.setdefault(judged.query, {})[judged.passage] = judged.relevance
+    with run.open() as lines:
+        scores = pytrec_eval.RelevanceEvaluator(qrels, {"ndcg_cut.10"}).evaluate(pytrec_eval.parse_run(lines))
+    return sum(scores[query]["ndcg_cut_10"] if query in scores else 0.0 for query in qrels) / len(qrels)
+
+
+def check_passages(found: Path, task: str, first: set[str]) -> None:
+    """The passages of a task are those of its run, in order, with their words; queries differ in what they find.
+
+    Args:
+        found: the folder of both files.
+        task: name of the task.
+        first: texts of which the best passage of the first query is one.
+    """
+    lines = [json.loads(line) for line in (found / f"{task}.jsonl").read_text().splitlines()]
+    ranked = [row.split() for row in (found / f"{task}.trec").read_text().splitlines()]
+    written = [(line["id"], p["id"], p["score"]) for line in lines for p in line["passages"]]
+    assert [(query, passage) for query, _, passage, *_ in ranked] == [(query, passage) for query, passage, _ in written]
+    assert [float(row[4]) for row in ranked] == [float(f"{score:.9g}") for *_, score in written]
+    assert lines[0]["passages"][0]["text"] in first
+    assert len({line["passages"][0]["id"] for line in lines}) > 1
+
+
 def encoder_folder(path: Path, seed: int = 0, closing_token: str | None = None, **config) -> str:
     """A two-layer BERT with a word tokenizer of the words above."""
     words = " ".join([*TOPICS.values(), *(user for users in USERS.values() for user in users)])

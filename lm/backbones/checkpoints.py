@@ -28,6 +28,12 @@ from text.errors import UserError
 OPENED_BY = "a model is opened by PretrainedBackbone (name_or_path), an adapter by its option 'adapter'"
 
 
+def is_run(path: str | Path) -> bool:
+    """Whether a path is that of a run or a checkpoint, and not that of a model's folder or a hub id."""
+    path = Path(path)
+    return path.is_file() or (path / SHARDED_REST).is_file() or (path / "checkpoints").is_dir()
+
+
 def find_checkpoint(path: str | Path) -> Path:
     """The checkpoint that a path means: itself, or the newest one of a run folder.
 

@@ -19,22 +19,27 @@ from torch import Tensor
 from text.errors import UserError
 
 
-class Rows(Protocol):
-    """Vectors that are read when they are needed: an array, a memory map, a store of embeddings."""
+class Vectors(Protocol):
+    """Vectors that are read when they are needed: an array, a tensor, a memory map, a store of embeddings."""
 
     def __len__(self) -> int:
         """Number of vectors."""
         ...
 
-    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+    def __getitem__(self, rows: np.ndarray) -> np.ndarray | Tensor:
         """The vectors with these numbers, float32 [n, D]."""
         ...
 
 
+def by_id(ids: Sequence[str]) -> np.ndarray:
+    """Positions of documents in the order in which equal scores come, int64 [C]: by id, descending."""
+    return np.asarray(sorted(range(len(ids)), key=ids.__getitem__, reverse=True), np.int64)
+
+
 def nearest(
-    queries: Rows,
-    documents: Rows,
-    ids: Sequence[str],
+    queries: Vectors,
+    documents: Vectors,
+    order: np.ndarray,
     k: int,
     *,
     block: int = 4096,
@@ -46,7 +51,8 @@ def nearest(
     Args:
         queries: Q vectors.
         documents: the collection.
-        ids: of the documents; they order equal scores.
+        order: positions of the documents that are searched, all or some of them; of equal scores the earlier is first.
+            See `by_id`.
         k: how many are wanted; a smaller collection gives all of it.
         block: queries, and documents, that are multiplied at once: memory grows with its square.
         device: where it is done.
@@ -54,21 +60,19 @@ def nearest(
 
     Returns: positions of the documents, int64 [Q, K], and scores, float32 [Q, K].
     """
-    if len(ids) == 0:
+    if len(order) == 0:
         raise UserError("there is no document to search")
-    # Ties go to the larger id: with documents in that order, the earlier of two equals is the right one.
-    order = np.asarray(sorted(range(len(ids)), key=ids.__getitem__, reverse=True))
-    k = min(k, len(ids))
+    k = min(k, len(order))
     dtype = getattr(torch, precision)
     found = np.empty((len(queries), k), np.int64)
     scores = np.empty((len(queries), k), np.float32)
     for first in range(0, len(queries), block):
         rows = np.arange(first, min(first + block, len(queries)))
-        query_QD = torch.from_numpy(queries[rows]).to(device, dtype)
+        query_QD = torch.as_tensor(queries[rows]).to(device, dtype)
         score_QK = torch.empty(len(rows), 0, device=device)
         place_QK = torch.empty(len(rows), 0, dtype=torch.int64, device=device)
         for start in range(0, len(order), block):
-            part = torch.from_numpy(documents[order[start : start + block]]).to(device, dtype)
+            part = torch.as_tensor(documents[order[start : start + block]]).to(device, dtype)
             score_QC = (query_QD @ part.T).float()
             place_QC = torch.arange(start, start + len(part), device=device).expand(len(rows), -1)
             score_QK, place_QK = _best(torch.cat([score_QK, score_QC], 1), torch.cat([place_QK, place_QC], 1), k)

@@ -5,14 +5,50 @@ Knows masks, not models. Shape suffixes: B texts, L tokens, D hidden width.
 
 from __future__ import annotations
 
-from typing import Literal
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from lm.backbones.sharding import whole
+from lm.forests.batches import TextBatch
 from text.errors import UserError
 
 Pooling = Literal["mean", "cls", "last", "weighted_mean"]
+
+
+@dataclass(frozen=True)
+class EmbeddingHead:
+    """What turns hidden states into an embedding.
+
+    Args:
+        pooling: see `pool`.
+        pool_prefix: whether tokens of instruction and prefix count in the pooling.
+        projection: weight [out, hidden] of a linear layer after pooling, or None.
+        normalize: whether vectors have length 1.
+    """
+
+    pooling: Pooling
+    pool_prefix: bool
+    projection: Tensor | None
+    normalize: bool
+
+    def embed(self, model: Any, batch: TextBatch) -> Tensor:
+        """One vector per text, [B, D], float32 or wider."""
+        hidden_BLD = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).last_hidden_state
+        mask_BL = batch.attention_mask.bool()
+        if not self.pool_prefix:
+            mask_BL = mask_BL & (torch.arange(mask_BL.shape[1], device=mask_BL.device) >= batch.content_from[:, None])
+        vectors_BD = pool(hidden_BLD, mask_BL, self.pooling)
+        if self.projection is not None:
+            vectors_BD = F.linear(vectors_BD, whole(self.projection).to(vectors_BD)).to(vectors_BD.dtype)
+        return F.normalize(vectors_BD, dim=-1) if self.normalize else vectors_BD
+
+    def width(self, model: Any) -> int:
+        """D, of a model's embeddings."""
+        return int(model.config.hidden_size if self.projection is None else self.projection.shape[0])
 
 
 def pool(hidden_BLD: Tensor, mask_BL: Tensor, pooling: Pooling) -> Tensor:

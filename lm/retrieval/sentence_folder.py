@@ -1,5 +1,7 @@
 """The folder layout of sentence-transformers, written and read without the package: encoder, pooling, projection, norm.
 
+The package could write it, but takes no model that is in memory, so that weights would be loaded and written once more;
+what its version 6 writes, no earlier one opens; and `fit` leaves such a folder in installations that do not have it.
 Knows files and tensors. What the vectors are for, and how a checkpoint is opened, is said elsewhere.
 """
 
@@ -7,7 +9,6 @@ from __future__ import annotations
 
 import copy
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,40 +20,25 @@ from transformers import PreTrainedTokenizerBase
 from lm.backbones.export import save_model
 from lm.backbones.merged_adapters import Rounding
 from lm.files.names import resolve
-from lm.retrieval.pooling import Pooling
+from lm.retrieval.pooling import EmbeddingHead, Pooling
 from text.errors import UserError
 from text.retrieval.tasks import Passage, Query, TextFormat
 
-POOLING = {
+POOLING: dict[Pooling, str] = {
     "cls": "pooling_mode_cls_token",
     "mean": "pooling_mode_mean_tokens",
     "last": "pooling_mode_lasttoken",
     "weighted_mean": "pooling_mode_weightedmean_tokens",
 }
-
-
-@dataclass(frozen=True)
-class Head:
-    """What turns hidden states into an embedding.
-
-    Args:
-        pooling: see lm/retrieval/pooling.py.
-        pool_prefix: whether tokens of instruction and prefix count in the pooling.
-        projection: weight [out, hidden] of a linear layer after pooling, or None.
-        normalize: whether vectors have length 1.
-    """
-
-    pooling: Pooling
-    pool_prefix: bool
-    projection: Tensor | None
-    normalize: bool
+SHORT: dict[Pooling, str] = {"cls": "cls", "mean": "mean", "last": "lasttoken", "weighted_mean": "weightedmean"}
+"""The same since version 6."""
 
 
 def save_sentence_folder(
     folder: Path,
     model: Any,
     tokenizer: PreTrainedTokenizerBase,
-    head: Head,
+    head: EmbeddingHead,
     format: TextFormat,
     dtype: torch.dtype | None = None,
 ) -> Rounding:
@@ -93,7 +79,7 @@ def save_sentence_folder(
     _json(folder / "modules.json", listed)
     longest = max(format.query_max_length, format.passage_max_length)
     _json(folder / "sentence_bert_config.json", {"max_seq_length": longest, "do_lower_case": False})
-    query = format.of_query(Query("", "\0", None, "", "")).string.partition("\0")[0]
+    query = format.of_query(Query.of("\0")).string.partition("\0")[0]
     passage = format.of_passage(Passage("", "", "\0")).string.partition("\0")[0]
     about = {
         "prompts": {"query": query, "passage": passage},
@@ -104,11 +90,11 @@ def save_sentence_folder(
     return rounding
 
 
-def head_of(checkpoint: dict[str, Any]) -> tuple[Head, TextFormat]:
+def head_of(checkpoint: dict[str, Any]) -> tuple[EmbeddingHead, TextFormat]:
     """What stands after the encoder of a checkpoint, and the format of its texts."""
     saved = dict(checkpoint["language_model"]["encoder"])
     format = TextFormat(**saved.pop("format"))
-    return Head(projection=checkpoint["state_dict"].get("projection.weight"), **saved), format
+    return EmbeddingHead(projection=checkpoint["state_dict"].get("projection.weight"), **saved), format
 
 
 def encoder_card(saved: dict[str, Any], step: int, rounding: Rounding | None = None) -> str:
@@ -162,8 +148,7 @@ def published_projection(name_or_path: str, revision: str | None = None) -> Tens
     Raises:
         UserError: if it has none, or one that does more than multiply.
     """
-    listed = json.loads(_file(name_or_path, "modules.json", revision).read_text())
-    folders = [entry["path"] for entry in listed if entry["type"].endswith("Dense")]
+    folders = [folder for kind, folder in _modules(name_or_path, revision) if kind == "Dense"]
     if len(folders) != 1:
         raise UserError(f"projection: '{name_or_path}' has {len(folders)} dense layers; set 'projection' to null")
     config = json.loads(_file(name_or_path, f"{folders[0]}/config.json", revision).read_text())
@@ -177,16 +162,73 @@ def published_projection(name_or_path: str, revision: str | None = None) -> Tens
     return weights["linear.weight"]
 
 
+def published_head(name_or_path: str) -> tuple[EmbeddingHead, TextFormat]:
+    """What stands after the encoder of a published model, and the prefixes and the length of its texts.
+
+    A model without this layout is read as sentence-transformers reads it: the mean of its tokens.
+
+    Raises:
+        UserError: if the model is made of other things.
+    """
+    if _find(name_or_path, "modules.json") is None:
+        return EmbeddingHead("mean", True, None, False), TextFormat()
+    modules = dict(listed := _modules(name_or_path))
+    expected = ["Transformer", "Pooling", *(kind for kind in ("Dense", "Normalize") if kind in modules)]
+    if (kinds := [kind for kind, _ in listed]) != expected:
+        raise UserError(f"'{name_or_path}' is made of {', '.join(kinds)}; supported are {', '.join(expected)}")
+    pooled = _read(name_or_path, f"{modules['Pooling']}/config.json")
+    named = [mode for mode, key in POOLING.items() if pooled.get(key) or pooled.get("pooling_mode") == SHORT[mode]]
+    if len(named) != 1:
+        raise UserError(f"'{name_or_path}' pools in a way that is none of {', '.join(POOLING)}: {pooled}")
+    projection = published_projection(name_or_path) if "Dense" in modules else None
+    head = EmbeddingHead(named[0], pooled.get("include_prompt", True), projection, "Normalize" in modules)
+    return head, _published_format(name_or_path)
+
+
+def _published_format(name_or_path: str) -> TextFormat:
+    """Prefixes and length, as far as they are told."""
+    about = _read(name_or_path, "sentence_bert_config.json") | _read(name_or_path, "config_sentence_transformers.json")
+    prompts = {name: text.replace("{", "{{").replace("}", "}}") for name, text in about.get("prompts", {}).items()}
+    told: dict[str, Any] = {}
+    if prompts.get("query"):
+        told["query"] = prompts["query"] + "{query}"
+    if prefix := prompts.get("passage") or prompts.get("document"):
+        told["passage"] = prefix + "{title} {text}"
+    if length := about.get("max_seq_length"):
+        told |= {"query_max_length": length, "passage_max_length": length}
+    return TextFormat(**told)
+
+
+def _modules(name_or_path: str, revision: str | None = None) -> list[tuple[str, str]]:
+    """What a published model is made of, in order: kinds and folders."""
+    listed = json.loads(_file(name_or_path, "modules.json", revision).read_text())
+    return [(entry["type"].rpartition(".")[2], entry["path"]) for entry in listed]
+
+
+def _read(name_or_path: str, name: str) -> dict[str, Any]:
+    """A file of settings; nothing where there is none."""
+    found = _find(name_or_path, name)
+    return {} if found is None else json.loads(found.read_text())
+
+
 def _file(name_or_path: str, name: str, revision: str | None) -> Path:
+    if (found := _find(name_or_path, name, revision)) is None:
+        raise UserError(f"'{name_or_path}' has no {name}: it is not a folder of sentence-transformers")
+    return found
+
+
+def _find(name_or_path: str, name: str, revision: str | None = None) -> Path | None:
+    """A file of a folder or of a repository on the hub, which is fetched; None if it has no such file."""
     folder = Path(resolve(name_or_path, "model"))
     if folder.is_dir():
-        if not (folder / name).is_file():
-            raise UserError(f"'{folder}' has no {name}: it is not a folder of sentence-transformers")
-        return folder / name
+        return folder / name if (folder / name).is_file() else None
     from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import RemoteEntryNotFoundError
 
     try:
         return Path(hf_hub_download(name_or_path, name, revision=revision))
+    except RemoteEntryNotFoundError:
+        return None
     except Exception as error:  # every kind of library and network error
         raise UserError(
             f"'{name_or_path}': {name} could not be fetched: {' '.join(str(error).split())[:200]}"

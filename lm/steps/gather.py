@@ -21,18 +21,32 @@ def gather_rows(rows: Tensor) -> Tensor:
     Gradients flow back to the rank that a row came from, summed over all ranks that used it. With a loss that is the
     mean over a rank's own rows, and gradients that DDP averages, W ranks train exactly like one with the whole batch.
     """
-    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+    if ranks()[1] == 1:
         return rows
     return _Gather.apply(rows)
 
 
 def merge_over_ranks(found: dict[K, V]) -> dict[K, V]:
     """What all ranks found, plain Python values, on every rank; of a key that two have, the later rank's value."""
-    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+    if ranks()[1] == 1:
         return found
     parts: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(parts, found)
     return {key: value for part in parts for key, value in part.items()}
+
+
+def ranks() -> tuple[int, int]:
+    """This process's rank, and how many there are."""
+    at_work = dist.is_available() and dist.is_initialized()
+    return (dist.get_rank(), dist.get_world_size()) if at_work else (0, 1)
+
+
+def from_rank_0(thing: V) -> V:
+    """What the first rank has, a plain Python value, on every rank."""
+    box = [thing]
+    if ranks()[1] > 1:
+        dist.broadcast_object_list(box)
+    return box[0]
 
 
 class _Gather(torch.autograd.Function):

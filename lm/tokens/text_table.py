@@ -14,6 +14,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from lm.forests.batches import TextBatch
+from lm.forests.length_batches import length_batches
 from text.errors import UserError
 from text.excerpts import shorten
 from text.retrieval.tasks import Text
@@ -150,6 +151,20 @@ class TextLoader:
 
     table: TokenTable
     batches: Sequence[Sequence[int]]
+
+    @classmethod
+    def share(cls, table: TokenTable, max_tokens: int, rank: int = 0, ranks: int = 1) -> TextLoader:
+        """A rank's share of all texts, in as many batches on every rank: sharded encoders keep step.
+
+        Args:
+            table: the texts.
+            max_tokens: of a batch, padding included.
+            rank: whose share.
+            ranks: how many there are.
+        """
+        batches = length_batches(table.lengths, max_tokens)
+        own, most = batches[rank::ranks], -(-len(batches) // ranks)
+        return cls(table, own + (own or batches)[-1:] * (most - len(own)))
 
     def __len__(self) -> int:
         """Number of batches."""

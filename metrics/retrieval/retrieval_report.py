@@ -5,8 +5,8 @@ This file knows tasks and search results. It does not know what searched.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ import numpy as np
 
 from metrics.intervals import cluster_bootstrap
 from metrics.report_files import write_figure, write_lines
+from metrics.retrieval.found_passages import trec_lines, without_itself
 from metrics.retrieval.instruction_following import blind_ceiling, sibling_scores
 from metrics.retrieval.ranks import SearchResult, group_minima, macro_mean, mrr, ndcg, recall
 from metrics.tables import bounds, section
@@ -99,16 +100,6 @@ def judge(task: RetrievalTask, result: SearchResult, k: int, resamples: int = 10
     return TaskReport(task.name, plain(scores), rows, result)
 
 
-def without_itself(result: SearchResult, queries: Collection[str], k: int) -> SearchResult:
-    """The first k of each query, where some queries do not find the passage with their own id; later ones move up."""
-    place = {document: number for number, document in enumerate(result.documents) if document in queries}
-    own_Q = np.asarray([place.get(query, -2) for query in result.queries])
-    itself_QK = result.index_QK == own_Q[:, None]
-    kept = np.argsort(itself_QK, axis=1, kind="stable")[:, :k]
-    index = np.take_along_axis(np.where(itself_QK, -1, result.index_QK), kept, axis=1)
-    return replace(result, index_QK=index, score_QK=np.take_along_axis(result.score_QK, kept, axis=1))
-
-
 def headline(report: TaskReport) -> dict[str, float]:
     """The scores that a validation logs, where they have a meaning."""
     names = ("ndcg@10", "robustness@10", "mrr@10", "recall@100", "instruction_gain")
@@ -166,15 +157,6 @@ def table(reports: Sequence[TaskReport], example: str) -> str:
     return section("Retrieval", about, HEAD, rows) + "\n"
 
 
-def trec_lines(report: TaskReport, tag: str = "seedling") -> Iterator[str]:
-    """A TREC run: ``query Q0 passage rank score tag``."""
-    result = report.result
-    for query, index, score in zip(result.queries, result.index_QK, result.score_QK, strict=True):
-        for rank, (number, value) in enumerate(zip(index.tolist(), score.tolist(), strict=True), 1):
-            if number >= 0:
-                yield f"{query} Q0 {result.documents[number]} {rank} {value:.9g} {tag}\n"
-
-
 def ndcg_robustness_figure(reports: Sequence[TaskReport]) -> Figure:
     """Mean against worst of the group, per task, with intervals; a hollow mark is the instruction-blind ceiling."""
     from matplotlib.figure import Figure
@@ -218,6 +200,6 @@ def write_report(reports: Sequence[TaskReport], example: str, folder: Path) -> N
     folder.mkdir(parents=True, exist_ok=True)
     write_lines(folder / "per_query.jsonl", (row for report in reports for row in report.rows))
     for report in reports:
-        write_text(folder / f"{report.name}.trec", "".join(trec_lines(report)))
+        write_text(folder / f"{report.name}.trec", "".join(trec_lines(report.result)))
     write_figure(folder / "ndcg_robustness.png", ndcg_robustness_figure(reports))
     write_text(folder / "report.md", table(reports, example))

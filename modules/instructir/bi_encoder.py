@@ -1,8 +1,8 @@
 """Dense retrieval: query and passage each become a vector, and their product says how well they fit.
 
 Trained by contrast: the passage of a query against every other passage of the batch, on all ranks, and against hard
-negatives (arXiv 2004.04906; with instructions arXiv 2409.11136). This file knows batches of tokens. It does not know
-how instruction and query became a text (text/retrieval/tasks.py), nor which pairs share a batch
+negatives (arXiv 2004.04906; with instructions arXiv 2409.11136). This file is the objective. It does not know how a
+trained encoder searches (modules/instructir/retriever.py), nor which pairs share a batch
 (lm/retrieval/contrastive_order.py).
 
 Legend: B queries of this rank, M documents of all ranks (positives first), L tokens, D width of the embeddings.
@@ -10,36 +10,26 @@ Legend: B queries of this rank, M documents of all ranks (positives first), L to
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 
 from lm.backbones.backbone import Backbone
-from lm.backbones.encoder import PretrainedEncoder, ScratchEncoder
-from lm.backbones.kept_key import keeper, kept_key, weights_digest
 from lm.backbones.sharding import whole
-from lm.forests.batches import ContrastiveBatch, TextBatch
-from lm.retrieval.embed_and_search import Searching
+from lm.forests.batches import ContrastiveBatch
 from lm.retrieval.gradient_cache import encode_texts
-from lm.retrieval.pooling import Pooling, pool
-from lm.retrieval.sentence_folder import Head, published_projection, save_sentence_folder
 from lm.steps.gather import gather_rows
 from losses.contrastive import distillation, info_nce, known_positives, matryoshka, similarities, too_close
-from metrics.retrieval.retrieval_report import headline, nested_results, tell
-from modules.base.backbone_module import BackboneModule
+from modules.instructir.retriever import EncoderRetriever
 from text.errors import UserError
-from text.retrieval.tasks import TextFormat
 
 COLDEST = 0.005
 """A learned temperature does not fall below this."""
 
 
-class BiEncoder(BackboneModule):
+class BiEncoder(EncoderRetriever):
     r"""One encoder for queries and passages.
 
     With queries :math:`q_i`, documents :math:`d_j` gathered from all ranks and :math:`d_{y_i}` the positive of query i,
@@ -51,11 +41,6 @@ class BiEncoder(BackboneModule):
 
     Args:
         backbone: PretrainedEncoder or ScratchEncoder.
-        pooling: mean, cls, last (decoders) or weighted_mean.
-        pool_prefix: whether instruction and prefix count in the pooling; INSTRUCTOR's do not (arXiv 2212.09741).
-        normalize: vectors of length 1, so that products are cosines.
-        projection: width of a linear layer after pooling; ``pretrained`` takes the one that the model was published
-            with (GTR, INSTRUCTOR).
         temperature: tau.
         learn_temperature: train it, from the value above.
         bidirectional: add the loss of finding the query of a passage.
@@ -67,23 +52,14 @@ class BiEncoder(BackboneModule):
         distill_temperature: divides the teacher's scores.
         grad_cache_tokens: encode at most so many tokens at once, and again for the gradients: memory then depends on
             this and not on the batch size. Null encodes a batch at once.
-        k: passages kept of each query when tasks are searched.
-        cache: keep embeddings of texts on disk between runs of `test` (``$SEEDLING_CACHE``).
-        resamples: bootstrap draws of topics behind each interval.
         optimizer: see BackboneModule.
         lr_scheduler: see BackboneModule.
-
-    Attributes:
-        results: the scores of the last test, as metrics.json holds them.
+        kwargs: see EncoderRetriever.
     """
 
     def __init__(
         self,
         backbone: Backbone,
-        pooling: Pooling = "mean",
-        pool_prefix: bool = True,
-        normalize: bool = True,
-        projection: int | Literal["pretrained"] | None = None,
         temperature: float = 0.05,
         learn_temperature: bool = False,
         bidirectional: bool = False,
@@ -92,20 +68,13 @@ class BiEncoder(BackboneModule):
         distill_weight: float = 0.0,
         distill_temperature: float = 1.0,
         grad_cache_tokens: int | None = None,
-        k: int = 100,
-        cache: bool = True,
-        resamples: int = 1000,
         optimizer: OptimizerCallable = lambda p: torch.optim.AdamW(p, lr=2e-5, weight_decay=0.01),
         lr_scheduler: LRSchedulerCallable | None = None,
+        **kwargs: Any,
     ):
-        super().__init__(backbone, optimizer, lr_scheduler)
-        if not isinstance(backbone, PretrainedEncoder | ScratchEncoder):
-            raise UserError("model: 'backbone' must be a PretrainedEncoder or a ScratchEncoder: a model without a head")
+        super().__init__(backbone, optimizer=optimizer, lr_scheduler=lr_scheduler, **kwargs)
         if temperature <= 0:
             raise UserError(f"model: 'temperature' is {temperature!r}; it must be positive")
-        self.pooling, self.pool_prefix, self.normalize = pooling, pool_prefix, normalize
-        self.projection: nn.Linear | None = None
-        self.projected = projection
         log_temperature = torch.tensor(temperature).log()
         if learn_temperature:
             self.log_temperature = nn.Parameter(log_temperature)
@@ -114,37 +83,6 @@ class BiEncoder(BackboneModule):
         self.bidirectional, self.positive_margin, self.matryoshka_dims = bidirectional, positive_margin, matryoshka_dims
         self.distill_weight, self.distill_temperature = distill_weight, distill_temperature
         self.grad_cache_tokens = grad_cache_tokens
-        self.k, self.cache, self.resamples = k, cache, resamples
-        self.results: dict[str, Any] = {}
-
-    def build_head(self) -> None:
-        """What stands after the encoder."""
-        if self.projected is None:
-            return
-        if self.projected == "pretrained":
-            backbone: Any = self.backbone
-            weight = published_projection(backbone.name_or_path, backbone.revision)
-        else:
-            weight = nn.Linear(self.model.config.hidden_size, int(self.projected), bias=False).weight.detach()
-        self.projection = nn.Linear(weight.shape[1], weight.shape[0], bias=False).to(self.device)
-        with torch.no_grad():
-            self.projection.weight.copy_(weight)
-
-    # ------------------------------------------------------------------------------------------------ embeddings
-
-    def embed(self, batch: TextBatch) -> Tensor:
-        """One vector per text, [B, D], float32 or wider."""
-        self.count_tokens(batch.input_ids.numel())
-        hidden_BLD = self.model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).last_hidden_state
-        mask_BL = batch.attention_mask.bool()
-        if not self.pool_prefix:
-            mask_BL = mask_BL & (torch.arange(mask_BL.shape[1], device=mask_BL.device) >= batch.content_from[:, None])
-        vectors_BD = pool(hidden_BLD, mask_BL, self.pooling)
-        if self.projection is not None:
-            vectors_BD = F.linear(vectors_BD, whole(self.projection.weight).to(vectors_BD.dtype)).to(vectors_BD.dtype)
-        return F.normalize(vectors_BD, dim=-1) if self.normalize else vectors_BD
-
-    # ------------------------------------------------------------------------------------------------ the method
 
     @property
     def temperature(self) -> Tensor:
@@ -224,78 +162,3 @@ class BiEncoder(BackboneModule):
         self.log_for("train", "positive_similarity", own_B)
         self.log_for("train", "hardest_negative_similarity", best_B)
         self.log_for("train", "temperature", self.temperature)
-
-    # ------------------------------------------------------------------------------------------------- searching
-
-    def on_validation_start(self) -> None:
-        """Make room for the embeddings; these weights will change, so nothing is kept."""
-        super().on_validation_start()
-        self._searching = self._search(keep=False)
-
-    def on_test_start(self) -> None:
-        """Make room for the embeddings; the report replaces Lightning's table."""
-        self.trainer.test_loop.verbose = False
-        self._searching = self._search(keep=self.cache)
-
-    def _search(self, keep: bool) -> Searching:
-        width = self.model.config.hidden_size if self.projection is None else self.projection.out_features
-        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
-        dry = self.trainer.sanity_checking or bool(self.trainer.fast_dev_run)  # type: ignore[attr-defined]
-        return Searching(data, self, self.embed, width, self._kept_under() if keep else None, partial=dry)
-
-    def _kept_under(self) -> str:
-        head = (self.pooling, self.pool_prefix, self.normalize, str(self.trainer.precision))
-        projection = {} if self.projection is None else {"projection": self.projection.weight}
-        return kept_key(keeper(self.model, self.tokenizer, *head), weights_digest(projection))  # type: ignore[arg-type]
-
-    def validation_step(self, batch: TextBatch, batch_idx: int) -> None:
-        """Embed texts."""
-        self._searching.take(batch)
-
-    def test_step(self, batch: TextBatch, batch_idx: int) -> None:
-        """Embed texts."""
-        self._searching.take(batch)
-
-    def predict_step(self, batch: TextBatch, batch_idx: int) -> Tensor:
-        """The vectors of texts, [B, D]."""
-        return self.embed(batch)
-
-    def on_validation_epoch_end(self) -> None:
-        """``val/ndcg@10`` and the other scores of the headline task."""
-        for report in self._searching.finish(self.k, self.device)[:1]:
-            self.log_dict(headline(report))
-
-    def on_test_epoch_end(self) -> None:
-        """Report all tasks."""
-        if not (reports := self._searching.finish(self.k, self.device, self.resamples)):
-            return
-        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
-        self.results = nested_results(reports, format=asdict(data.format), encoding=self._searching.effort)
-        self.log_dict({name: self.results[name] for name in ("ndcg@10", "robustness@10")})
-        log_dir = self.trainer.log_dir  # agreed between ranks: every rank has to ask
-        if self.trainer.is_global_zero:
-            tell(reports, data.pool.example, log_dir)
-
-    # ------------------------------------------------------------------------------------------------- leaving
-
-    def save_pretrained(self, folder: Path, format: TextFormat | None = None) -> None:
-        """Write the folder that sentence-transformers opens.
-
-        Args:
-            folder: an existing one.
-            format: of the texts; by default that of the data.
-        """
-        save_sentence_folder(folder, self.model, self.tokenizer, self.head, format or self.trainer.datamodule.format)  # type: ignore[attr-defined]
-
-    @property
-    def head(self) -> Head:
-        """What stands after the encoder."""
-        weight = None if self.projection is None else self.projection.weight
-        return Head(self.pooling, self.pool_prefix, weight, self.normalize)
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what an export needs to know, plain values only."""
-        super().on_save_checkpoint(checkpoint)
-        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
-        head = {"pooling": self.pooling, "pool_prefix": self.pool_prefix, "normalize": self.normalize}
-        checkpoint["language_model"]["encoder"] = head | {"format": asdict(data.format)}

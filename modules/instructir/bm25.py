@@ -1,21 +1,24 @@
 """BM25: the lexical reference that needs no training and reads no instruction (Robertson and Zaragoza 2009).
 
-A method without weights: words that query and passage share, weighted by how rare they are and how often they occur.
-This file does not know how instruction and query became one string.
+A method without weights: words that query and passage share (lm/retrieval/bm25.py). `test` and `validate` judge what is
+found, `predict` writes it. This file does not know how instruction and query became one string.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Literal
 
-import numpy as np
 from lightning.pytorch import LightningModule
 
 from lm.files.hyperparameters import PlainHyperparameters
+from lm.retrieval import BM25Retriever
 from lm.retrieval.embed_and_search import HasRetrievalTasks
+from metrics.retrieval.found_passages import write_found
 from metrics.retrieval.ranks import SearchResult
 from metrics.retrieval.retrieval_report import TaskReport, headline, judge, nested_results, tell
 from text.errors import UserError
+from text.retrieval.tasks import RetrievalTask
 
 
 class BM25(PlainHyperparameters, LightningModule):
@@ -24,9 +27,9 @@ class BM25(PlainHyperparameters, LightningModule):
     Args:
         k1: how soon further occurrences of a word stop counting. 0.9 is Anserini's, 1.5 that of many libraries.
         b: how much long passages are held back. 0.4 and 0.75 respectively.
-        method: the variant of the formula; ``lucene`` is the one in Anserini and Elasticsearch.
-        stopwords: language whose function words are left out, or null.
-        stemmer: language of the Snowball stemmer, or null.
+        method: see lm.retrieval.BM25Retriever.
+        stopwords: see there.
+        stemmer: see there.
         k: passages kept of each query; those that share no word with it are not returned.
         resamples: bootstrap draws of topics behind each interval.
 
@@ -46,9 +49,9 @@ class BM25(PlainHyperparameters, LightningModule):
     ):
         super().__init__()
         self.save_hyperparameters()
-        if k1 < 0 or not 0 <= b <= 1 or k < 1:
-            raise UserError(f"BM25: k1 {k1} must be 0 or more, b {b} lie in [0, 1], and k {k} be 1 or more")
-        self.k1, self.b, self.method, self.stopwords, self.stemmer = k1, b, method, stopwords, stemmer
+        if k < 1:
+            raise UserError(f"BM25: k is {k}; it must be 1 or more")
+        self.retriever = BM25Retriever(k1, b, method, stopwords, stemmer)
         self.k, self.resamples = k, resamples
         self.results: dict[str, Any] = {}
 
@@ -59,49 +62,24 @@ class BM25(PlainHyperparameters, LightningModule):
 
     def test_step(self, batch: int, batch_idx: int) -> None:
         """Search one task: a batch is its number."""
+        self.reports.append(judge(*self.search(int(batch)), self.k, self.resamples))
+
+    def predict_step(self, batch: int, batch_idx: int) -> str:
+        """Search one task, and write what was found; its name."""
+        log_dir = self.trainer.log_dir  # agreed between ranks: every rank has to ask
+        task, result = self.search(int(batch))
+        if self.trainer.is_global_zero:
+            write_found(task, result, self.k, log_dir)
+        return task.name
+
+    def search(self, number: int) -> tuple[RetrievalTask, SearchResult]:
+        """The best passages for the queries of a task; one more than k where these stand in the collection."""
         data: HasRetrievalTasks = self.trainer.datamodule  # type: ignore[attr-defined]
-        task = data.tasks[int(batch)]
-        queries = [data.pool.texts[number].string for number in data.pool.queries[task.name]]
-        passages = [data.pool.texts[number].string for number in data.pool.passages[task.name]]
-        names = [passage.id for passage in task.findable]
-        index, score = self.search(queries, passages, names, self.k + bool(task.itself))
-        result = SearchResult([q.id for q in task.queries], names, index, score)
-        self.reports.append(judge(task, result, self.k, self.resamples))
-
-    def search(
-        self, queries: list[str], passages: list[str], ids: list[str], k: int | None = None
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """The best passages of each query.
-
-        Args:
-            queries: Q strings.
-            passages: the collection.
-            ids: of the passages; equal scores are ordered by them, descending (which of several equals makes the
-                K-th place is up to bm25s).
-            k: how many are wanted, if not as many as the constructor was told.
-
-        Returns: positions [Q, K], -1 where fewer share a word with the query, and scores float32 [Q, K].
-        """
-        import bm25s
-        import Stemmer
-
-        stem = Stemmer.Stemmer(self.stemmer) if self.stemmer else None
-        order = np.asarray(sorted(range(len(ids)), key=ids.__getitem__, reverse=True))
-
-        def tokens(texts: list[str]) -> Any:
-            return bm25s.tokenize(texts, stopwords=self.stopwords or [], stemmer=stem, show_progress=False)
-
-        words, k = tokens([passages[place] for place in order]), min(k or self.k, len(ids))
-        if not words.vocab:  # function words alone, which nothing shares
-            return np.full((len(queries), k), -1), np.zeros((len(queries), k), np.float32)
-        index = bm25s.BM25(k1=self.k1, b=self.b, method=self.method)
-        index.index(words, show_progress=False)
-        found, score = index.retrieve(tokens(queries), k=k, show_progress=False)
-        by_id = np.argsort(found, axis=1, kind="stable")  # places in the order of ids ...
-        found, score = np.take_along_axis(found, by_id, 1), np.take_along_axis(score, by_id, 1)
-        by_score = np.argsort(-score, axis=1, kind="stable")  # ... which equal scores keep
-        found, score = np.take_along_axis(found, by_score, 1), np.take_along_axis(score, by_score, 1)
-        return np.where(score > 0, order[found], -1), score.astype(np.float32)
+        task = data.tasks[number]
+        asked = [data.pool.texts[query].string for query in data.pool.queries[task.name]]
+        index = replace(self.retriever, format=data.format).index(task.findable)
+        found = index.places(asked, self.k + bool(task.itself))
+        return task, SearchResult([query.id for query in task.queries], [*index.rows], *found)
 
     def on_validation_start(self) -> None:
         """Nothing is known yet."""

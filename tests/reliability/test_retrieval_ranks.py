@@ -23,7 +23,7 @@ DDP = ["--trainer.devices=2", "--trainer.strategy=ddp"]
 FSDP = ["--config", str(ROOT / "configs/trainer/fsdp.yaml"), "--trainer.accelerator=cpu", "--trainer.devices=2"]
 ADAM = {"class_path": "torch.optim.AdamW", "init_args": {"lr": 0.01}}
 QUERIES = ("wine cabinets", "spider legs", "zoo keeper", "oak parks")
-PAIRS = [
+PAIRS = [  # two needs of a query have one answer
     {
         "query": query,
         "instruction": f"i am a {user}",

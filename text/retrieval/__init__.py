@@ -4,10 +4,13 @@ It does not know retrievers.
 """
 
 from text.retrieval.qrels import read_qrels
-from text.retrieval.tasks import RetrievalTask, TextPool
+from text.retrieval.tasks import Passage, Query, RetrievalTask, TextFormat, TextPool
 
 __all__ = [
+    "Passage",
+    "Query",
     "RetrievalTask",
+    "TextFormat",
     "TextPool",
     "read_qrels",
 ]

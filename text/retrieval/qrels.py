@@ -112,7 +112,11 @@ def _is_integer(text: str) -> bool:
 
 
 def collect_qrels(
-    judgements: Iterable[Judgement], queries: Collection[str], passages: Collection[str], missing_passages: bool = False
+    judgements: Iterable[Judgement],
+    queries: Collection[str],
+    passages: Collection[str],
+    missing_passages: bool = False,
+    field: str = "corpus-id",
 ) -> tuple[dict[str, dict[str, int]], int]:
     """The judgements by query, and how many of them name a passage that is not in the collection.
 
@@ -121,6 +125,7 @@ def collect_qrels(
         queries: the ids that exist.
         passages: the ids that exist.
         missing_passages: keep judgements of passages that do not exist (nothing can find them) instead of refusing.
+        field: that names passages, for messages.
 
     Raises:
         DataFormatError: for unknown ids, with the line of each.
@@ -135,7 +140,7 @@ def collect_qrels(
         if passage not in passages:
             lost += 1
             if not missing_passages:
-                problems.append(f"{where}: field 'corpus-id': '{passage:.80}' is not in the corpus")
+                problems.append(f"{where}: field '{field}': '{passage:.80}' is not in the corpus")
     if problems:
         raise DataFormatError(problems)
     return qrels, lost

@@ -38,11 +38,18 @@ def _one_separator(text: str) -> str:
     return text
 
 
+def _named(data: Any, names: dict[str, str]) -> Any:
+    """Fields under the names that they have here, where they are not there under these."""
+    if not isinstance(data, dict):
+        return data
+    return data | {ours: data[theirs] for theirs, ours in names.items() if theirs in data and ours not in data}
+
+
 class PassageRecord(Record):
     """A document of a collection, as in BEIR's ``corpus.jsonl``; what else is there is read over.
 
     Args:
-        id: ``_id`` in the file; a number is read as a string.
+        id: ``_id`` in the file, or ``id``; a number is read as a string.
         title: may be empty.
         text: what it says. Where there is none the title is read; without either nothing can find the passage.
     """
@@ -53,17 +60,22 @@ class PassageRecord(Record):
     title: Blank = ""
     text: Blank = ""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _by_other_names(cls, data: Any) -> Any:
+        return _named(data, {"id": "_id"})
+
 
 class QueryRecord(Record):
     """A query, as in BEIR's ``queries.jsonl``, with an instruction if there is one; what else is there is read over.
 
     Args:
-        id: ``_id`` in the file; a number is read as a string.
+        id: ``_id`` in the file, or ``id``; a number is read as a string.
         text: the query, or ``instruction [SEP] query``.
-        query: the query, where ``text`` is not given.
+        query: the query, where ``text`` is not given; ``question`` in files of questions.
         instruction: of the user.
         group_id: queries over which Robustness takes the minimum.
-        relevant: passage id -> relevance, where no separate file of judgements says it.
+        relevant: passage id -> relevance, where no separate file of judgements says it; or ``gold_ids``, a list.
     """
 
     model_config = ConfigDict(extra="ignore", validate_default=True)
@@ -74,6 +86,16 @@ class QueryRecord(Record):
     instruction: Text | None = None
     group_id: Id | None = None
     relevant: dict[str, Relevance] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _by_other_names(cls, data: Any) -> Any:
+        named = _named(data, {"id": "_id", "question": "query"})
+        if not isinstance(named, dict) or "relevant" in named or (gold := named.get("gold_ids")) is None:
+            return named
+        if not isinstance(gold, list) or not all(isinstance(id, str) for id in gold):
+            raise PydanticCustomError("no_ids", "field 'gold_ids': must be a list of ids")
+        return named | {"relevant": dict.fromkeys(gold, 1)}
 
     @field_validator("query")
     @classmethod

@@ -66,6 +66,11 @@ class Query:
     group: str
     topic: str
 
+    @classmethod
+    def of(cls, query: str, instruction: str | None = None) -> Query:
+        """A query that belongs to nothing."""
+        return cls("", query, instruction, "", "")
+
 
 @dataclass(frozen=True)
 class Passage:
@@ -178,8 +183,9 @@ class TextFormat:
         _check_fields("passage", self.passage, {"title", "text"})
 
     def of_query(self, query: Query, format: str | None = None) -> Text:
-        """The text of a query; without an instruction a template of one's own yields the bare query."""
-        instructed, bare = QUERY_FORMATS.get(format or self.query, (self.query, "{query}"))
+        """The text of a query; without an instruction a template that asks for one yields the bare query."""
+        own = self.query, "{query}" if "{instruction}" in self.query else self.query
+        instructed, bare = QUERY_FORMATS.get(format or self.query, own)
         if not query.instruction:
             return _fill(bare, "query", query=query.query)
         return _fill(instructed, "query", query=query.query, instruction=query.instruction)

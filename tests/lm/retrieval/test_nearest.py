@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from lm.retrieval.nearest import nearest
+from lm.retrieval.nearest import by_id, nearest
 from metrics.retrieval.ranks import SearchResult, find_ranks
 
 
@@ -19,7 +19,7 @@ IDS = [f"d{i}" for i in range(101)]
 
 @pytest.mark.parametrize("block", [1, 7, 4096])
 def test_blocks_change_nothing(block):
-    found, scores = nearest(QUERIES, DOCUMENTS, IDS, 10, block=block)
+    found, scores = nearest(QUERIES, DOCUMENTS, by_id(IDS), 10, block=block)
     product = torch.from_numpy(QUERIES).double() @ torch.from_numpy(DOCUMENTS).double().T
     expected = product.float().topk(10, dim=1)
     np.testing.assert_array_equal(found, expected.indices.numpy())
@@ -27,7 +27,7 @@ def test_blocks_change_nothing(block):
 
 
 def test_a_small_collection_comes_back_whole():
-    found, _ = nearest(QUERIES, DOCUMENTS[:5], IDS[:5], 10)
+    found, _ = nearest(QUERIES, DOCUMENTS[:5], by_id(IDS[:5]), 10)
     assert found.shape == (23, 5)
     assert (np.sort(found, axis=1) == np.arange(5)).all()
 
@@ -37,7 +37,7 @@ def test_ties_by_id_descending_also_at_the_edge_of_the_list(block):
     documents = np.zeros((30, 2), np.float32)
     documents[:, 0] = np.repeat([2.0, 1.0, 1.0], 10)  # twenty documents tie for the places after the tenth
     ids = [f"d{i}" for i in range(30)]
-    found, scores = nearest(np.array([[1, 0], [0, 1]], np.float32), documents, ids, 13, block=block)
+    found, scores = nearest(np.array([[1, 0], [0, 1]], np.float32), documents, by_id(ids), 13, block=block)
     first = sorted(ids[:10], reverse=True) + sorted(ids[10:], reverse=True)[:3]
     assert [ids[i] for i in found[0]] == first
     assert [ids[i] for i in found[1]] == sorted(ids, reverse=True)[:13]
@@ -48,7 +48,7 @@ def test_ties_by_id_descending_also_at_the_edge_of_the_list(block):
 
 
 def test_faiss_finds_the_same():
-    found, scores = nearest(QUERIES, DOCUMENTS, IDS, 10)
+    found, scores = nearest(QUERIES, DOCUMENTS, by_id(IDS), 10)
     index = faiss.IndexFlatIP(16)
     index.add(DOCUMENTS)
     their_scores, theirs = index.search(QUERIES, 10)

@@ -5,8 +5,9 @@ import json
 import numpy as np
 import pytest
 
+from metrics.retrieval.found_passages import trec_lines, without_itself
 from metrics.retrieval.ranks import SearchResult
-from metrics.retrieval.retrieval_report import judge, nested_results, table, trec_lines, without_itself, write_report
+from metrics.retrieval.retrieval_report import judge, nested_results, table, write_report
 from text.retrieval.tasks import Passage, Query, RetrievalTask
 
 PASSAGES = tuple(Passage(name, "", name) for name in ("a", "b", "c", "q2"))
@@ -73,7 +74,7 @@ def test_files(tmp_path):
     assert [row["task"] for row in rows] == ["task"] * 3 + ["lonely"]
     assert (tmp_path / "ndcg_robustness.png").read_bytes()[:4] == b"\x89PNG"
     assert (tmp_path / "lonely.trec").read_text() == "q3 Q0 c 1 1 seedling\n"
-    assert len(list(trec_lines(first))) == 8  # nothing stands for a place that was not filled
+    assert len(list(trec_lines(first.result))) == 8  # nothing stands for a place that was not filled
     text = (tmp_path / "report.md").read_text()
     assert "| task | 3 in 4 | 54.36 [" in text
     assert "| lonely | 1 in 4 | 100.00 | 100.00 |" in text  # one topic has no interval

@@ -19,7 +19,17 @@ from lm.backbones.adapters import LoRA
 from lm.backbones.encoder import EncoderTokenizer, PretrainedEncoder, ScratchEncoder, WordTokenizer
 from lm.tokens.text_table import tokenise
 from modules import BiEncoder
-from tests.retrieval_folders import SHARED, encoder_folder, instructir_folder, jsonl, numbered_folder
+from tests.retrieval_folders import (
+    SHARED,
+    TOPICS,
+    USERS,
+    check_passages,
+    encoder_folder,
+    instructir_folder,
+    jsonl,
+    numbered_folder,
+    score_of_run,
+)
 from tests.stand_ins import LLAMA
 from text.errors import UserError
 from text.retrieval.tasks import Text, TextFormat
@@ -257,6 +267,18 @@ def test_the_verb_writes_all_files(cache, encoder, capsys):
     said = capsys.readouterr().out
     assert "| paraphrase_query_only |" in said
     assert "`i am a designer of kitchens [SEP] wine cabinets`" in said
+
+
+def test_what_is_predicted_scores_as_the_test_does(cache, encoder):
+    folder = instructir_folder(cache / "data")
+    metrics, _ = run_test(cache, encoder, folder)
+    module, data = BiEncoder(PretrainedEncoder(encoder)), InstructIR(path=str(folder))
+    quiet(cache, logger=True).predict(module, data)
+    found = cache / "lightning_logs/version_0/retrieval"
+    mine = score_of_run(found / "paraphrase.trec", folder, "paraphrase")
+    assert mine == pytest.approx(metrics["paraphrase"]["ndcg@10"])
+    texts = {f"i am a {user} [SEP] {topic}" for users in USERS.values() for user in users for topic in TOPICS.values()}
+    check_passages(found, "paraphrase", texts)
 
 
 def test_what_was_embedded_is_not_embedded_again(cache, encoder):

@@ -1,9 +1,8 @@
-"""BM25 against its formula, its ties, and the values measured on the real benchmark."""
+"""BM25's verbs, and the values measured on the real benchmark; its formula is in tests/lm/retrieval/test_bm25.py."""
 
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,7 @@ from lightning.pytorch import Trainer
 from cli.trainer_cli import main
 from datamodules import BEIR
 from modules import BM25
-from tests.retrieval_folders import SHARED, instructir_folder, numbered_folder
+from tests.retrieval_folders import SHARED, check_passages, instructir_folder, jsonl, numbered_folder, score_of_run
 from text.errors import UserError
 
 real = pytest.mark.skipif(not SHARED.is_dir(), reason="the real data is not beside the repository")
@@ -27,35 +26,6 @@ def run_test(root: Path, folder: Path, monkeypatch, *options: str) -> tuple[dict
     main(["test", "--config", str(config), path, f"--trainer.default_root_dir={root}", *options])
     run = max(root.glob("version_*"))
     return json.loads((run / "metrics.json").read_text()), run
-
-
-@pytest.mark.oracle("BM25", "BM25.k1", "BM25.b", "BM25.stopwords")
-def test_scores_are_those_of_the_formula():
-    passages = ["red wine", "red red cabinets of wine", "spiders"]
-    index, score = BM25(k1=1.2, b=0.5, stemmer=None).search(["red spiders"], passages, ["a", "b", "c"])
-    lengths = [2, 4, 1]  # "of" is a stop word
-
-    def weight(n: int, count: int, length: int) -> float:
-        rarity = math.log(1 + (3 - n + 0.5) / (n + 0.5))
-        return rarity * count / (count + 1.2 * (1 - 0.5 + 0.5 * length / np.mean(lengths)))
-
-    expected = [weight(2, 1, 2), weight(2, 2, 4), weight(1, 1, 1)]
-    assert index[0].tolist() == np.argsort(expected)[::-1].tolist()
-    np.testing.assert_allclose(score[0], sorted(expected, reverse=True), rtol=1e-6)
-
-
-@pytest.mark.oracle("BM25.stemmer")
-def test_stems_ties_and_passages_without_a_shared_word():
-    passages = ["wines", "wine", "wined", "beer"]
-    index, _ = BM25().search(["wine cabinets", "milk"], passages, ["p1", "p2", "p10", "p3"])
-    assert index[0].tolist() == [1, 2, 0, -1]  # p2, p10, p1: equal scores by id, descending as strings
-    assert index[1].tolist() == [-1] * 4
-
-
-def test_a_collection_of_function_words_alone_is_never_found():
-    index, score = BM25(k=2).search(["the wine"], ["the", "of", "and"], ["a", "b", "c"])
-    assert index.tolist() == [[-1, -1]]
-    assert score.tolist() == [[0, 0]]
 
 
 def test_the_verb_writes_what_an_encoder_writes(tmp_path, monkeypatch):
@@ -85,6 +55,49 @@ def test_k_passages_are_kept_beside_the_query_itself(tmp_path, monkeypatch, k):
     metrics, run = run_test(tmp_path, folder, monkeypatch, "--data=BEIR", f"--model.init_args.k={k}")
     assert metrics["recall@100"] == 1
     assert len((run / "retrieval/test.trec").read_text().splitlines()) == 4  # one passage beside it shares a word
+
+
+def test_what_is_predicted_scores_as_the_test_does(tmp_path, monkeypatch):
+    """By pytrec_eval, on the run file; the passages are the same, with their words."""
+    folder = instructir_folder(tmp_path / "data")
+    metrics, _ = run_test(tmp_path / "test", folder, monkeypatch)
+    config = str(Path(__file__).parents[3] / "configs/instructir/bm25.yaml")
+    main(
+        [
+            "predict",
+            "--config",
+            config,
+            f"--data.init_args.path={folder}",
+            f"--trainer.default_root_dir={tmp_path / 'p'}",
+        ]
+    )
+    found = tmp_path / "p/version_0/retrieval"
+    assert score_of_run(found / "paraphrase.trec", folder, "paraphrase") == pytest.approx(
+        metrics["paraphrase"]["ndcg@10"]
+    )
+    check_passages(found, "paraphrase", {"i am a designer of kitchens [SEP] wine cabinets"})
+
+
+def test_every_query_is_asked_whether_or_not_it_is_judged(tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["main.py"])
+    corpus = [{"id": f"p{n}", "title": "", "text": text} for n, text in enumerate(("oak parks", "spider legs"))]
+    questions = [
+        {"id": "q1", "question": "legs of spiders?"},
+        {"id": "q2", "question": "oak?"},
+        {"id": "q3", "question": "x"},
+    ]
+    data = {"corpus": jsonl(tmp_path / "c.jsonl", corpus), "queries": jsonl(tmp_path / "q.jsonl", questions)}
+    options = [f"--data.init_args.{name}={file}" for name, file in data.items()]
+    root = f"--trainer.default_root_dir={tmp_path}"
+    main(["predict", "--model=BM25", "--data=Collection", *options, root, "--trainer.accelerator=cpu"])
+    lines = [json.loads(line) for line in (tmp_path / "version_0/retrieval/test.jsonl").read_text().splitlines()]
+    assert [(line["id"], [passage["id"] for passage in line["passages"]]) for line in lines] == [
+        ("q1", ["p1"]),
+        ("q2", ["p0"]),
+        ("q3", []),
+    ]
+    assert lines[0]["query"] == "legs of spiders?"
+    assert {*lines[0]["passages"][0]} == {"id", "title", "text", "score"}
 
 
 def test_validation_is_a_search_too(tmp_path):
