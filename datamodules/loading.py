@@ -2,13 +2,16 @@
 
 A batch is a pure function of where training stands, and that the trainer knows: it restores its counters from any
 checkpoint, also from one written in the middle of an epoch or by an exception, so a second count could only disagree.
+So the next batches can be made while a step is computed: one that is never asked for is forgotten, and nobody knows.
 This file does not know what a batch is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
+from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -36,13 +39,16 @@ class ResumableLoader:
     """Batches by position, for training under Lightning or by hand.
 
     Lightning asks a loader with a length for one batch at a time and never ahead, which is what makes the trainer's
-    counters exact. Iterated without a trainer, the loader yields one epoch from the beginning.
+    counters exact. The loader itself works ahead: while a step is computed, a thread makes the batches that the next
+    steps will ask for. Iterated without a trainer, the loader yields one epoch from the beginning.
 
     Args:
-        batch_at: the batch of this rank at a position. It must not draw from a global random generator.
+        batch_at: the batch of this rank at a position. It runs in a thread, one call at a time: it must not draw from a
+            global random generator, nor depend on anything that training changes.
         length: micro-batches of an epoch, the same on every rank.
         trainer: whose counters are read.
         accumulation: micro-batches of an optimizer step; only counts without a trainer.
+        ahead: batches that are made before they are asked for, and held; 0 makes each when it is.
     """
 
     def __init__(
@@ -51,25 +57,31 @@ class ResumableLoader:
         length: int,
         trainer: Trainer | None = None,
         accumulation: int = 1,
+        ahead: int = 2,
     ):
         self.batch_at = batch_at
         self.length = length
         self.trainer = trainer
         self.accumulation = accumulation
-        self._made: dict[int, Any] = {}
+        self.ahead = ahead
+        self._thread = ThreadPoolExecutor(1, "next batch")  # starts with the first batch, ends with the loader
+        self._made: dict[Position, Future[Any]] = {}
 
     def __len__(self) -> int:
         return self.length
 
     def __iter__(self) -> Iterator[Any]:
-        if self.trainer is None:
-            for index in range(self.length):
-                yield self.batch_at(Position(index, index, index // self.accumulation))
-            return
-        while True:  # the trainer counts, and stops
-            position = self._position(self.trainer)
-            batch = self._made.pop(position.number, None)
-            yield self.batch_at(position) if batch is None else batch
+        trainer = self.trainer
+        try:
+            if trainer is None:
+                for index in range(self.length):
+                    yield self._take(Position(index, index, index // self.accumulation))
+                return
+            while True:  # the trainer counts, and stops
+                yield self._take(self._position(trainer))
+        finally:
+            if trainer is None or trainer.interrupted:  # an epoch that ends leaves the next one its first batches
+                self._forget()
 
     def rest_of_step(self) -> list[Any]:
         """The micro-batches of this rank that follow the current one within its optimizer step.
@@ -79,13 +91,50 @@ class ResumableLoader:
         """
         if self.trainer is None:
             return []
-        total, current, step = self._position(self.trainer)
-        accumulation = self.trainer.accumulate_grad_batches
-        end = min(current - current % accumulation + accumulation, int(self.trainer.num_training_batches))
-        for ahead in range(1, end - current):
-            if total + ahead not in self._made:
-                self._made[total + ahead] = self.batch_at(Position(total + ahead, current + ahead, step))
-        return [self._made[total + ahead] for ahead in range(1, end - current)]
+        position, accumulation = self._position(self.trainer), self.trainer.accumulate_grad_batches
+        end = position.in_epoch - position.in_epoch % accumulation + accumulation
+        further = min(end, int(self.trainer.num_training_batches)) - position.in_epoch - 1
+        rest = [self._make(later) for later in islice(self._after(position), further)]
+        return [batch.result() for batch in rest]
+
+    def _take(self, position: Position) -> Any:
+        """The batch at a position; those after it are on their way."""
+        accumulation = self.accumulation if self.trainer is None else self.trainer.accumulate_grad_batches
+        coming = [*islice(self._after(position), max(self.ahead, accumulation))]
+        self._forget(but=[position, *coming])
+        for wanted in [position, *coming[: self.ahead]]:
+            self._make(wanted)
+        return self._made.pop(position).result()
+
+    def _make(self, position: Position) -> Future[Any]:
+        """Have the batch at a position made, unless it was asked for before."""
+        if position not in self._made:
+            self._made[position] = self._thread.submit(self.batch_at, position)
+        return self._made[position]
+
+    def _forget(self, but: Sequence[Position] = ()) -> None:
+        """Let go of batches that nobody will ask for."""
+        for position in self._made.keys() - set(but):
+            self._made.pop(position).cancel()
+
+    def _after(self, at: Position) -> Iterator[Position]:
+        """The positions that training reaches next, until it ends."""
+        trainer = self.trainer
+        if trainer is None:
+            for index in range(at.number + 1, self.length):
+                yield Position(index, index, index // self.accumulation)
+            return
+        epoch, length = trainer.current_epoch, int(trainer.num_training_batches)
+        while True:
+            in_epoch = (at.in_epoch + 1) % length
+            step = at.step + (in_epoch % trainer.accumulate_grad_batches == 0)  # it also ends with the epoch
+            epoch += in_epoch == 0
+            if epoch == trainer.max_epochs or step == trainer.max_steps:
+                return
+            at = Position(at.number + 1, in_epoch, step)
+            if trainer.overfit_batches:
+                at = Position(in_epoch, in_epoch, in_epoch // trainer.accumulate_grad_batches)
+            yield at
 
     def _position(self, trainer: Trainer) -> Position:
         """Where training stands; with `overfit_batches` every epoch is the first one again."""

@@ -92,7 +92,7 @@ class PairTable:
                 [self._teacher[n][0], *(self._teacher[n][1 + place] for place in places)]
                 for n, (_, places) in zip(numbers, chosen, strict=True)
             ]
-            teacher = torch.tensor(scores)
+            teacher = torch.tensor(scores, dtype=torch.float32)
         return ContrastiveBatch(
             self.queries.batch(list(numbers)),
             self.passages.batch([self._row[key] for key in keys]),

@@ -1,5 +1,9 @@
 """Exact resume under a real trainer: what was seen, and the weights, bit for bit."""
 
+import gc
+import threading
+import traceback
+
 import numpy as np
 import pytest
 import torch
@@ -50,7 +54,10 @@ class Line(LightningModule):
 
 
 def train(root, steps, accumulation, by_step, ckpt=None, callbacks=(), **options):
-    module = Line(accumulation, by_step)
+    return fit(root, Line(accumulation, by_step), steps, accumulation, ckpt, callbacks, **options)
+
+
+def fit(root, module, steps, accumulation, ckpt=None, callbacks=(), **options):
     trainer = Trainer(
         default_root_dir=root, max_steps=steps, accumulate_grad_batches=accumulation, accelerator="cpu", logger=False,
         enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=bool(callbacks),
@@ -115,10 +122,115 @@ def test_a_checkpoint_with_other_epochs_is_refused(tmp_path):
         )
 
 
-def test_without_a_trainer_it_counts_by_itself():
-    loader = ResumableLoader(lambda position: position, 5, accumulation=2)
-    assert list(loader) == [(0, 0, 0), (1, 1, 0), (2, 2, 1), (3, 3, 1), (4, 4, 2)]
+@pytest.mark.parametrize("ahead", [0, 1, 2, 9])
+def test_without_a_trainer_it_counts_by_itself(ahead):
+    loader = ResumableLoader(lambda position: position, 5, accumulation=2, ahead=ahead)
+    assert list(loader) == list(loader) == [(0, 0, 0), (1, 1, 0), (2, 2, 1), (3, 3, 1), (4, 4, 2)]
     assert len(loader) == 5
+
+
+# ------------------------------------------------------------------------------------------------ working ahead
+
+
+class Waiting(Line):
+    """Finishes no step before the batch of the next one is made, also across epochs and accumulated batches."""
+
+    def __init__(self, accumulation: int, last: int):
+        super().__init__(accumulation, by_step=False)
+        self.ready = [threading.Event() for _ in range(last + 1)]
+
+    def batch_at(self, position: Position) -> torch.Tensor:
+        batch = super().batch_at(position)
+        self.ready[position.number].set()
+        return batch
+
+    def training_step(self, batch, batch_idx):
+        following = self.trainer.fit_loop.epoch_loop.batch_progress.total.completed + 1
+        assert following == len(self.ready) or self.ready[following].wait(60)
+        return super().training_step(batch, batch_idx)
+
+
+@pytest.mark.parametrize(
+    ("accumulation", "options", "last"),
+    [(1, {"steps": -1, "max_epochs": 3}, 11), (2, {"steps": -1, "max_epochs": 3}, 11), (3, {"steps": 3}, 6)],
+    ids=["epochs", "accumulate", "steps"],
+)
+def test_the_next_batch_is_made_while_a_step_is_computed_and_none_beyond_the_last(
+    tmp_path, accumulation, options, last
+):
+    module, _ = fit(tmp_path, Waiting(accumulation, last), accumulation=accumulation, limit_train_batches=4, **options)
+    assert [position.number for position in module.seen] == [*range(last + 1)]
+
+
+class Noisy(Line):
+    """Draws from the global generators in every step, as dropout does."""
+
+    def __init__(self, ahead: int):
+        super().__init__(1, by_step=False)
+        self.ahead = ahead
+
+    def train_dataloader(self):
+        return ResumableLoader(self.batch_at, N, self.trainer, ahead=self.ahead)
+
+    def training_step(self, batch, batch_idx):
+        return super().training_step(batch, batch_idx) * (1 + torch.rand(()) + np.random.rand())  # noqa: NPY002
+
+
+def test_working_ahead_changes_neither_weights_nor_random_numbers(tmp_path):
+    trained = []
+    for ahead in (0, 3):
+        torch.manual_seed(3)
+        np.random.seed(3)  # noqa: NPY002
+        trained.append(fit(tmp_path, Noisy(ahead), 12, 1)[0])
+    assert trained[0].seen == trained[1].seen
+    assert torch.equal(trained[0].line.weight, trained[1].line.weight)
+
+
+class Broken(Waiting):
+    """Fails in step 5, with the batches of later ones in hand."""
+
+    def training_step(self, batch, batch_idx):
+        loss = super().training_step(batch, batch_idx)
+        if self.global_step == 5:
+            raise ConnectionResetError("the disk is gone")
+        return loss
+
+
+def test_a_run_that_was_broken_off_with_batches_in_hand_goes_on_as_if_it_had_not(tmp_path):
+    whole, _ = train(tmp_path, 8, 1, False)
+    broken = Broken(1, last=7)
+    with pytest.raises(ConnectionResetError):
+        fit(tmp_path, broken, 8, 1, callbacks=[ModelCheckpoint(tmp_path, "{step}", every_n_train_steps=1)])
+    assert broken.seen[6:]  # made, and never trained on
+    rest, _ = train(tmp_path, 8, 1, False, tmp_path / "step=5.ckpt")
+    assert rest.seen == whole.seen[5:]
+    assert torch.equal(rest.line.weight, whole.line.weight)
+
+
+def test_a_fault_of_a_batch_is_told_at_its_step_and_says_where():
+    trained = []
+
+    def batch_at(position: Position) -> int:
+        if position.number == 3:
+            raise UserError("records.jsonl:4: field 'prompt': missing")
+        return position.number
+
+    loader = ResumableLoader(batch_at, 9)
+    with pytest.raises(UserError, match=r"records\.jsonl:4") as found:
+        trained.extend(loader)  # a list takes what comes before the fault
+    assert trained == [0, 1, 2]
+    frame = traceback.extract_tb(found.value.__traceback__)[-1]
+    assert (frame.filename, frame.name) == (__file__, "batch_at")
+
+
+def test_the_thread_ends_with_the_loader():
+    loader = ResumableLoader(lambda position: threading.current_thread(), 3)
+    (thread, *_) = set(loader)
+    assert thread is not threading.main_thread()
+    del loader
+    gc.collect()
+    thread.join(60)
+    assert not thread.is_alive()
 
 
 def test_shuffles_are_permutations_and_leave_global_generators_alone():
