@@ -28,6 +28,9 @@ def main(args: list[str] | None = None) -> None:
         "--dtype", help="type of the written weights: float32, bfloat16 or float16 (default: the base's)"
     )
     parser.add_argument("--trust_remote_code", action="store_true", help="run code that comes with the base model")
+    parser.add_argument(
+        "--base", action="append", default=[], help="what the checkpoint began with: folder, run or hub id"
+    )
     given = vars(parser.parse_args(args))
     quiet()
     from transformers.utils import logging  # which the help does not wait for

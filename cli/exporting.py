@@ -6,6 +6,7 @@ lm/retrieval/sentence_folder.py.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -14,6 +15,7 @@ from lm.backbones.adapters import base_of
 from lm.backbones.checkpoints import find_checkpoint, find_tokenizer, open_checkpoint, rebuild_model
 from lm.backbones.dtypes import checked_dtype
 from lm.backbones.export import model_card, save_model
+from lm.backbones.rebuilt import Grant, rebuild_backbone
 from lm.files.whole_folder import whole_folder
 from lm.retrieval.sentence_folder import encoder_card, head_of, save_sentence_folder
 
@@ -25,6 +27,7 @@ def export_checkpoint(
     overwrite: bool = False,
     dtype: str | None = None,
     trust_remote_code: bool = False,
+    base: Sequence[str] = (),
 ) -> str:
     """Write the folder.
 
@@ -35,18 +38,20 @@ def export_checkpoint(
         overwrite: replace a folder that has files in it.
         dtype: of the written weights; None takes that of the base.
         trust_remote_code: run code that comes with the base model.
+        base: what the checkpoint began with, where the checkpoint is not to be believed; then what that began with.
 
-    Returns: what was written, and what rounding took of it.
+    Returns: what was written, on what base, and what rounding took of it.
 
     Raises:
         UserError: if the checkpoint cannot be read, or the folder is not free.
     """
     kind = None if dtype is None else getattr(torch, checked_dtype(dtype))
+    grant = Grant(trust_remote_code, tuple(base))
     opened = open_checkpoint(found := find_checkpoint(checkpoint))
-    tokenizer = find_tokenizer(found, opened, trust_remote_code)
+    tokenizer = find_tokenizer(found, opened, grant)
     about = opened["language_model"], opened["global_step"]
     with whole_folder(Path(folder), overwrite) as filling:
-        model = rebuild_model(opened, tokenizer, trust_remote_code)
+        model = rebuild_model(opened, tokenizer, grant)
         trained_in = str(base_of(model).dtype).removeprefix("torch.")
         if "encoder" in about[0] and not adapter:
             rounding = save_sentence_folder(filling, model, tokenizer, *head_of(opened), dtype=kind)
@@ -55,4 +60,7 @@ def export_checkpoint(
             rounding = save_model(model, tokenizer, filling, adapter, kind)
             card = model_card(*about, adapter, trained_in, rounding)
         (filling / "README.md").write_text(card, encoding="utf-8")
-    return f"{found} -> {folder}" + (f"\n{rounding} (--dtype float32)" if rounding else "")
+    began = rebuild_backbone(about[0], grant).beginnings()
+    told = [f"base: {', '.join(began.values())}"] if began else []
+    told += [f"{rounding} (--dtype float32)"] if rounding else []
+    return "\n".join([f"{found} -> {folder}", *told])

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 
-from lm.backbones.backbone import ScratchBackbone
+from lm.backbones.backbone import Backbone, ScratchBackbone
 from lm.forests.batches import TokenRows
 from lm.tokens.tokenizer import BPETokenizer
 from modules.base.language_module import LanguageModule
@@ -82,3 +82,8 @@ def trainer(folder: Path, **arguments: object) -> Trainer:
         "enable_model_summary": False,
     }
     return Trainer(accelerator="cpu", devices=1, default_root_dir=folder, **(quiet | arguments))  # type: ignore[arg-type]
+
+
+def noted(backbone: Backbone, **fingerprint: object) -> dict[str, object]:
+    """What a checkpoint says of its backbone."""
+    return {"backbone": backbone.plain(), "fingerprint": {"files_sha256": backbone.files_sha256()} | fingerprint}

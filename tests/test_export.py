@@ -213,7 +213,7 @@ def test_the_newest_checkpoint_of_a_run_is_taken(tmp_path):
 
 def test_a_damaged_checkpoint_is_not_opened(tmp_path):
     path = tmp_path / "a.ckpt"
-    torch.save({"language_model": {}, "global_step": 1, "weights": torch.ones(9999)}, path)
+    torch.save({"global_step": 1, "weights": torch.ones(9999)}, path)
     whole = bytearray(path.read_bytes())
     whole[len(whole) // 2] ^= 1
     path.write_bytes(whole)

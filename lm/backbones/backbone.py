@@ -22,10 +22,11 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 from lm.backbones.adapters import LoRA, PublishedAdapter, Quantization
 from lm.backbones.dtypes import Dtype, checked_dtype
-from lm.backbones.fingerprint import fingerprint
+from lm.backbones.fingerprint import fingerprint, weight_files_sha256
 from lm.backbones.merged_adapters import TOLD, merged
 from lm.files.hyperparameters import public_name
-from lm.files.names import asked_of, resolve
+from lm.files.names import asked_of, is_local, resolve
+from lm.files.weight_files import require_own_files
 from lm.tokens.tokenizer import PretrainedTokenizer, check_vocabulary, vocabulary_size
 from text.errors import UserError
 from text.suggestions import did_you_mean
@@ -40,11 +41,13 @@ class Backbone(ABC):
         auto: the class of transformers that finds the architecture.
         task: what peft calls its use.
         replaceable: prefixes of weights that a file may lack, because nothing reads them.
+        begins_with: the arguments that say what it begins with: paths, or names of what is published.
     """
 
     auto: ClassVar[Any] = AutoModelForCausalLM
     task: ClassVar[str] = "CAUSAL_LM"
     replaceable: ClassVar[tuple[str, ...]] = ()
+    begins_with: ClassVar[tuple[str, ...]] = ()
 
     lora: LoRA | None
     quantization: Quantization | None
@@ -113,6 +116,15 @@ class Backbone(ABC):
     def fingerprint(self, model: nn.Module) -> dict[str, Any]:
         """What tells the base of a built model from others (lm/backbones/fingerprint.py)."""
 
+    def beginnings(self) -> dict[str, str]:
+        """What it begins with, by the arguments that say so."""
+        given = {option: getattr(self, option) for option in self.begins_with}
+        return {option: name for option, name in given.items() if name is not None}
+
+    def files_sha256(self) -> str | None:
+        """Hash of what it begins with on this disk; None if nothing of it lies there."""
+        return None
+
     def plain(self) -> dict[str, Any]:
         """The description in plain values, as a config gives it: ``class_path`` and ``init_args``."""
         return {"class_path": public_name(type(self)), "init_args": asdict(self)}  # type: ignore[call-overload]
@@ -151,6 +163,8 @@ class PretrainedBackbone(Backbone):
     adapter: str | None = None
     merge_adapter: bool = False
 
+    begins_with: ClassVar[tuple[str, ...]] = ("name_or_path", "adapter")
+
     def __post_init__(self) -> None:
         """Check what the configuration gave."""
         resolve(self.name_or_path, "model")
@@ -175,16 +189,22 @@ class PretrainedBackbone(Backbone):
 
     def fingerprint(self, model: nn.Module) -> dict[str, Any]:
         """Configuration and weights as published, with the adapter that was merged."""
-        mark = fingerprint(model, self.name_or_path, pretrained=True)
+        mark = fingerprint(model, self.name_or_path, pretrained=True) | {"files_sha256": self.files_sha256()}
         if self.adapter is None or not self.merge_adapter:
             return mark
         return mark | {"adapter_sha256": PublishedAdapter(self.adapter).sha256()}
+
+    def files_sha256(self) -> str | None:
+        """Hash of the weights in the folders of model and adapter; None if both are published."""
+        folders = [resolve(name, option) for option, name in self.beginnings().items() if is_local(name)]
+        return weight_files_sha256(*map(Path, folders))
 
     def load(self, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
         """The bare model with its weights; files that do not hold all of them are refused."""
         name = resolve(self.name_or_path, "model")
         if Path(name, "adapter_config.json").is_file():
             raise UserError(f"'{name}' holds an adapter, not a model: give its base, and this folder as 'adapter'")
+        require_own_files(Path(name))
         options: dict[str, Any] = {}
         if self.quantization is not None:
             compute = torch.bfloat16 if self.dtype == "auto" else getattr(torch, self.dtype)

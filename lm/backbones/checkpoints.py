@@ -19,12 +19,14 @@ from torch.optim import Optimizer
 from transformers import PreTrainedTokenizerBase
 
 from lm.backbones.fingerprint import require_same_base, require_same_tokenizer
-from lm.backbones.rebuilt import rebuild_backbone
+from lm.backbones.rebuilt import NOTHING, Grant, rebuild_backbone
 from lm.files.checkpoint_files import SHARDED_REST, by_step, damage
 from lm.files.shards import require_plain_shards
 from lm.tokens.tokenizer import tokenizer_sha256
 from text.errors import UserError
 
+NOTES: dict[str, type] = {"method": str, "backbone": dict, "tokenizer_sha256": str, "tokens": int}
+MARK: dict[str, type] = {"name": str, "config_sha256": str, "n_parameters": int}
 OPENED_BY = "a model is opened by PretrainedBackbone (name_or_path), an adapter by its option 'adapter'"
 
 
@@ -54,7 +56,18 @@ def find_checkpoint(path: str | Path) -> Path:
         raise UserError(
             f"no checkpoint that can be read in '{path / 'checkpoints'}'; run folders are called version_0, ..."
         )
-    return found[0]
+    return _within(path, found[0])
+
+
+def _within(run: Path, path: Path) -> Path:
+    """A path in a run's folder, which others may have filled with links.
+
+    Raises:
+        UserError: if it leads out of there.
+    """
+    if not (there := path.resolve()).is_relative_to(run.resolve()):
+        raise UserError(f"'{path}' leads to '{there}', out of its run: put a copy there, or name that file yourself")
+    return path
 
 
 def open_checkpoint(path: Path) -> dict[str, Any]:
@@ -68,10 +81,11 @@ def open_checkpoint(path: Path) -> dict[str, Any]:
     checkpoint = _read(path)
     if (what := damage(path)) is not None:
         raise UserError(f"'{path}' is damaged: {what}. Take another checkpoint of its run")
-    if path.is_file():
-        return checkpoint
-    with _readable(path):
-        return checkpoint | _gather(path)
+    if path.is_dir():
+        with _readable(path):
+            checkpoint |= _gather(path)
+    _require_notes(checkpoint, path, state_dict=dict)
+    return checkpoint
 
 
 def describe(path: Path) -> dict[str, Any]:
@@ -80,17 +94,24 @@ def describe(path: Path) -> dict[str, Any]:
     Raises:
         UserError: as `open_checkpoint`.
     """
-    return _read(path)["language_model"]
+    _require_notes(checkpoint := _read(path), path)
+    return checkpoint["language_model"]
 
 
 def _read(path: Path) -> dict[str, Any]:
     """A checkpoint file, whose tensors are read when they are used; of a sharded folder all but weights and moments."""
     with _readable(path):
         file = path if path.is_file() else path / SHARDED_REST
-        checkpoint = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
-    if "language_model" not in checkpoint:
-        raise UserError(f"'{path}' is not a checkpoint of a language model trained here")
-    return checkpoint
+        return torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+
+
+def _require_notes(checkpoint: Any, path: Path, **also: type) -> None:
+    """Refuse a file that lacks what every checkpoint of a `LanguageModule` holds."""
+    notes = checkpoint.get("language_model") if isinstance(checkpoint, dict) else None
+    mark = notes.get("fingerprint") if isinstance(notes, dict) else None
+    for held, kinds in ((checkpoint, {"global_step": int} | also), (notes, NOTES), (mark, MARK)):
+        if not isinstance(held, dict) or not all(isinstance(held.get(key), kind) for key, kind in kinds.items()):
+            raise UserError(f"'{path}' is not a checkpoint of a language model trained here")
 
 
 @contextmanager
@@ -141,44 +162,46 @@ def number_as_module(state: dict[str, Any], optimizer: Optimizer, module: nn.Mod
     return {"state": {number[n]: moments for n, moments in state["state"].items()}, "param_groups": groups}
 
 
-def tokenizer_folder(path: Path, saved: dict[str, Any], trust_remote_code: bool = False) -> str:
+def tokenizer_folder(path: Path, saved: dict[str, Any], grant: Grant = NOTHING) -> str:
     """Where the tokenizer of a checkpoint is: in its run folder, else beside the base model.
 
     Args:
         path: of the checkpoint.
         saved: what `describe` gives.
-        trust_remote_code: see `rebuild_backbone`.
+        grant: see `rebuild_backbone`.
 
     Raises:
-        UserError: if there is none.
+        UserError: if there is none, or files of it are elsewhere.
     """
     folder = path.parent.parent / "tokenizer"
-    name = str(folder) if folder.is_dir() else rebuild_backbone(saved["backbone"], trust_remote_code).tokenizer_name
+    for file in (folder, *folder.glob("*")):
+        _within(path.parent.parent, file)
+    name = str(folder) if folder.is_dir() else rebuild_backbone(saved, grant).tokenizer_name
     if name is None:
         raise UserError(f"'{folder}' does not exist, and the model was trained from scratch: its tokenizer is needed")
     return name
 
 
-def find_tokenizer(path: Path, checkpoint: dict[str, Any], trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
+def find_tokenizer(path: Path, checkpoint: dict[str, Any], grant: Grant = NOTHING) -> PreTrainedTokenizerBase:
     """The tokenizer that a checkpoint was trained with: its run folder's, else the base model's own.
 
     Args:
         path: of the checkpoint.
         checkpoint: of `open_checkpoint`.
-        trust_remote_code: see `rebuild_backbone`.
+        grant: see `rebuild_backbone`.
 
     Raises:
         UserError: if neither is the right one.
     """
     saved = checkpoint["language_model"]
-    backbone = rebuild_backbone(saved["backbone"], trust_remote_code)
-    tokenizer = backbone.tokenizer_at(tokenizer_folder(path, saved, trust_remote_code)).build()
+    backbone = rebuild_backbone(saved, grant)
+    tokenizer = backbone.tokenizer_at(tokenizer_folder(path, saved, grant)).build()
     require_same_tokenizer(saved["tokenizer_sha256"], tokenizer_sha256(tokenizer))
     return tokenizer
 
 
 def rebuild_model(
-    checkpoint: dict[str, Any], tokenizer: PreTrainedTokenizerBase, trust_remote_code: bool = False, **changes: Any
+    checkpoint: dict[str, Any], tokenizer: PreTrainedTokenizerBase, grant: Grant = NOTHING, **changes: Any
 ) -> Any:
     """The trained model on the CPU, in eval mode, with its adapters if it has some.
 
@@ -187,14 +210,14 @@ def rebuild_model(
     Args:
         checkpoint: of `open_checkpoint`.
         tokenizer: of `find_tokenizer`.
-        trust_remote_code: see `rebuild_backbone`.
+        grant: see `rebuild_backbone`.
         changes: arguments of the backbone that are to be others than in training, such as ``dtype``.
 
     Raises:
         UserError: if the base model is not the one that was trained, or weights are missing.
     """
     saved = checkpoint["language_model"]
-    backbone: Any = rebuild_backbone(saved["backbone"], trust_remote_code)
+    backbone: Any = rebuild_backbone(saved, grant)
     if backbone.quantization is not None:
         backbone = replace(backbone, quantization=None)
     model = replace(backbone, compile=False, gradient_checkpointing=False, **changes).build(tokenizer)

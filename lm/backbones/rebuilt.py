@@ -1,19 +1,24 @@
-"""The backbone that a checkpoint noted, by its public name: where its class lies today is looked up here.
+"""The backbone that a checkpoint noted, by its public name, as far as a file may say such a thing.
 
-Knows which kinds there are. A class that is not of this project is known if whoever opens the checkpoint imported it.
+Knows which kinds there are, and where their classes lie today. A class that is not of this project is known if whoever
+opens the checkpoint imported it. Files come from others: what only the user of today can say is a `Grant`.
 """
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from lm.backbones.adapters import LoRA, Quantization
 from lm.backbones.backbone import Backbone
 from lm.files.hyperparameters import public_name
+from lm.files.names import is_local
 from text.errors import UserError
 
+BASE = "--base (export.py), or base (TrainedBackbone)"
 KINDS = {
     "PretrainedBackbone": "lm.backbones.backbone",
     "ScratchBackbone": "lm.backbones.backbone",
@@ -28,24 +33,43 @@ KINDS = {
 """Where the backbones of this project are: imported when a checkpoint names one."""
 
 
-def rebuild_backbone(plain: dict[str, Any], trust_remote_code: bool = False) -> Backbone:
-    """The backbone that ``Backbone.plain`` described; of this project, or of a class that is already imported.
-
-    A file says which model it belongs to. That code is run is for whoever opens the file to say, today.
+@dataclass(frozen=True)
+class Grant:
+    """What today's user says of a checkpoint, because it cannot say so of itself.
 
     Args:
-        plain: what a checkpoint notes.
-        trust_remote_code: run Python code that comes with the weights, if the run did.
+        trust_remote_code: run Python code that comes with the model that it began with, if the run did.
+        bases: what it began with, wherever that lies today: a folder, a run, or a hub id; then what that began with.
+    """
+
+    trust_remote_code: bool = False
+    bases: tuple[str, ...] = ()
+
+
+NOTHING = Grant()
+
+
+def rebuild_backbone(saved: dict[str, Any], grant: Grant = NOTHING) -> Backbone:
+    """The backbone that ``Backbone.plain`` described; of classes that are already imported, or of this project.
+
+    A file says which model it belongs to. That code is run is for whoever opens the file to say, today. Where on this
+    disk that model lies it may say if it knows the files there: else whoever wrote it could have any model of this
+    machine mixed into what comes of it.
+
+    Args:
+        saved: what `describe` gives.
+        grant: what today's user says of it.
 
     Raises:
-        UserError: if the notes describe no backbone, or ask to run code without leave.
+        UserError: if the notes describe no backbone, ask to run code without leave, or name files that they do not
+            know.
     """
-    name, noted = str(plain.get("class_path")), plain.get("init_args")
+    name, noted = str(saved["backbone"].get("class_path")), saved["backbone"].get("init_args")
     kind = _kind(name)
     if kind is None or not isinstance(noted, dict):
         raise UserError(f"the checkpoint's backbone {name} is not known; import the module that defines it")
     given = dict(noted)
-    if given.get("trust_remote_code") and not trust_remote_code:
+    if given.get("trust_remote_code") and not grant.trust_remote_code:
         raise UserError(
             f"the checkpoint asks to run Python code that comes with '{given.get('name_or_path')}'. If you trust that "
             "code, say so yourself: --trust_remote_code (export.py), or trust_remote_code: true (TrainedBackbone)"
@@ -53,7 +77,35 @@ def rebuild_backbone(plain: dict[str, Any], trust_remote_code: bool = False) -> 
     for key, part in {"lora": LoRA, "quantization": Quantization}.items():
         if given.get(key):
             given[key] = _rebuilt(part, given[key], name)
-    return _rebuilt(kind, given, name)
+    unnamed = _put_in(grant.bases, given, kind.begins_with)
+    backbone = _rebuilt(kind, given, name)
+    known = saved["fingerprint"].get("files_sha256")
+    if unnamed and (known is None or known != backbone.files_sha256()):
+        raise UserError(
+            f"the checkpoint says that it began with '{unnamed[0]}', but not with the files that are there today. If "
+            f"that is the right model all the same, say so yourself: {BASE}"
+        )
+    return backbone
+
+
+def _put_in(bases: Sequence[str], given: dict[str, Any], begins_with: Sequence[str]) -> list[str]:
+    """Put what today's user names into the arguments of a backbone; the paths that nobody but its notes names.
+
+    Raises:
+        UserError: if more is named than it begins with, or such a path leads nowhere.
+    """
+    options = [option for option in begins_with if given.get(option) is not None]
+    given |= dict(zip(options, bases, strict=False))
+    beneath = list(bases[len(options) :])
+    if "path" in options:  # a run, which began with something itself
+        given["base"] = beneath or None
+    elif beneath:
+        raise UserError(f"base: '{beneath[0]}' is one too many: the checkpoint began with {len(options)} of them")
+    unnamed = [str(given[option]) for option in options[len(bases) :] if is_local(str(given[option]))]
+    for path in unnamed:
+        if not Path(path).expanduser().exists():
+            raise UserError(f"the checkpoint began with '{path}', which does not exist; say where it is: {BASE}")
+    return unnamed
 
 
 def _kind(name: str) -> Any:

@@ -114,9 +114,9 @@ class TrainedReward(RewardBackbone, TrainedBackbone):
 
     refused: ClassVar[tuple[str, ...]] = ("encoder",)
 
-    def base(self) -> Any:
+    def run_base(self) -> Any:
         """The backbone that the run had, with a scalar head."""
-        return reward_backbone(super().base())
+        return reward_backbone(super().run_base())
 
     def head_is_trained(self, model: nn.Module) -> bool:
         """Whether the run was one of a reward model."""

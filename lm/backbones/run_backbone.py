@@ -25,9 +25,9 @@ from lm.backbones.checkpoints import (
     tokenizer_folder,
 )
 from lm.backbones.dtypes import Dtype, checked_dtype
-from lm.backbones.fingerprint import fingerprint, require_same_tokenizer
+from lm.backbones.fingerprint import fingerprint, require_same_base, require_same_tokenizer
 from lm.backbones.merged_adapters import TOLD, merged
-from lm.backbones.rebuilt import rebuild_backbone
+from lm.backbones.rebuilt import Grant, rebuild_backbone
 from lm.tokens.tokenizer import tokenizer_sha256
 from text.errors import UserError
 
@@ -50,6 +50,8 @@ class TrainedBackbone(Backbone):
         attn_implementation: ``auto`` takes the best that the architecture has without further packages.
         trust_remote_code: run Python code that comes with the weights that the run began with, if the run did; what
             the checkpoint itself says of that is not obeyed.
+        base: where the model lies today that the run began with, if the run does not say it, or is not to be believed
+            (docs/security.md); of a chain of runs a list, the last run's base first.
     """
 
     path: str
@@ -61,7 +63,9 @@ class TrainedBackbone(Backbone):
     compile: bool = False
     attn_implementation: Attention = "auto"
     trust_remote_code: bool = False
+    base: str | list[str] | None = None
 
+    begins_with: ClassVar[tuple[str, ...]] = ("path",)
     refused: ClassVar[tuple[str, ...]] = ("encoder", "reward")
     """What a run may note of its model that makes it another kind of model than this one."""
 
@@ -88,12 +92,17 @@ class TrainedBackbone(Backbone):
     def tokenizer_name(self) -> str | None:
         """Where the tokenizer of the run lies."""
         found = find_checkpoint(self.path)
-        return tokenizer_folder(found, self.about(), self.trust_remote_code)
+        return tokenizer_folder(found, self.about(), self._grant)
+
+    @property
+    def _grant(self) -> Grant:
+        bases = [self.base] if isinstance(self.base, str) else self.base or ()
+        return Grant(self.trust_remote_code, tuple(bases))
 
     @property
     def _merges_adapter(self) -> bool:
         """Whether the run trained adapters that become part of the weights."""
-        base: Any = rebuild_backbone(self.about()["backbone"], self.trust_remote_code)
+        base: Any = rebuild_backbone(self.about(), self._grant)
         return not self.continues_adapter and (base.lora is not None or base.continues_adapter)
 
     def about(self) -> dict[str, Any]:
@@ -110,9 +119,9 @@ class TrainedBackbone(Backbone):
             )
         return about
 
-    def base(self) -> Any:
+    def run_base(self) -> Any:
         """The backbone that the run had, as this one is to be loaded."""
-        base: Any = rebuild_backbone(self.about()["backbone"], self.trust_remote_code)
+        base: Any = rebuild_backbone(self.about(), self._grant)
         if self.continues_adapter and base.lora is None and not base.continues_adapter:
             raise UserError(f"backbone: '{self.path}' was trained without LoRA: there is no adapter to continue")
         return replace(base, **self._changes(), compile=False, gradient_checkpointing=False)
@@ -127,13 +136,15 @@ class TrainedBackbone(Backbone):
         """The trained model with its adapters merged; or the base of adapters that are continued."""
         require_same_tokenizer(self.about()["tokenizer_sha256"], tokenizer_sha256(tokenizer))
         if self.continues_adapter:
-            return self.base().load(tokenizer)
+            base = TrainedBackbone.run_base(self)  # of a reward backbone the run's own, which its notes are about
+            require_same_base(self.about()["fingerprint"], base.fingerprint(bare := base.load(tokenizer)))
+            return bare
         opened, changes = open_checkpoint(find_checkpoint(self.path)), self._changes()
         if self._merges_adapter:  # into the base that they were trained on: in the run's own type, rounded once
             changes.pop("dtype", None)
         dtype = None if self.dtype == "auto" else getattr(torch, self.dtype)
         model: Any
-        model, rounding = merged(rebuild_model(opened, tokenizer, self.trust_remote_code, **changes), dtype)
+        model, rounding = merged(rebuild_model(opened, tokenizer, self._grant, **changes), dtype)
         if rounding.share > TOLD:
             rank_zero_warn(f"run '{self.path}': {rounding}")
         model.config._name_or_path = self.path  # what fresh adapters belong to is not what the run began with
@@ -141,28 +152,33 @@ class TrainedBackbone(Backbone):
 
     def skeleton(self, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
         """The architecture of the run's base, or of what it becomes when adapters are merged."""
-        base = self.base()
+        base = self.run_base()
         model = base.skeleton(tokenizer)
         return merged(base.attach(model))[0].requires_grad_(True) if self._merges_adapter else model
 
     def configuration(self, tokenizer: PreTrainedTokenizerBase) -> PreTrainedConfig | None:
         """That of the run."""
-        return self.base().configuration(tokenizer)
+        return self.run_base().configuration(tokenizer)
 
     def attach(self, model: PreTrainedModel) -> Any:
         """The model with fresh adapters, or with those of the run; under the meta device these have no values."""
         if not self.continues_adapter:
             return super().attach(model)
-        adapted = self.base().attach(model)
+        adapted = self.run_base().attach(model)
         if not next(model.parameters()).is_meta:
             load_trained(adapted, open_checkpoint(find_checkpoint(self.path)), self.replaceable)
         return adapted
 
     def fingerprint(self, model: nn.Module) -> dict[str, Any]:
         """Configuration, and every trained weight of the run down to the first base of the chain."""
-        found = find_checkpoint(self.path)
         mark = fingerprint(model, self.path, pretrained=False)
-        return mark | {"tensor": "trained weights", "tensor_sha256": _chain_sha256(found, found.stat().st_mtime_ns)}
+        trained = self.files_sha256()
+        return mark | {"tensor": "trained weights", "tensor_sha256": trained, "files_sha256": trained}
+
+    def files_sha256(self) -> str:
+        """Hash of the same weights."""
+        found = find_checkpoint(self.path)
+        return _chain_sha256(found, found.stat().st_mtime_ns)
 
 
 @lru_cache(maxsize=8)

@@ -32,9 +32,21 @@ def resolve(name_or_path: str, what: str) -> str:
     path = Path(name_or_path).expanduser()
     if path.is_dir():
         return str(path)
-    if name_or_path.startswith((".", "/", "~")) or name_or_path.count("/") > 1:
+    if _is_path(name_or_path):
         raise UserError(f"{what} folder '{name_or_path}' does not exist (a hub id has the form owner/name)")
     return name_or_path
+
+
+def is_local(name_or_path: str) -> bool:
+    """Whether a name means something on this disk, there or not, and nothing that is published."""
+    if name_or_path.startswith(PREFIX):
+        return False
+    return _is_path(name_or_path) or Path(name_or_path).exists()
+
+
+def _is_path(name: str) -> bool:
+    """Whether it can be nothing else."""
+    return name.startswith((".", "/", "~")) or name.count("/") > 1
 
 
 def not_loaded(name_or_path: str, what: str, error: BaseException) -> UserError:

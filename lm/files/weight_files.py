@@ -51,6 +51,21 @@ def inside(folder: Path, name: str) -> Path:
     return folder / name
 
 
+def require_own_files(folder: Path) -> None:
+    """Refuse a model folder whose index names weights that are not in it; transformers would read them.
+
+    Raises:
+        UserError: naming one.
+    """
+    for index in folder.glob("*.index.json"):
+        try:
+            names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise UserError(f"{index} is not an index of weights: {error!r}") from error
+        if outside := next((name for name in sorted(map(str, names)) if Path(name).name != name), None):
+            raise UserError(f"{index} names '{outside}', which is not in that folder")
+
+
 class WeightFiles:
     """The weights of a folder.
 

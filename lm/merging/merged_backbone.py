@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -61,6 +61,8 @@ class MergedBackbone(Backbone):
     dtype: Dtype = "float32"
     attn_implementation: Attention = "auto"
 
+    begins_with: ClassVar[tuple[str, ...]] = ("first", "second", "base")
+
     def __post_init__(self) -> None:
         """Check what the configuration gave."""
         object.__setattr__(self, "dtype", checked_dtype(self.dtype, "auto"))
@@ -82,11 +84,7 @@ class MergedBackbone(Backbone):
     @property
     def parts(self) -> list[Backbone]:
         """The models, and the base where there is one."""
-        return [self._part(path) for path in self._paths]
-
-    @property
-    def _paths(self) -> list[str]:
-        return [path for path in (self.first, self.second, self.base) if path is not None]
+        return [self._part(path) for path in self.beginnings().values()]
 
     def _part(self, path: str) -> Backbone:
         """A run or checkpoint of this project, or a published model, in its own type of numbers."""
@@ -119,7 +117,8 @@ class MergedBackbone(Backbone):
 
     def _require_one_vocabulary(self) -> None:
         """Models whose ids mean other words have the same shapes, and would merge into nonsense."""
-        names = {path: (part, part.tokenizer_name) for path, part in zip(self._paths, self.parts, strict=True)}
+        parts = zip(self.beginnings().values(), self.parts, strict=True)
+        names = {path: (part, part.tokenizer_name) for path, part in parts}
         require_one_tokenizer({p: part.tokenizer_at(name).build() for p, (part, name) in names.items() if name}, 2)
 
     def configuration(self, tokenizer: PreTrainedTokenizerBase) -> PreTrainedConfig | None:
@@ -136,7 +135,13 @@ class MergedBackbone(Backbone):
         mark = fingerprint(model, f"{self.first} + {self.second}", pretrained=True)
         runs = [part.fingerprint(model) for part in self.parts if isinstance(part, TrainedBackbone)]
         sums = [mark["tensor_sha256"], *(run["tensor_sha256"] for run in runs)]
-        return mark | {"tensor": "merged weights", "tensor_sha256": f"{self.recipe} {' '.join(sums)}"}
+        merged = {"tensor": "merged weights", "tensor_sha256": f"{self.recipe} {' '.join(sums)}"}
+        return mark | merged | {"files_sha256": self.files_sha256()}
+
+    def files_sha256(self) -> str | None:
+        """Hashes of what the models lie in; None if one has no weights."""
+        held = [part.files_sha256() for part in self.parts]
+        return None if None in held else " ".join(map(str, held))
 
 
 def _shapes(weights: Any) -> dict[str, list[int]]:

@@ -200,8 +200,10 @@ def _published_format(name_or_path: str) -> TextFormat:
 
 
 def _modules(name_or_path: str, revision: str | None = None) -> list[tuple[str, str]]:
-    """What a published model is made of, in order: kinds and folders."""
+    """What a published model is made of, in order: kinds and folders, which are its own."""
     listed = json.loads(_file(name_or_path, "modules.json", revision).read_text())
+    if outside := next((entry["path"] for entry in listed if Path(entry["path"]).name != entry["path"]), None):
+        raise UserError(f"'{name_or_path}': modules.json names '{outside}', which is not a folder in it")
     return [(entry["type"].rpartition(".")[2], entry["path"]) for entry in listed]
 
 

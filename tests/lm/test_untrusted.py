@@ -12,22 +12,25 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed.checkpoint as dcp
+from safetensors.torch import load_file, save_file
 
 import export
 from callbacks.checkpoints import AtomicCheckpointIO
+from cli.exporting import export_checkpoint
 from lm.backbones.adapters import LoRA
 from lm.backbones.backbone import PretrainedBackbone
 from lm.backbones.checkpoints import find_checkpoint, open_checkpoint
 from lm.backbones.encoder import PretrainedEncoder
-from lm.backbones.rebuilt import rebuild_backbone
+from lm.backbones.rebuilt import Grant, rebuild_backbone
 from lm.backbones.reward_backbone import PretrainedReward
 from lm.backbones.run_backbone import TrainedBackbone
 from lm.files.shards import require_plain_shards
 from lm.merging.folders import merge
+from lm.merging.merged_backbone import MergedBackbone
 from lm.steps.strategies import FullySharded
 from lm.tokens.tokenizer import PretrainedTokenizer, own_tokenizer
-from tests.lm.backbones.test_run_backbone import a_run
-from tests.stand_ins import published, scratch, tiny_tokenizer
+from tests.lm.backbones.test_run_backbone import a_run, logits
+from tests.stand_ins import noted, published, scratch, tiny_tokenizer
 from text.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -79,6 +82,15 @@ def noting(run: Path, **init_args) -> Path:
     return run
 
 
+def forget(run: Path, *keys: str) -> None:
+    """Have the checkpoint of a run know less of its base."""
+    file = run / "checkpoints" / "last.ckpt"
+    checkpoint = torch.load(file, weights_only=True)
+    for key in keys:
+        del checkpoint["language_model"]["fingerprint"][key]
+    torch.save(checkpoint, file)
+
+
 def test_code_beside_weights_is_not_run_because_a_checkpoint_says_so(tmp_path, trap):
     a_run(run := tmp_path / "version_0", scratch())
     noting(run, name_or_path=with_code(tmp_path / "code", trap), trust_remote_code=True)
@@ -98,7 +110,7 @@ def test_today_s_user_may_trust_what_the_run_trusted(tmp_path):
     module = a_run(run := tmp_path / "version_0", PretrainedBackbone(base, trust_remote_code=True, lora=LoRA(r=2)))
     export.main([str(run), str(tmp_path / "out"), "--trust_remote_code"])
     assert (tmp_path / "out" / "config.json").is_file()
-    base_again = TrainedBackbone(str(run), adapter="continue", trust_remote_code=True).base()
+    base_again = TrainedBackbone(str(run), adapter="continue", trust_remote_code=True).run_base()
     assert base_again.trust_remote_code
     assert module.backbone.trust_remote_code
 
@@ -129,7 +141,132 @@ def test_today_s_user_may_trust_what_the_run_trusted(tmp_path):
 )
 def test_notes_may_choose_among_known_backbones_with_their_own_arguments(plain, said):
     with pytest.raises(UserError, match=said):
-        rebuild_backbone(plain)
+        rebuild_backbone({"backbone": plain, "fingerprint": {}})
+
+
+# --- paths in notes ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def private(tmp_path):
+    """A published model, and one of the user's own that was made of it: with the same configuration and embeddings."""
+    public, own = published(tmp_path / "public"), published(tmp_path / "own")
+    weights = load_file(own / "model.safetensors")
+    weights["model.layers.1.mlp.up_proj.weight"][3, 5] += 0.5
+    save_file(weights, own / "model.safetensors", {"format": "pt"})
+    return public, own
+
+
+def doors_to_a_run(run: Path, out: Path, base: Path | None = None):
+    """Everything that rebuilds the model of a run."""
+    named = {} if base is None else {"base": str(base)}
+    yield lambda: export_checkpoint(str(run), str(out), overwrite=True, base=[*named.values()])
+    for adapter in ("merge", "continue"):
+        yield lambda adapter=adapter: TrainedBackbone(str(run), adapter=adapter, **named).build(tiny_tokenizer())
+    yield lambda: TrainedBackbone(str(run), **named).run_base()
+
+
+@pytest.mark.parametrize("known", ["nothing", "the published model"])
+def test_a_checkpoint_does_not_have_a_model_of_the_user_s_mixed_into_what_comes_of_it(tmp_path, private, known):
+    public, own = private
+    a_run(run := tmp_path / "version_0", PretrainedBackbone(str(public), lora=LoRA(r=2)))
+    noting(run, name_or_path=str(own), lora=LoRA(r=2).__dict__)
+    if known == "nothing":
+        forget(run, "files_sha256")
+    for opens in doors_to_a_run(run, tmp_path / "out"):
+        with pytest.raises(UserError, match=rf"began with '{own}', but not with the files .* say so yourself: --base"):
+            opens()
+    assert not (tmp_path / "out").exists()
+    for opens in doors_to_a_run(run, tmp_path / "out", own):  # the user knows better
+        opens()
+
+
+def test_a_run_of_the_user_s_is_no_base_of_a_stranger_s(tmp_path):
+    a_run(own := tmp_path / "own" / "version_0", scratch())
+    a_run(run := tmp_path / "version_0", TrainedBackbone(str(own), lora=LoRA(r=2)))
+    assert export_checkpoint(str(run), str(tmp_path / "mine")).endswith(f"\nbase: {own}")  # it was trained on it here
+    forget(run, "files_sha256", "tensor_sha256")
+    for opens in doors_to_a_run(run, tmp_path / "out"):
+        with pytest.raises(UserError, match="but not with the files that are there today"):
+            opens()
+    with pytest.raises(UserError, match="another base model"):  # nor is it, unknown, by the user's leave
+        export_checkpoint(str(run), str(tmp_path / "out"), base=[str(own)])
+
+
+def test_a_folder_in_the_way_is_not_the_published_model_of_its_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    saved = noted(PretrainedBackbone("owner/name"))
+    assert rebuild_backbone(saved) == PretrainedBackbone("owner/name")
+    assert rebuild_backbone(noted(PretrainedBackbone("builtin:untrained"))).name_or_path == "builtin:untrained"
+    published(tmp_path / "owner" / "name")
+    with pytest.raises(UserError, match="began with 'owner/name', but not with the files"):
+        rebuild_backbone(saved)
+
+
+def test_what_lies_elsewhere_today_is_named_along_the_chain(tmp_path):
+    base, first, second = (
+        published(tmp_path / "base"),
+        tmp_path / "first" / "version_0",
+        tmp_path / "second" / "version_0",
+    )
+    a_run(first, PretrainedBackbone(str(base), lora=LoRA(r=2)))
+    module = a_run(second, TrainedBackbone(str(first), lora=LoRA(r=2)))
+    moved = [str(shutil.move(path, tmp_path / f"moved {n}")) for n, path in enumerate((first, base))]
+    for known, gone in ((0, first), (1, base)):
+        with pytest.raises(UserError, match=f"began with '{gone}', which does not exist; say where it is: --base"):
+            export_checkpoint(str(second), str(tmp_path / "out"), base=moved[:known])
+    export.main([str(second), str(tmp_path / "out"), "--base", moved[0], "--base", moved[1]])
+    again = TrainedBackbone(str(second), base=moved).build(tiny_tokenizer())
+    torch.testing.assert_close(logits(again), logits(module.model), atol=1e-5, rtol=0)
+    with pytest.raises(UserError, match="'too' is one too many: the checkpoint began with 1 of them"):
+        TrainedBackbone(str(second), base=[*moved, "too"]).build(tiny_tokenizer())
+
+
+def test_both_models_of_a_merge_are_known_or_named(tmp_path):
+    folders = [str(published(tmp_path / str(seed), seed)) for seed in (0, 1)]
+    merged = MergedBackbone(*folders)
+    assert rebuild_backbone(noted(merged)) == merged
+    published(tmp_path / "1", 2)
+    with pytest.raises(UserError, match="but not with the files that are there today"):
+        rebuild_backbone(noted(merged) | {"fingerprint": {"files_sha256": "of before"}})
+    swapped = rebuild_backbone(noted(merged), Grant(bases=(folders[1], folders[0])))
+    assert (swapped.first, swapped.second) == (folders[1], folders[0])
+
+
+@pytest.mark.parametrize("link", ["tokenizer/chat_template.jinja", "tokenizer", "checkpoints/last.ckpt"])
+def test_links_lead_nowhere_out_of_a_run(tmp_path, link):
+    a_run(run := tmp_path / "version_0", scratch())
+    shutil.move(run / link, tmp_path / "elsewhere")
+    (run / link).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(UserError, match=r"leads to '.*elsewhere', out of its run"):
+        export_checkpoint(str(run), str(tmp_path / "out"))
+
+
+def test_an_index_leads_nowhere_out_of_its_folder(tmp_path):
+    folder, own = published(tmp_path / "folder"), published(tmp_path / "own", 1)
+    (folder / "model.safetensors").unlink()
+    index = {
+        "metadata": {},
+        "weight_map": dict.fromkeys(load_file(own / "model.safetensors"), "../own/model.safetensors"),
+    }
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(UserError, match=r"names '\.\./own/model.safetensors', which is not in that folder"):
+        PretrainedBackbone(str(folder)).build(tiny_tokenizer())
+
+
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [("language_model", []), ("language_model", {}), ("state_dict", 3), ("global_step", "x")],
+)
+def test_notes_of_another_kind_are_no_checkpoint(tmp_path, part, value):
+    a_run(run := tmp_path / "version_0", scratch())
+    checkpoint = torch.load(file := run / "checkpoints" / "last.ckpt", weights_only=True)
+    torch.save(checkpoint | {part: value}, file)
+    with pytest.raises(UserError, match="is not a checkpoint of a language model trained here"):
+        open_checkpoint(file)
+
+
+# --- code in folders --------------------------------------------------------------------------------------------------
 
 
 def test_no_door_runs_or_asks_about_code_in_a_folder(tmp_path, trap):
@@ -184,8 +321,10 @@ def shards(folder: Path, **more) -> Path:
     state = {"state_dict": {"model.w": torch.ones(3, 4), "model.b": torch.ones(2, dtype=torch.bfloat16)}}
     state["optimizer_0"] = {"state": {}, "param_groups": [{"lr": 0.1, "betas": (0.9, 0.95), "params": [], **more}]}
     dcp.save(state, checkpoint_id=folder, no_dist=True)
-    about = {"language_model": {"backbone": scratch().plain()}, "global_step": 1}
-    torch.save(about, folder / "meta.pt")
+    about = {"method": "SFT", "tokenizer_sha256": "", "tokens": 1} | noted(
+        scratch(), name="llama", config_sha256="", n_parameters=1
+    )
+    torch.save({"language_model": about, "global_step": 1}, folder / "meta.pt")
     return folder
 
 

@@ -11,7 +11,7 @@ from lm.backbones.backbone import Backbone, PretrainedBackbone, ScratchBackbone,
 from lm.backbones.fingerprint import require_same_base
 from lm.backbones.rebuilt import rebuild_backbone
 from lm.tokens.tokenizer import BPETokenizer
-from tests.stand_ins import LLAMA, TEXT, published, scratch, tiny_tokenizer, token_rows
+from tests.stand_ins import LLAMA, TEXT, noted, published, scratch, tiny_tokenizer, token_rows
 from text.errors import UserError
 
 CONFIGS = Path(__file__).parents[3] / "configs" / "backbone"
@@ -391,7 +391,7 @@ def test_random_weights_are_not_compared(seeds):
 
 def test_a_description_survives_plain_values_and_the_command_line(folder):
     backbone = PretrainedBackbone(folder, lora=LoRA(r=3, target_modules=["q_proj"]), quantization=Quantization(8))
-    assert rebuild_backbone(backbone.plain()) == backbone
+    assert rebuild_backbone(noted(backbone)) == backbone
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(Backbone, "backbone")
     short = {"class_path": "PretrainedBackbone", "init_args": asdict(backbone)}

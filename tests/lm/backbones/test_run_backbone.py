@@ -11,11 +11,11 @@ import torch
 from lm.backbones.adapters import LoRA, Quantization, is_adapted
 from lm.backbones.backbone import PretrainedBackbone
 from lm.backbones.checkpoints import find_checkpoint, find_tokenizer, open_checkpoint, rebuild_model
-from lm.backbones.rebuilt import rebuild_backbone
+from lm.backbones.rebuilt import NOTHING, Grant, rebuild_backbone
 from lm.backbones.run_backbone import TrainedBackbone
 from lm.tokens.tokenizer import BPETokenizer, PretrainedTokenizer, tokenizer_sha256
 from modules import KnowledgeProbe
-from tests.stand_ins import TEXT, Rows, published, scratch, tiny_tokenizer, token_rows, trainer
+from tests.stand_ins import TEXT, Rows, noted, published, scratch, tiny_tokenizer, token_rows, trainer
 from text.errors import UserError
 
 IDS = token_rows(2, seed=3)
@@ -41,9 +41,9 @@ def logits(model):
         return model.eval()(IDS).logits
 
 
-def rebuilt(run):
+def rebuilt(run, grant=NOTHING):
     opened = open_checkpoint(found := find_checkpoint(run))
-    return rebuild_model(opened, find_tokenizer(found, opened))
+    return rebuild_model(opened, find_tokenizer(found, opened, grant), grant)
 
 
 @pytest.fixture(scope="module")
@@ -140,8 +140,10 @@ def test_a_base_whose_weights_changed_is_refused(full, tmp_path):
     state = torch.load(file := base / "checkpoints" / "last.ckpt")
     state["state_dict"]["model.model.layers.1.mlp.up_proj.weight"][3, 5] += 1e-3  # far from the embedding
     torch.save(state, file)
-    with pytest.raises(UserError, match=r"another base model.* their weights differ"):
+    with pytest.raises(UserError, match=r"began with '.*base/version_0', but not with the files that are there today"):
         rebuilt(tmp_path / "next" / "version_0")
+    with pytest.raises(UserError, match=r"another base model.* their weights differ"):
+        rebuilt(tmp_path / "next" / "version_0", Grant(bases=(str(base),)))
     file.unlink()
     with pytest.raises(UserError, match="no checkpoint that can be read in"):
         rebuilt(tmp_path / "next" / "version_0")
@@ -208,6 +210,6 @@ def test_what_is_no_run_is_refused_when_it_is_looked_for(full, tmp_path):
         TrainedBackbone(str(tmp_path / "encoder.ckpt")).build(tiny_tokenizer())
 
 
-def test_a_description_survives_plain_values():
-    backbone = TrainedBackbone("runs/sft/mini/version_0", dtype="bfloat16", lora=LoRA(r=3))
-    assert rebuild_backbone(backbone.plain()) == backbone
+def test_a_description_survives_plain_values(full):
+    backbone = TrainedBackbone(str(full[0]), dtype="bfloat16", lora=LoRA(r=3))
+    assert rebuild_backbone(noted(backbone)) == backbone
