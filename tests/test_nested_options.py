@@ -74,10 +74,10 @@ def read(kind: type, name: str, value: Any) -> Any:
     parser = ArgumentParser(exit_on_error=False)
     others = set(parameters(kind)) - {name}
     parser.add_class_arguments(kind, "x", skip=others, instantiate=False)
-    named = typing.get_origin(parameters(kind)[name]) is dict  # by names of the user's
-    found = getattr(
-        parser.instantiate_classes(parser.parse_object({"x": {name: {"one": value} if named else value}})).x, name
-    )
+    hint = parameters(kind)[name]
+    named = dict in map(typing.get_origin, (hint, *typing.get_args(hint)))  # by names of the user's
+    parsed = parser.parse_object({"x": {name: {"one": value} if named else value}})
+    found = getattr(parser.instantiate_classes(parsed).x, name)
     return found["one"] if named else found
 
 
