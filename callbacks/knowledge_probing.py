@@ -65,7 +65,7 @@ class KnowledgeProbing(Callback):
         generate_check: at the last step also let the model say each target (lm/probing/greedy_checks.py):
             `probe/exact_match`, the share of probes whose context it goes on from with the target, and
             `probe/target_rank`, the mean place of the target's tokens among the vocabulary.
-        token_budget: tokens of one forward.
+        max_batch_tokens: tokens of one forward.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class KnowledgeProbing(Callback):
         max_context: int | None = None,
         score_passages: bool = False,
         generate_check: bool = False,
-        token_budget: int = 8192,
+        max_batch_tokens: int = 8192,
     ):
         if dense_window < 1 or log_points_per_decade < 1 or (every is not None and every < 1):
             raise UserError("KnowledgeProbing: dense_window, log_points_per_decade and every must be at least 1")
@@ -88,7 +88,7 @@ class KnowledgeProbing(Callback):
         self.log_points_per_decade = log_points_per_decade
         self.span_reduction = span_reduction
         self.build: dict[str, Any] = {
-            "token_budget": token_budget,
+            "max_batch_tokens": max_batch_tokens,
             "contexts": contexts,
             "swapped": swapped_targets,
             "max_context": max_context,

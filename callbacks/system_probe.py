@@ -34,13 +34,13 @@ class SystemMessageProbe(Callback):
     Args:
         every_n_val: measure at every so many validations.
         max_items: answers that are measured; the first ones of the split.
-        max_tokens: of a forward.
+        max_batch_tokens: of a forward.
     """
 
-    def __init__(self, every_n_val: int = 1, max_items: int = 256, max_tokens: int = 8192):
-        if min(every_n_val, max_items, max_tokens) < 1:
-            raise UserError("SystemMessageProbe: every_n_val, max_items and max_tokens must be 1 or more")
-        self.every_n_val, self.max_items, self.max_tokens = every_n_val, max_items, max_tokens
+    def __init__(self, every_n_val: int = 1, max_items: int = 256, max_batch_tokens: int = 8192):
+        if min(every_n_val, max_items, max_batch_tokens) < 1:
+            raise UserError("SystemMessageProbe: every_n_val, max_items and max_batch_tokens must be 1 or more")
+        self.every_n_val, self.max_items, self.max_batch_tokens = every_n_val, max_items, max_batch_tokens
         self._validations = 0
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -58,7 +58,7 @@ class SystemMessageProbe(Callback):
             raise UserError(f"SystemMessageProbe needs a model with forest_logprobs, not {type(model).__name__}")
         swaps = swapped_prompts(data.table("val"), self.max_items)
         with trainer.precision_plugin.forward_context():
-            gain = system_gain(model, swaps, self.max_tokens, device)
+            gain = system_gain(model, swaps, self.max_batch_tokens, device)
         self.log("probe/system_gain", gain, rank_zero_only=True, batch_size=1)
 
     def state_dict(self) -> dict[str, int]:
@@ -97,10 +97,10 @@ def swapped_prompts(table: AnswerTable | None, most: int) -> list[Swap]:
     return swaps[:most]
 
 
-def system_gain(model: ScoresForests, swaps: list[Swap], max_tokens: int, device: torch.device) -> Tensor:
+def system_gain(model: ScoresForests, swaps: list[Swap], max_batch_tokens: int, device: torch.device) -> Tensor:
     """Mean over tokens of what answers gain from their own message, nats per token."""
     gained, tokens = torch.zeros((), dtype=torch.float64), 0
-    for part in _parts(swaps, max_tokens):
+    for part in _parts(swaps, max_batch_tokens):
         labels = [number for number in range(len(part)) for _ in range(2)]
         forest = answer_forest([answer for swap in part for answer in swap], labels).to(device)
         sums = path_sums(model.forest_logprobs(forest), forest).double().cpu()
@@ -109,9 +109,9 @@ def system_gain(model: ScoresForests, swaps: list[Swap], max_tokens: int, device
     return (gained / tokens).float()
 
 
-def _parts(swaps: list[Swap], max_tokens: int) -> Iterator[list[Swap]]:
+def _parts(swaps: list[Swap], max_batch_tokens: int) -> Iterator[list[Swap]]:
     """The swaps by as many as a forward may have tokens."""
     sizes = [sum(len(tokens) for answer in swap for tokens in answer) for swap in swaps]
-    ends = np.cumsum(sizes) // max_tokens
+    ends = np.cumsum(sizes) // max_batch_tokens
     for number in np.unique(ends):
         yield [swap for swap, end in zip(swaps, ends, strict=True) if end == number]

@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from cli.old_names import now_called
 from text.suggestions import did_you_mean, missing_file
 
 MADE = r"Type .+ expects a function or a callable class: "  # what makes optimizers and schedules
@@ -152,6 +153,8 @@ def explain(message: str, options: Iterable[str], types: Mapping[str, Any], file
         known = [name for name in (parameters(owner) if owner else options) if name not in left]
         what = f"{key} ({owner.__name__})" if owner else "the command line" if not place else "the file"
         listed = f"\n  {owner.__name__} takes: {', '.join(known)}" if owner else ""
+        if new := now_called(owner.__name__ if owner else None, word.rpartition(".")[2]):
+            return f"{place}{what}: '{word}' is called {new} now{listed}"
         guess = did_you_mean(word, known) or ("" if owner else did_you_mean(*first_parts(word, options)))
         return f"{place}{what} has no option '{word}'.{guess}{listed}"
     if complaint.kind == "module":

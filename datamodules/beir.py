@@ -47,8 +47,8 @@ class BEIR(PlainHyperparameters, LightningDataModule):
         train: pairs (docs/instructir.md, records); a world given as ``path`` serves here too.
         format: how instruction, query and passage become texts.
         tokenizer: by default the encoder's own. A trained one sees the training pairs only.
-        max_tokens: of a batch that is encoded for search, padding included. Small batches are faster on a CPU (1024),
-            large ones on a GPU (16384 or more).
+        search_batch_tokens: of a batch that is encoded for search, padding included. Small batches are faster on a CPU
+            (1024), large ones on a GPU (16384 or more).
         batch_size: queries of an optimizer step over all ranks and accumulated micro-batches. The negatives of a query
             are those of its micro-batch on all ranks.
         siblings: training pairs of one group that share a batch.
@@ -74,7 +74,7 @@ class BEIR(PlainHyperparameters, LightningDataModule):
         train: Source | None = None,
         format: TextFormat = TextFormat(),  # noqa: B008  frozen
         tokenizer: TokenizerSource | None = None,
-        max_tokens: int = 1024,
+        search_batch_tokens: int = 1024,
         batch_size: int = 32,
         siblings: int = 1,
         num_negatives: int = 0,
@@ -86,7 +86,7 @@ class BEIR(PlainHyperparameters, LightningDataModule):
         self.save_hyperparameters(logger=False, ignore=["path", "train", "format", "tokenizer"])
         self.path, self.split, self.val_split = path, split, val_split
         self.train_source = train if train is not None or not isinstance(path, World) else path
-        self.format, self.tokenizer_source, self.max_tokens = format, tokenizer, max_tokens
+        self.format, self.tokenizer_source, self.search_batch_tokens = format, tokenizer, search_batch_tokens
         self.batch_size, self.siblings, self.num_negatives, self.seed = batch_size, siblings, num_negatives, seed
         self.missing_passages, self.ignore_identical_ids = missing_passages, ignore_identical_ids
         self.ask_all = False
@@ -222,7 +222,7 @@ class BEIR(PlainHyperparameters, LightningDataModule):
         if self.tokens is None:
             return [*range(len(self.tasks))]  # all of them on every rank
         _, rank, world_size = layout(self.trainer)
-        return TextLoader.share(self.tokens, self.max_tokens, rank, world_size)
+        return TextLoader.share(self.tokens, self.search_batch_tokens, rank, world_size)
 
     def val_dataloader(self) -> TextLoader | list[int]:
         """The same for the validation split."""

@@ -58,8 +58,8 @@ class Conversations(PlainHyperparameters, LightningDataModule, Generic[T]):
         max_completion_length: tokens of an answer, its end token included.
         keep_system: a prompt that is cut keeps its system message.
         batch_size: records of an optimizer step over all ranks and accumulated micro-batches; null is 8.
-        max_tokens: in place of it: fill micro-batches with records up to so many tokens that are computed. A step then
-            takes one of them on every rank and for every accumulation.
+        micro_batch_tokens: in place of it: fill micro-batches with records up to so many tokens that are computed. A
+            step then takes one of them on every rank and for every accumulation.
         seed: of the order of the records.
         max_drop_fraction: refuse a source if more of its records are left out because they are too long.
         group: records of a group are met side by side. The trainers that the papers used do not do that.
@@ -88,16 +88,22 @@ class Conversations(PlainHyperparameters, LightningDataModule, Generic[T]):
         max_completion_length: int | None = None,
         keep_system: bool = True,
         batch_size: int | None = None,
-        max_tokens: int | None = None,
+        micro_batch_tokens: int | None = None,
         seed: int = 0,
         max_drop_fraction: float = 0.05,
         group: bool = False,
     ):
         super().__init__()
         self.save_hyperparameters(logger=False, ignore=["train", "val", "test", "tokenizer", "chat"])
-        if batch_size is not None and max_tokens is not None:
-            raise UserError("data.batch_size and data.max_tokens: give one, the number of records or that of tokens")
-        for name, number, least in (("batch_size", batch_size, 1), ("max_tokens", max_tokens, 1), ("seed", seed, 0)):
+        if batch_size is not None and micro_batch_tokens is not None:
+            raise UserError(
+                "data.batch_size and data.micro_batch_tokens: give one, the number of records or that of tokens"
+            )
+        for name, number, least in (
+            ("batch_size", batch_size, 1),
+            ("micro_batch_tokens", micro_batch_tokens, 1),
+            ("seed", seed, 0),
+        ):
             if (number is not None or name == "seed") and (not isinstance(number, int) or number < least):
                 raise UserError(f"data.{name} is {number}: it must be a whole number of at least {least}")
         shared = train if isinstance(train, World) else None
@@ -105,8 +111,8 @@ class Conversations(PlainHyperparameters, LightningDataModule, Generic[T]):
         self.sources: dict[str, Sources] = {split: source for split, source in given.items() if source is not None}
         self.tokenizer_source, self.chat, self.field_map = tokenizer, chat, field_map
         self.limits = Limits(max_length, max_prompt_length, max_completion_length, keep_system)
-        self.batch_size = None if max_tokens is not None else batch_size or BATCH_SIZE
-        self.max_tokens, self.seed, self.max_drop_fraction = max_tokens, seed, max_drop_fraction
+        self.batch_size = None if micro_batch_tokens is not None else batch_size or BATCH_SIZE
+        self.micro_batch_tokens, self.seed, self.max_drop_fraction = micro_batch_tokens, seed, max_drop_fraction
         self.group = group
         self.tokenizer: PreTrainedTokenizerBase
         self.tokenizer_sha256: str
@@ -317,7 +323,7 @@ class Conversations(PlainHyperparameters, LightningDataModule, Generic[T]):
         if not len(batches):
             raise UserError(
                 f"{name_of(self.sources['train'])}: {len(table):,} {self.called} do not fill one optimizer step: give "
-                "more, or a smaller batch_size or max_tokens"
+                "more, or a smaller batch_size or micro_batch_tokens"
             )
         return batches
 
@@ -325,7 +331,7 @@ class Conversations(PlainHyperparameters, LightningDataModule, Generic[T]):
         return GroupedOrder(table.groups if self.group else table.units, self.seed)
 
     def _packed(self, table: T) -> PackedBatches:
-        assert self.max_tokens is not None
+        assert self.micro_batch_tokens is not None
         return PackedBatches(
-            self._order(table), table.sizes, table.prompt_of, self.max_tokens, self.least, *layout(self.trainer)
+            self._order(table), table.sizes, table.prompt_of, self.micro_batch_tokens, self.least, *layout(self.trainer)
         )

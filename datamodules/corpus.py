@@ -55,7 +55,7 @@ class Corpus(PlainHyperparameters, LightningDataModule):
         offset_steps: begin as if so many steps had been taken.
         documents: what is one document of a text file; see `datamodules.records.iter_texts`.
         text_column: the field that holds the text of a record.
-        max_tokens: take so many tokens of ``train`` at most; bounds what is fetched of a hub data set.
+        max_corpus_tokens: take so many tokens of ``train`` at most; bounds what is fetched of a hub data set.
         scenario_assignment: how facts get their scenarios; see text.facts.scenarios.
         scenarios: what `round_robin` and `crossed` deal.
         rotation: shifts what they deal.
@@ -83,7 +83,7 @@ class Corpus(PlainHyperparameters, LightningDataModule):
         offset_steps: int = 0,
         documents: Documents = "file",
         text_column: str = "text",
-        max_tokens: int | None = None,
+        max_corpus_tokens: int | None = None,
         scenario_assignment: Assignment = "official",
         scenarios: list[Scenario] = list(SCENARIOS),  # noqa: B006  never changed
         rotation: int = 0,
@@ -108,7 +108,7 @@ class Corpus(PlainHyperparameters, LightningDataModule):
         self.sources = {split: source for split, source in given.items() if source is not None}
         self.tokenizer_source = tokenizer
         self.seq_len, self.batch_size, self.seed, self.offset_steps = seq_len, batch_size, seed, offset_steps
-        self.documents, self.text_column, self.max_tokens = documents, text_column, max_tokens
+        self.documents, self.text_column, self.max_corpus_tokens = documents, text_column, max_corpus_tokens
         self.fact_options: dict[str, Any] = {
             "scenario_assignment": scenario_assignment,
             "scenarios": scenarios,
@@ -150,9 +150,9 @@ class Corpus(PlainHyperparameters, LightningDataModule):
         elif _is_tokens(self.sources["train"]):
             raise UserError(f"'{self.sources['train']}' holds token ids: give the PretrainedTokenizer that made them")
         else:
-            key = _digest(repr(source), self._content("train"), self.max_tokens)
+            key = _digest(repr(source), self._content("train"), self.max_corpus_tokens)
             # A hub data set may have no end; a token of English is about four characters.
-            texts = _first(self._texts("train"), self.max_tokens and 4 * self.max_tokens)
+            texts = _first(self._texts("train"), self.max_corpus_tokens and 4 * self.max_corpus_tokens)
             self.tokenizer = kept_tokenizer(key, lambda: source.build(texts))
         self.tokenizer_sha256 = tokenizer_sha256(self.tokenizer)
         context = model_context(module, self.tokenizer)
@@ -160,7 +160,7 @@ class Corpus(PlainHyperparameters, LightningDataModule):
             raise UserError(f"data.seq_len is {self.seq_len}, and the model reads {context} tokens at most")
 
     def _tokens(self, split: str) -> np.ndarray:
-        source, limit = self.sources[split], self.max_tokens if split == "train" else None
+        source, limit = self.sources[split], self.max_corpus_tokens if split == "train" else None
         if _is_tokens(source):
             paths = find_files(source)
             if len(paths) > 1:

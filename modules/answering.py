@@ -31,7 +31,8 @@ class Generation(LanguageModule):
         max_batch_tokens: tokens, prompts and answers, that are held at once.
         engine: ``cache`` computes what draws share once, ``plain`` does with any model, ``auto`` takes the first that
             can; the answers are the same.
-        log: folder in which answers are kept as they come: a run that was broken off finds them there. Null keeps none.
+        kept_answers: folder in which answers are kept as they come: a run that was broken off finds them there. Null
+            keeps none.
     """
 
     def __init__(
@@ -42,12 +43,12 @@ class Generation(LanguageModule):
         seed: int = 0,
         max_batch_tokens: int = 16384,
         engine: EngineName = "auto",
-        log: str | None = None,
+        kept_answers: str | None = None,
     ):
         super().__init__(backbone)
         self.decoding, self.samples, self.seed, self.max_batch_tokens = decoding, samples, seed, max_batch_tokens
         self.engine_name: EngineName = engine
-        self.log_folder = log
+        self.log_folder = kept_answers
 
     @cached_property
     def engine(self) -> Generates:

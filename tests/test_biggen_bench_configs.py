@@ -13,6 +13,7 @@ from studies.plan import read_study
 from tests.stand_ins import published
 from worlds import RubricWorld
 
+KEPT = ["--model.kept_verdicts=log"]
 HERE = Path(__file__).parents[1] / "configs" / "biggen_bench"
 RECIPES = sorted(file.name for file in HERE.glob("*.yaml") if "study" not in file.name)
 CPU = ["--trainer.accelerator=cpu", "--trainer.devices=1", "--trainer.precision=32-true"]
@@ -126,7 +127,11 @@ def test_evaluators_are_compared_with_the_human():
 @pytest.mark.parametrize("name", ["chat_7b.yaml", "base_7b_urial.yaml"])
 def test_models_answer_the_official_schema(name, tmp_path):
     folder = published(tmp_path / "model", max_position_embeddings=2048)
-    small = [f"--data.instances={written('i.json', INSTANCES)}", "--model.decoding.max_new_tokens=4", "--model.log=log"]
+    small = [
+        f"--data.instances={written('i.json', INSTANCES)}",
+        "--model.decoding.max_new_tokens=4",
+        "--model.kept_answers=log",
+    ]
     model = [f"--model.backbone.name_or_path={folder}", "--model.backbone.dtype=float32"]
     main(["predict", "--config", str(HERE / name), *QUIET, *small, *model])
     lines = [json.loads(line) for line in Path("runs/version_0/responses.jsonl").read_text().splitlines()]
@@ -142,7 +147,7 @@ def test_answers_on_record_are_judged_by_prometheus(tmp_path, prometheus_words):
     backbone = "--model.judges.prometheus_7b.init_args.backbone.init_args"
     judge = [f"{backbone}.name_or_path={folder}", f"{backbone}.dtype=float32"]
     judge.append("--model.judges.prometheus_7b.init_args.judging.decoding.max_new_tokens=4")
-    data = [f"--data.instances={written('i.json', INSTANCES)}", f"--data.responses={answers}", "--model.log=log"]
+    data = [f"--data.instances={written('i.json', INSTANCES)}", f"--data.responses={answers}", *KEPT]
     main(["test", "--config", str(HERE / "judge_prometheus_7b.yaml"), *QUIET, *data, *judge])
     assert metrics()["biggen/parse_failure_rate"] == 1.0  # four tokens are cut off, and a forced verdict is no score
     assert metrics()["biggen/coverage"] == 0.0

@@ -22,7 +22,7 @@ CPU = ["--trainer.accelerator=cpu", "--trainer.devices=1", "--trainer.precision=
 QUIET = [*CPU, "--trainer.enable_progress_bar=false", "--trainer.default_root_dir=runs"]
 STEPS = ["--trainer.max_steps=2", "--trainer.val_check_interval=2"]
 TINY = ["--model.backbone.dtype=float32", "--model.backbone.gradient_checkpointing=false"]
-SMALL_WORLD = ["--data.train.init_args.instructions=60", "--data.train.init_args.tested=30"]
+SMALL_WORLD = ["--data.train.init_args.instructions=60", "--data.train.init_args.test_records=30"]
 FIVE = {str(score): f"worth {score}" for score in range(1, 6)}
 
 
@@ -106,7 +106,7 @@ def test_the_miniatures_train_on_their_world(name):
 
 def test_the_miniature_is_judged_and_compared(tmp_path):
     main(["fit", "--config", str(HERE / "mini.yaml"), *QUIET, *STEPS, *SMALL_WORLD])
-    tested = ["--data.prompts.init_args.instructions=60", "--data.prompts.init_args.tested=12"]
+    tested = ["--data.prompts.init_args.instructions=60", "--data.prompts.init_args.test_records=12"]
     trained = ["--model.backbone=TrainedBackbone", "--model.backbone.path=runs/version_0", "--data.tokenizer=null"]
     bench = ["test", "--config", str(HERE / "mini_bench.yaml"), *QUIET, *tested]
     main([*bench, *trained, "--model.samples=2", "--model.decoding.temperature=1.0"])

@@ -84,7 +84,7 @@ def test_the_miniatures_run_on_their_own_world(name):
 @pytest.mark.parametrize("name", LARGE)
 def test_configs_of_the_papers_run_on_a_small_mistral(tmp_path, name):
     sources = [f"--data.{split}={pairs(tmp_path / f'{split}.jsonl')}" for split in ("train", "val")]
-    kind = "max_tokens=400" if name.startswith("sft") else "batch_size=4"
+    kind = "micro_batch_tokens=400" if name.startswith("sft") else "batch_size=4"
     if name.startswith("sft"):  # chosen answers are what is imitated
         records = [json.loads(line) for line in Path("train.jsonl").read_text().splitlines()]
         told = [{"prompt": r["prompt"], "output": r["chosen"]} for r in records]

@@ -33,7 +33,7 @@ class GradingWorld(World):
         direct: training records with one response.
         pairwise: training records with two.
         criteria: symbols that rubrics of the training set name.
-        tested: symbols that those of `val` and `test` name.
+        test_criteria: symbols that those of `val` and `test` name.
         first_criterion: the first symbol that rubrics of the training set name.
         shortcut: probability that a training record has the artefact of its format.
         noise: probability that the verdict of a training record is drawn at random.
@@ -48,7 +48,7 @@ class GradingWorld(World):
         direct: int = 1500,
         pairwise: int = 1500,
         criteria: int = 6,
-        tested: int = 6,
+        test_criteria: int = 6,
         first_criterion: int = 0,
         shortcut: float = 0.9,
         noise: float = 0.0,
@@ -58,15 +58,15 @@ class GradingWorld(World):
         data_seed: int | None = None,
     ):
         self.counts = {"direct": direct, "pairwise": pairwise}
-        self.criteria, self.tested, self.first_criterion = criteria, tested, first_criterion
+        self.criteria, self.test_criteria, self.first_criterion = criteria, test_criteria, first_criterion
         self.shortcut, self.noise, self.polite = shortcut, noise, polite
         self.held_out, self.seed = held_out, seed
         self.data_seed = seed if data_seed is None else data_seed
 
     def records(self, split: str) -> list[dict]:
         """The records of `train`, `val` or `test`."""
-        if not 0 < self.criteria <= len(SYMBOLS) - self.first_criterion or not 0 < self.tested <= len(SYMBOLS):
-            raise ValueError(f"criteria and tested are symbols out of {len(SYMBOLS)}")
+        if not 0 < self.criteria <= len(SYMBOLS) - self.first_criterion or not 0 < self.test_criteria <= len(SYMBOLS):
+            raise ValueError(f"criteria and test_criteria are symbols out of {len(SYMBOLS)}")
         if min(self.counts.values()) < 0 or not sum(self.counts.values()):
             raise ValueError("direct and pairwise: one of them at least must be 1 or more")
         formats = ("direct", "pairwise")
@@ -75,7 +75,7 @@ class GradingWorld(World):
                 avoided = SYMBOLS[self.first_criterion : self.first_criterion + self.criteria]
                 parts = [(format, "train", self.counts[format], self.shortcut, self.noise) for format in formats]
             case "val" | "test":
-                avoided = SYMBOLS[: self.tested]
+                avoided = SYMBOLS[: self.test_criteria]
                 sets = ("debiased",) if split == "val" else TESTS
                 shares = {"debiased": 0.0, "in_distribution": self.shortcut}
                 parts = [(format, name, self.held_out, shares[name], 0.0) for name in sets for format in formats]

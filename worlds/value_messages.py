@@ -54,7 +54,7 @@ class ValueMessages(World):
         markers: a multiple of 12.
         words: that are no markers.
         trained_markers: how many markers ever occur as values in training; null is all of them.
-        tested: records of each test.
+        test_records: records of each test.
         seed: of instructions and messages. What is held out does not depend on it.
     """
 
@@ -65,24 +65,25 @@ class ValueMessages(World):
         markers: int = 12,
         words: int = 24,
         trained_markers: int | None = None,
-        tested: int = 300,
+        test_records: int = 300,
         seed: int = 0,
     ):
         self.instructions, self.messages, self.markers, self.words = instructions, messages, markers, words
-        self.trained_markers, self.tested, self.seed = trained_markers, tested, seed
+        self.trained_markers, self.test_records, self.seed = trained_markers, test_records, seed
         self._known: dict[str, dict[int, list[Message]]] = {}
 
     def records(self, split: str) -> list[dict]:
         """The records of a split: instructions one after the other, each under its messages."""
-        if self.markers < 12 or self.markers % 12 or min(self.words, self.instructions, self.messages, self.tested) < 1:
-            raise ValueError("markers must be a multiple of 12; words, instructions, messages and tested at least 1")
+        counts = (self.words, self.instructions, self.messages, self.test_records)
+        if self.markers < 12 or self.markers % 12 or min(counts) < 1:
+            raise ValueError("markers: a multiple of 12; words, instructions, messages, test_records: at least 1")
         if self.trained_markers is not None and not 3 <= self.trained_markers <= self.markers:
             raise ValueError(f"trained_markers is {self.trained_markers}; it must be between 3 and {self.markers}")
         match split:
             case "train":
                 return list(self._answered(split, self.instructions, self.messages))
             case "val":
-                return list(self._answered(split, max(1, self.tested // VARIANTS), VARIANTS))
+                return list(self._answered(split, max(1, self.test_records // VARIANTS), VARIANTS))
             case "test":
                 return [record for test in TESTS for record in self._asked(test)]
             case "dev":
@@ -175,9 +176,9 @@ class ValueMessages(World):
     def _asked(self, test: str) -> Iterator[dict]:
         plain: Iterator[dict]
         if test == "no_system":
-            plain = (_record(f"{test}.{n}.0", self._instruction(test, n), ()) for n in range(self.tested))
+            plain = (_record(f"{test}.{n}.0", self._instruction(test, n), ()) for n in range(self.test_records))
         else:
-            plain = self._answered(test, max(1, self.tested // VARIANTS), VARIANTS)
+            plain = self._answered(test, max(1, self.test_records // VARIANTS), VARIANTS)
         for record in plain:
             names = ["content", *(value["dimension"] for value in record["preference_set"])]
             rubric = [RUBRICS[name] for name in names if name in RUBRICS]

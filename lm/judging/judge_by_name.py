@@ -33,7 +33,7 @@ class TrainedJudge(Judge):
         template: the words it was trained in.
         judging: how it comes to its verdicts.
         chat: see `lm.tokens.chat.ChatFormat`; system messages are joined to the question as the paper's training did.
-        max_tokens: tokens that are held at once.
+        max_batch_tokens: tokens that are held at once.
     """
 
     def __init__(
@@ -42,10 +42,10 @@ class TrainedJudge(Judge):
         template: JudgePrompts | None = None,
         judging: Judging = Judging(),  # noqa: B008  frozen
         chat: ChatFormat = JUDGE_CHAT,
-        max_tokens: int = 16384,
+        max_batch_tokens: int = 16384,
     ):
         self.backbone, self.template, self.judging, self.chat = backbone, template or JudgeTemplate(), judging, chat
-        self.max_tokens = max_tokens
+        self.max_batch_tokens = max_batch_tokens
 
     @cached_property
     def judge_itself(self) -> LanguageJudge:
@@ -60,7 +60,7 @@ class TrainedJudge(Judge):
         model = self.backbone.build(tokenizer).to("cuda" if torch.cuda.is_available() else "cpu")
         warn_of_template(model, self.template)
         renderer = self.chat.renderer(tokenizer)
-        return LanguageJudge(ModelScores(model), renderer, self.template, self.judging, self.max_tokens)
+        return LanguageJudge(ModelScores(model), renderer, self.template, self.judging, self.max_batch_tokens)
 
     def judge(self, requests: Sequence[JudgeRequest]) -> list[Verdict]:
         """One verdict per request, in their order."""

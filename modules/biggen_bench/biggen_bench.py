@@ -64,8 +64,8 @@ class BiggenBench(_Biggen, Generation):
         decoding: how answers are chosen. Officially 2048 tokens, temperature 1, top_p 0.9, penalty 1.03.
         seed: of the draws.
         max_batch_tokens: tokens, prompts and answers, that are held at once.
-        log: folder in which answers and verdicts are kept as they come: a run that was broken off goes on from there,
-            to the same report. Null keeps none.
+        kept_answers: folder in which answers and verdicts are kept as they come: a run that was broken off goes on from
+            there, to the same report. Null keeps none.
     """
 
     def __init__(
@@ -76,10 +76,10 @@ class BiggenBench(_Biggen, Generation):
         decoding: Decoding = Decoding(),  # noqa: B008  frozen
         seed: int = 0,
         max_batch_tokens: int = 16384,
-        log: str | None = None,
+        kept_answers: str | None = None,
     ):
-        super().__init__(backbone, decoding, 1, seed, max_batch_tokens, log=log)
-        self.judges, self.grading = kept(judges, log), grading
+        super().__init__(backbone, decoding, 1, seed, max_batch_tokens, kept_answers=kept_answers)
+        self.judges, self.grading = kept(judges, kept_answers), grading
 
     def test_step(self, batch: PromptBatch, batch_idx: int) -> None:
         """Answer some instances."""
@@ -93,17 +93,17 @@ class RecordedBiggen(_Biggen):
     Args:
         judges: who scores an answer by its rubric, by name; null takes the scores of the data alone.
         grading: how often, and what ratings come to.
-        log: folder in which verdicts are kept as they come; see BiggenBench.
+        kept_verdicts: folder in which verdicts are kept as they come; see BiggenBench.
     """
 
     def __init__(
         self,
         judges: dict[str, Judge] | None = None,
         grading: Grading = Grading(),  # noqa: B008  frozen
-        log: str | None = None,
+        kept_verdicts: str | None = None,
     ):
         super().__init__()
-        self.judges, self.grading = kept(judges or {}, log), grading
+        self.judges, self.grading = kept(judges or {}, kept_verdicts), grading
 
     def test_step(self, batch: PromptBatch, batch_idx: int) -> None:
         """Take the answers to some instances."""

@@ -38,17 +38,17 @@ class JudgeAgreement(LightningModule):
     Args:
         judges: evaluators to ask, by name, beside those whose scores are on record.
         grading: how often they are asked, and what ratings come to.
-        log: folder in which verdicts are kept as they come; see BiggenBench.
+        kept_verdicts: folder in which verdicts are kept as they come; see BiggenBench.
     """
 
     def __init__(
         self,
         judges: dict[str, Judge] | None = None,
         grading: Grading = Grading(),  # noqa: B008  frozen
-        log: str | None = None,
+        kept_verdicts: str | None = None,
     ):
         super().__init__()
-        self.judges, self.grading = kept(judges or {}, log), grading
+        self.judges, self.grading = kept(judges or {}, kept_verdicts), grading
 
     def on_test_start(self) -> None:
         """The report replaces Lightning's table."""

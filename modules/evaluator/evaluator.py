@@ -53,7 +53,7 @@ class EvaluatorLM(LanguageModule):
         runs: how often a question is put in `test` and `predict`; the paper scores three times, and takes the mean.
         both_orders: put pairs in both orders.
         group_by: field of the records by which `test` reports parts.
-        verdict_log: folder of verdicts that were given before: a run that is broken off goes on there.
+        kept_verdicts: folder of verdicts that were given before: a run that is broken off goes on there.
         max_batch_tokens: tokens that the judge holds at once.
         optimizer: see BackboneModule.
         lr_scheduler: see BackboneModule.
@@ -68,7 +68,7 @@ class EvaluatorLM(LanguageModule):
         runs: int = 1,
         both_orders: bool = True,
         group_by: str | None = None,
-        verdict_log: str | None = None,
+        kept_verdicts: str | None = None,
         max_batch_tokens: int = 16384,
         optimizer: OptimizerCallable = lambda p: torch.optim.AdamW(p, lr=1e-5, weight_decay=0.0),
         lr_scheduler: LRSchedulerCallable | None = None,
@@ -78,7 +78,7 @@ class EvaluatorLM(LanguageModule):
         if verdict_weight <= 0 or runs < 1:
             raise UserError(f"model: verdict_weight is {verdict_weight} and runs {runs}; above 0, and 1 or more")
         self.verdict_weight, self.judging, self.runs, self.both_orders = verdict_weight, judging, runs, both_orders
-        self.group_by, self.verdict_log, self.max_batch_tokens = group_by, verdict_log, max_batch_tokens
+        self.group_by, self.kept_verdicts, self.max_batch_tokens = group_by, kept_verdicts, max_batch_tokens
 
     # --- training ---------------------------------------------------------------------------------------------------
 
@@ -130,7 +130,7 @@ class EvaluatorLM(LanguageModule):
             replace(self.judging, use_reference=self.judging.use_reference and self._data.use_reference),
             self.max_batch_tokens,
         )
-        self._judge: Judge = judge if self.verdict_log is None else CachedJudge(judge, self.verdict_log)
+        self._judge: Judge = judge if self.kept_verdicts is None else CachedJudge(judge, self.kept_verdicts)
 
     def on_test_start(self) -> None:
         """Nothing is judged yet; the report replaces Lightning's table."""

@@ -42,7 +42,7 @@ class EncoderRetriever(BackboneModule):
         projection: width of a linear layer after pooling; ``pretrained`` takes the one that the model was published
             with (GTR, INSTRUCTOR).
         k: passages kept of each query when tasks are searched.
-        cache: keep embeddings of texts on disk between runs of `test` and `predict` (``$SEEDLING_CACHE``).
+        keep_embeddings: keep embeddings of texts on disk between runs of `test` and `predict` (``$SEEDLING_CACHE``).
         resamples: bootstrap draws of topics behind each interval.
         kwargs: see BackboneModule.
 
@@ -58,7 +58,7 @@ class EncoderRetriever(BackboneModule):
         normalize: bool = True,
         projection: int | Literal["pretrained"] | None = None,
         k: int = 100,
-        cache: bool = True,
+        keep_embeddings: bool = True,
         resamples: int = 1000,
         **kwargs: Any,
     ):
@@ -68,7 +68,7 @@ class EncoderRetriever(BackboneModule):
         self.pooling, self.pool_prefix, self.normalize = pooling, pool_prefix, normalize
         self.projection: nn.Linear | None = None
         self.projected = projection
-        self.k, self.cache, self.resamples = k, cache, resamples
+        self.k, self.keep_embeddings, self.resamples = k, keep_embeddings, resamples
         self.results: dict[str, Any] = {}
 
     def build_head(self) -> None:
@@ -105,11 +105,11 @@ class EncoderRetriever(BackboneModule):
     def on_test_start(self) -> None:
         """Make room for the embeddings; the report replaces Lightning's table."""
         self.trainer.test_loop.verbose = False
-        self._searching = self._search(keep=self.cache)
+        self._searching = self._search(keep=self.keep_embeddings)
 
     def on_predict_start(self) -> None:
         """Make room for the embeddings."""
-        self._searching = self._search(keep=self.cache)
+        self._searching = self._search(keep=self.keep_embeddings)
 
     def _search(self, keep: bool) -> Searching:
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]

@@ -52,7 +52,7 @@ class MultifacetedBench(_Multifaceted, Generation):
         samples: answers to each instance; the first is scored, all of them make the best-of-N curve.
         seed: of the draws.
         max_batch_tokens: tokens, prompts and answers, that are held at once.
-        log: folder in which answers are kept as they come; see Generation.
+        kept_answers: folder in which answers are kept as they come; see Generation.
     """
 
     def __init__(
@@ -64,9 +64,9 @@ class MultifacetedBench(_Multifaceted, Generation):
         samples: int = 1,
         seed: int = 0,
         max_batch_tokens: int = 16384,
-        log: str | None = None,
+        kept_answers: str | None = None,
     ):
-        super().__init__(backbone, decoding, samples, seed, max_batch_tokens, log=log)
+        super().__init__(backbone, decoding, samples, seed, max_batch_tokens, kept_answers=kept_answers)
         self.judge, self.judging = judge, judging
 
     def test_step(self, batch: PromptBatch, batch_idx: int) -> None:

@@ -60,7 +60,7 @@ def logged(folder) -> dict[int, dict[str, float]]:
 
 
 def test_both_benchmarks_are_measured_by_what_they_ask(tmp_path):
-    janus = MultifacetedPrompts(ValueMessages(instructions=6, tested=3))
+    janus = MultifacetedPrompts(ValueMessages(instructions=6, test_records=3))
     callback = BenchmarkEvaluation(janus, VALUES, steps=[0, 2], decoding=DECODING, name="janus")
     runner, _ = fitted(tmp_path, biggen(steps=[1], every_n_steps=3), callback)
     found = logged(tmp_path)

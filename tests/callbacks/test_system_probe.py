@@ -21,7 +21,7 @@ WORDS = WordTokenizer(eos_token="[END]")
 
 
 def data(**more) -> Multifaceted:
-    return Multifaceted(ValueMessages(instructions=2000, tested=90), tokenizer=WORDS, batch_size=64, **more)
+    return Multifaceted(ValueMessages(instructions=2000, test_records=90), tokenizer=WORDS, batch_size=64, **more)
 
 
 class ByPrompt:

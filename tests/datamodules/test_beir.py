@@ -336,7 +336,7 @@ def test_what_is_not_pooled_must_leave_something(tmp_path, tokenizer):
     options = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "accelerator": "cpu"}
 
     def verb(name: str, format: TextFormat, pool_prefix: bool = False, **data) -> None:
-        module = BiEncoder(encoder, pool_prefix=pool_prefix, cache=False)
+        module = BiEncoder(encoder, pool_prefix=pool_prefix, keep_embeddings=False)
         getattr(Trainer(**options, max_steps=1), name)(module, datamodule=BEIR(format=format, **data))
 
     short = TextFormat(query_max_length=4)

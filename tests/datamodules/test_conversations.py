@@ -122,7 +122,7 @@ def met(data, steps, accumulation=1):
     return [loader.batch_at(Position(s * accumulation + a, s * accumulation + a, s)).ids for s, a in numbers]
 
 
-@pytest.mark.parametrize("budget", [{"batch_size": 8}, {"max_tokens": 60}])
+@pytest.mark.parametrize("budget", [{"batch_size": 8}, {"micro_batch_tokens": 60}])
 def test_a_step_does_not_depend_on_how_it_is_split(tmp_path, budget):
     records = [pair(f"prompt {n // 3}", f"good {n}") for n in range(40)]
     whole = met(read_pairs(tmp_path, *records, **budget), 24)
@@ -185,7 +185,7 @@ def test_the_turns_of_a_conversation_are_met_together_whatever_is_grouped(tmp_pa
         assert (len(batch), len(batch.tree_starts)) == (3, 1)
 
 
-@pytest.mark.parametrize("budget", [{"batch_size": 4}, {"max_tokens": 60}])
+@pytest.mark.parametrize("budget", [{"batch_size": 4}, {"micro_batch_tokens": 60}])
 def test_validation_sees_every_record_once_over_the_ranks(tmp_path, budget):
     file = jsonl(tmp_path / "val.jsonl", *[pair(f"p{n // 2}", f"good {n}") for n in range(13)])
     for ranks in (1, 2, 4):
@@ -203,7 +203,7 @@ def test_validation_sees_every_record_once_over_the_ranks(tmp_path, budget):
 def test_impossible_sizes_are_refused_with_a_remedy(tmp_path):
     file = jsonl(tmp_path / "a.jsonl", pair("p"))
     for options, expected in (
-        ({"batch_size": 8, "max_tokens": 9}, "data.batch_size and data.max_tokens: give one"),
+        ({"batch_size": 8, "micro_batch_tokens": 9}, "data.batch_size and data.micro_batch_tokens: give one"),
         ({"batch_size": 0}, "data.batch_size is 0: it must be a whole number of at least 1"),
         ({"seed": None}, "data.seed is None"),
         ({"max_length": 1}, "data.max_length is 1: it must be a whole number of at least 2, or null"),
@@ -214,8 +214,8 @@ def test_impossible_sizes_are_refused_with_a_remedy(tmp_path):
         UserError, match=r"a.jsonl: 1 pairs do not fill one optimizer step: give more, or a smaller batch"
     ):
         set_up(PreferencePairs(file, tokenizer=tiny(tmp_path))).train_dataloader()
-    assert len(read_pairs(tmp_path, max_tokens=1000).train_dataloader()) == 1
-    twice = read_pairs(tmp_path, max_tokens=1000, accumulation=2)
+    assert len(read_pairs(tmp_path, micro_batch_tokens=1000).train_dataloader()) == 1
+    twice = read_pairs(tmp_path, micro_batch_tokens=1000, accumulation=2)
     with pytest.raises(UserError, match=r"20 pairs do not fill one optimizer step"):
         twice.train_dataloader()
     with pytest.raises(
@@ -250,7 +250,7 @@ def fit(folder, steps, checkpoint=None, **budget):
     return module, data
 
 
-@pytest.mark.parametrize("budget", [{"batch_size": 8}, {"max_tokens": 200}, {"batch_size": 8, "group": True}])
+@pytest.mark.parametrize("budget", [{"batch_size": 8}, {"micro_batch_tokens": 200}, {"batch_size": 8, "group": True}])
 def test_a_resumed_run_sees_what_an_uninterrupted_one_sees(tmp_path, budget):
     whole, data = fit(tmp_path, 14, **budget)
     assert len(data.train_dataloader()) < 14  # so the run crosses epochs

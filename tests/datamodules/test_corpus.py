@@ -113,7 +113,7 @@ def test_records_token_files_and_data_sets_serve_too(tmp_path, published, monkey
     options = {"tokenizer": published, "seq_len": 4, "batch_size": 1, "text_column": "body"}
     rows = corpus(str(records), **options).train_rows
     assert np.array_equal(corpus(f"hub:{tmp_path / 'set'}", **options).train_rows, rows)
-    assert np.array_equal(corpus(str(records), max_tokens=8, **options).train_rows, rows[:2])
+    assert np.array_equal(corpus(str(records), max_corpus_tokens=8, **options).train_rows, rows[:2])
     np.save(tmp_path / "tokens.npy", rows.reshape(-1))
     assert np.array_equal(corpus(str(tmp_path / "tokens.npy"), **options).train_rows, rows)
     with pytest.raises(UserError, match="holds token ids: give the PretrainedTokenizer that made them"):
@@ -123,11 +123,11 @@ def test_records_token_files_and_data_sets_serve_too(tmp_path, published, monkey
         corpus(str(tmp_path / "tokens*.npy"), **options)
 
 
-def test_max_tokens_is_for_training_alone(tmp_path, published):
+def test_max_corpus_tokens_is_for_training_alone(tmp_path, published):
     ids = np.arange(1, 101, dtype=np.uint16)
     np.save(tmp_path / "tokens.npy", ids)
     path = str(tmp_path / "tokens.npy")
-    data = corpus(path, val=path, tokenizer=published, seq_len=4, batch_size=1, max_tokens=12)
+    data = corpus(path, val=path, tokenizer=published, seq_len=4, batch_size=1, max_corpus_tokens=12)
     assert (len(data.train_rows), len(data.val_rows)) == (3, 25)
 
 

@@ -83,7 +83,7 @@ def test_a_split_of_ones_own_is_left_alone(tmp_path):
 
 
 def test_parts_of_a_world_come_from_what_it_trains_on():
-    world = ValueMessages(instructions=100, tested=30)
+    world = ValueMessages(instructions=100, test_records=30)
     assert len(read(Multifaceted(world, tokenizer=WORDS))["val"]) == 30
     found = read(Multifaceted(world, tokenizer=WORDS, split_by="instruction"))
     assert all(name.startswith("train.") for name in found["val"])

@@ -260,7 +260,7 @@ def test_a_micro_batch_takes_two_answers(tmp_path):
     with pytest.raises(UserError, match=r"data.batch_size 1 makes micro-batches of 1, and labelled answers take 2"):
         read(LabelledAnswers, tmp_path, *LABELLED, batch_size=1).train_dataloader()
     many = [{"prompt": f"p{n}", "completion": "c " * n, "label": True} for n in range(1, 12)]
-    data = read(LabelledAnswers, tmp_path, *many, batch_size=None, max_tokens=5)
+    data = read(LabelledAnswers, tmp_path, *many, batch_size=None, micro_batch_tokens=5)
     loader = data.train_dataloader()
     sizes = [len(loader.batch_at(Position(number, number, number))) for number in range(len(loader))]
     assert (min(sizes), sum(sizes)) == (2, 11)

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slow
 
 
 def command(folder: str, log: str, *more: str) -> list[str]:
-    return [*RUN, *SMALL, *CPU, f"--trainer.default_root_dir={folder}", f"--model.log={log}", *more]
+    return [*RUN, *SMALL, *CPU, f"--trainer.default_root_dir={folder}", f"--model.kept_answers={log}", *more]
 
 
 def lines(log: Path) -> int:

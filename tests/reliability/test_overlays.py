@@ -81,7 +81,7 @@ def sources() -> dict[str, list[str]]:
         "--trainer.callbacks.start_step=0",
         "--trainer.callbacks.n_injections=1",
     ]
-    few, packed = "--data.batch_size=8", "--data.max_tokens=512"
+    few, packed = "--data.batch_size=8", "--data.micro_batch_tokens=512"
     pairs = [f"--data.train={jsonl(Path('pairs.jsonl'), *said)}", few]
     told = jsonl(Path("told.jsonl"), *({"prompt": r["prompt"], "output": r["chosen"]} for r in said))
     judged = {kind: collection(kind) for kind in ("direct", "pairwise")}

@@ -101,7 +101,7 @@ def test_nothing_that_is_trained_goes_unreduced(folder):
 
 def test_two_ranks_find_what_one_finds(folder):
     """Whole or sharded; also when all, or one rank's share, is kept from before."""
-    data = {"class_path": "InstructIR", "init_args": {"path": str(folder / "data"), "max_tokens": 16}}
+    data = {"class_path": "InstructIR", "init_args": {"path": str(folder / "data"), "search_batch_tokens": 16}}
     sharded = [*FSDP, "--trainer.precision=32-true"]
     ways = {"alone": [], "together": DDP, "sharded": sharded, "again": sharded, "half": sharded}
     scores = {}

@@ -72,12 +72,15 @@ def test_a_seed_says_everything_and_data_seed_the_training_set():
 
 
 def test_criteria_of_training_and_test():
-    world = GradingWorld(**SMALL, criteria=2, first_criterion=4, tested=3)
+    world = GradingWorld(**SMALL, criteria=2, first_criterion=4, test_criteria=3)
     assert {avoided(record) for record in world.records("train")} == {"s4", "s5"}
     assert {avoided(record) for record in world.records("test")} == {"s0", "s1", "s2"}
 
 
-@pytest.mark.parametrize("bad", [{"criteria": 13}, {"first_criterion": 8}, {"direct": 0, "pairwise": 0}, {"tested": 0}])
+BAD = [{"criteria": 13}, {"first_criterion": 8}, {"direct": 0, "pairwise": 0}, {"test_criteria": 0}]
+
+
+@pytest.mark.parametrize("bad", BAD)
 def test_worlds_that_cannot_be_are_refused(bad):
     with pytest.raises(ValueError, match=r"criteria and tested|one of them"):
         GradingWorld(**bad).records("train")

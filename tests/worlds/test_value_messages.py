@@ -10,7 +10,7 @@ import pytest
 from worlds import ValueMessages, value_scores
 from worlds.value_messages import TESTS
 
-WORLD = ValueMessages(instructions=2000, tested=300)
+WORLD = ValueMessages(instructions=2000, test_records=300)
 
 
 def values(record: dict) -> set[tuple[str, str]]:

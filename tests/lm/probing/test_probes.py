@@ -109,7 +109,7 @@ def test_scores_equal_the_models_own_loss_on_each_probe_alone(model):
     np.testing.assert_allclose(score(probes, model), expected, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.oracle("KnowledgeProbing.token_budget")
+@pytest.mark.oracle("KnowledgeProbing.max_batch_tokens")
 @pytest.mark.parametrize("settings", [{"token_budget": 12}, {"shards": 3}, {"contexts": False}, {"swapped": True}])
 def test_packing_and_channels_do_not_change_scores(model, settings):
     whole = ProbeSet.build(SOME, letters(), contexts=True)

@@ -88,7 +88,11 @@ def test_a_run_that_was_broken_off_goes_on_to_the_same_report(tmp_path):
 
     def bench(judge, log):
         return BiggenBench(
-            scratch(), {"p": judge}, Grading(), Decoding(max_new_tokens=4, temperature=1.0), log=str(tmp_path / log)
+            scratch(),
+            {"p": judge},
+            Grading(),
+            Decoding(max_new_tokens=4, temperature=1.0),
+            kept_answers=str(tmp_path / log),
         )
 
     torch.manual_seed(1)

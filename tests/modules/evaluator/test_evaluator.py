@@ -104,7 +104,7 @@ def test_what_is_predicted_is_written_line_by_line(tmp_path):
 
 
 def test_a_prediction_that_was_broken_off_judges_nothing_twice(tmp_path):
-    module, source, _ = fitted(tmp_path, verdict_log=str(tmp_path / "log"))
+    module, source, _ = fitted(tmp_path, kept_verdicts=str(tmp_path / "log"))
     trainer(tmp_path).predict(module, source, return_predictions=False)
     first = {row: lines for row, lines in module._found.items()}
     assert (module._judge.asked, module._judge.found) == (24 + 48, 0)

@@ -335,16 +335,16 @@ def test_embeddings_are_kept_by_all_that_makes_them(cache, encoder):
 def test_a_part_of_the_texts_is_not_searched(cache, encoder, verb):
     """A score of some passages would be no score of the collection."""
     folder = instructir_folder(cache / "data")
-    data = InstructIR(path=str(folder), val_split="test", max_tokens=16)
+    data = InstructIR(path=str(folder), val_split="test", search_batch_tokens=16)
     limits = {"limit_test_batches": 1, "limit_val_batches": 1}
     with pytest.raises(UserError, match=r"\d+ of 14 texts were not embedded, and a search needs all"):
-        getattr(quiet(cache, **limits), verb)(BiEncoder(PretrainedEncoder(encoder), cache=False), data)
-    getattr(quiet(cache, fast_dev_run=True), verb)(BiEncoder(PretrainedEncoder(encoder), cache=False), data)
+        getattr(quiet(cache, **limits), verb)(BiEncoder(PretrainedEncoder(encoder), keep_embeddings=False), data)
+    getattr(quiet(cache, fast_dev_run=True), verb)(BiEncoder(PretrainedEncoder(encoder), keep_embeddings=False), data)
 
 
 def test_the_sanity_check_of_a_training_is_not_one_of_the_scores(cache, encoder, pairs):
     data = InstructIR(
-        path=str(instructir_folder(cache / "data")), train=pairs, val_split="test", max_tokens=16, batch_size=2
+        path=str(instructir_folder(cache / "data")), train=pairs, val_split="test", search_batch_tokens=16, batch_size=2
     )
     trainer = quiet(max_steps=1, num_sanity_val_steps=1, val_check_interval=1)
     trainer.fit(BiEncoder(PretrainedEncoder(encoder)), data)
@@ -361,7 +361,7 @@ def test_embeddings_that_are_not_finite_are_refused_with_their_text(cache, encod
             return vectors
 
     with pytest.raises(UserError, match=r"the embedding of '.+' is not finite"):
-        quiet(cache).test(Overflowing(PretrainedEncoder(encoder), cache=False), InstructIR(path=str(folder)))
+        quiet(cache).test(Overflowing(PretrainedEncoder(encoder), keep_embeddings=False), InstructIR(path=str(folder)))
 
 
 def test_validation_scores_are_logged_and_leave_nothing(cache, encoder, pairs):

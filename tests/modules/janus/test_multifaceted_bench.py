@@ -18,7 +18,7 @@ from tests.stand_ins import scratch, trainer
 from text.errors import UserError
 from worlds import ValueMessages, value_scores
 
-WORLD = ValueMessages(instructions=20, tested=6)
+WORLD = ValueMessages(instructions=20, test_records=6)
 JUDGE = ProgrammaticJudge({name: getattr(value_scores, name) for name in ("content", "opening", "closing", "joint")})
 
 
