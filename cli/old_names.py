@@ -12,7 +12,7 @@ from typing import Any
 
 PATH = re.compile(r"(?:callbacks|datamodules|lm|losses|metrics|modules|text|worlds)(?:\.[a-z]\w*)+\.([A-Z]\w*)")
 MICRO_BATCH = {"max_tokens": "micro_batch_tokens"}
-HELD_AT_ONCE = {"max_tokens": "max_batch_tokens", "token_budget": "max_batch_tokens"}
+HELD_AT_ONCE = {"max_tokens": "max_batch_tokens"}
 OPTIONS: dict[str, dict[str, str]] = {
     "Instructions": MICRO_BATCH,
     "Judgments": MICRO_BATCH,
@@ -25,7 +25,7 @@ OPTIONS: dict[str, dict[str, str]] = {
     "Corpus": {"max_tokens": "max_corpus_tokens"},
     "BEIR": {"max_tokens": "search_batch_tokens"},
     "InstructIR": {"max_tokens": "search_batch_tokens"},
-    "KnowledgeProbing": HELD_AT_ONCE,
+    "KnowledgeProbing": {"token_budget": "max_batch_tokens"},
     "SystemMessageProbe": HELD_AT_ONCE,
     "TrainedJudge": HELD_AT_ONCE,
     "BiggenBench": {"log": "kept_answers"},

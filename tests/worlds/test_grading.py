@@ -82,7 +82,7 @@ BAD = [{"criteria": 13}, {"first_criterion": 8}, {"direct": 0, "pairwise": 0}, {
 
 @pytest.mark.parametrize("bad", BAD)
 def test_worlds_that_cannot_be_are_refused(bad):
-    with pytest.raises(ValueError, match=r"criteria and tested|one of them"):
+    with pytest.raises(ValueError, match=r"criteria and test_criteria|one of them"):
         GradingWorld(**bad).records("train")
 
 
