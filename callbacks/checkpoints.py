@@ -16,12 +16,12 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.loops.fit_loop import _FitLoop
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch.optim import Optimizer
 
 from lm.backbones.checkpoints import open_checkpoint
 from lm.files.checkpoint_files import write_checksums
+from lm.steps.lightning_private import batch_is_underway, end_once, forget_what_is_half_done, straighten_validations
 from lm.steps.nonfinite import NotFinite, trained_finite
 
 
@@ -86,7 +86,7 @@ class Checkpoints(ModelCheckpoint):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Sees to it that a run that was killed behind its last step comes to its end."""
         super().setup(trainer, pl_module, stage)
-        trainer.fit_loop.__class__ = EndsOnce
+        end_once(trainer)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Looks at what the run that goes on has left."""
@@ -110,10 +110,9 @@ class Checkpoints(ModelCheckpoint):
         return [path for path in folder.glob(f"{named}{self.FILE_EXTENSION}") if path.name not in known]
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Straightens the counts that `expect_again` bent."""
+        """What is saved from here on has yet to be validated."""
         self.validated, self.gone_on_from = False, -1
-        total = trainer.fit_loop.epoch_loop.val_loop.batch_progress.total
-        total.ready = total.started = total.processed = total.completed
+        straighten_validations(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Validation is over and logged: what is saved from here on need not repeat it."""
@@ -122,27 +121,7 @@ class Checkpoints(ModelCheckpoint):
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Forgets what is half done."""
-        loops = checkpoint["loops"]["fit_loop"]
-        batches, epochs = loops["epoch_loop.batch_progress"], loops["epoch_progress"]
-        now = batches["current"]
-        if (trainer.validating and not self.validated) or validation_is_due(trainer):
-            forget(batches, now["ready"])
-            expect_again(loops["epoch_loop.val_loop.batch_progress"], 0)
-        elif step_is_half_done(trainer):
-            forget(batches, now["completed"] - now["completed"] % trainer.accumulate_grad_batches)
-            batches["is_last_batch"] = False
-        elif epochs["current"]["processed"] == epochs["current"]["ready"] and now["completed"]:
-            self._end_epoch(trainer, batches, epochs)
-
-    @staticmethod
-    def _end_epoch(trainer: Trainer, batches: dict[str, Any], epochs: dict[str, Any]) -> None:
-        """Tells an epoch that has ended from one that max_steps cut short, with which a longer run goes on."""
-        ended = epochs["current"]["processed"]
-        forget(epochs, ended)
-        if batches["current"]["completed"] >= trainer.num_training_batches:
-            batches |= {"current": dict.fromkeys(batches["current"], 0), "is_last_batch": False}
-        else:
-            expect_again(epochs, ended - 1)
+        forget_what_is_half_done(trainer, checkpoint, self.validated)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -185,8 +164,7 @@ class Checkpoints(ModelCheckpoint):
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Saves, unless the weights are those of no step, or of a run that has exploded."""
-        batch = trainer.fit_loop.epoch_loop.batch_progress.current
-        whole = batch.completed == batch.ready or not self.changing_weights
+        whole = not (batch_is_underway(trainer) and self.changing_weights)
         if isinstance(exception, NotFinite):
             if self.outdated and self._last_global_step_saved == trainer.global_step:
                 self._delete(trainer, self.written)  # of these very weights; `outdated` has better ones
@@ -229,54 +207,6 @@ class Checkpoints(ModelCheckpoint):
         if trainer.is_global_zero:
             for logger in trainer.loggers:
                 logger.after_save_checkpoint(self)
-
-
-class EndsOnce(_FitLoop):
-    """Lightning's loop, except that a run with all of its steps behind it ends as every other does.
-
-    Lightning skips its hooks: a run that was killed between the last checkpoint and the report would be complete
-    without one.
-    """
-
-    @property
-    def skip(self) -> bool:
-        """Whether there is nothing to train, and was not."""
-        return super().skip and (self.trainer.limit_train_batches == 0 or not self._loaded_from_state_dict)
-
-
-def epochs_begun(trainer: Trainer) -> int:
-    """How many epochs of a fit have begun: the same for a run that was broken off, also behind its last step."""
-    epochs = trainer.fit_loop.epoch_progress.current
-    return max(epochs.ready, epochs.completed)  # which of them a resumed run counts depends on where it was broken off
-
-
-def step_is_half_done(trainer: Trainer) -> bool:
-    """Whether a batch is on its way, or the gradients of an unfinished optimizer step are there."""
-    batch = trainer.fit_loop.epoch_loop.batch_progress.current
-    return batch.processed < batch.ready or trainer.fit_loop._should_accumulate()
-
-
-def validation_is_due(trainer: Trainer) -> bool:
-    """Whether a batch has just ended after which Lightning validates."""
-    batch = trainer.fit_loop.epoch_loop.batch_progress.current
-    if not trainer.training:
-        return False
-    just_ended = batch.completed < batch.processed == batch.ready
-    return just_ended and trainer.fit_loop.epoch_loop._should_check_val_fx(trainer.fit_loop._data_fetcher)
-
-
-def forget(progress: dict[str, Any], keep: int) -> None:
-    """Sets all counts of a checkpoint's progress to ``keep`` since it last began."""
-    before = progress["total"]["completed"] - progress["current"]["completed"]
-    progress["current"] = dict.fromkeys(progress["current"], keep)
-    progress["total"] = dict.fromkeys(progress["total"], before + keep)
-
-
-def expect_again(progress: dict[str, Any], keep: int) -> None:
-    """Makes Lightning, on resume, go back to what comes after ``keep``: its mark of a thing begun and not finished."""
-    forget(progress, keep)
-    for counts in (progress["total"], progress["current"]):
-        counts["ready"] = counts["started"] = counts["completed"] + 1
 
 
 def put_in_place(partial: Path, path: Path) -> None:

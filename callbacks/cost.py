@@ -21,6 +21,7 @@ from lm.backbones.adapters import is_adapted
 from lm.forests.batches import TokenRows
 from lm.forests.forest import Forest
 from lm.scoring.states import LOGITS_AT_ONCE, MIN_CHUNK
+from lm.steps.lightning_private import ends_a_step
 
 HOLES = 1.7
 """On a CPU with adapters, glibc holds this many times the bytes that activations take: the sums of adapters and frozen
@@ -53,7 +54,7 @@ class Cost(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Times a few steps, then prints the speed and what it means for the rest."""
-        if self.measured or trainer.fit_loop._should_accumulate():
+        if self.measured or not ends_a_step(trainer):
             return
         if self.started is None:
             self.started = (trainer.global_step, time.perf_counter())

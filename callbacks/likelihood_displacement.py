@@ -8,6 +8,7 @@ from __future__ import annotations
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
+from lm.steps.lightning_private import has_begun
 from text.errors import UserError
 
 MONITOR = "val/chosen_likelihood_displacement"
@@ -34,7 +35,7 @@ class LikelihoodDisplacement(Callback):
         Raises:
             UserError: if it did not measure displacement.
         """
-        if trainer.sanity_checking or not trainer.fit_loop.epoch_loop.batch_progress.total.ready:
+        if trainer.sanity_checking or not has_begun(trainer):
             return
         if MONITOR not in trainer.callback_metrics:
             raise UserError(f"LikelihoodDisplacement watches {MONITOR}: it needs data.val and a loss with a reference")

@@ -7,6 +7,8 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 
+from lm.steps.lightning_private import ends_a_step
+
 
 class ProgressLines(ProgressBar):
     """Prints about ``lines`` lines per fit: step, and whatever the method shows in its progress bar.
@@ -36,7 +38,7 @@ class ProgressLines(ProgressBar):
         step, total = trainer.global_step, trainer.estimated_stepping_batches
         every = max(1, round(total / self.lines)) if total != float("inf") else 100
         due = step % every == 0 or step == total
-        if self.enabled and due and step != self.printed and not trainer.fit_loop._should_accumulate():
+        if self.enabled and due and step != self.printed and ends_a_step(trainer):
             self.printed = step
             self.print_line(trainer, pl_module, f"step {step}/{total:g}")
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from callbacks.checkpoints import step_is_half_done
+from lm.steps.lightning_private import step_is_half_done
 
 
 class RNGState(Callback):

@@ -19,9 +19,9 @@ from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from lightning.pytorch.loggers.logger import rank_zero_experiment
 from torch.optim import Optimizer
 
-from callbacks.checkpoints import epochs_begun
 from callbacks.run_folders import LOGS, METRICS, atomic_write, rewind_logs
 from lm.protocols import HasResults
+from lm.steps.lightning_private import epochs_begun, log_by_optimizer_steps, pending_row
 
 
 class RunFiles(Callback):
@@ -88,9 +88,9 @@ class RunFiles(Callback):
         self.pending = {}
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Keeps the axis of the logs on optimizer steps; Lightning's count of its own is off by one after a resume."""
+        """Keeps the axis of the logs on optimizer steps."""
         if pl_module.automatic_optimization:
-            trainer.fit_loop.epoch_loop._batches_that_stepped = trainer.global_step
+            log_by_optimizer_steps(trainer)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Writes the final scalars: this hook comes after every other one of a verb, and only if it completed."""
@@ -143,21 +143,6 @@ def plain(metrics: dict[str, Any]) -> dict[str, float | None]:
     """Numbers that JSON can hold: a value that is not finite becomes null."""
     values = {name: float(value) for name, value in metrics.items()}
     return {name: value if math.isfinite(value) else None for name, value in values.items()}
-
-
-def pending_row(trainer: Trainer) -> dict[str, Any]:
-    """The row of the training batch that just ended, if Lightning has yet to log it; empty otherwise.
-
-    Checkpoints are made in ``on_train_batch_end``, and Lightning logs a batch after that hook.
-    """
-    loop, connector = trainer.fit_loop.epoch_loop, trainer._logger_connector
-    batch = loop.batch_progress.current
-    unlogged = trainer.training and batch.completed < batch.processed and not trainer.fit_loop._should_accumulate()
-    if not unlogged or not connector.should_update_logs:
-        return {}
-    metrics = {name: float(value) for name, value in connector.metrics["log"].items()}
-    step = metrics.pop("step", loop._batches_that_stepped)
-    return {"step": int(step), "metrics": metrics | {"epoch": trainer.current_epoch}} if metrics else {}
 
 
 def log_lengths(folder: Path) -> dict[str, int]:

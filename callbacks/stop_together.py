@@ -14,6 +14,8 @@ import torch.distributed as dist
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+from lm.steps.lightning_private import ask_before_every_batch, note_sigterm
+
 
 class StopTogether(Callback):
     """With several ranks: a SIGTERM is told to all of them before the next batch; one rank stops as Lightning does."""
@@ -26,7 +28,7 @@ class StopTogether(Callback):
         self.asked = False
         if trainer.world_size > 1 and dist.is_initialized() and threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, self._note)
-            trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: self._stop_if_any(trainer)  # type: ignore[method-assign]
+            ask_before_every_batch(trainer, lambda: self._stop_if_any(trainer))
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Where nothing is saved at the end, a rank that is told to stop does, and its launcher ends the others."""
@@ -45,5 +47,5 @@ class StopTogether(Callback):
         flag = torch.tensor(int(self.asked), device=trainer.strategy.root_device)
         dist.all_reduce(flag, dist.ReduceOp.MAX)
         if flag:
-            trainer._signal_connector.received_sigterm = True
+            note_sigterm(trainer)
             raise SIGTERMException

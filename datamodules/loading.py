@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from lightning.pytorch import Trainer
 
+from lm.steps.lightning_private import batches_done
 from text.errors import UserError
 
 
@@ -138,11 +139,10 @@ class ResumableLoader:
 
     def _position(self, trainer: Trainer) -> Position:
         """Where training stands; with `overfit_batches` every epoch is the first one again."""
-        progress = trainer.fit_loop.epoch_loop.batch_progress
-        current = progress.current.completed
+        total, current = batches_done(trainer)
         if trainer.overfit_batches:
             return Position(current, current, current // trainer.accumulate_grad_batches)
-        return Position(progress.total.completed, current, trainer.global_step)
+        return Position(total, current, trainer.global_step)
 
     def state_dict(self) -> dict[str, int]:
         """What a checkpoint has to remember: only how the trainer's counters are to be read."""

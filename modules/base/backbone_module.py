@@ -21,6 +21,7 @@ import lm.backbones.run_backbone  # noqa: F401  configs may name a TrainedBackbo
 from lm.backbones.backbone import Backbone
 from lm.backbones.checkpoints import number_as_module
 from lm.backbones.fingerprint import require_same_base, require_same_tokenizer
+from lm.steps.lightning_private import note_instantiator, trainer_of
 from lm.steps.low_precision import still_share
 from lm.steps.schedules import Warmup, keep_configured, settings
 from lm.tokens.tokenizer import tokenizer_sha256
@@ -52,8 +53,7 @@ class BackboneModule(ExactLosses):
         if not isinstance(backbone, Backbone):
             raise UserError(f"model: 'backbone' is {backbone!r}; give a Pretrained-, Trained- or ScratchBackbone")
         self.save_hyperparameters()
-        if "_instantiator" not in self.hparams:  # built in Python, not by the CLI
-            self.save_hyperparameters({"_instantiator": "lightning.pytorch.cli.instantiate_module"})
+        note_instantiator(self)
         self.strict_loading = False  # checkpoints lack the frozen part; `load_state_dict` is strict about the rest
         self.backbone = backbone
         self.optimizer = optimizer
@@ -95,7 +95,7 @@ class BackboneModule(ExactLosses):
         """What a method trains beside the model, once that is built; here nothing."""
 
     def _find_tokenizer(self) -> PreTrainedTokenizerBase:
-        data = None if self._trainer is None else getattr(self._trainer, "datamodule", None)
+        data = getattr(trainer_of(self), "datamodule", None)
         tokenizer = getattr(data, "tokenizer", None) or self.tokenizer
         if tokenizer is not None:
             return tokenizer
@@ -143,7 +143,8 @@ class BackboneModule(ExactLosses):
 
     def _run_steps(self) -> float:
         """Optimizer steps of the whole run, as the trainer plans it; infinite if it has no end that is known."""
-        steps = float("inf") if self._trainer is None else self.trainer.estimated_stepping_batches
+        trainer = trainer_of(self)
+        steps = float("inf") if trainer is None else trainer.estimated_stepping_batches
         return float("inf") if steps == -1 else steps
 
     def on_train_start(self) -> None:

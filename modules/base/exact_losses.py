@@ -19,6 +19,7 @@ from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
 from lm.protocols import ForeseesSteps
+from lm.steps.lightning_private import batches_done
 from lm.steps.nonfinite import NotFinite
 from lm.steps.step_mean import StepMean
 from modules.base.exact_logs import ExactLogs
@@ -66,8 +67,8 @@ class ExactLosses(ExactLogs):
         Raises:
             UserError: with gradient accumulation, if the loader cannot tell what comes next.
         """
-        progress = self.trainer.fit_loop.epoch_loop.batch_progress.current
-        if progress.completed % self.trainer.accumulate_grad_batches == 0:
+        _, in_epoch = batches_done(self.trainer)
+        if in_epoch % self.trainer.accumulate_grad_batches == 0:
             total = count(batch).to(self.device, copy=True)  # reduced in place
             for later in self._rest_of_step():
                 total = total + count(later).to(self.device)

@@ -27,6 +27,7 @@ from lm.judging.requests import Judge, JudgeRequest, Verdict
 from lm.protocols import HasJudgments
 from lm.scoring.model_scores import ModelScores
 from lm.steps.gather import merge_over_ranks
+from lm.steps.lightning_private import trainer_of
 from metrics.judging.judge_report import Judged, judge_report, report_text, write_report
 from modules.base.language_module import LanguageModule
 from text.errors import UserError
@@ -111,7 +112,7 @@ class EvaluatorLM(LanguageModule):
 
     @property
     def _data(self) -> Any:
-        return None if self._trainer is None else getattr(self._trainer, "datamodule", None)
+        return getattr(trainer_of(self), "datamodule", None)
 
     def _begin(self) -> None:
         if not isinstance(self._data, HasJudgments):
