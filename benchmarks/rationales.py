@@ -47,7 +47,7 @@ def write_rationales(path: Path, count: int) -> PreTrainedTokenizerBase:
 
 def ours(folder: Path, steps: int, turns: Turns) -> None:
     """Fine-tuning by the command line."""
-    data = {"train": str(folder / "rationales.jsonl"), "max_tokens": TOKENS}
+    data = {"train": str(folder / "rationales.jsonl"), "micro_batch_tokens": TOKENS}
     fit({"class_path": "SFT"}, {"class_path": "Instructions", "init_args": data}, folder, steps, turns)
 
 

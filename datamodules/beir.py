@@ -21,7 +21,7 @@ from datamodules.retrieval_folder import find_table, judged_task, local_folder, 
 from lm.files.hyperparameters import PlainHyperparameters
 from lm.forests.batches import ContrastiveBatch
 from lm.retrieval.contrastive_order import SiblingBatches
-from lm.retrieval.contrastive_table import PairTable
+from lm.retrieval.contrastive_table import ContrastiveTable
 from lm.tokens.text_table import TextLoader, TokenTable, tokenise
 from lm.tokens.tokenizer import TokenizerSource, source_for, tokenizer_sha256
 from text.errors import UserError
@@ -104,7 +104,7 @@ class BEIR(PlainHyperparameters, LightningDataModule):
         if stage == "fit":
             if not pairs or self.tokenizer is None:
                 raise UserError("nothing to train on: give data.train, a file of pairs or a world")
-            self.pairs = PairTable(pairs, self.tokenizer, self.format, self.num_negatives, self._pools_content)
+            self.pairs = ContrastiveTable(pairs, self.tokenizer, self.format, self.num_negatives, self._pools_content)
             groups = [pair.record.group_id or f"\0{pair.row}" for pair in pairs]
             tasks = [pair.record.task for pair in pairs]
             self.plan = SiblingBatches(tasks, groups, self.batch_size, self.siblings)

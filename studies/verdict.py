@@ -24,8 +24,8 @@ from metrics.intervals import Interval, small_sample_bounds, t_interval
 from studies.claims import Claim, Condition, Criterion, Statistic
 
 Verdict = Literal["SHOWN", "NOT SHOWN", "INCONCLUSIVE"]
-Rows = Mapping[str, float]  # what was measured in one run; a run that is paired by seed has the one row ""
-Values = Mapping[int, Rows]  # by seed
+Measured = Mapping[str, float]  # what was measured in one run; a run that is paired by seed has the one row ""
+Values = Mapping[int, Measured]  # by seed
 RESAMPLES = 2000
 
 
@@ -106,7 +106,7 @@ def decide(criterion: Criterion, found: Interval) -> tuple[Verdict, bool]:
 
 def paired(first: Values, second: Values) -> tuple[Values, list[str]]:
     """Differences row by row, and what could not be paired."""
-    differences: dict[int, Rows] = {}
+    differences: dict[int, Measured] = {}
     unpaired = []
     for seed in first:
         ours, theirs = first[seed], second[seed]

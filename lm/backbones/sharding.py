@@ -55,7 +55,7 @@ def build_sharded(
     state = {} if whole is None else whole.state_dict()
     set_model_state_dict(model, state, options=StateDictOptions(full_state_dict=True, broadcast_from_rank0=True))
     _send_buffers(whole, model)
-    require_finite(model)
+    require_finite_weights(model)
     return model, mark[0]  # type: ignore[return-value]
 
 
@@ -136,7 +136,7 @@ def whole(parameter: Tensor) -> Tensor:
     return values
 
 
-def require_finite(model: nn.Module) -> None:
+def require_finite_weights(model: nn.Module) -> None:
     """Memory that was never written shows as nan or inf sooner or later; better at once.
 
     Raises:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lm.benches.rubric_questions import Asking, Judged, put_questions
+from lm.benches.rubric_questions import Answered, Asking, put_questions
 from lm.judging.recorded_answers import read_responses
 from lm.judging.requests import Judge, JudgeRequest
 from metrics.benches.multifaceted import instance_score
@@ -24,7 +24,7 @@ Scores = Sequence[float | None]
 
 
 @dataclass(frozen=True)
-class Judging(Asking):
+class RubricJudging(Asking):
     """How answers are judged; the paper averages 3 runs, as its judge draws.
 
     Args:
@@ -58,7 +58,7 @@ class RubricBench:
         judging: how answers are judged.
     """
 
-    def __init__(self, records: Sequence[Located[BenchRecord]], judging: Judging = Judging()):
+    def __init__(self, records: Sequence[Located[BenchRecord]], judging: RubricJudging = RubricJudging()):
         self.records, self.judging = records, judging
         self.groups = [group_of(located.record) for located in records]
 
@@ -101,7 +101,7 @@ class RubricBench:
             good_threshold=judging.good_threshold,
         )
 
-    def judge(self, responses: Sequence[str | None], judge: Judge) -> Judged:
+    def judge(self, responses: Sequence[str | None], judge: Judge) -> Answered:
         """Put every question about the answers, one per instance; None asks nothing about that instance."""
         return put_questions(judge, responses, self._questions, self.judging)
 
@@ -114,7 +114,7 @@ class RubricBench:
         ]
 
     def _instances(
-        self, answers: Sequence[Sequence[str]], draws: Sequence[Judged], swapped: Scores, opponent: Scores
+        self, answers: Sequence[Sequence[str]], draws: Sequence[Answered], swapped: Scores, opponent: Scores
     ) -> Iterator[Instance]:
         rubrics, scores = rubric_scores(draws[0]), [instance_scores(judged) for judged in draws]
         for number, located in enumerate(self.records):
@@ -139,12 +139,12 @@ def question(record: BenchRecord) -> str:
     return f"{record.system}\n{said}" if record.system else said
 
 
-def instance_scores(judged: Judged) -> list[float | None]:
+def instance_scores(judged: Answered) -> list[float | None]:
     """The score of each instance."""
     return [instance_score(runs) for runs in judged.scores]
 
 
-def rubric_scores(judged: Judged) -> list[list[float | None]]:
+def rubric_scores(judged: Answered) -> list[list[float | None]]:
     """The score of each rubric of each instance: the mean over judge runs."""
     by_rubric = [zip(*runs, strict=True) for runs in judged.scores]
     return [[instance_score([[score] for score in scores]) for scores in rubrics] for rubrics in by_rubric]

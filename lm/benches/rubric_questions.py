@@ -35,7 +35,7 @@ class Asking:
 
 
 @dataclass
-class Judged:
+class Answered:
     """What a judge made of one answer per instance.
 
     Args:
@@ -62,7 +62,7 @@ class Judged:
         return sum(score is None for runs in self.scores for scores in runs for score in scores)
 
 
-def put_questions(judge: Judge, responses: Sequence[str | None], questions: Questions, asking: Asking) -> Judged:
+def put_questions(judge: Judge, responses: Sequence[str | None], questions: Questions, asking: Asking) -> Answered:
     """Put every question about the answers.
 
     Args:
@@ -73,7 +73,7 @@ def put_questions(judge: Judge, responses: Sequence[str | None], questions: Ques
     """
     asked: list[JudgeRequest] = []
     places: list[tuple[int, int, int]] = []
-    judged = Judged([], [""] * len(responses), 0)
+    judged = Answered([], [""] * len(responses), 0)
     for number, response in enumerate(responses):
         if response is None:
             judged.scores.append([])

@@ -21,7 +21,7 @@ from text.retrieval.retrieval_records import GivenPassage, PairRecord
 from text.retrieval.tasks import Passage, Query, TextFormat
 
 
-class PairTable:
+class ContrastiveTable:
     """Pairs, tokenised once; passages of one id, or of one text where they have none, are one.
 
     Args:

@@ -29,7 +29,7 @@ Line = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Judged:
+class JudgedRecord:
     """A record and what a judge said of it.
 
     Args:
@@ -60,7 +60,7 @@ class JudgeReport:
         return Counter(one.reason for one in self.unread)
 
 
-def judge_report(judged: Sequence[Judged]) -> JudgeReport:
+def judge_report(judged: Sequence[JudgedRecord]) -> JudgeReport:
     """``direct/...`` and ``pairwise/...`` over all records, and ``direct/<group>/...`` over the parts of each group.
 
     What the measures are is told in metrics/agreement. Of pairs in both orders ``acc_mean`` is the mean accuracy of the
@@ -84,13 +84,13 @@ def judge_report(judged: Sequence[Judged]) -> JudgeReport:
     return report
 
 
-def _failure_rate(judged: Sequence[Judged]) -> float:
+def _failure_rate(judged: Sequence[JudgedRecord]) -> float:
     """The share of verdicts that could not be read, those included that the judge was made to name after all."""
     lines = [line for one in judged for line in one.lines]
     return sum(not line["parsed"] for line in lines) / len(lines)
 
 
-def _direct(judged: Sequence[Judged]) -> dict[str, float]:
+def _direct(judged: Sequence[JudgedRecord]) -> dict[str, float]:
     """Correlations of the mean over runs with that of the reference, and what else scores tell."""
     runs = [[line["score"] if line["parsed"] else None for line in one.lines] for one in judged]
     scores = [score for of_record in runs for score in of_record if score is not None]
@@ -113,7 +113,7 @@ def _filled(runs: Sequence[Sequence[float | None]]) -> list[list[float]]:
     return [[math.nan if score is None else score for score in of_record] for of_record in runs]
 
 
-def _pairwise(judged: Sequence[Judged]) -> dict[str, float]:
+def _pairwise(judged: Sequence[JudgedRecord]) -> dict[str, float]:
     """Accuracies over pairs, and how far they hang on the order in which responses are shown."""
     gold = [one.record.winner for one in judged]
     orders = [[_said(one, swapped) for one in judged] for swapped in (False, True)]
@@ -134,7 +134,7 @@ def _pairwise(judged: Sequence[Judged]) -> dict[str, float]:
     return found | {"parse_failure_rate": _failure_rate(judged), "n": float(len(judged))}
 
 
-def _said(one: Judged, swapped: bool) -> str | None:
+def _said(one: JudgedRecord, swapped: bool) -> str | None:
     """The preference in one order: what most runs said, a tie where they are even, None where none was read."""
     said = Counter(line["preference"] for line in one.lines if line["swapped"] == swapped and line["parsed"])
     del said[None]
@@ -162,7 +162,7 @@ def report_text(report: JudgeReport) -> str:
     return "\n\n".join([*text, *filter(None, [examples(report.unread)])]) + "\n"
 
 
-def write_report(report: JudgeReport, judged: Sequence[Judged], folder: Path) -> Path:
+def write_report(report: JudgeReport, judged: Sequence[JudgedRecord], folder: Path) -> Path:
     """``report.md`` and ``verdicts.jsonl``: a line per verdict."""
     write_text(folder / "report.md", report_text(report))
     path = folder / "verdicts.jsonl"

@@ -28,7 +28,7 @@ from lm.protocols import HasJudgments
 from lm.scoring.model_scores import ModelScores
 from lm.steps.gather import merge_over_ranks
 from lm.steps.lightning_private import trainer_of
-from metrics.judging.judge_report import Judged, judge_report, report_text, write_report
+from metrics.judging.judge_report import JudgedRecord, judge_report, report_text, write_report
 from modules.base.language_module import LanguageModule
 from text.errors import UserError
 from text.json_lines import plain
@@ -181,7 +181,7 @@ class EvaluatorLM(LanguageModule):
         if not self.trainer.is_global_zero:
             return
         judged = [
-            Judged(one.name, one.record, found[row], self._groups[row])
+            JudgedRecord(one.name, one.record, found[row], self._groups[row])
             for row, one in enumerate(self._data.judgments)
             if row in found
         ]

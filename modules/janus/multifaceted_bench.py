@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from lm.backbones.backbone import Backbone
-from lm.benches.multifaceted import Judging, RubricBench, question
+from lm.benches.multifaceted import RubricBench, RubricJudging, question
 from lm.forests.batches import PromptBatch
 from lm.generation.engine import Decoding
 from lm.judging.requests import Judge, SharedJudge
@@ -25,7 +25,7 @@ class _Multifaceted(JudgedBench):
     """Judges rubric by rubric: ``bench/score``, ``bench/score/<source>`` and others."""
 
     judge: Judge
-    judging: Judging
+    judging: RubricJudging
 
     def tell(self, answers: Mapping[int, Sequence[str]], notes: Sequence[str]) -> Told:
         """What `RubricBench` makes of the answers."""
@@ -59,7 +59,7 @@ class MultifacetedBench(_Multifaceted, Generation):
         self,
         backbone: Backbone,
         judge: Judge,
-        judging: Judging = Judging(),  # noqa: B008  frozen
+        judging: RubricJudging = RubricJudging(),  # noqa: B008  frozen
         decoding: Decoding = Decoding(),  # noqa: B008  frozen
         samples: int = 1,
         seed: int = 0,
@@ -84,7 +84,7 @@ class RecordedBench(_Multifaceted):
         judging: how often, against whom, and what counts as a tie.
     """
 
-    def __init__(self, judge: Judge, judging: Judging = Judging()):  # noqa: B008  frozen
+    def __init__(self, judge: Judge, judging: RubricJudging = RubricJudging()):  # noqa: B008  frozen
         super().__init__()
         self.judge, self.judging = judge, judging
 

@@ -34,7 +34,7 @@ from modules.self_explore.pits import (
 from modules.self_explore.rollouts import Rollouts
 from text.errors import UserError
 from text.reasoning.answers import AnswerChecker
-from text.reasoning.reasoning_records import Completion, ExplorationRecord, MinedPair, Probe
+from text.reasoning.reasoning_records import Completion, ExplorationRecord, MinedPair, StepProbe
 from text.reasoning.steps import LineSteps, StepSplitter, step_ends
 from text.records import Record
 
@@ -163,7 +163,7 @@ class Explorer(Rollouts):
     def _seen(self, record: ExplorationRecord, seen: dict[int, list[Completion]]) -> ExplorationRecord:
         verdicts = {step: any(one.correct for one in completions) for step, completions in seen.items()}
         pit = first_pit(verdicts, min(len(record.steps), self.max_steps), self.search)
-        probes = [Probe(step=step, completions=seen[step]) for step in sorted(seen)]
+        probes = [StepProbe(step=step, completions=seen[step]) for step in sorted(seen)]
         return record.model_copy(update={"probes": probes, "pit": pit, "status": "pit" if pit else "no_pit"})
 
     # --- what is made of explorations -------------------------------------------------------------------------------

@@ -137,7 +137,7 @@ def _on_scale(score: float | None) -> float | None:
     return score
 
 
-Score = Annotated[float | None, AfterValidator(_on_scale)]
+GivenScore = Annotated[float | None, AfterValidator(_on_scale)]
 
 
 class ScoreRecord(Record):
@@ -156,7 +156,7 @@ class ScoreRecord(Record):
     model_config = ConfigDict(extra="ignore")
 
     id: Text
-    score: Annotated[list[Score], BeforeValidator(lambda given: given if isinstance(given, list) else [given])]
+    score: Annotated[list[GivenScore], BeforeValidator(lambda given: given if isinstance(given, list) else [given])]
     feedback: str | None = None
     response: str | None = None
     response_model_name: str | None = None

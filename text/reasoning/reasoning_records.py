@@ -239,7 +239,7 @@ class MinedPair(PreferenceRecord):
         return pit
 
 
-class Probe(Record):
+class StepProbe(Record):
     """What became of a solution after its first steps.
 
     Args:
@@ -273,7 +273,7 @@ class ExplorationRecord(Record):
     steps: list[str]
     ends: list[Annotated[tuple[int, int], Field(strict=False)]] = Field(default_factory=list)  # JSON has lists alone
     moved: int = 0
-    probes: list[Probe] = Field(default_factory=list)
+    probes: list[StepProbe] = Field(default_factory=list)
     pit: int | None = None
     status: Literal["pit", "no_pit", "format", "too_long"]
 

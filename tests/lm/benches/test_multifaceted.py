@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from lm.benches.multifaceted import Judging, RubricBench, instance_scores, question, rubric_scores
+from lm.benches.multifaceted import RubricBench, RubricJudging, instance_scores, question, rubric_scores
 from lm.judging.requests import Verdict
 from lm.protocols import Benchmark
 from text.chat.multifaceted import BenchRecord
@@ -66,7 +66,7 @@ def test_one_question_a_rubric_in_the_form_of_the_paper():
 
 
 def test_runs_are_averaged_before_rubrics():
-    scores = RubricBench(RECORDS[:1], Judging(runs=3)).judge(["x"], Script(5, 1, None, 1, 2, 1))
+    scores = RubricBench(RECORDS[:1], RubricJudging(runs=3)).judge(["x"], Script(5, 1, None, 1, 2, 1))
     assert scores.scores == [[[5, 1], [None, 1], [2, 1]]]
     assert instance_scores(scores) == [(3.5 + 1) / 2]
     assert rubric_scores(scores) == [[3.5, 1.0]]
@@ -77,13 +77,13 @@ def test_empty_answers_score_one_without_the_judge():
     judge = Script(4, 4)
     judged = RubricBench(RECORDS[:2]).judge([" \n", "y"], judge)
     assert (instance_scores(judged), judged.empty, len(judge.asked)) == ([1.0, 4.0], 1, 2)
-    judged = RubricBench(RECORDS[:2], Judging(empty_policy="judge")).judge(["", "y"], judge := Script(2, 2, 4, 4))
+    judged = RubricBench(RECORDS[:2], RubricJudging(empty_policy="judge")).judge(["", "y"], judge := Script(2, 2, 4, 4))
     assert (instance_scores(judged), judged.empty, len(judge.asked)) == ([2.0, 4.0], 1, 4)
 
 
 def test_sensitivity_puts_the_questions_of_each_about_the_other():
     judge = Script(*[5] * 6, 1, 1, 2, 2)
-    report = RubricBench(RECORDS, Judging(sensitivity=True)).report([["x"], ["y"], ["z"]], judge)
+    report = RubricBench(RECORDS, RubricJudging(sensitivity=True)).report([["x"], ["y"], ["z"]], judge)
     assert [(one.instruction, one.responses) for one in judge.asked[6:]] == [("s1\nU", ("y",))] * 2 + [
         ("s2\nU", ("x",))
     ] * 2
@@ -93,7 +93,7 @@ def test_sensitivity_puts_the_questions_of_each_about_the_other():
 
 def test_an_opponent_is_judged_by_the_same_judge(tmp_path):
     (tmp_path / "theirs.jsonl").write_text("".join(json.dumps({"id": name, "response": name}) + "\n" for name in "cba"))
-    judging = Judging(baseline_responses=str(tmp_path / "theirs.jsonl"))
+    judging = RubricJudging(baseline_responses=str(tmp_path / "theirs.jsonl"))
     report = RubricBench(RECORDS, judging).report(
         [["x"], ["y"], ["z"]], judge := Script(5, 5, 4, 4, 2, 2, 3, 3, 4, 4, 2, 2)
     )
@@ -117,4 +117,4 @@ def test_without_a_judge_nothing_is_scored():
     with pytest.raises(UserError, match="without a judge"):
         RubricBench(RECORDS).score(["x", "y", "z"], None)
     with pytest.raises(UserError, match="'runs' is 0"):
-        Judging(runs=0)
+        RubricJudging(runs=0)

@@ -7,7 +7,7 @@ import math
 import pytest
 
 from datamodules.records import read_records
-from metrics.judging.judge_report import Judged, judge_report, report_text, write_report
+from metrics.judging.judge_report import JudgedRecord, judge_report, report_text, write_report
 from tests.shared_data import judgments_file
 from text.judging.judgments import Judgment
 
@@ -21,7 +21,7 @@ def line(swapped=False, score=None, preference=None, parsed=True):
 
 def direct(score, *said, name="x", group=None):
     record = Judgment.model_validate({**ASK, "response": "r", "score": score})
-    return Judged(name, record, [line(score=one, parsed=one is not None) for one in said], group)
+    return JudgedRecord(name, record, [line(score=one, parsed=one is not None) for one in said], group)
 
 
 def pair(winner, forward, backward="absent", group=None):
@@ -29,7 +29,7 @@ def pair(winner, forward, backward="absent", group=None):
     lines = [line(preference=forward, parsed=forward is not None)]
     if backward != "absent":
         lines.append(line(swapped=True, preference=backward, parsed=backward is not None))
-    return Judged("p", record, lines, group)
+    return JudgedRecord("p", record, lines, group)
 
 
 def test_scores_by_hand():
@@ -56,7 +56,7 @@ def test_a_verdict_that_a_judge_was_made_to_name_enters_no_mean():
     forced = [
         line(score=float(n), parsed=False) | {"feedback": f"It is *fine* {n}. " + "long " * 99} for n in range(1, 6)
     ]
-    found = judge_report([Judged(str(n), direct(n).record, [one]) for n, one in enumerate(forced, 1)])
+    found = judge_report([JudgedRecord(str(n), direct(n).record, [one]) for n, one in enumerate(forced, 1)])
     assert math.isnan(found.scalars["direct/pearson"])
     assert math.isnan(found.scalars["direct/mean_score"])
     assert (found.scalars["direct/n_excluded"], found.scalars["direct/parse_failure_rate"]) == (5, 1)
@@ -64,7 +64,7 @@ def test_a_verdict_that_a_judge_was_made_to_name_enters_no_mean():
     assert text.index("0 of 5 verdicts (0.0 %) could be read") < text.index("## direct")
     assert "**Caution**" in text
     assert text.count("... ") == 3  # the ends of the first three
-    pairs = judge_report([Judged("p", pair("A", "A").record, [line(preference="A", parsed=False)])])
+    pairs = judge_report([JudgedRecord("p", pair("A", "A").record, [line(preference="A", parsed=False)])])
     assert pairs.scalars["pairwise/acc_no_tie"] == 0
     assert "1 of 1 verdicts (100.0 %)" in report_text(judge_report([direct(1, 1)]))
 
@@ -107,7 +107,7 @@ def test_parts_and_files(tmp_path):
 def test_a_judge_by_length_on_the_published_scores():
     """evaluator.md 10.4."""
     records = [found.record for found in read_records(judgments_file("vicuna_eval.jsonl"), Judgment)]
-    judged = [Judged(one.id, one, [line(score=float(by_length(one.responses[0])))]) for one in records]
+    judged = [JudgedRecord(one.id, one, [line(score=float(by_length(one.responses[0])))]) for one in records]
     found = judge_report(judged).scalars
     expected = {"pearson": 0.1978, "spearman": 0.2272, "kendall": 0.1999, "accuracy": 0.3719}
     assert {name: round(found[f"direct/{name}"], 4) for name in expected} == expected
@@ -132,7 +132,7 @@ def test_judges_of_the_published_pairs(measure, wrong, half, by_source):
         one, other = map(measure, found.record.responses)
         said = "tie" if one == other else "A" if one > other else "B"
         lines = [line(preference=said), line(swapped=True, preference=said)]
-        judged.append(Judged(found.name, found.record, lines, found.record.model_extra["source"]))
+        judged.append(JudgedRecord(found.name, found.record, lines, found.record.model_extra["source"]))
     found = judge_report(judged).scalars
     assert (round(found["pairwise/acc_no_tie"], 4), round(found["pairwise/acc_half"], 4)) == (wrong, half)
     assert found["pairwise/consistency"] == 1

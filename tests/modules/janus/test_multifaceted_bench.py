@@ -9,7 +9,7 @@ import pytest
 from datamodules.multifaceted_bench import MultifacetedPrompts
 from datamodules.prompts import Prompts
 from lm.backbones.encoder import WordTokenizer
-from lm.benches.multifaceted import Judging
+from lm.benches.multifaceted import RubricJudging
 from lm.forests.batches import PromptBatch
 from lm.generation.engine import Decoding
 from lm.judging.requests import ProgrammaticJudge
@@ -43,7 +43,7 @@ def test_golden_answers_score_five_by_source(tmp_path):
 
 def test_an_untrained_model_is_beaten_by_golden_answers(tmp_path):
     module = MultifacetedBench(
-        scratch(), JUDGE, Judging(baseline_responses=golden(tmp_path)), Decoding(max_new_tokens=4), samples=2
+        scratch(), JUDGE, RubricJudging(baseline_responses=golden(tmp_path)), Decoding(max_new_tokens=4), samples=2
     )
     data = MultifacetedPrompts(WORLD, tokenizer=WordTokenizer(eos_token="[END]"), batch_size=7)
     found = measured(tmp_path, module, data)
@@ -62,7 +62,7 @@ def test_what_is_missing_is_said(tmp_path):
 @pytest.mark.parametrize("limit", [{"limit_test_batches": 1}, {"fast_dev_run": True}])
 @pytest.mark.parametrize("sensitivity", [False, True])
 def test_a_limit_of_batches_judges_what_there_is(tmp_path, limit, sensitivity, capsys):
-    judging = Judging(baseline_responses=golden(tmp_path), sensitivity=sensitivity)
+    judging = RubricJudging(baseline_responses=golden(tmp_path), sensitivity=sensitivity)
     data = MultifacetedPrompts(WORLD, golden(tmp_path), batch_size=7)
     trainer(tmp_path, **limit).test(module := RecordedBench(JUDGE, judging), data)
     assert (module.results["bench/instances"], module.results["bench/score"]) == (6, 5.0)
