@@ -8,6 +8,7 @@ from lm.forests.batches import LabelledBatch, PairBatch, PromptBatch, TextBatch,
 from lm.forests.forest import Forest, Node, Path
 from lm.forests.readable import path_context, path_tokens
 from lm.forests.record_order import CountedBatches, PackedBatches
+from lm.forests.vector_ids import VectorIds
 
 __all__ = [
     "CountedBatches",
@@ -20,6 +21,7 @@ __all__ = [
     "PromptBatch",
     "TextBatch",
     "TokenRows",
+    "VectorIds",
     "answer_forest",
     "end_forest",
     "labelled_forest",

@@ -4,8 +4,11 @@ One integer per token beyond ids and positions describes any set of trees: `subt
 descendant. Query q sees key k exactly if ``k <= q < subtree_end[k]``. Packing unrelated sequences is the case of trees
 with one branch each. This file knows integers: no model, no attention kernel (lm/scoring/attention.py), no text.
 
-Legend: T tokens that are computed, N predictions that are scored, P paths, K entries of all paths together, M tokens
-before pruning.
+A position may hold a given vector instead of a token: its id is that of a row of a table (lm/forests/vector_ids.py),
+which travels beside the integers, untouched.
+
+Legend: T tokens that are computed, N predictions that are scored, W states that are wanted, P paths, K entries of all
+paths together, E vectors, D their width, M tokens before pruning.
 """
 
 from __future__ import annotations
@@ -21,8 +24,9 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.attention.flex_attention import BlockMask
 
-from lm.forests.rows import Rows
+from lm.forests.rows import Reads, Rows
 from lm.forests.trie import Layout, Run, Trie, token_ids
+from lm.forests.vector_ids import FIRST_VECTOR
 from text.errors import UserError
 
 FLEX_BLOCK = 128  # tokens per block of a FlexAttention mask, and its default
@@ -50,18 +54,21 @@ class Path:
     Args:
         tokens: token ids of the whole sequence.
         scored_from: index of the first target, at least 1; ``len(tokens)`` scores nothing.
+        state: the hidden state at the last token is wanted, whether the token is scored or not: that of a whole text,
+            or of a token that stands for a question.
     """
 
     tokens: Sequence[int]
     scored_from: int
+    state: bool = False
 
 
 @dataclass(frozen=True, eq=False)
 class Forest:
     """Token trees in depth-first order, and what is predicted where. Made by `pack` or `from_paths`.
 
-    A token is computed only if something is scored strictly below it: the last token of a branch is a target, never an
-    input, and a candidate answer of one token takes no row at all.
+    A token is computed only if its own state is wanted or something is scored below it: the last token of a branch is a
+    target, not an input, and a candidate answer of one token takes no row at all.
 
     Attributes:
         input_ids, position_ids, subtree_end: [T] int64; id, depth on the token's own path, row after its last
@@ -73,6 +80,8 @@ class Forest:
             ``path_targets[path_offsets[p]:path_offsets[p + 1]]``, in the order of its tokens. A prediction may belong
             to several paths. After `pack` there is one path per branch.
         tree_starts: int64; first row of each tree. Stays on the host, where attention is planned.
+        state_rows: [W] int64; rows of the states that paths want, in the order of the paths.
+        vectors: [E, D]; row e is the input at every position whose id is ``FIRST_VECTOR + e``. None: tokens only.
     """
 
     input_ids: Tensor
@@ -85,6 +94,8 @@ class Forest:
     path_offsets: Tensor
     path_targets: Tensor
     tree_starts: Tensor
+    state_rows: Tensor
+    vectors: Tensor | None = None
     _host: Forest | None = field(default=None, repr=False)
 
     @classmethod
@@ -113,13 +124,21 @@ class Forest:
             )
         branch_N = branch_M[scored_M]
         offsets_P = np.searchsorted(branch_N, np.arange(num_branches + 1))
-        return _assemble(layout, scored_M, branch_N, num_branches, offsets_P, np.arange(len(branch_N)))
+        return _assemble(layout, scored_M, branch_N, num_branches, offsets_P, np.arange(len(branch_N)), [])
 
     @classmethod
     def from_paths(cls, paths: Sequence[Path], groups: Sequence[Hashable] | None = None) -> Forest:
         """Merges `paths` wherever they begin alike: one tree per distinct first token.
 
-        A token is a target if any path scores it; a branch is a run of targets without a fork.
+        A token is a target if any path scores it; a branch is a run of targets without a fork. ``Path([5, 6, 7], 1)``
+        and ``Path([5, 8], 1)`` share the 5, so that four tokens are left of five, and two rows are computed::
+
+            5 -- 6 -- 7     row  input_ids  position_ids  subtree_end     prediction  sources  targets  branch_ids
+             `-- 8           0       5           0             2               0         0        6         0
+                             1       6           1             2               1         1        7         0
+                                                                               2         0        8         1
+
+        Path 0 scores predictions 0 and 1, path 1 prediction 2: ``path_offsets`` are 0 2 3, ``path_targets`` 0 1 2.
 
         Args:
             paths: what is scored.
@@ -137,20 +156,24 @@ class Forest:
                     "its tokens. The first token has nothing before it that could predict it: begin the path with the "
                     "prompt, or a beginning-of-sequence token."
                 )
+            if path.state and not len(tokens):
+                raise UserError(f"path {p}: it has no token whose state could be wanted")
         tries: dict[Hashable, Trie] = {}
         owners = [tries.setdefault(group, Trie(np.zeros(0, np.int64))) for group in groups or [None] * len(paths)]
         for trie, tokens in zip(owners, ids, strict=True):
             trie.insert(tokens)
         trees = [tree for trie in tries.values() for tree in trie.children.values()]
         layout = Layout.of(Trie(np.zeros(0, np.int64), dict(enumerate(trees))).number())
-        rows = [trie.rows(tokens)[path.scored_from :] for path, trie, tokens in zip(paths, owners, ids, strict=True)]
+        whole = [trie.rows(tokens) for trie, tokens in zip(owners, ids, strict=True)]
+        rows = [of_path[path.scored_from :] for path, of_path in zip(paths, whole, strict=True)]
+        ends = [int(of_path[-1]) for path, of_path in zip(paths, whole, strict=True) if path.state]
         entries_K = np.concatenate([np.zeros(0, np.int64), *rows])
         scored_M = np.zeros(len(layout.tokens_M), bool)
         scored_M[entries_K] = True
         begins_N = ~(layout.continues() & np.roll(scored_M, 1))[scored_M]
         offsets_P = np.cumsum([0, *map(len, rows)])
         targets_K = (np.cumsum(scored_M) - 1)[entries_K]
-        return _assemble(layout, scored_M, np.cumsum(begins_N) - 1, int(begins_N.sum()), offsets_P, targets_K)
+        return _assemble(layout, scored_M, np.cumsum(begins_N) - 1, int(begins_N.sum()), offsets_P, targets_K, ends)
 
     def __len__(self) -> int:
         """Number of paths P."""
@@ -182,11 +205,22 @@ class Forest:
             _host=self.host,
         )
 
-    def unroll(self) -> Rows:
-        """One padded row per leaf, for models that cannot take a tree mask, and to check those that can."""
+    def with_vectors(self, vectors_ED: Tensor) -> Forest:
+        """The forest with the table of its vectors, to which gradients flow back; on the same device, it may be empty.
+
+        Where a model is sharded every rank gives one, also a rank whose positions are all tokens.
+        """
+        return replace(self, vectors=vectors_ED, _host=self.host)
+
+    def unroll(self, reads: Reads | None = None) -> Rows:
+        """One padded row per leaf, for models that cannot take a tree mask, and to check those that can.
+
+        Args:
+            reads: what is read of the states, on the host; by default all predictions and the states that are wanted.
+        """
         host = self.host
-        rows = Rows.of(host.input_ids, host.position_ids, host.subtree_end, host.sources, host.targets)
-        return rows.to(self.input_ids.device)
+        reads = reads or Reads(torch.cat([host.sources, host.state_rows]), host.targets)
+        return Rows.of(host.input_ids, host.position_ids, host.subtree_end, reads).to(self.input_ids.device)
 
     def block_mask(self, window: int | None = None) -> BlockMask:
         """The rule of sight for FlexAttention, [1, 1, T, T], built block by block without a dense mask.
@@ -231,11 +265,21 @@ def _assemble(
     num_branches: int,
     offsets_P: np.ndarray,
     targets_K: np.ndarray,
+    state_rows: Sequence[int],
 ) -> Forest:
-    """Drops every token with nothing scored strictly below it and renumbers the rest."""
-    rows = np.arange(len(scored_M))
-    scored_before = np.concatenate([[0], np.cumsum(scored_M)])
-    kept = scored_before[layout.ends_M] > scored_before[rows + 1]
+    """Drops every token at which and below which nothing is read, and renumbers the rest.
+
+    Raises:
+        UserError: a vector is scored.
+    """
+    sources, targets = layout.parents_M[scored_M], layout.tokens_M[scored_M]
+    if (targets >= FIRST_VECTOR).any():
+        raise UserError("a vector is scored, but models predict tokens alone: score from the first token after it")
+    read_M = np.zeros(len(scored_M), np.int64)
+    read_M[sources] = 1
+    read_M[state_rows] = 1
+    read_before = np.concatenate([[0], np.cumsum(read_M)])
+    kept = read_before[layout.ends_M] > read_before[:-1]
     renumber = np.concatenate([[0], np.cumsum(kept)])
     depths_T = layout.depths_M[kept]
     tensor = partial(torch.as_tensor, dtype=torch.int64)
@@ -243,11 +287,12 @@ def _assemble(
         input_ids=tensor(layout.tokens_M[kept]),
         position_ids=tensor(depths_T),
         subtree_end=tensor(renumber[layout.ends_M[kept]]),
-        sources=tensor(renumber[layout.parents_M[scored_M]]),
-        targets=tensor(layout.tokens_M[scored_M]),
+        sources=tensor(renumber[sources]),
+        targets=tensor(targets),
         branch_ids=tensor(branch_N),
         num_branches=num_branches,
         path_offsets=tensor(offsets_P),
         path_targets=tensor(targets_K),
         tree_starts=tensor(np.flatnonzero(depths_T == 0)),
+        state_rows=tensor(renumber[state_rows]),
     )

@@ -3,18 +3,31 @@
 What a forest shares is then computed once per leaf, which may be many times its tokens: rows come in batches. This file
 knows integers, no model.
 
-Legend: T tokens of a forest, R rows, S their length, N predictions.
+Legend: T tokens of a forest, R rows, S their length, N predictions, W states that are wanted.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from lm.forests.length_batches import length_batches
+
+
+class Reads(NamedTuple):
+    """What is read of the hidden states of a forest.
+
+    Args:
+        sources: [N + W] int64; rows of the forest. The first N predict a token, the states of the others are wanted.
+        targets: [N] int64; the tokens that are predicted.
+    """
+
+    sources: Tensor
+    targets: Tensor
 
 
 @dataclass(frozen=True)
@@ -24,7 +37,7 @@ class Rows:
     Attributes:
         input_ids: [R, S] int64, padded with 0.
         lengths: [R] int64.
-        sources: [N] int64, indices into the R * S hidden states.
+        sources: [N + W] int64, indices into the R * S hidden states; the first N predict, the others are wanted.
         targets: [N] int64.
     """
 
@@ -34,8 +47,8 @@ class Rows:
     targets: Tensor
 
     @classmethod
-    def of(cls, input_ids: Tensor, position_ids: Tensor, subtree_end: Tensor, sources: Tensor, targets: Tensor) -> Rows:
-        """The rows of a forest, by its tensors on the host [T], [T], [T], [N], [N]; see `lm.forests.forest.Forest`."""
+    def of(cls, input_ids: Tensor, position_ids: Tensor, subtree_end: Tensor, reads: Reads) -> Rows:
+        """The rows of a forest, by its tensors on the host [T], [T], [T]; see `lm.forests.forest.Forest`."""
         ids, depths, ends = (t.tolist() for t in (input_ids, position_ids, subtree_end))
         rows: list[Tensor] = []
         leaves: list[int] = []
@@ -49,8 +62,8 @@ class Rows:
         lengths = torch.tensor([len(row) for row in rows], dtype=torch.int64)
         padded = pad_sequence(rows, batch_first=True) if rows else input_ids.view(0, 0)
         # The first leaf at or after a row, depth-first, lies below it.
-        row_N = torch.searchsorted(torch.tensor(leaves, dtype=torch.int64), sources)
-        return cls(padded, lengths, row_N * padded.shape[1] + position_ids[sources], targets)
+        row_of = torch.searchsorted(torch.tensor(leaves, dtype=torch.int64), reads.sources)
+        return cls(padded, lengths, row_of * padded.shape[1] + position_ids[reads.sources], reads.targets)
 
     def to(self, device: torch.device | str) -> Rows:
         """A copy on `device`."""
@@ -64,18 +77,19 @@ class Rows:
         Args:
             max_tokens: of a batch, padding included; a longer row has a batch to itself.
 
-        Returns: the rows of each batch, and which of the N predictions are theirs [n].
+        Returns: the rows of each batch, and which of the N + W reads are theirs [n + w], in ascending order.
         """
         width = self.input_ids.shape[1]
-        row_N, column_N = self.sources // max(width, 1), self.sources % max(width, 1)
+        row_of, column_of = self.sources // max(width, 1), self.sources % max(width, 1)
         made = []
         for numbers in length_batches(self.lengths.numpy(), max_tokens):
             place_R = torch.full((len(self.lengths),), -1).index_copy_(
                 0, torch.tensor(numbers), torch.arange(len(numbers))
             )
             lengths = self.lengths[numbers]
-            mine = (place_R[row_N] >= 0).nonzero().flatten()
+            mine = (place_R[row_of] >= 0).nonzero().flatten()
             longest = int(lengths.max())
-            sources = place_R[row_N[mine]] * longest + column_N[mine]
-            made.append((Rows(self.input_ids[numbers, :longest], lengths, sources, self.targets[mine]), mine))
+            sources = place_R[row_of[mine]] * longest + column_of[mine]
+            targets = self.targets[mine[mine < len(self.targets)]]
+            made.append((Rows(self.input_ids[numbers, :longest], lengths, sources, targets), mine))
         return made

@@ -8,10 +8,14 @@ Legend: P paths.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from torch import Tensor, nn
 
 from lm.forests.forest import Forest, Path
-from lm.scoring.logprobs import SharePrefixes, in_batches, inside, path_lengths, require_vocabulary
+from lm.forests.rows import Reads
+from lm.scoring.inputs import require_vocabulary
+from lm.scoring.logprobs import SharePrefixes, in_batches, inside, path_lengths
 from lm.scoring.states import read_in_head
 from lm.scoring.trial import scorer_takes_trees
 from text.errors import UserError
@@ -36,16 +40,17 @@ def forest_rewards(model: nn.Module, forest: Forest, share_prefixes: SharePrefix
     """
     device = forest.input_ids.device
     if len(forest.path_offsets) == 1:
-        nothing = Forest.from_paths([Path([0, 0], 1)]).to(device)
+        nothing = replace(Forest.from_paths([Path([0, 0], 1)]).to(device), vectors=forest.vectors)
         return forest_rewards(model, nothing, share_prefixes)[:0]
     if bool((path_lengths(forest.host) != 1).any()):
         raise UserError("rewards are read at the ends of paths: the forest must be of layout 'ends'")
     scorer = inside(model)
-    require_vocabulary(scorer, forest.host.input_ids)
+    require_vocabulary(scorer, forest.host.input_ids, forest.vectors)
     takes_trees = scorer_takes_trees(model, scorer, device)  # also checks the head
 
-    def compute(inputs: dict, sources: Tensor, targets: Tensor) -> Tensor:
-        return read_in_head(model, scorer, inputs, sources.to(device), lambda head, states_ND: head(states_ND))
+    def compute(inputs: dict, sources: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        rewards = read_in_head(model, scorer, inputs, sources.to(device), lambda head, states_PD: head(states_PD))
+        return rewards[:0], rewards
 
-    rewards_N = in_batches(model, forest, share_prefixes, lambda: takes_trees, compute)
-    return rewards_N[forest.path_targets]
+    ends = Reads(forest.host.sources[forest.host.path_targets], forest.host.targets[:0])
+    return in_batches(model, forest, ends, share_prefixes, lambda: takes_trees, compute)[1]

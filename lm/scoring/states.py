@@ -1,11 +1,11 @@
 """Log-probs from hidden states: the head at the states that predict something, in chunks, inside the model's forward.
 
-For the length of one call the output embedding's `forward` picks those states and returns log-probs, which the model
-hands back as its logits. Every hook of every module still fires exactly once, so that sharded weights are gathered,
-adapters applied and tied weights used as in any forward, and no tensor of tokens x vocabulary exists. In the same way
-a scalar head gives rewards at chosen states (`read_in_head`).
+For the length of one call the output embedding's `forward` picks those states and returns log-probs, and whatever
+states are wanted themselves, which the model hands back as its logits. Every hook of every module still fires exactly
+once, so that sharded weights are gathered, adapters applied and tied weights used as in any forward, and no tensor of
+tokens x vocabulary exists. In the same way a scalar head gives rewards at chosen states (`read_in_head`).
 
-Legend: B rows, S their length, D width, U distinct states that predict, N predictions, V vocabulary.
+Legend: B rows, S their length, D width, U distinct states that predict, N predictions, W wanted states, V vocabulary.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from lm.scoring.log_softmax import SOFTMAX_STATES, PickedLogProbs
+from lm.scoring.replaced_forward import replaced_forward
+from text.errors import UserError
 
 LOGITS_AT_ONCE = 2**25  # elements of one chunk of logits on a CPU
 MIN_CHUNK = 256  # states; with smaller chunks adding up the head's weight gradient dominates
@@ -40,6 +42,7 @@ class Predictions:
         offsets: U + 1 integers on the host; state u makes the predictions ``offsets[u]:offsets[u + 1]``.
         state_of, targets: [N] grouped; which of the U states predicts, and the token.
         order: [N]; where prediction n went when they were grouped. None: nowhere.
+        wanted: [W] indices like `states`, of those that are wanted themselves.
     """
 
     states: Tensor | None
@@ -47,24 +50,77 @@ class Predictions:
     state_of: Tensor
     targets: Tensor
     order: Tensor | None
+    wanted: Tensor
 
     @classmethod
     def of(cls, sources: Tensor, targets: Tensor, device: torch.device) -> Predictions:
-        """From N pairs (state, token) on the host, for a model on `device`."""
+        """From N pairs (state, token) on the host, for a model on `device`; sources beyond them are wanted states."""
+        sources, wanted = sources[: len(targets)], sources[len(targets) :]
         states, state_of, counts = torch.unique(sources, return_inverse=True, return_counts=True)
         grouped = state_of.argsort(stable=True)
-        tensors = states, state_of[grouped], targets[grouped], grouped.argsort()
-        states, state_of, targets, order = (t.to(device, non_blocking=True) for t in tensors)
-        return cls(states, [0, *counts.cumsum(0).tolist()], state_of, targets, order)
+        tensors = states, state_of[grouped], targets[grouped], grouped.argsort(), wanted
+        states, state_of, targets, order, wanted = (t.to(device, non_blocking=True) for t in tensors)
+        return cls(states, [0, *counts.cumsum(0).tolist()], state_of, targets, order, wanted)
 
     @classmethod
     def of_every_state(cls, targets: Tensor) -> Predictions:
         """One prediction per state, in order."""
-        return cls(None, range(len(targets) + 1), torch.arange(len(targets), device=targets.device), targets, None)
+        every = torch.arange(len(targets), device=targets.device)
+        return cls(None, range(len(targets) + 1), every, targets, None, every[:0])
 
 
 Read = Callable[[Tensor, Tensor, Tensor], Tensor]
 """From the logits of U states, and which of them predicts which token, to one number per prediction."""
+
+
+class _ReadingHead:
+    """Stands in for the forward of a head, for one call of its model.
+
+        hidden states [B, S, D]
+           |-- that predict [U, D] -- head, finish, read: a chunk at a time --> values [N] --.
+           `-- that are wanted [W, D] --------------------------------------------------------+--> [N + W * D]
+
+    Args:
+        head: the forward that it stands in for.
+        finish: what the model would do to its logits.
+        read: see `logprobs_in_head`.
+        predictions: likewise.
+        chunk: likewise.
+    """
+
+    def __init__(
+        self,
+        head: Callable[[Tensor], Tensor],
+        finish: Callable[[Tensor], Tensor],
+        read: Read,
+        predictions: Predictions,
+        chunk: int,
+    ):
+        self.head, self.finish, self.read, self.of, self.chunk = head, finish, read, predictions, chunk
+
+    def __call__(self, hidden_BSD: Tensor) -> Tensor:
+        """All that is read, in one tensor: models hand back one."""
+        hidden, of = hidden_BSD.flatten(0, 1), self.of
+        self.width, self.dtype = hidden.shape[-1], hidden.dtype
+        hidden_UD = hidden if of.states is None else hidden.index_select(0, of.states)
+        recompute = torch.is_grad_enabled() and len(hidden_UD) > self.chunk
+        pieces = []
+        for low in range(0, len(hidden_UD), self.chunk):
+            high = min(low + self.chunk, len(hidden_UD))
+            edges = slice(of.offsets[low], of.offsets[high])
+            args = hidden_UD[low:high], of.state_of[edges] - low, of.targets[edges]
+            pieces.append(checkpoint(self._values, *args, use_reentrant=False) if recompute else self._values(*args))
+        if len(of.wanted):  # of no state a gradient as large as all of them would be made
+            pieces.append(hidden.index_select(0, of.wanted).flatten())
+        return torch.cat(pieces)
+
+    def _values(self, hidden_UD: Tensor, state_of_N: Tensor, targets_N: Tensor) -> Tensor:
+        return self.read(self.finish(self.head(hidden_UD)), state_of_N, targets_N)
+
+    def apart(self, together: Tensor) -> tuple[Tensor, Tensor]:
+        """Of what the model handed back: values [N] in the order of the predictions, and wanted states [W, D]."""
+        values_N, wanted = together.split([len(self.of.targets), len(self.of.wanted) * self.width])
+        return _ordered(values_N, self.of), wanted.view(-1, self.width).to(self.dtype)
 
 
 def logprobs_in_head(
@@ -74,8 +130,10 @@ def logprobs_in_head(
     predictions: Predictions,
     chunk: int | None = None,
     read: Read | None = None,
-) -> Tensor:
-    """Log-probs [N] of `predictions`, float32 or wider; recomputed in backward where there is more than one chunk.
+) -> tuple[Tensor, Tensor]:
+    """Log-probs [N] of `predictions`, float32 or wider, and the states that are wanted [W, D].
+
+    Logits are computed again in backward where there is more than one chunk.
 
     Args:
         model: what is called: `causal` or a wrapper of it.
@@ -86,29 +144,12 @@ def logprobs_in_head(
         read: what is wanted in place of log-probs, such as `ranks`.
     """
     chunk = chunk or chunk_on(predictions.targets.device, causal.config.get_text_config().vocab_size)
-    offsets, head = predictions.offsets, causal.get_output_embeddings()
-    plain = head.forward
-
+    head = causal.get_output_embeddings()
     with bare_head(causal) as finish:
-
-        def piece(hidden_UD: Tensor, state_of_N: Tensor, targets_N: Tensor) -> Tensor:
-            return (read or _picked)(finish(plain(hidden_UD)), state_of_N, targets_N)
-
-        def scored(hidden_BSD: Tensor) -> Tensor:
-            hidden = hidden_BSD.flatten(0, 1)
-            hidden = hidden if predictions.states is None else hidden.index_select(0, predictions.states)
-            recompute = torch.is_grad_enabled() and len(hidden) > chunk
-            pieces = []
-            for low in range(0, len(hidden), chunk):
-                high = min(low + chunk, len(hidden))
-                edges = slice(offsets[low], offsets[high])
-                args = hidden[low:high], predictions.state_of[edges] - low, predictions.targets[edges]
-                pieces.append(checkpoint(piece, *args, use_reentrant=False) if recompute else piece(*args))
-            return torch.cat(pieces)
-
-        with _replaced_forward(head, scored):
-            logprobs_N = model(**inputs, use_cache=False).logits
-    return logprobs_N if predictions.order is None else logprobs_N[predictions.order]
+        reading = _ReadingHead(head.forward, finish, read or _picked, predictions, chunk)
+        with replaced_forward(head, reading):
+            together = model(**inputs, use_cache=False).logits
+    return reading.apart(together)
 
 
 def chunk_on(device: torch.device, vocab_size: int) -> int:
@@ -121,8 +162,14 @@ def chunk_on(device: torch.device, vocab_size: int) -> int:
 
 def logprobs_of_logits(
     model: nn.Module, causal: PreTrainedModel, inputs: dict, predictions: Predictions, read: Read | None = None
-) -> Tensor:
-    """The same from the model's own logits, at those columns where anything is predicted: any head, more memory."""
+) -> tuple[Tensor, Tensor]:
+    """The same from the model's own logits, at those columns where anything is predicted: any head, more memory.
+
+    Raises:
+        UserError: states are wanted: which of the model's tensors they are is not known.
+    """
+    if len(predictions.wanted):
+        raise UserError(f"the states of {type(causal).__name__} cannot be read: its head is not one that is known")
     width = inputs["input_ids"].shape[1]
     if predictions.states is None or "logits_to_keep" not in inspect.signature(causal.forward).parameters:
         logits = model(**inputs, use_cache=False).logits.flatten(0, 1)
@@ -131,7 +178,11 @@ def logprobs_of_logits(
         columns, column = torch.unique(predictions.states % width, return_inverse=True)
         logits = model(**inputs, use_cache=False, logits_to_keep=columns).logits[predictions.states // width, column]
     logprobs_N = (read or _picked)(logits, predictions.state_of, predictions.targets)
-    return logprobs_N if predictions.order is None else logprobs_N[predictions.order]
+    return _ordered(logprobs_N, predictions), logits.new_zeros(0, 0)
+
+
+def _ordered(values_N: Tensor, predictions: Predictions) -> Tensor:
+    return values_N if predictions.order is None else values_N[predictions.order]
 
 
 def read_in_head(
@@ -159,7 +210,7 @@ def read_in_head(
 
     try:
         config.pad_token_id = pad or 0  # which column may depend on it, and without one several rows are refused
-        with _replaced_forward(head, picked):
+        with replaced_forward(head, picked):
             return model(**inputs, use_cache=False).logits[0]
     finally:
         config.pad_token_id = pad
@@ -227,17 +278,3 @@ def bare_head(causal: PreTrainedModel) -> Iterator[Callable[[Tensor], Tensor]]:
     finally:
         for owner, name, value, _, _ in found:
             setattr(owner, name, value)
-
-
-@contextmanager
-def _replaced_forward(module: nn.Module, forward: Callable[[Tensor], Tensor]) -> Iterator[None]:
-    """Replaces an instance's `forward`; one that was replaced before (by offloading hooks, say) comes back after."""
-    before = vars(module).get("forward")
-    module.forward = forward
-    try:
-        yield
-    finally:
-        if before is None:
-            del module.forward
-        else:
-            module.forward = before

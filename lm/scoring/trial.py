@@ -43,30 +43,32 @@ class Head:
     """How log-probs are taken from a model.
 
     Attributes:
-        logprobs: of `lm.scoring.states`, the fastest that is exact; called with a model, the causal one inside it,
-            inputs and predictions.
+        read: `logprobs_in_head` if that gives the model's own numbers, else `logprobs_of_logits`; called with a model,
+            the causal one inside it, inputs and predictions.
         tolerance: of the trial.
     """
 
-    logprobs: Callable[..., Tensor]
+    read: Callable[..., tuple[Tensor, Tensor]]
     tolerance: Tolerance
 
 
 def head_of(model: nn.Module, causal: PreTrainedModel, device: torch.device) -> Head:
-    """The head of `causal`, called through `model`; inside its forward if that gives the model's own numbers."""
+    """The head of `causal`, called through `model`: inside its forward where that is right, else on whole logits."""
     if causal not in _HEADS:
         rows = _trial(causal).unroll()
         inputs = {"input_ids": rows.input_ids.to(device)}
         predictions = Predictions.of(rows.sources, rows.targets, device)
         with undisturbed(causal, device):
             logits, dtype = _logits_and_dtype(model, causal, inputs)
-            plain = Head(logprobs_of_logits, _tolerance(logits, dtype))
+            tolerance = _tolerance(logits, dtype)
             expected = logits.flatten(0, 1).log_softmax(-1, dtype=torch.promote_types(logits.dtype, torch.float32))
             expected = expected.cpu()[rows.sources, rows.targets]
-            problem = _differs(lambda: logprobs_in_head(model, causal, inputs, predictions), expected, plain.tolerance)
-        _HEADS[causal] = plain if problem else Head(logprobs_in_head, plain.tolerance)
+            problem = _differs(lambda: logprobs_in_head(model, causal, inputs, predictions)[0], expected, tolerance)
         if problem:
             _warn(causal, "takes its log-probs from whole logits, which needs more memory", problem)
+            _HEADS[causal] = Head(logprobs_of_logits, tolerance)
+        else:
+            _HEADS[causal] = Head(logprobs_in_head, tolerance)
     return _HEADS[causal]
 
 
@@ -76,7 +78,7 @@ def takes_trees(model: nn.Module, causal: PreTrainedModel, device: torch.device)
         head, targets = head_of(model, causal, device), _trial(causal).targets
 
         def logprobs(inputs: dict, sources: Tensor) -> Tensor:
-            return head.logprobs(model, causal, inputs, Predictions.of(sources, targets, device))
+            return head.read(model, causal, inputs, Predictions.of(sources, targets, device))[0]
 
         _try_trees(causal, device, logprobs, head.tolerance)
     return _TREES[causal]

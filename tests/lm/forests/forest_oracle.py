@@ -110,3 +110,11 @@ def random_trees(rng, trees=3, branches=3, levels=3, longest=9, vocab=VOCAB):
         return Node(tokens, children, scored=level > 0 and bool(rng.random() < 0.8))
 
     return [node(0) for _ in range(trees)]
+
+
+def assert_gradients_agree(ours, theirs, tolerance):
+    """Gradients of the same parameters, relative to the largest of each; norms compute in float32, which costs 1e-7."""
+    assert len(ours) == len(theirs) > 0
+    for mine, yours in zip(ours, theirs, strict=True):
+        scale = max(1.0, yours.abs().max().item())
+        assert (mine - yours).abs().max().item() <= tolerance * scale

@@ -29,7 +29,7 @@ def tree_logprobs(model, forest, **changes):
     """What forest_logprobs does once it has decided, with the model's keyword arguments open to sabotage."""
     inputs = {**tree_inputs(model, forest), **changes}
     predictions = Predictions.of(forest.sources, forest.targets, forest.input_ids.device)
-    return logprobs_in_head(model, model, inputs, predictions)
+    return logprobs_in_head(model, model, inputs, predictions)[0]
 
 
 def test_spans_by_hand(monkeypatch):
@@ -135,7 +135,7 @@ def test_trap_positions_that_look_packed(family, expected):
     assert worst(tree_logprobs(model, forest), expected[family]) < 1e-10
     model.set_attn_implementation("sdpa")
     inputs = {"input_ids": forest.input_ids[None], "position_ids": forest.position_ids[None]}
-    cut = logprobs_in_head(model, model, inputs, Predictions.of(forest.sources, forest.targets, torch.device("cpu")))
+    cut = logprobs_in_head(model, model, inputs, Predictions.of(forest.sources, forest.targets, torch.device("cpu")))[0]
     assert worst(cut, expected[family]) > 0.1
     with pytest.raises(UserError, match="does not see the mask of the forest"):
         tree_logprobs(model, forest, attention_mask=None)
@@ -148,7 +148,9 @@ def test_trap_boolean_masks_under_eager(expected):
     model.set_attn_implementation("eager")
     inputs = {"input_ids": forest.input_ids[None], "position_ids": forest.position_ids[None]}
     inputs["attention_mask"] = sight(forest)[None, None]
-    wrong = logprobs_in_head(model, model, inputs, Predictions.of(forest.sources, forest.targets, torch.device("cpu")))
+    wrong = logprobs_in_head(model, model, inputs, Predictions.of(forest.sources, forest.targets, torch.device("cpu")))[
+        0
+    ]
     assert worst(wrong, expected["llama"]) > 0.1
     assert worst(tree_logprobs(model, forest), expected["llama"]) < 1e-10
     assert model.config._attn_implementation == "forest"

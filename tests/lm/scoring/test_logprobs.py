@@ -24,6 +24,7 @@ from tests.lm.forests.forest_oracle import (
     SIZES,
     VOCAB,
     alone,
+    assert_gradients_agree,
     build,
     from_config,
     plain_copy,
@@ -53,13 +54,6 @@ def gradients(values, model):
     model.zero_grad()
     (values * weights).sum().backward()
     return [p.grad.clone() for p in model.parameters() if p.requires_grad and p.grad is not None]
-
-
-def assert_gradients_agree(ours, theirs, tolerance):
-    assert len(ours) == len(theirs) > 0
-    for mine, yours in zip(ours, theirs, strict=True):
-        scale = max(1.0, yours.abs().max().item())
-        assert (mine - yours).abs().max().item() <= tolerance * scale
 
 
 @st.composite

@@ -11,10 +11,11 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
-from lm.forests.forest import Forest, Node
+from lm.forests.forest import Forest, Node, Path
+from lm.forests.vector_ids import VectorIds
 from lm.scoring import logprobs
 from lm.scoring import states as heads
-from lm.scoring.logprobs import forest_logprobs, row_logprobs
+from lm.scoring.logprobs import forest_logprobs, forest_logprobs_and_states, forest_states, row_logprobs
 from tests.lm.forests.forest_oracle import build
 
 pytestmark = pytest.mark.slow
@@ -38,6 +39,19 @@ def forests(step):
     return [Forest.pack(many), Forest.pack(few if step == 0 else [])]
 
 
+def forests_with_more(step):
+    """What each rank sees beside: one of them has no vector, nothing to score, or no path at all."""
+    clip = VectorIds().run("clip", 2)
+    many = [Path([3, *clip, 6, 7 + i, 9], 4, state=True) for i in range(step + 2)]
+    few = [Path([8, 9, 10], 3, state=True)] if step == 0 else []
+    table = torch.linspace(-1, 1, 64, dtype=torch.float64).view(2, 32)
+    return [Forest.from_paths(many).with_vectors(table), Forest.from_paths(few).with_vectors(table[:0])]
+
+
+def of_ranks(step):
+    return [*zip(forests(step), forests_with_more(step), strict=True)]
+
+
 def model_of(tied=False, lora=False, head_apart=False):
     model = build("llama", tie_word_embeddings=tied)
     if lora:
@@ -49,20 +63,22 @@ def model_of(tied=False, lora=False, head_apart=False):
     return model.double()
 
 
-def loss_of(model, forest, share):
-    """Everything a preference step does: two forwards with gradients, a reference without, and a dense row."""
+def loss_of(model, forest, more, share):
+    """Two forwards with gradients, a reference without, a dense row; then states, and vectors in place of tokens."""
     with torch.no_grad():
         reference = forest_logprobs(model, forest, share)
     values = forest_logprobs(model, forest, share)
     again = forest_logprobs(model, forest, share)
-    return (values * again - reference).sum() + row_logprobs(model, torch.arange(6)[None]).sum()
+    loss = (values * again - reference).sum() + row_logprobs(model, torch.arange(6)[None]).sum()
+    logprobs, states = forest_logprobs_and_states(model, more, share_prefixes=share)
+    return loss + logprobs.sum() + (states * forest_states(model, more, share_prefixes=share)).sum()
 
 
 def train(model, my_forests):
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=1e-5)
     for step in range(3):
         share = ["auto", True, False][step]
-        loss = sum(loss_of(model, forest, share) for forest in my_forests(step))
+        loss = sum(loss_of(model, *seen, share) for seen in my_forests(step))
         optimizer.zero_grad()
         (loss * (WORLD if dist.is_initialized() else 1)).backward()  # ranks average, one process sums
         optimizer.step()
@@ -89,7 +105,7 @@ def worker(rank, folder):
             fully_shard(model, mesh=mesh)
         found[mode] = {
             name.removeprefix("module."): p.detach().clone()
-            for name, p in train(model, lambda step: [forests(step)[rank]]).items()
+            for name, p in train(model, lambda step: [of_ranks(step)[rank]]).items()
         }
     if rank == 0:
         torch.save(found, f"{folder}/found.pt")
@@ -100,7 +116,7 @@ def worker(rank, folder):
 @functools.cache
 def _alone(tied=False, lora=False):
     start = {name: p.detach().clone() for name, p in model_of(tied, lora).named_parameters()}
-    return start, train(model_of(tied, lora), forests)
+    return start, train(model_of(tied, lora), of_ranks)
 
 
 def test_ranks_equal_one_process(tmp_path):
