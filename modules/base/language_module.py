@@ -18,7 +18,7 @@ from torch import Tensor
 from lm.backbones.backbone import Backbone
 from lm.forests.batches import TokenRows
 from lm.forests.forest import Forest
-from lm.scoring.logprobs import forest_logprobs, path_sums, row_logprobs
+from lm.scoring.logprobs import forest_logprobs, forest_logprobs_and_states, path_sums, row_logprobs
 from modules.base.backbone_module import BackboneModule
 
 
@@ -51,6 +51,11 @@ class LanguageModule(BackboneModule):
     def path_logprobs(self, forest: Forest) -> Tensor:
         """Sum of the log-probs of each path of a forest, nats, shape [P], in the order the paths were given."""
         return path_sums(self.forest_logprobs(forest), forest)
+
+    def logprobs_and_states(self, forest: Forest) -> tuple[Tensor, Tensor]:
+        """Log-probs as above [N], and the hidden states that paths want (`Path.state`) [W, D], from one forward."""
+        self.count_tokens(forest.input_ids.numel())
+        return forest_logprobs_and_states(self.model, forest, share_prefixes=self.share_prefixes)
 
     def row_logprobs(self, rows: TokenRows) -> Tensor:
         """Log-probs log p(x[b, s+1] | x[b, <=s]) of dense rows, nats, shape [B, S-1]."""
