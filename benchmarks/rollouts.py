@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.thinkers import VOCABULARY, fill_in, size, table, thinker, timed, usual, words
 from lm.generation.cached import CacheEngine
-from lm.generation.engine import Decoding
+from lm.generation.decoding import Decoding
 
 Answers = list[tuple[int, ...]]
 

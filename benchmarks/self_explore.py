@@ -28,7 +28,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.thinkers import VOCABULARY, chance, fill_in, size, table, thinker, timed, usual, words
 from lm.backbones.backbone import ScratchBackbone
 from lm.generation.cached import CacheEngine
-from lm.generation.engine import Decoding, Engine
+from lm.generation.decoding import Decoding
+from lm.generation.engine import Engine
 from lm.generation.plain import PlainEngine
 from lm.generation.sampling import seed_of
 from modules.self_explore.explorer import Explorer

@@ -18,11 +18,12 @@ import numpy as np
 import torch
 from rich.table import Table
 from tokenizers import Tokenizer, decoders, models
-from transformers import LlamaConfig, LlamaForCausalLM, LogitsProcessorList, PreTrainedTokenizerFast
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from transformers.generation import GenerationConfig, StoppingCriteriaList
 
-from lm.generation.engine import Decoding, left_padded
-from lm.generation.sampling import row_keys, samplers
+from lm.generation.decoding import Decoding
+from lm.generation.engine import left_padded
+from lm.generation.sampling import processors, row_keys
 from lm.generation.stopping import Ends, StopStrings
 
 VOCABULARY = 16384
@@ -97,14 +98,14 @@ def usual(
     rows = len(prefixes) * k
     width = torch.full((rows,), ids.shape[1])
     room = torch.full((rows,), decoding.max_new_tokens)
-    ends = Ends(width, room, [END], StopStrings(None, ()))  # type: ignore[arg-type]  # none to be read
+    ends = Ends(width, room, [END], [StopStrings(None, ())] * rows)  # type: ignore[arg-type]  # none to be read
     own = GenerationConfig(max_new_tokens=decoding.max_new_tokens, pad_token_id=END)
     if (
         keys is not None
     ):  # what num_return_sequences does, which is for `do_sample` alone; here the noise is among the scores
         ids, mask = ids.repeat_interleave(k, 0), mask.repeat_interleave(k, 0)
         own_keys = row_keys(*zip(*keys, strict=True))  # type: ignore[arg-type]
-        more = {"logits_processor": LogitsProcessorList(samplers(decoding.temperature, 1.0, None, own_keys, width))}
+        more = {"logits_processor": processors([decoding] * rows, own_keys, width)}
     else:
         more = {}
         own.num_return_sequences, own.do_sample, own.temperature, own.top_k = k, True, decoding.temperature, 0

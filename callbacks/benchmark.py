@@ -14,7 +14,7 @@ from lightning.pytorch import Callback, LightningDataModule, LightningModule, Tr
 from lightning.pytorch.utilities.seed import isolate_rng
 
 from lm.generation.cached import engine_of
-from lm.generation.engine import Decoding
+from lm.generation.decoding import Decoding
 from lm.generation.sampling import seed_of
 from lm.judging.requests import Judge, SharedJudge
 from lm.protocols import HasBenchmark

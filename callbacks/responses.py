@@ -16,7 +16,7 @@ from rich.table import Table
 
 from callbacks.run_folders import atomic_write
 from lm.forests.batches import PromptBatch
-from lm.generation.engine import Sample
+from lm.generation.decoding import Sample
 from lm.steps.gather import merge_over_ranks
 from text.excerpts import markdown_table, printable, shorten
 from text.json_lines import json_line

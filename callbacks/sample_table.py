@@ -13,7 +13,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 
 from lm.forests.forest import Forest
 from lm.forests.readable import path_context
-from lm.generation.engine import Decoding
+from lm.generation.decoding import Decoding
 from lm.generation.plain import PlainEngine
 from lm.generation.sampling import seed_of
 from lm.tokens.chat import ChatFormat

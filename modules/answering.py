@@ -12,7 +12,8 @@ from functools import cached_property
 from lm.backbones.backbone import Backbone
 from lm.forests.batches import PromptBatch
 from lm.generation.cached import EngineName, engine_of
-from lm.generation.engine import Decoding, Generates, Sample
+from lm.generation.decoding import Decoding, Sample
+from lm.generation.engine import Generates
 from lm.generation.kept_answers import LoggedEngine
 from lm.generation.sampling import seed_of
 from modules.base.language_module import LanguageModule

@@ -14,7 +14,8 @@ import torch.distributed as dist
 from lm.backbones.backbone import Backbone
 from lm.forests.batches import PromptBatch
 from lm.generation.cached import EngineName, engine_of
-from lm.generation.engine import Decoding, Generates
+from lm.generation.decoding import Decoding
+from lm.generation.engine import Generates
 from lm.generation.sampling import seed_of
 from lm.judging.best_of_n import Best, best_of_n, judged
 from lm.judging.rater import Rater, Rewards

@@ -11,7 +11,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from cli.trainer_cli import main
-from lm.generation.engine import Decoding
+from lm.generation.decoding import Decoding
 from tests.stand_ins import tiny_tokenizer
 from text.reasoning.answers import MathChecker
 from text.reasoning.reasoning_records import ExplorationRecord, MinedPair, SampleRecord

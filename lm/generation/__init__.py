@@ -4,7 +4,8 @@ It does not know chat roles or what answers are for.
 """
 
 from lm.generation.cached import CacheEngine, engine_of
-from lm.generation.engine import Decoding, Draw, Engine, Generates, Sample
+from lm.generation.decoding import Decoding, Draw, Pause, Replied, Reply, Sample, TokenHook
+from lm.generation.engine import Engine, Generates
 from lm.generation.kept_answers import LoggedEngine
 from lm.generation.plain import PlainEngine
 
@@ -15,7 +16,11 @@ __all__ = [
     "Engine",
     "Generates",
     "LoggedEngine",
+    "Pause",
     "PlainEngine",
+    "Replied",
+    "Reply",
     "Sample",
+    "TokenHook",
     "engine_of",
 ]

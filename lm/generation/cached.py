@@ -14,28 +14,28 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any, Literal
 
-import torch
 from torch import Tensor
-from torch.nn import functional as F
-from transformers import DynamicCache, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase, StoppingCriteria
+from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase, StoppingCriteria
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
-from lm.generation.engine import Decoding, Draw, Engine, Sample, left_padded
+from lm.generation.batch import Batch
+from lm.generation.engine import Engine, head_inputs
 from lm.generation.plain import PlainEngine
-from lm.generation.rolling_cache import KeysValues, RollingCache, rows_of
+from lm.generation.prefix_cache import PrefixCache, common
+from lm.generation.rolling_cache import RollingCache
+from lm.generation.rows import Row, Work, Written
 from lm.generation.served import ContinuousEngine, VLLMEngine
 from lm.generation.stopping import Ends
 from text.errors import UserError
 
 REFILL = 8  # one of so many rows may have ended before others take their place: to stop costs a forward's worth
-ROOM = 64  # columns of the cache beyond what rows can fill: the more, the seldomer it is moved
 
 
 class CacheEngine(Engine):
     """A batch whose rows are replaced as they end, and whose prefixes are computed once.
 
-    The draws of a root share its computation; see lm.generation.engine.Draw. The longest come first, and what is
-    appended at once, for its root is at hand.
+    Prefixes that begin alike share what they have in common, and draws of a root all of it. The longest come first,
+    those that begin alike side by side; what is appended comes at once, for its beginning is at hand.
 
     Args:
         model: see Engine. Every layer keeps keys and values of its tokens: a recurrent one cannot be cut.
@@ -53,49 +53,47 @@ class CacheEngine(Engine):
                 "(engine: plain)"
             )
 
-    def _run(self, draws: list[Draw], decoding: Decoding) -> Iterator[list[tuple[int, Sample]]]:
+    def _run(self, work: Work) -> Iterator[list[Written]]:
         """The rows of a batch, which others replace as they end; see Engine."""
-        if not draws:
-            return
-        roots = _Roots(self.causal, self.max_batch_tokens // 2)
-        rows = _Rows(self.causal.device)
-        waiting = deque(_longest_first([self._root(draw) for draw in draws]))
+        prefixes = PrefixCache(self._read_into, self.max_batch_tokens // 2, self.causal.device)
+        batch = Batch(self.causal.device)
+        waiting = deque(_in_order([(self._root(row), row) for row in work.new()]))
         weights = self._weights()
-        while waiting or rows.live:
+        while waiting or batch.live:
             if self._weights() != weights:  # what is kept was computed with the old ones
                 raise UserError("the weights changed between two samples: use engine: plain, or ask anew")
-            taken, columns = self._next(draws, rows.live, waiting, decoding.max_new_tokens)
-            computed = roots.take([self._root(draws[place]) for place in taken])
-            rows.fill([(place, draws[place].prefix, row) for place, row in zip(taken, computed, strict=True)], columns)
-            enough = max(1, len(rows.places) // REFILL)
+            computed = prefixes.computed
+            taken, columns = self._next(batch.live, waiting)
+            batch.fill([*zip(taken, prefixes.take([*map(self._root, taken)]), strict=True)], columns)
+            enough = max(1, len(batch.live) // REFILL)
             written, ends = self._write(
-                [draws[place] for place in rows.live],
-                decoding,
-                rows.ids,
-                rows.mask,
-                rows.width,
-                rows.cache.room,
+                work,
+                batch.live,
+                batch.ids,
+                batch.mask,
+                batch.width,
+                batch.cache.room,
                 partial(_many_ended, enough),
-                past_key_values=rows.cache,
+                past_key_values=batch.cache,
             )
-            samples = self._samples(written, ends)
-            begin = len(draws)
-            yield rows.take(written, samples, ends.done.tolist())
-            waiting.extendleft(reversed(range(begin, len(draws))))
+            found = self._ended(batch.live, written, ends)
+            found |= self._paused(prefixes, batch, {n: one for n, one in found.items() if one.sample is None})
+            self.prefilled += prefixes.computed - computed
+            batch.take(written, found)
+            yield [*found.values()]
+            waiting.extendleft(reversed(work.new()))
 
-    def _next(
-        self, draws: Sequence[Draw], live: Sequence[int], waiting: deque[int], most: int
-    ) -> tuple[list[int], int]:
-        """Who is taken in beside those that live: as many as have room, each with the prefix of the longest of them.
+    def _next(self, live: Sequence[Row], waiting: deque[Row]) -> tuple[list[Row], int]:
+        """Who is taken in beside those that live: as many as have room, each as long as the longest of them can be.
 
         So a long prefix makes room for many short ones once it has ended.
 
-        Returns: their places, and the columns that rows can fill.
+        Returns: them, and the columns that rows can fill.
         """
-        taken: list[int] = []
-        columns = max((len(draws[place].prefix) for place in live), default=0) + most
+        taken: list[Row] = []
+        columns = max((row.most for row in live), default=0)
         while waiting:
-            wider = max(columns, len(draws[waiting[0]].prefix) + most)
+            wider = max(columns, waiting[0].most)
             count = len(live) + len(taken)
             if count and (count + 1) * wider > self.max_batch_tokens:
                 break
@@ -103,130 +101,30 @@ class CacheEngine(Engine):
             taken.append(waiting.popleft())
         return taken, columns
 
+    def _paused(self, prefixes: PrefixCache, batch: Batch, paused: dict[int, Written]) -> dict[int, Written]:
+        """With the state at the last token of each row; what was computed of them is kept for when they go on."""
+        if not paused:
+            return {}
+        for number, one in paused.items():
+            begin = int(batch.width[number]) - len(one.row.draw.prefix)
+            prefixes.keep(one.row.tokens[:-1], partial(batch.part, number, begin))
+        different = [*dict.fromkeys(one.row.tokens for one in paused.values())]
+        with head_inputs(self.causal) as states:
+            prefixes.read_last(different)
+        state = dict(zip(different, states[-1], strict=True))
+        return {number: one._replace(state=state[one.row.tokens]) for number, one in paused.items()}
+
+    def _read_into(self, ids: Tensor, mask: Tensor, cache: RollingCache) -> None:
+        self._read(ids, mask, past_key_values=cache)
+
     def _weights(self) -> list[int]:
         """Changes when they do; weights that were made in inference mode (a judge's, in a test) have no counter."""
         return [weight._version for weight in self.model.parameters() if not weight.is_inference()]
 
-    def _root(self, draw: Draw) -> tuple[int, ...]:
-        """As much of it as the context has room for."""
-        root = draw.prefix if draw.root is None else draw.root
-        return tuple(root[: int(min(self.context, len(root)))])
-
-
-class _Rows:
-    """The rows that are written at the moment.
-
-    Args:
-        device: of the model.
-
-    Attributes:
-        places: of the draws whose rows these are, B of them; None where one has ended.
-        ids: padding, prefixes and what was written, [B, W].
-        mask: 0 where `ids` are padding, like `ids`.
-        width: columns of each row before its continuation [B].
-        cache: of all columns but the last.
-    """
-
-    def __init__(self, device: torch.device):
-        self.places = list[int | None]()
-        self.ids = self.mask = torch.zeros(0, 1, dtype=torch.long, device=device)
-        self.width = torch.zeros(0, dtype=torch.long, device=device)
-        self.cache = RollingCache()
-
-    @property
-    def live(self) -> list[int]:
-        """Places of the draws whose rows go on."""
-        return [place for place in self.places if place is not None]
-
-    def fill(self, taken: Sequence[tuple[int, Sequence[int], KeysValues]], most: int) -> None:
-        """Put draws with their prefixes, and what was computed of these, where rows have ended, and behind them.
-
-        Rows that have ended and are not needed are left behind, and so are columns that are padding in all rows.
-
-        Args:
-            taken: place, prefix, and keys and values of each.
-            most: columns that rows can fill.
-        """
-        live = [row for row, place in enumerate(self.places) if place is not None]
-        count = len(live) + len(taken)
-        ended = [row for row, place in enumerate(self.places) if place is None]
-        fresh = [*ended, *range(len(self.places), count)][: len(taken)]
-        moves = dict(zip(ended[len(taken) :], (row for row in live if row >= count), strict=False))
-        source = {row: row for row in live if row < count} | moves
-        columns = max([*(len(prefix) for _, prefix, _ in taken), *self.mask[live].sum(dim=1).tolist()])
-
-        self.cache.move(moves, count, self.ids.device)
-        self.cache.fit(most + ROOM, columns - 1)
-        self.cache.begin(columns - 1, taken[0][2] if taken else [])
-        alike: dict[tuple[int, int], tuple[KeysValues, list[int]]] = {}  # draws of one prefix
-        for row, (_, prefix, computed) in zip(fresh, taken, strict=True):
-            alike.setdefault((id(computed), len(prefix) - 1), (computed, []))[1].append(row)
-        for (_, tokens), (computed, of_one) in alike.items():
-            self.cache.place(of_one, computed, tokens)
-        if self.cache.room < ROOM:
-            self.cache.make_room()
-
-        rows, kept = [*source], [*source.values()]
-        ids, mask = self.ids.new_zeros(2, count, columns)
-        width = torch.full((count,), columns, device=ids.device)
-        width[rows] += self.width[kept] - self.ids.shape[1]
-        ids[rows], mask[rows] = _fitted(self.ids[kept], columns), _fitted(self.mask[kept], columns, 0)
-        if taken:
-            prefixes, real = left_padded([prefix for _, prefix, _ in taken], ids.device)
-            ids[fresh], mask[fresh] = _fitted(prefixes, columns), _fitted(real, columns, 0)
-        place_of = {row: self.places[old] for row, old in source.items()}
-        place_of |= {row: place for row, (place, _, _) in zip(fresh, taken, strict=True)}
-        self.places = [place_of[row] for row in range(count)]
-        self.ids, self.mask, self.width = ids, mask, width
-
-    def take(self, written: Tensor, samples: Sequence[Sample], done: Sequence[bool]) -> list[tuple[int, Sample]]:
-        """What was written of the rows; those that are done come out with their place."""
-        finished = []
-        self.mask = F.pad(self.mask, (0, written.shape[1] - self.mask.shape[1]), value=1)
-        self.ids = written
-        for row, (sample, ended) in enumerate(zip(samples, done, strict=True)):
-            if ended:
-                place, self.places[row] = self.places[row], None
-                assert place is not None
-                finished.append((place, sample))
-        return finished
-
-
-class _Roots:
-    """Keys and values of roots: computed together when they are wanted, and kept until others need their room.
-
-    Args:
-        causal: the model.
-        tokens: that are kept beside those in use, and computed at a time.
-    """
-
-    def __init__(self, causal: PreTrainedModel, tokens: int):
-        self.causal, self.tokens = causal, tokens
-        self._kept: dict[tuple[int, ...], KeysValues] = {}  # what was not in use for the longest time comes first
-
-    def take(self, wanted: Sequence[tuple[int, ...]]) -> list[KeysValues]:
-        """What is computed of each."""
-        in_use = {root: self._kept.pop(root, None) for root in dict.fromkeys(wanted)}
-        missing = sorted((root for root, row in in_use.items() if row is None), key=len, reverse=True)
-        too_many = sum(map(len, self._kept)) + sum(map(len, missing)) - self.tokens
-        while self._kept and too_many > 0:
-            oldest = next(iter(self._kept))
-            too_many -= len(oldest)
-            del self._kept[oldest]
-        while missing:
-            fit = max(1, self.tokens // len(missing[0]))
-            in_use |= self._compute(missing[:fit])
-            missing = missing[fit:]
-        self._kept |= {root: row for root, row in in_use.items() if row is not None}  # of all there is one by now
-        return [self._kept[root] for root in wanted]
-
-    def _compute(self, roots: Sequence[tuple[int, ...]]) -> dict[tuple[int, ...], KeysValues]:
-        ids, mask = left_padded(roots, self.causal.device)
-        cache = DynamicCache()  # keeps what is beyond a sliding window too: shorter prefixes may need it
-        if ids.shape[1] > 1:
-            settings = GenerationConfig(max_new_tokens=1, do_sample=False, use_cache=True)
-            self.causal.generate(ids, attention_mask=mask, past_key_values=cache, generation_config=settings)
-        return dict(zip(roots, rows_of(cache, [len(root) for root in roots]), strict=True))
+    def _root(self, row: Row) -> tuple[int, ...]:
+        """What is computed for a row: as much of its root as the context has room for, or all tokens that it has."""
+        root = row.tokens if row.written or row.draw.root is None else tuple(row.draw.root)
+        return root[: int(min(self.context, len(root)))]
 
 
 EngineName = Literal["auto", "plain", "cache", "continuous", "vllm"]
@@ -247,11 +145,32 @@ def engine_of(name: EngineName, model: Any, tokenizer: PreTrainedTokenizerBase, 
         return PlainEngine(model, tokenizer, max_batch_tokens)
 
 
-def _longest_first(roots: Sequence[tuple[int, ...]]) -> list[int]:
-    """Their places by length, equal ones side by side."""
-    first: dict[tuple[int, ...], int] = {}
-    keys = [(-len(root), first.setdefault(root, len(first))) for root in roots]
-    return sorted(range(len(roots)), key=keys.__getitem__)
+def _in_order(rows: Sequence[tuple[tuple[int, ...], Row]]) -> list[Row]:
+    """Rows, each with its root: those that have half of it in common side by side, the longest first.
+
+    The same holds for what comes behind the tokens that a group has in common.
+    """
+    ordered: list[Row] = []
+    groups = [(sorted(rows, key=lambda pair: pair[0]), 0)]  # what begins alike is side by side
+    while groups:
+        group, begin = groups.pop()
+        parts = _alike(group, begin)
+        behind = [common(part[0][0], part[-1][0], begin) for part in parts]
+        if len(parts) > 1 or behind > [begin]:
+            groups += sorted(zip(parts, behind, strict=True), key=lambda part: max(len(root) for root, _ in part[0]))
+        else:
+            ordered += [row for _, row in sorted(group, key=lambda pair: -len(pair[0]))]
+    return ordered
+
+
+def _alike(group: Sequence[tuple[tuple[int, ...], Row]], begin: int) -> list[list[tuple[tuple[int, ...], Row]]]:
+    """Cuts sorted rows where less than half of what comes behind their first tokens is as before."""
+    parts: list[list[tuple[tuple[int, ...], Row]]] = []
+    for root, row in group:
+        if not parts or 2 * (common(parts[-1][-1][0], root, begin) - begin) < len(root) - begin:
+            parts.append([])
+        parts[-1].append((root, row))
+    return parts
 
 
 def _keeps_all_tokens(causal: PreTrainedModel) -> bool:
@@ -260,14 +179,6 @@ def _keeps_all_tokens(causal: PreTrainedModel) -> bool:
         return False
     kinds = {type(layer) for layer in DynamicCache(config=causal.config.get_text_config(decoder=True)).layers}
     return kinds <= {DynamicLayer, DynamicSlidingWindowLayer}
-
-
-def _fitted(columns: Tensor, width: int, padding: int | None = None) -> Tensor:
-    """The last columns [B, W]; where there are not so many, with padding on the left: by default the first again."""
-    columns = columns[:, -width:]
-    missing = (len(columns), width - columns.shape[1])
-    left = columns[:, :1].expand(missing) if padding is None else columns.new_full(missing, padding)
-    return torch.cat([left, columns], dim=1)
 
 
 def _many_ended(enough: int, ends: Ends) -> list[StoppingCriteria]:

@@ -4,17 +4,17 @@ Greedy decoding is transformers' own, token for token; sampling draws the token 
 alone (lm/generation/sampling.py). This file knows models and tokens. It does not know how a prompt became tokens
 (lm/tokens/chat.py).
 
-Legend: B rows, W width of a padded prefix, S of what is written of its continuation.
+Legend: B rows, W width of a padded prefix, S of what is written of its continuation, D width of the model.
 """
 
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
+from dataclasses import replace
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 import torch.distributed as dist
@@ -24,6 +24,7 @@ from transformers import (
     GenerationConfig,
     LogitsProcessor,
     LogitsProcessorList,
+    PreTrainedModel,
     PreTrainedTokenizerBase,
     StoppingCriteria,
     StoppingCriteriaList,
@@ -32,132 +33,28 @@ from transformers import (
 from lm.backbones.adapters import base_of
 from lm.backbones.end_tokens import end_tokens
 from lm.backbones.evaluating import evaluating
+from lm.generation.decoding import Decoding, Draw, Drawing, Replied, Sample, TokenHook
 from lm.generation.progress import Progress
-from lm.generation.sampling import DRAWS, row_keys, samplers
+from lm.generation.rows import Row, Work, Written
+from lm.generation.sampling import DRAWS, processors, row_keys
 from lm.generation.stopping import Ends, StopStrings
 from text.errors import UserError
 
 
-@dataclass(frozen=True)
-class Decoding:
-    """How continuations are chosen.
-
-    Args:
-        max_new_tokens: most tokens of a continuation; it also ends where the model's context is full.
-        temperature: divides the scores before one is drawn; 0 takes the best token each time (greedy).
-        top_p: draw from the smallest set of tokens with this probability mass.
-        top_k: draw from so many best tokens; null is all.
-        repetition_penalty: makes tokens that were there before unlikelier if above 1 (arXiv 1909.05858, section 4.1).
-        stop: texts at which a continuation ends; they are not part of its text.
-    """
-
-    max_new_tokens: int = 256
-    temperature: float = 0.0
-    top_p: float = 1.0
-    top_k: int | None = None
-    repetition_penalty: float = 1.0
-    stop: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        """Check what the configuration gave."""
-        if isinstance(self.stop, str):
-            raise UserError(f"decoding: 'stop' is {self.stop!r}; it is a list of texts")
-        object.__setattr__(self, "stop", tuple(self.stop))
-        rules = {
-            "max_new_tokens": (self.max_new_tokens >= 1, "1 or more"),
-            "temperature": (0 <= self.temperature < math.inf, "0 (greedy) or more"),
-            "top_p": (0 < self.top_p <= 1, "above 0 and at most 1"),
-            "top_k": (self.top_k is None or self.top_k >= 1, "1 or more, or null"),
-            "repetition_penalty": (0 < self.repetition_penalty < math.inf, "above 0"),
-            "stop": (all(self.stop), "a list of texts that are not empty"),
-        }
-        for name, (good, rule) in rules.items():
-            if not good:
-                raise UserError(f"decoding: '{name}' is {getattr(self, name)!r}; it must be {rule}")
-
-
-class Sample(NamedTuple):
-    """A continuation.
-
-    Args:
-        tokens: without the prefix and the end token; a stop string's are there.
-        text: without special tokens and the stop string.
-        finished: whether it came to an end by an end token or a stop string, not by its length.
-    """
-
-    tokens: tuple[int, ...]
-    text: str
-    finished: bool
-
-
 @runtime_checkable
 class Generates(Protocol):
-    """An engine that continues prefixes of tokens, such as `lm.generation.plain.PlainEngine`."""
+    """Whoever continues prefixes of tokens, such as an `Engine`."""
 
     def generate(
-        self, prefixes: Sequence[Sequence[int]], k: int, decoding: Decoding, seeds: Sequence[int]
+        self,
+        prefixes: Sequence[Sequence[int]],
+        k: int,
+        decoding: Decoding | Sequence[Decoding],
+        seeds: Sequence[int],
+        hook: TokenHook | None = None,
     ) -> list[Sample]:
         """``k`` samples per prefix, prefix by prefix; draw j of a prefix depends on its seed and j alone."""
         ...
-
-
-class Draw(NamedTuple):
-    """One row of work: the draw of this number from the continuations of a prefix.
-
-    Args:
-        prefix: tokens.
-        seed: of the prefix.
-        number: of the draw.
-        root: tokens that begin with the prefix, and of which more beginnings may be continued (the steps of a
-            solution); the prefix itself by default. An engine may compute them together; samples are the same.
-    """
-
-    prefix: Sequence[int]
-    seed: int
-    number: int
-    root: Sequence[int] | None = None
-
-
-class Drawing(ABC):
-    """Whoever gives samples of draws gives some of each of several prefixes.
-
-    Args:
-        context: tokens that the model has room for.
-    """
-
-    def __init__(self, context: float):
-        self.context = context
-
-    def generate(
-        self, prefixes: Sequence[Sequence[int]], k: int, decoding: Decoding, seeds: Sequence[int]
-    ) -> list[Sample]:
-        """``k`` samples of each prefix.
-
-        Args:
-            prefixes: tokens, at least one of each.
-            k: samples per prefix; greedy ones are all the same.
-            decoding: how tokens are chosen.
-            seeds: one whole number per prefix. Draw j of a prefix depends on (seed, j) and the prefix alone.
-
-        Returns: ``len(prefixes) * k`` samples, those of a prefix side by side.
-
-        Raises:
-            UserError: for a prefix without tokens or as long as the model's context, or a model whose scores are NaN.
-        """
-        if len(seeds) != len(prefixes) or k < 1:
-            raise ValueError(f"{len(seeds)} seeds for {len(prefixes)} prefixes, {k} samples of each")
-        for number, prefix in enumerate(prefixes):
-            if not 0 < len(prefix) < self.context:
-                most = f", and the model's context is {self.context}" if prefix else ": at least 1 is needed"
-                raise UserError(f"prefix {number} has {len(prefix)} tokens{most}")
-        different = k if decoding.temperature > 0 else 1
-        draws = [Draw(p, s, j) for p, s in zip(prefixes, seeds, strict=True) for j in range(different)]
-        found = dict(self.serve(draws, decoding))
-        return [found[row * different + draw % different] for row in range(len(prefixes)) for draw in range(k)]
-
-    @abstractmethod
-    def serve(self, draws: list[Draw], decoding: Decoding) -> Iterator[tuple[int, Sample]]:
-        """The sample of each draw; see `Engine.serve`."""
 
 
 class Engine(Drawing):
@@ -171,6 +68,9 @@ class Engine(Drawing):
         tokenizer: its tokenizer.
         max_batch_tokens: tokens that the cache of a batch holds at most: rows times padded prefix and continuation. A
             longer row has a batch to itself.
+
+    Attributes:
+        prefilled: tokens of prefixes and replies that were computed so far.
     """
 
     drawn_by: ClassVar[str] = f"keys, {DRAWS}"
@@ -186,9 +86,11 @@ class Engine(Drawing):
             raise UserError(f"{type(self.causal).__name__} cannot generate: it is no causal language model")
         self.sharded = isinstance(model, FSDPModule) and dist.get_world_size() > 1
         self.end_ids = end_tokens(self.causal, tokenizer)
-        self.progress = Progress()
+        self.progress, self.prefilled = Progress(), 0
 
-    def serve(self, draws: list[Draw], decoding: Decoding) -> Iterator[tuple[int, Sample]]:
+    def serve(
+        self, draws: list[Draw], decoding: Decoding, hook: TokenHook | None = None
+    ) -> Iterator[tuple[int, Sample]]:
         """The sample of each draw, with the draw's place, in the order in which they come to their end.
 
         Draws that are appended in the meantime follow, so that what is drawn next can depend on what came. Whoever asks
@@ -197,28 +99,53 @@ class Engine(Drawing):
 
         Args:
             draws: as for `generate`.
-            decoding: how tokens are chosen.
+            decoding: how tokens are chosen, for draws that do not say it.
+            hook: what is asked when certain tokens are written.
         """
-        self.progress.begin(draws, decoding.max_new_tokens)
-        batches = self._run(draws, decoding)
+        work = Work(draws, decoding, hook)
+        self.progress.begin(draws, max(((draw.decoding or decoding).max_new_tokens for draw in draws), default=0))
+        batches = self._run(work)
         while True:
             # Not around the `yield`: a generator that waits within a context leaves it open for whoever asks.
             with evaluating(self.model), self._own_defaults(), self._in_context():
                 batch = next(batches, None)
             if batch is None:
                 return
-            for place, sample in batch:
+            ended = [(written.row.place, written.sample) for written in batch if written.sample is not None]
+            for place, sample in [*ended, *self._go_on(work, batch)]:
                 self.progress.finished(len(sample.tokens))
                 yield place, sample
 
     @abstractmethod
-    def _run(self, draws: list[Draw], decoding: Decoding) -> Iterator[list[tuple[int, Sample]]]:
-        """The samples of `serve`, as many at a time as came to their end together."""
+    def _run(self, work: Work) -> Iterator[list[Written]]:
+        """What became of the rows, as many at a time as ended or paused together."""
+
+    def _go_on(self, work: Work, batch: Sequence[Written]) -> Iterator[tuple[int, Sample]]:
+        """Rows that paused are to be written on; those that have no room for it end."""
+        for row, reply in work.replies(batch):
+            decoding = reply.decoding or row.decoding
+            room, tokens = self._room(replace(row, decoding=decoding)), tuple(reply.tokens)
+            fits = len(row.written) + len(tokens) <= room
+            replied = Replied(len(row.written), len(tokens) if fits else 0, reply.note)
+            written = row.written + tokens if fits else row.written
+            row = replace(row, decoding=decoding, written=written, replies=(*row.replies, replied))
+            if fits and len(written) < room:
+                work.resume(row)
+            else:
+                yield row.place, self._sample(row, finished=False)
+
+    def _room(self, row: Row) -> int:
+        """Most tokens of its continuation."""
+        return int(min(row.decoding.max_new_tokens, self.context - len(row.draw.prefix)))
+
+    def _stops(self, rows: Sequence[Row]) -> list[StopStrings]:
+        alike = {row.decoding.stop: StopStrings(self.tokenizer, row.decoding.stop) for row in rows}
+        return [alike[row.decoding.stop] for row in rows]
 
     def _write(
         self,
-        draws: Sequence[Draw],
-        decoding: Decoding,
+        work: Work,
+        rows: Sequence[Row],
         ids: Tensor,
         mask: Tensor,
         width: Tensor,
@@ -229,8 +156,8 @@ class Engine(Drawing):
         """Rows continued by ``model.generate``.
 
         Args:
-            draws: whose rows these are, B of them.
-            decoding: how tokens are chosen.
+            work: of which they are a part.
+            rows: B of them.
             ids: padded prefixes, and what was written of the rows so far [B, W + S].
             mask: 0 where `ids` are padding, like `ids`.
             width: of each row's padded prefix [B], int64.
@@ -240,31 +167,46 @@ class Engine(Drawing):
 
         Returns: `ids` with what was written, and where rows ended.
         """
-        left = [min(decoding.max_new_tokens, self.context - len(draw.prefix)) for draw in draws]
-        room = torch.tensor(left, device=ids.device)
-        chosen = decoding.temperature, decoding.top_p, decoding.top_k
-        ends = Ends(width, room, self.end_ids, StopStrings(self.tokenizer, decoding.stop))
-        keys = row_keys([draw.seed for draw in draws], [draw.number for draw in draws], ids.device)
-        rows = self.causal.generate(
+        room = torch.tensor([self._room(row) for row in rows], device=ids.device)
+        own = [row.own for row in rows]
+        ends = Ends(width, room, self.end_ids, self._stops(rows), own, work.pause_ids)
+        keys = row_keys([row.draw.seed for row in rows], [row.draw.number for row in rows], ids.device)
+        chosen = processors([row.decoding for row in rows], keys, width)
+        written = self.causal.generate(
             ids,
             attention_mask=mask,
             generation_config=GenerationConfig(
                 max_new_tokens=min(int((room + width).max()) - ids.shape[1], most),
                 do_sample=False,  # the noise is among the scores
                 use_cache=True,
-                repetition_penalty=decoding.repetition_penalty,
             ),
-            logits_processor=LogitsProcessorList([_FirstScores(ids.shape[1]), *samplers(*chosen, keys, width)]),
+            logits_processor=LogitsProcessorList([_FirstScores(ids.shape[1], rows), *chosen]),
             stopping_criteria=StoppingCriteriaList([ends, *also(ends), self.progress.watch(ends)]),
             **options,
         )
-        return rows, ends
+        return written, ends
 
-    def _samples(self, rows: Tensor, ends: Ends) -> list[Sample]:
-        """What `_write` wrote, row by row."""
-        found = zip(rows.tolist(), ends.width.tolist(), ends.lengths.tolist(), ends.finished.tolist(), strict=True)
-        written = ((row[width : width + length], finished) for row, width, length, finished in found)
-        return [Sample(tuple(tokens), ends.stop.text(tokens), finished) for tokens, finished in written]
+    def _read(self, ids: Tensor, mask: Tensor, **options: Any) -> None:
+        """One forward over padded tokens, as `_write` makes it; what is in a cache is not computed again."""
+        settings = GenerationConfig(max_new_tokens=1, do_sample=False, use_cache=True)
+        self.causal.generate(ids, attention_mask=mask, generation_config=settings, **options)
+
+    def _ended(self, rows: Sequence[Row], ids: Tensor, ends: Ends) -> dict[int, Written]:
+        """What became of the rows of `_write` that are done, by their place in the batch; states are still to come."""
+        values = ids, ends.done, ends.width, ends.lengths, ends.finished, ends.end, ends.paused
+        told = {}
+        for number, (line, done, width, length, finished, end, paused) in enumerate(
+            zip(*(value.tolist() for value in values), strict=True)
+        ):
+            if done:
+                row = replace(rows[number], written=tuple(line[width : width + length]))
+                sample = None if paused else self._sample(row, finished, end if end >= 0 else None)
+                told[number] = Written(row, sample)
+        return told
+
+    def _sample(self, row: Row, finished: bool, end: int | None = None) -> Sample:
+        (stop,) = self._stops([row])
+        return Sample(row.written, stop.text(row.written, row.own), finished, end, row.replies)
 
     @contextmanager
     def _own_defaults(self) -> Iterator[None]:
@@ -303,13 +245,31 @@ def left_padded(prefixes: Sequence[Sequence[int]], device: torch.device) -> tupl
     return ids.to(device), mask.to(device)
 
 
+@contextmanager
+def head_inputs(causal: PreTrainedModel) -> Iterator[list[Tensor]]:
+    """What the head reads in the last column of each forward meanwhile [B, D]."""
+    seen: list[Tensor] = []
+    head = causal.get_output_embeddings()
+    if head is None:
+        raise UserError(f"{type(causal).__name__} has no output layer whose state could be given to a hook")
+    hook = head.register_forward_pre_hook(lambda _, args: seen.append(args[0][:, -1]))
+    try:
+        yield seen
+    finally:
+        hook.remove()
+
+
 class _FirstScores(LogitsProcessor):
     """Refuses a model that gives no numbers: an argmax over NaN would write nonsense without a word."""
 
-    def __init__(self, width: int):
-        self.width = width
+    def __init__(self, width: int, rows: Sequence[Row]):
+        self.width, self.forbidden = width, max((0, *(id for row in rows for id in row.decoding.forbidden)))
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        if input_ids.shape[1] == self.width and bool(scores.isnan().any()):
+        if input_ids.shape[1] > self.width:
+            return scores
+        if self.forbidden >= scores.shape[1]:
+            raise UserError(f"decoding: 'forbidden' names {self.forbidden}, and the model has {scores.shape[1]} tokens")
+        if bool(scores.isnan().any()):
             raise UserError("the model's scores are not numbers (NaN): diverged weights, or float16 that overflows")
         return scores

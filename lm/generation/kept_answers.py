@@ -1,8 +1,9 @@
 """Answers that were generated once are not generated again: a log of them beside the engine.
 
 An answer is known by who gave it (lm/backbones/kept_key.py), the prompt's tokens, the seed and the number of the draw,
-so that a run that was broken off goes on, and nobody is given the answers of another model. Kept are tokens and text:
-whoever judges them judges them anew. This file knows engines and samples. It does not know what the answers are for.
+its decoding, and the hook that was asked in between. So a run that was broken off goes on, and nobody is given the
+answers of another model. Kept are tokens, text and replies: whoever judges them judges them anew. This file knows
+engines and samples. It does not know what the answers are for.
 """
 
 from __future__ import annotations
@@ -12,11 +13,12 @@ from pathlib import Path
 
 from lm.backbones.kept_key import Keeper, keeper, kept_key
 from lm.files.append_log import AppendLog
-from lm.generation.engine import Decoding, Draw, Drawing, Engine, Sample
+from lm.generation.decoding import Decoding, Draw, Drawing, Replied, Sample, TokenHook
+from lm.generation.engine import Engine
 
 
 class LoggedEngine(Drawing):
-    """Asks an engine only for what the folder has no answer to (`lm.generation.engine.Generates`).
+    """Asks an engine only for what the folder has no answer to (`lm.protocols.Generates`).
 
     Args:
         engine: who generates.
@@ -29,27 +31,29 @@ class LoggedEngine(Drawing):
     def __init__(self, engine: Engine, folder: str | Path):
         super().__init__(engine.context)
         self.engine, self.folder, self.found = engine, Path(folder), 0
-        self._opened: dict[Keeper, _Kept] = {}
+        self._opened: dict[Keeper, _Log] = {}
 
-    def serve(self, draws: list[Draw], decoding: Decoding) -> Iterator[tuple[int, Sample]]:
-        """The sample of each draw; see `Engine.serve`. What is there comes first."""
-        by = keeper(self.engine.model, self.engine.tokenizer, decoding, self.engine.end_ids, self.engine.drawn_by)
+    def serve(
+        self, draws: list[Draw], decoding: Decoding, hook: TokenHook | None = None
+    ) -> Iterator[tuple[int, Sample]]:
+        """The sample of each draw; see `Engine.serve`. What is there comes first, without a word to the hook."""
+        by = keeper(self.engine.model, self.engine.tokenizer, self.engine.end_ids, self.engine.drawn_by)
         if by not in self._opened:
-            self._opened = {by: _Kept(self.folder, by)}  # weights that are gone are not asked again
-        turn = _Turn(draws, self._opened[by], any_root=self.engine.sharded)
+            self._opened = {by: _Log(self.folder, by)}  # weights that are gone are not asked again
+        turn = _Turn(draws, _Kept(self._opened[by], decoding, hook), any_root=self.engine.sharded)
         yield from turn.found()
         takes_part = self.engine.sharded  # each rank of a sharded model does, also with nothing to ask
         while turn.left or takes_part:
             takes_part = False
             turn.begin()
-            for number, sample in self.engine.serve(turn.asked, decoding):
+            for number, sample in self.engine.serve(turn.asked, decoding, hook):
                 yield turn.made(number, sample)
                 yield from turn.found()
         self.found += turn.count
 
 
-class _Kept:
-    """The answers of one keeper.
+class _Log:
+    """All answers of one keeper, by their key.
 
     Args:
         folder: where they are kept.
@@ -57,22 +61,40 @@ class _Kept:
     """
 
     def __init__(self, folder: Path, by: Keeper):
-        self.by, self._log = by, AppendLog(folder, "answers", by._asdict())
-        kept, told = self._log.read()
-        self._known = {key: Sample(tuple(value["tokens"]), *value["rest"]) for key, value in kept.items()}
+        self.by, self.log = by, AppendLog(folder, "answers", by._asdict())
+        self.known, told = self.log.read()
         for line in told:
             print(line, flush=True)
 
+
+class _Kept:
+    """The answers to the draws of a call.
+
+    Args:
+        log: in which they are.
+        decoding: of draws without one of their own.
+        hook: that was asked.
+    """
+
+    def __init__(self, log: _Log, decoding: Decoding, hook: TokenHook | None):
+        self.log, self.decoding = log, decoding
+        self.hook = None if hook is None else [sorted(hook.tokens), hook.key]
+
     def get(self, draw: Draw) -> Sample | None:
-        return self._known.get(self._key(draw))
+        kept = self.log.known.get(self._key(draw))
+        if kept is None:
+            return None
+        replies = tuple(Replied(*reply) for reply in kept["replies"])
+        return Sample(**{**kept, "tokens": tuple(kept["tokens"]), "replies": replies})
 
     def put(self, draw: Draw, sample: Sample) -> None:
-        tokens, *rest = sample
-        self._log.append({self._key(draw): {"tokens": tokens, "rest": rest}})
-        self._known[self._key(draw)] = sample
+        key, kept = self._key(draw), sample._asdict()
+        self.log.log.append({key: kept})
+        self.log.known[key] = kept
 
     def _key(self, draw: Draw) -> str:
-        return kept_key(self.by, list(draw.prefix), draw.seed, draw.number)
+        decoding = draw.decoding or self.decoding
+        return kept_key(self.log.by, list(draw.prefix), draw.seed, draw.number, decoding, self.hook)
 
 
 class _Turn:

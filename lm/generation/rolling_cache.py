@@ -18,7 +18,8 @@ from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
-KeysValues = list[tuple[Tensor, Tensor] | None]  # of one row, by layer: [H, tokens, D] each; None for an unused layer
+KeysValues = list[tuple[Tensor, Tensor] | None]
+"""Of some tokens of a row, by layer: [H, tokens, D] each; None for an unused layer."""
 
 
 class RollingCache(DynamicCache):
@@ -30,14 +31,14 @@ class RollingCache(DynamicCache):
         super().__init__()
         self.columns = 0
 
-    def begin(self, width: int, row: KeysValues) -> None:
+    def begin(self, width: int, layers: int) -> None:
         """See nothing but the last columns, so that rows can be placed; the buffers are left as they are if they may.
 
         Args:
             width: how many columns; more of them than there were are padding.
-            row: some row, which tells what layers there are.
+            layers: of the rows that are placed.
         """
-        while width and len(self.layers) < len(row):
+        while width and len(self.layers) < layers:
             self.layers.append(_Buffers(self.columns, self._count))
         for layer in self.layers:
             layer.begin(width)
@@ -65,11 +66,16 @@ class RollingCache(DynamicCache):
         for layer in self.layers:
             layer.fit(self.columns, width)
 
-    def place(self, rows: Sequence[int], computed: KeysValues, tokens: int) -> None:
-        """Make each of some rows the first `tokens` of what was computed."""
-        for layer, kept in zip(self.layers, computed if tokens else [], strict=False):
-            if kept is not None:
-                layer.place(rows, kept[0][:, :tokens], kept[1][:, :tokens])
+    def place(self, rows: Sequence[int], parts: Sequence[KeysValues], tokens: int) -> None:
+        """Make each of some rows the first `tokens` of parts that follow one another."""
+        for number, layer in enumerate(self.layers):
+            pieces = [part[number] for part in parts if number < len(part)]
+            layer.place(rows, [piece for piece in pieces if piece is not None], tokens)
+
+    def part(self, row: int, begin: int, end: int) -> KeysValues:
+        """A copy of some columns of a row, counted among those that are in use."""
+        held = [(layer.keys[row], layer.values[row]) if layer.is_initialized else None for layer in self.layers]
+        return cut(held, begin, end)
 
     @property
     def room(self) -> int:
@@ -147,15 +153,19 @@ class _Buffers(DynamicLayer):
         self.columns = columns
         self._show()
 
-    def place(self, rows: Sequence[int], keys: Tensor, values: Tensor) -> None:
+    def place(self, rows: Sequence[int], pieces: Sequence[tuple[Tensor, Tensor]], tokens: int) -> None:
         """See RollingCache."""
-        if not self.is_initialized:
-            self.lazy_initialization(keys, values)
-        for buffer, states in zip(self.buffers, (keys, values), strict=True):
-            if len(rows) == 1:  # a number needs no copy to the device
-                buffer[rows[0], :, self.end - keys.shape[1] : self.end] = states
-            else:
-                buffer[rows, :, self.end - keys.shape[1] : self.end] = states
+        begin = self.end - tokens
+        for keys, values in pieces:
+            if not self.is_initialized:
+                self.lazy_initialization(keys, values)
+            end = min(self.end, begin + keys.shape[1])
+            for buffer, states in zip(self.buffers, (keys, values), strict=True):
+                if len(rows) == 1:  # a number needs no copy to the device
+                    buffer[rows[0], :, begin:end] = states[:, : end - begin]
+                elif begin < end:
+                    buffer[rows, :, begin:end] = states[:, : end - begin]
+            begin = end
 
     def shift(self, end: int) -> None:
         """Put the columns in use elsewhere, up to column `end`."""
@@ -171,10 +181,6 @@ class _Buffers(DynamicLayer):
             self.keys, self.values = (buffer[: self.rows, :, self.start : self.end] for buffer in self.buffers)
 
 
-def rows_of(cache: DynamicCache, lengths: list[int]) -> list[KeysValues]:
-    """The rows of a cache of transformers, padded on the left, each with so many tokens: copies, to be let go alone."""
-    layers = [(layer.keys, layer.values) if layer.is_initialized else None for layer in cache.layers]
-    return [
-        [None if layer is None else (layer[0][row, :, -n:].clone(), layer[1][row, :, -n:].clone()) for layer in layers]
-        for row, n in enumerate(lengths)
-    ]
+def cut(parts: KeysValues, begin: int, end: int) -> KeysValues:
+    """Keys and values of some of the tokens: copies, which can be let go alone."""
+    return [part and (part[0][:, begin:end].clone(), part[1][:, begin:end].clone()) for part in parts]

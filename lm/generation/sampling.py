@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -20,10 +21,14 @@ from torch.nn import functional as F
 from transformers import (
     LogitsProcessor,
     LogitsProcessorList,
+    RepetitionPenaltyLogitsProcessor,
+    SuppressTokensLogitsProcessor,
     TemperatureLogitsWarper,
     TopKLogitsWarper,
     TopPLogitsWarper,
 )
+
+from lm.generation.decoding import Decoding
 
 DRAWS = 2  # which tokens a key draws: another number whenever they become others, so that nobody takes up old ones
 GROUP = 128  # N: about the square root of common vocabularies
@@ -103,7 +108,7 @@ class DrawnOnly(LogitsProcessor):
 
     Args:
         keys: of `row_keys`, [B].
-        width: tokens, padding included, before the first that is drawn; one number for all rows, or [B].
+        width: tokens, padding included, before the continuation of each row; one number for all, or [B].
     """
 
     def __init__(self, keys: Tensor, width: Tensor | int):
@@ -115,23 +120,49 @@ class DrawnOnly(LogitsProcessor):
         return torch.full_like(scores, -torch.inf).scatter_(1, token[:, None], 0.0)
 
 
-def samplers(
-    temperature: float, top_p: float, top_k: int | None, keys: Tensor, width: Tensor | int
-) -> LogitsProcessorList:
-    """What turns scores into a draw, in the order of transformers; nothing at temperature 0.
+def processors(decodings: Sequence[Decoding], keys: Tensor, width: Tensor | int) -> LogitsProcessorList:
+    """What makes greedy decoding take the tokens that each row wants, in the order of transformers.
 
     Args:
-        temperature: divides the scores.
-        top_p: smallest probability mass that stays possible.
-        top_k: how many tokens stay possible; None is all.
+        decodings: of each row.
         keys: of `row_keys`, [B].
         width: see DrawnOnly.
     """
-    if temperature == 0:
-        return LogitsProcessorList()
-    steps: list[LogitsProcessor] = [TemperatureLogitsWarper(temperature)]
-    if top_k is not None:
-        steps.append(TopKLogitsWarper(top_k))
-    if top_p < 1:
-        steps.append(TopPLogitsWarper(top_p))
-    return LogitsProcessorList([*steps, DrawnOnly(keys, width)])
+    width = torch.as_tensor(width, device=keys.device).expand(len(keys))
+    alike: dict[Decoding, list[int]] = {}
+    for row, decoding in enumerate(decodings):
+        alike.setdefault(replace(decoding, max_new_tokens=1, stop=()), []).append(row)  # of one token these say nothing
+    groups = {decoding: torch.tensor(rows, device=keys.device) for decoding, rows in alike.items()}
+    steps = [(rows, _of_one(decoding, keys[rows], width[rows])) for decoding, rows in groups.items()]
+    return steps[0][1] if len(steps) == 1 else LogitsProcessorList([_ByRow(steps)])
+
+
+def _of_one(decoding: Decoding, keys: Tensor, width: Tensor) -> LogitsProcessorList:
+    """For rows that are decoded alike."""
+    steps = LogitsProcessorList()
+    if decoding.forbidden:
+        steps.append(SuppressTokensLogitsProcessor(decoding.forbidden, device=str(keys.device)))
+    if decoding.repetition_penalty != 1:
+        steps.append(RepetitionPenaltyLogitsProcessor(float(decoding.repetition_penalty)))
+    if decoding.temperature == 0:
+        return steps
+    steps.append(TemperatureLogitsWarper(float(decoding.temperature)))
+    if decoding.top_k is not None:
+        steps.append(TopKLogitsWarper(decoding.top_k))
+    if decoding.top_p < 1:
+        steps.append(TopPLogitsWarper(decoding.top_p))
+    steps.append(DrawnOnly(keys, width))
+    return steps
+
+
+class _ByRow(LogitsProcessor):
+    """Treats groups of rows each in its own way."""
+
+    def __init__(self, groups: Sequence[tuple[Tensor, LogitsProcessorList]]):
+        self.groups = groups
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        chosen = torch.empty_like(scores)
+        for rows, steps in self.groups:
+            chosen[rows] = steps(input_ids[rows], scores[rows])
+        return chosen

@@ -10,7 +10,8 @@ from __future__ import annotations
 import importlib
 import tempfile
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -18,9 +19,10 @@ from transformers import ContinuousBatchingConfig, GenerationConfig, PreTrainedT
 
 from lm.backbones.adapters import is_adapted
 from lm.backbones.kept_key import model_sha256
-from lm.generation.engine import Decoding, Draw, Engine, Sample
+from lm.generation.decoding import Decoding, Sample
+from lm.generation.engine import Engine
+from lm.generation.rows import Row, Work, Written
 from lm.generation.sampling import seed_of
-from lm.generation.stopping import StopStrings
 from text.errors import UserError
 
 PAGE = 256  # tokens of a page of transformers' cache
@@ -29,20 +31,22 @@ PAGE = 256  # tokens of a page of transformers' cache
 class ServedEngine(Engine):
     """An engine that is asked for many draws at a time."""
 
-    def _run(self, draws: list[Draw], decoding: Decoding) -> Iterator[list[tuple[int, Sample]]]:
-        """All draws there are, then those that were appended."""
-        done = 0
-        while new := draws[done:]:
-            begin, done = done, len(draws)
-            yield [*enumerate(self._ask(new, decoding), start=begin)]
+    def _run(self, work: Work) -> Iterator[list[Written]]:
+        """All rows there are, then those of draws that were appended."""
+        if work.hook is not None:
+            raise UserError("engines continuous and vllm cannot pause for a hook: use engine: cache or plain")
+        while rows := work.new():
+            yield [Written(row, sample) for row, sample in zip(rows, self._ask(rows), strict=True)]
 
     @abstractmethod
-    def _ask(self, draws: list[Draw], decoding: Decoding) -> Iterable[Sample]:
-        """The sample of each draw, in order."""
+    def _ask(self, rows: list[Row]) -> Iterable[Sample]:
+        """The sample of each row, in order."""
 
-    def _room(self, draw: Draw, decoding: Decoding) -> int:
-        """Most tokens of a continuation: as many as the context has left after its own prefix."""
-        return int(min(decoding.max_new_tokens, self.context - len(draw.prefix)))
+    def _cut(self, row: Row, tokens: Sequence[int], finished: bool = False) -> Sample:
+        """The sample of what a library wrote, which counts the end token; `finished`: also by a stop string."""
+        end = tokens[-1] if tokens and tokens[-1] in self.end_ids else None
+        written = tuple(tokens if end is None else tokens[:-1])
+        return self._sample(replace(row, written=written), finished or end is not None, end)
 
 
 class ContinuousEngine(ServedEngine):
@@ -63,19 +67,21 @@ class ContinuousEngine(ServedEngine):
         super().__init__(model, tokenizer, max_batch_tokens)
         _refuse_sharded(self, "continuous")
 
-    def _ask(self, draws: list[Draw], decoding: Decoding) -> list[Sample]:
-        """One call for all draws that have equal room: the library takes one limit of new tokens; see ServedEngine."""
-        if decoding.stop or decoding.repetition_penalty != 1:
-            raise UserError("engine continuous: 'stop' and 'repetition_penalty' are not to be had: use cache or vllm")
-        places: dict[int, list[int]] = {}
-        for place, draw in enumerate(draws):
-            places.setdefault(self._room(draw, decoding), []).append(place)
+    def _ask(self, rows: list[Row]) -> list[Sample]:
+        """One call for all rows that are decoded alike and have equal room: the library takes one limit for all."""
+        alike: dict[tuple[Decoding, int], list[Row]] = {}
+        for row in rows:
+            if row.decoding.stop or row.decoding.repetition_penalty != 1 or row.decoding.forbidden:
+                raise UserError(
+                    "engine continuous: 'stop', 'repetition_penalty' and 'forbidden' are not to be had: use cache, vllm"
+                )
+            alike.setdefault((replace(row.decoding, max_new_tokens=1), self._room(row)), []).append(row)
         found: dict[int, Sample] = {}
-        for room, of_room in places.items():
-            found |= zip(of_room, self._call([draws[place] for place in of_room], decoding, room), strict=True)
-        return [found[place] for place in range(len(draws))]
+        for (decoding, room), together in alike.items():
+            found |= zip((row.place for row in together), self._call(together, decoding, room), strict=True)
+        return [found[row.place] for row in rows]
 
-    def _call(self, draws: list[Draw], decoding: Decoding, room: int) -> Iterator[Sample]:
+    def _call(self, rows: list[Row], decoding: Decoding, room: int) -> Iterator[Sample]:
         settings = GenerationConfig(
             do_sample=decoding.temperature > 0,
             temperature=decoding.temperature or None,
@@ -84,32 +90,28 @@ class ContinuousEngine(ServedEngine):
             eos_token_id=self.end_ids,
             pad_token_id=self.end_ids[0] if self.end_ids else 0,
         )
-        longest = max(len(draw.prefix) for draw in draws)
+        longest = max(len(row.draw.prefix) for row in rows)
         pages = ContinuousBatchingConfig(
             num_blocks=max(self.max_batch_tokens, longest + room) // PAGE + 2,
-            seed=seed_of(0, *(f"{draw.seed}/{draw.number}" for draw in draws)) % 2**31,
+            seed=seed_of(0, *(f"{row.draw.seed}/{row.draw.number}" for row in rows)) % 2**31,
             use_cuda_graph=self.causal.device.type == "cuda",
         )
         attention = self.causal.config._attn_implementation
         try:
             found = self.causal.generate_batch(
-                [list(draw.prefix) for draw in draws],
+                [list(row.draw.prefix) for row in rows],
                 generation_config=settings,
                 continuous_batching_config=pages,
                 max_new_tokens=room,
             )
         finally:
             self.causal.set_attn_implementation(attention)  # paged for the time of the call
-        if len(found) < len(draws):
-            raise UserError(f"engine continuous: {len(draws) - len(found)} of {len(draws)} requests came to nothing")
-        ends = StopStrings(self.tokenizer, ())
-        for output in found.values():
+        if len(found) < len(rows):
+            raise UserError(f"engine continuous: {len(rows) - len(found)} of {len(rows)} requests came to nothing")
+        for row, output in zip(rows, found.values(), strict=True):
             if output.error is not None:
                 raise UserError(f"engine continuous: {output.error}")
-            tokens = tuple(output.generated_tokens)
-            finished = bool(tokens) and tokens[-1] in self.end_ids
-            tokens = tokens[:-1] if finished else tokens
-            yield Sample(tokens, ends.text(tokens), finished)
+            yield self._cut(row, output.generated_tokens)
 
 
 class VLLMEngine(ServedEngine):
@@ -142,29 +144,29 @@ class VLLMEngine(ServedEngine):
         self._served: Any = None
         self._written = ""  # what the weights were like that it computes with
 
-    def _ask(self, draws: list[Draw], decoding: Decoding) -> Iterator[Sample]:
-        """One request per draw; see ServedEngine."""
-        requests = [{"prompt_token_ids": list(draw.prefix)} for draw in draws]
-        settings = [
-            self.library.SamplingParams(
-                max_tokens=self._room(draw, decoding),
-                temperature=decoding.temperature,
-                top_p=decoding.top_p,
-                top_k=decoding.top_k or -1,
-                repetition_penalty=decoding.repetition_penalty,
-                stop=list(decoding.stop),
-                stop_token_ids=self.end_ids,
-                skip_special_tokens=False,  # a stop string may name them; the text is made of the tokens
-                seed=seed_of(draw.seed, draw.number) % 2**31,
-            )
-            for draw in draws
-        ]
-        ends = StopStrings(self.tokenizer, decoding.stop)
-        for output in self._engine().generate(requests, settings):
+    def _ask(self, rows: list[Row]) -> Iterator[Sample]:
+        """One request per row; see ServedEngine."""
+        requests = [{"prompt_token_ids": list(row.draw.prefix)} for row in rows]
+        for row, output in zip(rows, self._engine().generate(requests, [*map(self._settings, rows)]), strict=True):
             (written,) = output.outputs
-            tokens = tuple(written.token_ids)
-            tokens = tokens[:-1] if tokens and tokens[-1] in self.end_ids else tokens
-            yield Sample(tokens, ends.text(tokens), written.finish_reason == "stop")
+            yield self._cut(row, written.token_ids, written.finish_reason == "stop")
+
+    def _settings(self, row: Row) -> Any:
+        decoding, allowed = row.decoding, None
+        if decoding.forbidden:
+            allowed = sorted({*range(self.causal.config.get_text_config().vocab_size)} - {*decoding.forbidden})
+        return self.library.SamplingParams(
+            max_tokens=self._room(row),
+            temperature=decoding.temperature,
+            top_p=decoding.top_p,
+            top_k=decoding.top_k or -1,
+            repetition_penalty=decoding.repetition_penalty,
+            stop=list(decoding.stop),
+            stop_token_ids=self.end_ids,
+            allowed_token_ids=allowed,
+            skip_special_tokens=False,  # a stop string may name them; the text is made of the tokens
+            seed=seed_of(row.draw.seed, row.draw.number) % 2**31,
+        )
 
     @property
     def _precision(self) -> str:

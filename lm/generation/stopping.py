@@ -31,16 +31,23 @@ class StopStrings:
 
     def end(self, tokens: Sequence[int]) -> bool:
         """Whether the last token completed a stop string; special tokens can be named in one."""
+        if not self.strings:
+            return False
         tail = self.tokenizer.decode(tokens[-self.window :], skip_special_tokens=False)
         return any(string in tail for string in self.strings)
 
-    def text(self, tokens: Sequence[int]) -> str:
+    def text(self, tokens: Sequence[int], own: int = 0) -> str:
         """The words of a continuation, up to the first stop string, without special tokens.
 
         A stop string is looked for where `end` looks, among special tokens, so that one can name them.
+
+        Args:
+            tokens: of the continuation.
+            own: stop strings count behind so many of its tokens: a reply may say them.
         """
         written = self._read(tokens, special=True) if self.strings else ""
-        found = [place for string in self.strings if (place := written.find(string)) >= 0]
+        begin = len(self._read(tokens[:own], special=True)) if self.strings else 0
+        found = [place for string in self.strings if (place := written.find(string, begin)) >= 0]
         if not found:
             return self._read(tokens)
         kept = self._tokens_within(tokens, min(found))
@@ -57,42 +64,63 @@ class StopStrings:
 
 
 class Ends(StoppingCriteria):
-    """Ends each row on its own and remembers how.
+    """Ends each row on its own, or lets it pause, and remembers how.
 
     Args:
         width: tokens of each row, padding included, before its continuation [B], int64.
         room: most tokens of each continuation [B], int64.
         end_ids: tokens that end one.
-        stop: stop strings.
+        stops: stop strings of each row.
+        own: stop strings count behind so many tokens of each continuation; by default from its first one.
+        pause_ids: tokens at which a row pauses, unless it ends there.
 
     Attributes:
         lengths: tokens of each continuation, without an end token [B].
         finished: whether it came to an end, other than by its room [B].
+        end: the end token, -1 without one [B].
+        paused: whether a token let it pause [B].
+        done: whether any of this has come about [B].
     """
 
-    def __init__(self, width: Tensor, room: Tensor, end_ids: Collection[int], stop: StopStrings):
-        self.width, self.room, self.stop = width, room, stop
-        self.end_ids = torch.tensor(sorted(end_ids), device=room.device, dtype=torch.long)
-        self.lengths = room.clone()
-        self.finished = torch.zeros_like(room, dtype=torch.bool)
-        self.done = torch.zeros_like(room, dtype=torch.bool)
+    def __init__(
+        self,
+        width: Tensor,
+        room: Tensor,
+        end_ids: Collection[int],
+        stops: Sequence[StopStrings],
+        own: Sequence[int] = (),
+        pause_ids: Collection[int] = (),
+    ):
+        self.width, self.room, self.stops, self.own = width, room, stops, own or [0] * len(stops)
+        self.end_ids, self.pause_ids = (
+            torch.tensor(sorted(ids), device=room.device, dtype=torch.long) for ids in (end_ids, pause_ids)
+        )
+        self.lengths, self.end = room.clone(), torch.full_like(room, -1)
+        self.finished, self.paused, self.done = torch.zeros(3, len(room), dtype=torch.bool, device=room.device)
+        self._window = max((stop.window for stop in stops if stop.strings), default=0)
 
     def __call__(self, input_ids: Tensor, scores: Tensor | None, **kwargs: object) -> Tensor:
         """Which rows are done [B], after one more token of each."""
-        length = input_ids.shape[1] - self.width
-        at_end = torch.isin(input_ids[:, -1], self.end_ids)
+        length, last = input_ids.shape[1] - self.width, input_ids[:, -1]
+        at_end = torch.isin(last, self.end_ids)
         ended = at_end | self._stopped(input_ids)
-        now = ended & ~self.done
+        pauses = torch.isin(last, self.pause_ids) & ~ended
+        now = (ended | pauses) & ~self.done
         self.lengths = torch.where(now, length - at_end.long(), self.lengths)
-        self.finished |= now
-        self.done |= ended | (length >= self.room)
+        self.end = torch.where(now & at_end, last, self.end)
+        self.finished |= now & ended
+        self.paused |= now & pauses
+        self.done |= ended | pauses | (length >= self.room)
         return self.done
 
     def _stopped(self, input_ids: Tensor) -> Tensor:
-        if not self.stop.strings:
+        if not self._window:
             return torch.zeros_like(self.done)
         # One copy to the host for each token of a batch: an accelerator waits for it.
-        told = torch.cat([self.done[:, None], self.width[:, None], input_ids[:, -self.stop.window :]], dim=1).tolist()
+        told = torch.cat([self.done[:, None], self.width[:, None], input_ids[:, -self._window :]], dim=1).tolist()
         length = input_ids.shape[1]
-        ended = [not done and self.stop.end(tail[max(0, len(tail) - length + width) :]) for done, width, *tail in told]
+        ended = [
+            not done and stop.end(tail[max(0, len(tail) - length + width + own) :])
+            for (done, width, *tail), stop, own in zip(told, self.stops, self.own, strict=True)
+        ]
         return torch.tensor(ended, device=self.done.device)

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from lm.forests.batches import PromptBatch
-from lm.generation.engine import Decoding, Generates
+from lm.generation.decoding import Decoding
+from lm.generation.engine import Generates
 from lm.judging.rater import Rater, Rewards
 
 
@@ -20,7 +21,7 @@ class Best(NamedTuple):
 
     Args:
         text: without special tokens.
-        finished: see `lm.generation.engine.Sample`.
+        finished: see `lm.generation.decoding.Sample`.
         draw: which of the samples it is.
         rewards: of all samples; None of an empty one.
     """

@@ -17,7 +17,8 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from lm.backbones.kept_key import Keeper, keeper
 from lm.generation.cached import EngineName, engine_of
-from lm.generation.engine import Decoding, Engine
+from lm.generation.decoding import Decoding
+from lm.generation.engine import Engine
 from lm.generation.sampling import seed_of
 from lm.judging.requests import Judge, JudgeRequest, Verdict
 from lm.scoring.choices import choice_logprobs, shared_length

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from lm.generation.engine import Decoding
+from lm.generation.decoding import Decoding
 from lm.generation.plain import PlainEngine
 from lm.probing.probes import PASSAGE, Cloze, ProbeSet
 from lm.scoring.logprobs import forest_ranks

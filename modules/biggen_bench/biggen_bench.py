@@ -13,7 +13,7 @@ from pathlib import Path
 from lm.backbones.backbone import Backbone
 from lm.benches.biggen import CapabilityBench, Grading
 from lm.forests.batches import PromptBatch
-from lm.generation.engine import Decoding
+from lm.generation.decoding import Decoding
 from lm.judging.kept_verdicts import kept
 from lm.judging.requests import Judge, SharedJudge
 from metrics.benches.capability_report import score_figure

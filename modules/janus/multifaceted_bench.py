@@ -13,7 +13,7 @@ from pathlib import Path
 from lm.backbones.backbone import Backbone
 from lm.benches.multifaceted import RubricBench, RubricJudging, question
 from lm.forests.batches import PromptBatch
-from lm.generation.engine import Decoding
+from lm.generation.decoding import Decoding
 from lm.judging.requests import Judge, SharedJudge
 from metrics.benches.multifaceted_report import report_text, score_figure, write_report
 from modules.answering import Generation

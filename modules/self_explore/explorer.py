@@ -16,7 +16,7 @@ from tokenizers.decoders import DecodeStream
 from lm.backbones.backbone import Backbone
 from lm.forests.batches import PromptBatch
 from lm.generation.cached import EngineName
-from lm.generation.engine import Decoding, Draw, Sample
+from lm.generation.decoding import Decoding, Draw, Sample
 from lm.generation.sampling import seed_of
 from metrics.reasoning.exploration import pit_report
 from modules.self_explore.pits import (

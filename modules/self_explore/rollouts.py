@@ -15,7 +15,7 @@ from lm.backbones.backbone import Backbone
 from lm.backbones.kept_key import model_sha256
 from lm.files.kept_files import cache_folder
 from lm.generation.cached import EngineName, engine_of
-from lm.generation.engine import Decoding
+from lm.generation.decoding import Decoding
 from lm.generation.kept_answers import LoggedEngine
 from modules.base.language_module import LanguageModule
 from text.reasoning.answers import AnswerChecker

@@ -14,7 +14,7 @@ from typing import Any
 from lm.backbones.backbone import Backbone
 from lm.forests.batches import PromptBatch
 from lm.generation.cached import EngineName
-from lm.generation.engine import Decoding, Sample
+from lm.generation.decoding import Decoding, Sample
 from lm.generation.sampling import seed_of
 from metrics.reasoning.reasoning import AnswerAccuracy, CutOff, MajorityAtK, PassAtK, Unparsed
 from modules.self_explore.rejection_sampling import Mining, mine

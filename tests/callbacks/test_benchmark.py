@@ -16,7 +16,7 @@ from datamodules.biggen import BiggenData
 from datamodules.instruction import Instructions
 from datamodules.multifaceted_bench import MultifacetedPrompts
 from datamodules.prompts import Prompts
-from lm.generation.engine import Decoding
+from lm.generation.decoding import Decoding
 from lm.judging.requests import ProgrammaticJudge
 from lm.tokens.tokenizer import PretrainedTokenizer
 from modules.sft import SFT

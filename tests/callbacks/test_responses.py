@@ -12,7 +12,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from callbacks.responses import Responses
 from datamodules.prompts import Prompts
 from lm.forests.batches import PromptBatch
-from lm.generation.engine import Decoding
+from lm.generation.decoding import Decoding
 from lm.tokens.tokenizer import PretrainedTokenizer
 from modules.answering import Generation
 from tests.stand_ins import published, scratch, trainer

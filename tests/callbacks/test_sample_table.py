@@ -7,7 +7,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from callbacks.sample_table import SampleTable
 from datamodules.instruction import Instructions
-from lm.generation.engine import Decoding
+from lm.generation.decoding import Decoding
 from lm.generation.plain import PlainEngine
 from lm.generation.sampling import seed_of
 from lm.tokens.chat import ChatFormat

@@ -3,7 +3,7 @@ import torch
 
 from lm.forests.batches import PromptBatch
 from lm.generation.cached import CacheEngine
-from lm.generation.engine import Decoding
+from lm.generation.decoding import Decoding
 from lm.generation.plain import PlainEngine
 from modules.answering import Generation
 from tests.stand_ins import scratch, tiny_tokenizer

@@ -21,7 +21,7 @@ from lm.backbones.kept_key import Keeper, digest
 from lm.files.dummy_model import untrained_model
 from lm.files.embedding_store import KEY, EmbeddingStore
 from lm.files.kept_files import cache_folder
-from lm.generation.engine import Decoding
+from lm.generation.decoding import Decoding
 from lm.generation.kept_answers import LoggedEngine
 from lm.generation.plain import PlainEngine
 from lm.judging.kept_verdicts import CachedJudge

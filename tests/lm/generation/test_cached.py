@@ -2,16 +2,17 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.lm.test_generation import FAMILIES, PREFIXES, SAMPLED, SEEDS, by_hand, likes, model
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import MambaConfig, MambaForCausalLM
 
 from lm.backbones.adapters import LoRA
-from lm.generation.cached import ROOM, CacheEngine, engine_of
-from lm.generation.engine import Decoding, Draw
+from lm.generation.batch import ROOM
+from lm.generation.cached import CacheEngine, engine_of
+from lm.generation.decoding import Decoding, Draw
 from lm.generation.plain import PlainEngine
 from lm.generation.rolling_cache import RollingCache
 from lm.scoring.attention import use_forest_attention
-from tests.lm.generation.test_engine import FAMILIES, PREFIXES, SAMPLED, SEEDS, by_hand, likes, model
 from tests.stand_ins import tiny_tokenizer
 from text.errors import UserError
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from lm.backbones.adapters import LoRA
 from lm.backbones.backbone import ScratchBackbone
 from lm.generation.cached import CacheEngine
-from lm.generation.engine import Decoding, Draw, Sample
+from lm.generation.decoding import Decoding, Draw, Sample
 from lm.generation.plain import PlainEngine
 from lm.generation.progress import Progress
 from lm.generation.stopping import StopStrings
@@ -158,7 +158,7 @@ def ids_of(text: str) -> list[int]:
 def test_an_end_token_ends_and_is_no_part_of_the_sample():
     eos = tiny_tokenizer().eos_token_id
     (sample,) = engine(likes(40, 41, then=eos)).generate([[1]], 1, Decoding(max_new_tokens=9), [0])
-    assert sample == Sample((40, 41), tiny_tokenizer().decode([40, 41]), True)
+    assert sample == Sample((40, 41), tiny_tokenizer().decode([40, 41]), True, eos)
 
 
 @pytest.mark.parametrize("ends", [42, [7, 42]])
@@ -166,18 +166,18 @@ def test_every_end_token_of_the_model_counts(ends):
     built = likes(40, 41, then=42)
     built.generation_config.eos_token_id = ends
     (sample,) = engine(built).generate([[1]], 1, Decoding(max_new_tokens=9), [0])
-    assert (sample.tokens, sample.finished) == ((40, 41), True)
+    assert (sample.tokens, sample.finished, sample.end) == ((40, 41), True, 42)
 
 
 def test_an_answer_may_be_empty():
     built = likes(42)
     built.generation_config.eos_token_id = 42
-    assert engine(built).generate([[1]], 1, Decoding(), [0]) == [Sample((), "", True)]
+    assert engine(built).generate([[1]], 1, Decoding(), [0]) == [Sample((), "", True, 42)]
 
 
 def test_length_ends_without_finishing():
     (sample,) = engine(likes(40, 41, 42)).generate([[1]], 1, Decoding(max_new_tokens=2), [0])
-    assert (sample.tokens, sample.finished) == ((40, 41), False)
+    assert (sample.tokens, sample.finished, sample.end) == ((40, 41), False, None)
 
 
 @pytest.mark.parametrize("architecture", ["llama", "gpt2"])  # GPT-2 has no positions beyond

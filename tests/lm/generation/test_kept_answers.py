@@ -7,7 +7,8 @@ import torch
 
 from lm.files.append_log import AppendLog
 from lm.generation.cached import CacheEngine
-from lm.generation.engine import Decoding, Draw, Generates
+from lm.generation.decoding import Decoding, Draw
+from lm.generation.engine import Generates
 from lm.generation.kept_answers import LoggedEngine
 from lm.generation.plain import PlainEngine
 from tests.stand_ins import scratch, tiny_tokenizer
@@ -174,8 +175,8 @@ def watched(folder, of=None):
     logged, asked = LoggedEngine(of or engine(), folder), []
     serve = logged.engine.serve
 
-    def remembered(draws, decoding):
-        for place, sample in serve(draws, decoding):
+    def remembered(draws, decoding, hook=None):
+        for place, sample in serve(draws, decoding, hook):
             asked.append((*draws[place].prefix, draws[place].number))
             yield place, sample
 

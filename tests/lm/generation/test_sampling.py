@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare, kstest
 from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
-from lm.generation.sampling import DRAWS, GROUP, drawn, gumbel_noise, mix, row_keys, samplers, seed_of
+from lm.generation.decoding import Decoding
+from lm.generation.sampling import DRAWS, GROUP, drawn, gumbel_noise, mix, processors, row_keys, seed_of
 
 SCORES = torch.tensor([2.0, 0.0, 1.0, -1.0, 0.5, -3.0, 1.5, 0.2])
 N = 20_000
@@ -16,7 +17,8 @@ def many(temperature=1.0, top_p=1.0, top_k=None, draws=N) -> torch.Tensor:
     """Tokens of many draws at one position."""
     keys = row_keys([7] * draws, range(draws))
     scores = SCORES.expand(draws, -1)
-    return samplers(temperature, top_p, top_k, keys, width=1)(torch.zeros(draws, 1), scores).argmax(-1)
+    decodings = [Decoding(1, temperature, top_p, top_k)] * draws
+    return processors(decodings, keys, width=1)(torch.zeros(draws, 1), scores).argmax(-1)
 
 
 def as_transformers_warps(temperature, top_p, top_k) -> torch.Tensor:
@@ -109,7 +111,7 @@ def test_noise_is_finite_at_both_ends(bits, noise, monkeypatch):
 
 
 def test_greedy_changes_nothing():
-    assert len(samplers(0.0, 0.5, 2, row_keys([0], [0]), 1)) == 0
+    assert len(processors([Decoding(temperature=0.0, top_p=0.5, top_k=2)], row_keys([0], [0]), 1)) == 0
 
 
 def test_seeds_of_things():

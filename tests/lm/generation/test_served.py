@@ -3,14 +3,14 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from tests.lm.test_generation import model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lm.backbones.adapters import LoRA
 from lm.generation.cached import engine_of
-from lm.generation.engine import Decoding, Draw
+from lm.generation.decoding import Decoding, Draw, TokenHook
 from lm.generation.plain import PlainEngine
 from lm.generation.served import VLLMEngine
-from tests.lm.generation.test_engine import model
 from tests.stand_ins import tiny_tokenizer
 from text.errors import UserError
 
@@ -29,10 +29,12 @@ class StubLLM:
     def generate(self, prompts, settings):
         for prompt, setting in zip(prompts, settings, strict=True):
             self.asked.append((prompt["prompt_token_ids"], setting))
-            decoding = Decoding(setting.max_tokens, stop=tuple(setting.stop))
+            allowed = setting.allowed_token_ids
+            forbidden = () if allowed is None else {*range(len(tiny_tokenizer()))} - {*allowed}
+            decoding = Decoding(setting.max_tokens, stop=tuple(setting.stop), forbidden=tuple(forbidden))
             (sample,) = self.engine.generate([prompt["prompt_token_ids"]], 1, decoding, [0])
             # With an end token: vLLM counts a stop token among what was written.
-            ids = [*sample.tokens, *(setting.stop_token_ids[:1] if sample.finished and not setting.stop else [])]
+            ids = [*sample.tokens, *([] if sample.end is None else [sample.end])]
             reason = "stop" if sample.finished else "length"
             yield SimpleNamespace(outputs=[SimpleNamespace(token_ids=ids, finish_reason=reason)])
 
@@ -44,7 +46,10 @@ def vllm(monkeypatch):
     return stub
 
 
-@pytest.mark.parametrize("decoding", [Decoding(9), Decoding(20, stop=("a", "e", "th"))])
+EACH_ITS_OWN = [Decoding(9), Decoding(4, forbidden=(3, 200)), Decoding(20, stop=("a", "e", "th"))]
+
+
+@pytest.mark.parametrize("decoding", [*EACH_ITS_OWN, EACH_ITS_OWN])
 def test_vllm_gives_what_the_plain_engine_gives(vllm, decoding):
     built = model()
     served = engine_of("vllm", built, tiny_tokenizer(), 99)
@@ -119,8 +124,10 @@ def test_vllm_does_not_take_adapters(vllm):
 
 def test_continuous_batching_refuses_what_it_cannot_do():
     served = engine_of("continuous", model(), tiny_tokenizer(), 99)
-    with pytest.raises(UserError, match="'stop' and 'repetition_penalty' are not to be had"):
+    with pytest.raises(UserError, match="'stop', 'repetition_penalty' and 'forbidden' are not"):
         served.generate([[1]], 1, Decoding(stop=("x",)), [0])
+    with pytest.raises(UserError, match="cannot pause for a hook: use engine: cache or plain"):
+        served.generate([[1]], 1, Decoding(), [0], TokenHook(frozenset([5]), lambda pauses: [], "none"))
     assert served.generate([], 1, Decoding(), []) == []
 
 

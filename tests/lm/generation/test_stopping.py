@@ -13,7 +13,7 @@ from lm.backbones.backbone import ScratchBackbone
 from lm.backbones.end_tokens import end_tokens
 from lm.backbones.export import save_model
 from lm.generation.cached import CacheEngine
-from lm.generation.engine import Decoding
+from lm.generation.decoding import Decoding
 from lm.generation.plain import PlainEngine
 from lm.generation.stopping import StopStrings
 from tests.chat_templates import FAMILIES, marked_tokenizer

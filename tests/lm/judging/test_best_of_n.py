@@ -8,7 +8,7 @@ from transformers import AutoModelForSequenceClassification
 
 from lm.backbones.backbone import PretrainedBackbone
 from lm.forests.batches import PromptBatch
-from lm.generation.engine import Decoding, Sample
+from lm.generation.decoding import Decoding, Sample
 from lm.judging.best_of_n import Best, best_of, best_of_n, judged
 from lm.judging.rater import Rater
 from lm.tokens.chat import ChatFormat

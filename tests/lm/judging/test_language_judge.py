@@ -7,7 +7,7 @@ import torch
 
 from lm.backbones.adapters import LoRA
 from lm.backbones.backbone import PretrainedBackbone
-from lm.generation.engine import Decoding, Sample
+from lm.generation.decoding import Decoding, Sample
 from lm.judging.judge_by_name import TrainedJudge, note_template
 from lm.judging.language_judge import Judging, LanguageJudge
 from lm.judging.requests import JudgeRequest, Verdict

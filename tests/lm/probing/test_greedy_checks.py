@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from lm.generation.engine import Decoding
+from lm.generation.decoding import Decoding
 from lm.generation.plain import PlainEngine
 from lm.probing.greedy_checks import check_probes, check_scalars, says
 from lm.probing.probes import ProbeSet

@@ -14,7 +14,7 @@ from datamodules.prompts import Prompts
 from lm.backbones.encoder import WordTokenizer
 from lm.backbones.kept_key import Keeper
 from lm.benches.biggen import Grading
-from lm.generation.engine import Decoding
+from lm.generation.decoding import Decoding
 from lm.judging.requests import ProgrammaticJudge, Verdict
 from modules.biggen_bench.biggen_bench import BiggenBench, RecordedBiggen
 from tests.stand_ins import scratch, trainer

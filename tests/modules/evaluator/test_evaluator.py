@@ -11,7 +11,7 @@ from lightning.pytorch import Trainer
 from datamodules import Judgments
 from lm.backbones.backbone import ScratchBackbone
 from lm.backbones.encoder import WordTokenizer
-from lm.generation.engine import Decoding
+from lm.generation.decoding import Decoding
 from lm.judging.language_judge import Judging
 from lm.scoring.logprobs import forest_logprobs
 from modules import EvaluatorLM

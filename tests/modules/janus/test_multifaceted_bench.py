@@ -11,7 +11,7 @@ from datamodules.prompts import Prompts
 from lm.backbones.encoder import WordTokenizer
 from lm.benches.multifaceted import RubricJudging
 from lm.forests.batches import PromptBatch
-from lm.generation.engine import Decoding
+from lm.generation.decoding import Decoding
 from lm.judging.requests import ProgrammaticJudge
 from modules.janus.multifaceted_bench import MultifacetedBench, RecordedBench
 from tests.stand_ins import scratch, trainer
