@@ -157,7 +157,8 @@ def _in_order(rows: Sequence[tuple[tuple[int, ...], Row]]) -> list[Row]:
         parts = _alike(group, begin)
         behind = [common(part[0][0], part[-1][0], begin) for part in parts]
         if len(parts) > 1 or behind > [begin]:
-            groups += sorted(zip(parts, behind, strict=True), key=lambda part: max(len(root) for root, _ in part[0]))
+            longest_last = sorted(zip(parts[::-1], behind[::-1], strict=True), key=_longest)
+            groups += longest_last
         else:
             ordered += [row for _, row in sorted(group, key=lambda pair: -len(pair[0]))]
     return ordered
@@ -171,6 +172,10 @@ def _alike(group: Sequence[tuple[tuple[int, ...], Row]], begin: int) -> list[lis
             parts.append([])
         parts[-1].append((root, row))
     return parts
+
+
+def _longest(part: tuple[Sequence[tuple[tuple[int, ...], Row]], int]) -> int:
+    return max(len(root) for root, _ in part[0])
 
 
 def _keeps_all_tokens(causal: PreTrainedModel) -> bool:

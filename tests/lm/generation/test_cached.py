@@ -2,17 +2,17 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.lm.test_generation import FAMILIES, PREFIXES, SAMPLED, SEEDS, by_hand, likes, model
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import MambaConfig, MambaForCausalLM
 
 from lm.backbones.adapters import LoRA
-from lm.generation.batch import ROOM
-from lm.generation.cached import CacheEngine, engine_of
+from lm.generation.batch import ROOM, Seats
+from lm.generation.cached import CacheEngine, _in_order, engine_of
 from lm.generation.decoding import Decoding, Draw
 from lm.generation.plain import PlainEngine
 from lm.generation.rolling_cache import RollingCache
 from lm.scoring.attention import use_forest_attention
+from tests.lm.generation.test_engine import FAMILIES, PREFIXES, SAMPLED, SEEDS, by_hand, likes, model
 from tests.stand_ins import tiny_tokenizer
 from text.errors import UserError
 
@@ -156,7 +156,7 @@ def test_a_root_is_computed_once_also_if_its_draws_do_not_fit_into_a_batch(budge
     draws = rooted([[5] * 6, [5] * 7, [6] * 7, [7] * 6], k=4)  # the first begins the second
     call = engine(MODELS["llama"], max_batch_tokens=budget)
     seen = widths(MODELS["llama"], lambda: [*call.serve(draws, Decoding(3, temperature=1.0))])
-    assert sorted(shape for shape in seen if shape[1] > 1) == [(1, 6), (1, 7), (1, 7)]
+    assert sum(rows for rows, columns in seen if columns > 1) == 3
     assert max(rows for rows, columns in seen if columns == 1) == budget // 10
 
 
@@ -300,13 +300,35 @@ def test_rows_are_moved_and_draws_of_a_prefix_placed_together():
         cache, root = RollingCache(), [(torch.ones(2, 3, 8), torch.ones(2, 3, 8))] * 2
         cache.move({}, 2 * rows, torch.device("cpu"))
         cache.fit(20, 3)
-        cache.begin(3, root)
+        cache.begin(3, len(root))
         with Copies() as placed:
-            cache.place([*range(2 * rows)], root, 3)
+            cache.place([*range(2 * rows)], [root], 3)
         with Copies() as moved:
             cache.move({row: rows + row for row in range(rows)}, rows, torch.device("cpu"))
         counts.append((placed.count, moved.count))
     assert counts[0] == counts[1] == (4, 4)
+
+
+@given(live=st.lists(st.booleans(), max_size=9), taken=st.integers(0, 5))
+def test_rows_have_seats_and_as_few_as_can_be_move(live, taken):
+    seats = Seats.of(live, taken)
+    assert sorted([*seats.kept, *seats.fresh]) == [*range(sum(live) + taken)]
+    assert sorted(seats.kept.values()) == [place for place, lives in enumerate(live) if lives]
+    moved = sum(place != old for place, old in seats.kept.items())
+    assert moved == sum(live[sum(live) + taken :])  # those that sit behind all that are left
+
+
+def test_seats_are_those_of_the_drawing():
+    assert Seats.of([True, False, True, False, False, True], 1) == Seats({0: 0, 2: 2, 3: 5}, [1])
+
+
+def test_rows_that_begin_alike_are_side_by_side_and_the_longest_come_first():
+    """Also where all begin alike, as they do with examples before the passages."""
+    examples, passages = (1,) * 30, [(*[5 + n] * 20,) for n in range(3)]
+    prompts = [(*examples, *passages[n % 3], *[9] * (n + 1)) for n in range(9)]
+    alone = [(2, 3), (4,) * 70]
+    ordered = _in_order([(root, root) for root in [*prompts[::2], *alone, *prompts[1::2]]])
+    assert ordered == [alone[1], *(prompts[3 * n + m] for m in (2, 1, 0) for n in (2, 1, 0)), alone[0]]
 
 
 # --- what is refused --------------------------------------------------------------------------------------------------

@@ -114,6 +114,33 @@ def test_samples_do_not_depend_on_order_or_company():
         assert alone[:2] == expected[2 * i : 2 * i + 2]
 
 
+def test_each_prefix_may_have_its_own_decoding():
+    """As if each were asked for alone; greedy and sampled ones, long and short ones, in one batch."""
+    built = model()
+    decodings = [
+        Decoding(6, temperature=1.0),
+        Decoding(3),
+        Decoding(9, 0.5, top_p=0.9, repetition_penalty=1.3),
+        Decoding(9, 1.0, stop=("a", "e")),
+        Decoding(4, forbidden=tuple(range(0, 300, 2))),
+        Decoding(4, 1.0, top_k=3, forbidden=(7, 8)),
+    ] + [Decoding(1)] * 2
+    alone = [engine(built).generate([p], 2, d, [s]) for p, d, s in zip(PREFIXES, decodings, SEEDS, strict=True)]
+    assert engine(built).generate(PREFIXES, 2, decodings, SEEDS) == [sample for samples in alone for sample in samples]
+    assert len({len(sample.tokens) for samples in alone for sample in samples}) > 3
+    with pytest.raises(ValueError, match="8 seeds and 2 decodings for 8 prefixes"):
+        engine(built).generate(PREFIXES, 2, decodings[:2], SEEDS)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_a_forbidden_token_is_never_written(temperature):
+    """Nor is it there for others to be compared with: the draw is that of the softmax without it."""
+    forbidden = tuple(range(0, 300, 3))
+    decoding = Decoding(30, temperature, top_p=0.9, forbidden=forbidden)
+    found = engine().generate(PREFIXES, 3, decoding, SEEDS)
+    assert not {token for sample in found for token in sample.tokens} & {*forbidden}
+
+
 def test_draws_and_seeds_differ():
     found = engine().generate([PREFIXES[0]] * 2, 4, SAMPLED, [1, 2])
     assert len({sample.tokens for sample in found}) == 8
@@ -278,6 +305,7 @@ def test_a_token_costs_one_position():
         ("repetition_penalty", 0.0),
         ("stop", "###"),
         ("stop", ("",)),
+        ("forbidden", (5, -1)),
     ],
 )
 def test_refuses_decoding_that_means_nothing(option, value):
@@ -289,6 +317,11 @@ def test_refuses_decoding_that_means_nothing(option, value):
 def test_refuses_prefixes_without_room(prefix, said):
     with pytest.raises(UserError, match=f"prefix 1 has {said}"):
         engine().generate([[1], prefix], 1, Decoding(), [0, 0])
+
+
+def test_refuses_to_forbid_what_is_no_token():
+    with pytest.raises(UserError, match="'forbidden' names 300, and the model has 300 tokens"):
+        engine().generate([[1]], 1, Decoding(forbidden=(5, 300)), [0])
 
 
 def test_refuses_a_model_that_has_diverged():

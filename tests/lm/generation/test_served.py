@@ -3,7 +3,6 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from tests.lm.test_generation import model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lm.backbones.adapters import LoRA
@@ -11,6 +10,7 @@ from lm.generation.cached import engine_of
 from lm.generation.decoding import Decoding, Draw, TokenHook
 from lm.generation.plain import PlainEngine
 from lm.generation.served import VLLMEngine
+from tests.lm.generation.test_engine import model
 from tests.stand_ins import tiny_tokenizer
 from text.errors import UserError
 

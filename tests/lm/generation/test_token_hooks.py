@@ -8,26 +8,30 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.lm.test_generation import FAMILIES, ids_of, likes, model
 
 from lm.backbones.adapters import LoRA
 from lm.generation.cached import CacheEngine
 from lm.generation.decoding import Decoding, Draw, Pause, Replied, Reply, TokenHook
 from lm.generation.kept_answers import LoggedEngine
 from lm.generation.plain import PlainEngine
+from lm.scoring.attention import use_forest_attention
 from tests.lm.generation.naive import naive, state
+from tests.lm.generation.test_engine import FAMILIES, ids_of, likes, model
 from tests.stand_ins import tiny_tokenizer
 from text.errors import UserError
 
 ENGINES = {"plain": PlainEngine, "cache": CacheEngine}
 MODELS = {architecture: model(architecture).double() for architecture in FAMILIES}
-FREE, CITING = Decoding(14, temperature=1.0), Decoding(20, temperature=0.7, top_p=0.9, forbidden=(3, 40, 200))
+use_forest_attention(MODELS["gemma2"])  # in float64 its own gives NaN where all that a padding token sees is masked
+# Norms and softmax are float32 in any precision, but for those of GPT-2; states are about 3.
+ROUNDING = {architecture: 1e-9 if architecture == "gpt2" else 2e-6 for architecture in FAMILIES}
+FREE, CITING = Decoding(8, temperature=1.0), Decoding(10, temperature=0.7, top_p=0.9, forbidden=(3, 40, 200))
 DECODINGS = [
     FREE,
     CITING,
-    Decoding(9, repetition_penalty=1.3),
-    Decoding(16, 1.0, top_k=9, stop=("a", "e", "th")),
-    Decoding(5, forbidden=tuple(range(0, 300, 2))),
+    Decoding(5, repetition_penalty=1.3),
+    Decoding(9, 1.0, top_k=9, stop=("a", "e", "th")),
+    Decoding(3, forbidden=tuple(range(0, 300, 2))),
 ]
 
 
@@ -47,7 +51,7 @@ def search(every: int, states: list | None = None) -> TokenHook:
             states.append((pause.draw.seed, pause.draw.number, pause.tokens, pause.state))
         return Reply(
             tokens=[token + 5 for token in found[: pause.tokens[-1] % 4]],
-            decoding=[None, CITING, replace(pause.draw.decoding, max_new_tokens=17)][found[0] % 3],
+            decoding=[None, CITING, replace(pause.draw.decoding, max_new_tokens=9)][found[0] % 3],
             note={"found": found},
         )
 
@@ -62,12 +66,12 @@ draws = st.lists(
         st.sampled_from(DECODINGS),
     ),
     min_size=1,
-    max_size=6,
+    max_size=4,
 ).map(lambda rows: [Draw(prefix, seed, number, None, decoding) for prefix, seed, number, decoding in rows])
 
 
 @pytest.mark.parametrize("architecture", FAMILIES)
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(
     asked=draws,
     every=st.sampled_from([2, 5, 400]),
@@ -87,7 +91,8 @@ def test_samples_are_those_of_naive_generation(architecture, asked, every, max_b
             for seed, number, tokens, found in states:
                 prefixes = [draw.prefix for draw in asked if (draw.seed, draw.number) == (seed, number)]
                 assert any(
-                    torch.allclose(found, state(built, [*prefix, *tokens]), rtol=0, atol=1e-9) for prefix in prefixes
+                    (found - state(built, [*prefix, *tokens])).abs().max() < ROUNDING[architecture]
+                    for prefix in prefixes
                 )
     ends = engine("plain", built).end_ids
     expected = {n: naive(built, tiny_tokenizer(), ends, draw, search(every)) for n, draw in enumerate(asked)}
