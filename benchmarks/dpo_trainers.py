@@ -156,9 +156,10 @@ def write_dialogues(
 
 def fit(method: dict[str, Any], data: dict[str, Any], folder: Path, steps: int, turns: Turns, **backbone: Any) -> None:
     """A run of the command line, of the model in a folder, with TRAINING's settings and more ones of the backbone."""
-    import cli
+    from cli import trainer_cli
+    from cli.notices import quiet
 
-    cli.quiet()
+    quiet()
     OurSteps.turns = turns
     os.environ["SEEDLING_CACHE"] = str(folder / "cache")
     adam = {"lr": RATE, "weight_decay": DECAY, "fused": True}
@@ -180,7 +181,7 @@ def fit(method: dict[str, Any], data: dict[str, Any], folder: Path, steps: int, 
             "callbacks": [{"class_path": f"{OurSteps.__module__}.{OurSteps.__name__}"}],
         }
         model = {**method, "init_args": {**common, **method.get("init_args", {})}}
-        cli.main({"subcommand": "fit", "fit": {"model": model, "data": data, "trainer": trainer}})
+        trainer_cli.main({"subcommand": "fit", "fit": {"model": model, "data": data, "trainer": trainer}})
 
 
 def ours(work: Work, turns: Turns) -> None:

@@ -29,8 +29,9 @@ from torch.nn.utils import get_total_norm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import cli
 from benchmarks.unequal_lengths import compare
+from cli import trainer_cli
+from cli.notices import quiet
 from lm.forests.batches import TokenRows
 from lm.tokens.tokenizer import BPETokenizer
 
@@ -48,7 +49,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a tiny model, two turns: only to see that it runs")
     parser.add_argument("--turns", type=int, default=12, help="turns that are measured; default 12")
     options = parser.parse_args()
-    cli.quiet()
+    quiet()
     table = Table("model", "bare loop, s a step", "fit, s a step", "overhead", "target")
     for name, (width, layers, target) in {"tiny": (32, 2, 1.0)}.items() if options.quick else SIZES.items():
         turns, parameters = take_turns(width, layers, 2 if options.quick else options.turns)
@@ -95,7 +96,7 @@ def take_turns(width: int, layers: int, turns: int) -> tuple[TakeTurns, int]:
                 "callbacks": [{"class_path": f"{TakeTurns.__module__}.TakeTurns"}],
             },
         }
-        run = cli.main({"subcommand": "fit", "fit": config})
+        run = trainer_cli.main({"subcommand": "fit", "fit": config})
         [found] = (c for c in run.trainer.callbacks if isinstance(c, TakeTurns))  # type: ignore[attr-defined]
         return found, sum(p.numel() for p in run.model.parameters())
 

@@ -45,6 +45,6 @@ def write_method(name: str, root: Path = ROOT) -> list[Path]:
 
 if __name__ == "__main__":
     try:
-        print(*write_method(*sys.argv[1:2] or [""]), sep="\n")
+        print(*write_method("".join(sys.argv[1:2])), sep="\n")
     except UserError as error:
         sys.exit(f"error: {error}")
