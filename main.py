@@ -1,6 +1,6 @@
 """The door to everything that trains, validates, tests or predicts: ``python main.py --help``.
 
-It knows nothing: the parser, the run folders and the one-screen errors are in cli/, the help pages in text/.
+It knows nothing: the parser, the run folders, the help pages and the one-screen errors are in cli/.
 """
 
 import sys

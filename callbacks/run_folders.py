@@ -25,6 +25,7 @@ LOGS = "run_logs"  # checkpoint key under which callbacks/run_files.py notes how
 METRICS = "metrics.json"  # there when, and only when, a verb has completed
 CONFIG = "config.yaml"  # there once a verb has begun
 JOB = ".job"
+RUN = "SEEDLING_RUN"  # environment variable: tells the processes that a launcher starts which folder rank 0 has claimed
 OF_OTHER_VERBS = {"verbose", "return_predictions"}  # what the configurations of `validate`, `test` and `predict` have
 
 

@@ -8,22 +8,22 @@ This file does not know which options there are.
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
-from jsonargparse import _typehints
 
+from cli.jsonargparse_private import NestedArg, read_value, read_values_with
 from cli.old_names import renamed
 from text.errors import DataFormatError, UserError
 
 YAML = (".yaml", ".yml")
 MOST_NESTED = 100  # levels of a config; parsers recurse, and break off at a thousand
 NOT_ASCII = re.compile(r"[^\x20-\x7e]")
-_read = _typehints.parse_value_or_config
 
 
 def as_yaml(value: Any) -> str:
@@ -46,9 +46,9 @@ class _Dict(dict):
 
 
 def _read_yaml_alone(value: Any, enable_path: bool = True, simple_types: bool = False) -> Any:
-    found, file = _read(value, enable_path and isinstance(value, str) and value.endswith(YAML), simple_types)
+    found, file = read_value(value, enable_path and isinstance(value, str) and value.endswith(YAML), simple_types)
     found = renamed(found)
-    if isinstance(found, _typehints.NestedArg) and "." in found.key and not found.key.startswith("dict_kwargs."):
+    if isinstance(found, NestedArg) and "." in found.key and not found.key.startswith("dict_kwargs."):
         # the parser one level down is given the `str` of it
         told: dict[type, Callable[[Any], Any]] = {list: _List, dict: _Dict, type(None): lambda _: "null"}
         found = found._replace(val=told.get(type(found.val), lambda value: value)(found.val))
@@ -57,7 +57,14 @@ def _read_yaml_alone(value: Any, enable_path: bool = True, simple_types: bool = 
 
 def include_yaml_alone() -> None:
     """From here on a data file on the command line or in a config stays a path, and nested lists what they are."""
-    _typehints.parse_value_or_config = _read_yaml_alone
+    read_values_with(_read_yaml_alone)
+
+
+def files_given(args: Sequence[str]) -> dict[str, Path]:
+    """The files given with --config, as they were written and where they are."""
+    files = [after for flag, after in itertools.pairwise(args) if flag in ("-c", "--config")]
+    files += [arg.removeprefix("--config=") for arg in args if arg.startswith("--config=")]
+    return {file: Path(file).absolute() for file in files}
 
 
 def check_config_files(files: Iterable[str | Path]) -> None:

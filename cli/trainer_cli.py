@@ -1,29 +1,23 @@
-"""What the doors share: the trainer's command line, run folders, errors that fit on a screen.
+"""The trainer's command line: ``main.py fit``, ``validate``, ``test`` and ``predict``, each with its run folder.
 
-It knows Lightning's CLI and where runs live. It does not know methods: a class exported by modules/, datamodules/ or
-callbacks/ is known here by its short name.
+It knows Lightning's CLI, where runs live and what callbacks every run has. It does not know methods: a class exported
+by modules/, datamodules/ or callbacks/ is known here by its short name.
 """
 
 from __future__ import annotations
 
-import argparse
 import importlib
-import itertools
-import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NoReturn
-from unittest import mock
+from typing import Any
 
-import torch
-from jsonargparse import _completions_jsonschema
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger
-from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 import callbacks
@@ -36,6 +30,7 @@ from callbacks.progress import ProgressLines
 from callbacks.rng import RNGState
 from callbacks.run_files import LearningRate, RunFiles, SavedConfig, run_loggers
 from callbacks.run_folders import (
+    RUN,
     asks_for_more,
     check_checkpoint,
     claim_version,
@@ -47,51 +42,21 @@ from callbacks.run_folders import (
 )
 from callbacks.run_lock import lock, unlock
 from callbacks.stop_together import StopTogether
-from cli.config_files import check_config_files, include_yaml_alone
-from cli.config_schema import compact
-from cli.disk_errors import disk_is_full, reason_of
+from cli.config_files import check_config_files, files_given, include_yaml_alone
 from cli.help_pages import HELP, verb_help
 from cli.notices import quiet
-from cli.parse_errors import explain
+from cli.parser import Parser, PrintAndExit, config_schema
+from cli.run_errors import known_reason, stopped
 from lm.backbones.checkpoints import find_checkpoint
-from lm.files.checkpoint_files import by_step, read_header
 from lm.files.shards import require_plain_shards
 from text.errors import UserError
 
 OVERLAYS = ("trainer", "backbone")  # folders of configs/ that change how a run runs, not which run it is
-RUN = "SEEDLING_RUN"  # environment variable: tells the processes that a launcher starts which folder rank 0 has claimed
 
 include_yaml_alone()
 CLASSES = [
     getattr(room, name) for room in (callbacks, datamodules, modules) for name in room.__all__
 ]  # known once imported
-
-
-class Parser(LightningArgumentParser):
-    """Lightning's parser with help on one screen, and errors that say what would have been right."""
-
-    overview = ""
-    config_files: Mapping[str, Path] = {}
-
-    def format_help(self) -> str:
-        """The overview of a door or verb; the full list of options for anything else."""
-        return self.overview or super().format_help()
-
-    def format_all(self) -> str:
-        """Every option."""
-        return super().format_help()
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Explains the mistake on standard error and exits with code 2."""
-        if not self.exit_on_error:
-            super().error(message, ex)
-        if rank_zero_only.rank == 0:
-            verbs = [action.choices for action in self._actions if isinstance(action.choices, dict)]
-            parsers = [self, *(parser for choices in verbs for parser in choices.values())]
-            options = {action.dest for parser in parsers for action in parser._actions}
-            types = {action.dest: getattr(action, "_typehint", None) for action in self._actions}
-            sys.stderr.write(f"error: {explain(message, options, types, self.config_files)}\n")
-        raise SystemExit(2)
 
 
 class SeedlingCLI(LightningCLI):
@@ -142,7 +107,7 @@ class SeedlingCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Remembers which files were given: errors name them, and the run is called after one."""
         given = sys.argv[1:] if args is None else args
-        files = config_files(given) if isinstance(given, list) else {}
+        files = files_given(given) if isinstance(given, list) else {}
         for each in (parser, *getattr(self, "_subcommand_parsers", {}).values()):
             each.config_files = files
         self.config_files = files
@@ -258,32 +223,6 @@ def main(args: list[str] | dict[str, Any] | None = None, run: bool = True, **kwa
                 remove_if_nothing_happened(Path(folder))
 
 
-def stopped(folder: str | None) -> str:
-    """What is left of a run that was told to stop."""
-    kept = by_step(Path(folder, "checkpoints").glob("[!.]*.ckpt")) if folder else []
-    if not kept:
-        return "Stopped. Nothing was saved: start it again."
-    step = (read_header(kept[0]) or {}).get("global_step")
-    return f"Stopped. Step {step} is saved in {kept[0]}: --ckpt_path last goes on from it."
-
-
-def known_reason(error: Exception) -> str | None:
-    """What to tell the user; None for a bug of ours, which keeps its traceback."""
-    if isinstance(error, torch.OutOfMemoryError):
-        return f"{str(error).splitlines()[0]} Lower the batch, or accumulate: --trainer.accumulate_grad_batches"
-    optional_package = isinstance(error, ModuleNotFoundError) and error.name is None  # as Lightning's loggers raise it
-    if optional_package or isinstance(error, MisconfigurationException):
-        return str(error)
-    if (reason := reason_of(error)) is None:
-        # what a constructor says, behind the list of types that jsonargparse tried
-        cause = error.__cause__ if isinstance(error, ValueError) else None
-        return known_reason(cause) if isinstance(cause, Exception) else None
-    kept = Path(os.environ.get(RUN, ""), "checkpoints")
-    if disk_is_full(error) and kept.is_dir() and any(kept.glob("[!.]*.ckpt")):
-        return f"{reason}. The last checkpoint is whole: go on from it with --ckpt_path last"
-    return reason
-
-
 def default_root(config_files: Iterable[str], model_class: str) -> Path:
     """``runs/<method>/<config>``, named after the first config that is no overlay; a saved config keeps its root."""
     recipes = [file for file in map(Path, config_files) if file.parent.name not in OVERLAYS]
@@ -306,38 +245,3 @@ def own_loggers(loggers: Any) -> list[Logger]:
 def as_list(value: Any) -> list[Any]:
     """Lightning takes one or many of callbacks, loggers and plugins."""
     return [] if value is None else list(value) if isinstance(value, list | tuple) else [value]
-
-
-def config_files(args: Sequence[str]) -> dict[str, Path]:
-    """The files given with --config, as they were written and where they are."""
-    files = [after for flag, after in itertools.pairwise(args) if flag in ("-c", "--config")]
-    files += [arg.removeprefix("--config=") for arg in args if arg.startswith("--config=")]
-    return {file: Path(file).absolute() for file in files}
-
-
-class PrintAndExit(argparse.Action):
-    """An option that prints something about its parser: ``--help_all``, ``--print_schema``."""
-
-    def __init__(self, option_strings: Sequence[str], dest: str, text: Callable[[Parser], str], help: str):
-        super().__init__(option_strings, argparse.SUPPRESS, nargs=0, default=argparse.SUPPRESS, help=help)
-        self.text = text
-
-    def __call__(self, parser: Any, *_: Any) -> None:
-        """Prints and exits."""
-        print(self.text(parser))
-        parser.exit(0)
-
-
-def config_schema(parser: Parser) -> str:
-    """The JSON schema of configs: editors complete and check by it."""
-    packages = ("callbacks", "datamodules", "lm", "modules", "worlds", "lightning", "torch.optim")
-    all_paths = _completions_jsonschema.get_all_subclass_paths
-
-    def known(cls: type, **options: Any) -> list[str]:
-        paths = [] if issubclass(cls, type) else all_paths(cls, **options)
-        return sorted(path for path in paths if path.startswith(tuple(f"{package}." for package in packages)))
-
-    with mock.patch.object(_completions_jsonschema, "get_all_subclass_paths", known):  # else every class in memory
-        schema = json.loads(parser.get_completion_script("jsonschema"))
-    exported = {f"{room.__name__}.{name}": name for room in (callbacks, datamodules, modules) for name in room.__all__}
-    return json.dumps(compact(schema, exported), indent=1, sort_keys=True)

@@ -18,7 +18,8 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from callbacks import Cost, Preview, RNGState, RunFiles
 from cli.config_files import as_yaml
 from cli.help_pages import VERBS, page
-from cli.trainer_cli import SeedlingCLI, default_root, known_reason, main
+from cli.run_errors import known_reason
+from cli.trainer_cli import SeedlingCLI, default_root, main
 from tests.tiny_runs import write_config
 from text.errors import UserError
 
