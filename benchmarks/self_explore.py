@@ -27,6 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.thinkers import VOCABULARY, chance, fill_in, size, table, thinker, timed, usual, words
 from lm.backbones.backbone import ScratchBackbone
+from lm.forests.batches import PromptBatch
 from lm.generation.cached import CacheEngine
 from lm.generation.decoding import Decoding
 from lm.generation.engine import Engine
@@ -163,7 +164,9 @@ def one_by_one(model: Any, tokenizer: Any, checker: Chance, pairs: list[MinedPai
 
 def seen_by(explorer: Explorer, pairs: list[MinedPair]) -> Seen:
     """What an explorer saw."""
-    records = explorer.explore(pairs)
+    prompts, ids = [list(pair.prompt_tokens) for pair in pairs], [str(pair.id) for pair in pairs]
+    batch = PromptBatch(prompts, [*range(len(pairs))], ids, [{"pair": pair} for pair in pairs])
+    records = [record for _, record in explorer.predict_step(batch, 0)]
     completions = {
         (number, probe.step, completion.draw): tuple(completion.tokens)
         for number, record in enumerate(records)

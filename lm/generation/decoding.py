@@ -159,10 +159,11 @@ class Drawing(ABC):
 
     Args:
         context: tokens that the model has room for.
+        sharded: whether the model is spread over ranks, so that each has to take part whenever one asks.
     """
 
-    def __init__(self, context: float):
-        self.context = context
+    def __init__(self, context: float, sharded: bool = False):
+        self.context, self.sharded = context, sharded
 
     def generate(
         self,

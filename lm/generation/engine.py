@@ -34,8 +34,8 @@ from lm.backbones.adapters import base_of
 from lm.backbones.end_tokens import end_tokens
 from lm.backbones.evaluating import evaluating
 from lm.generation.decoding import Decoding, Draw, Drawing, Replied, Sample, TokenHook
-from lm.generation.progress import Progress
 from lm.generation.rows import Row, Work, Written
+from lm.generation.progress import Progress
 from lm.generation.sampling import DRAWS, processors, row_keys
 from lm.generation.stopping import Ends, StopStrings
 from text.errors import UserError
@@ -79,12 +79,12 @@ class Engine(Drawing):
     def __init__(self, model: Any, tokenizer: PreTrainedTokenizerBase, max_batch_tokens: int = 16384):
         self.model, self.tokenizer, self.max_batch_tokens = model, tokenizer, max_batch_tokens
         self.causal = base_of(model)
-        super().__init__(getattr(self.causal.config.get_text_config(), "max_position_embeddings", None) or math.inf)
+        context = getattr(self.causal.config.get_text_config(), "max_position_embeddings", None) or math.inf
+        super().__init__(context, isinstance(model, FSDPModule) and dist.get_world_size() > 1)
         if max_batch_tokens < 1:
             raise UserError(f"max_batch_tokens is {max_batch_tokens}; it must be 1 or more")
         if not getattr(self.causal, "can_generate", bool)():
             raise UserError(f"{type(self.causal).__name__} cannot generate: it is no causal language model")
-        self.sharded = isinstance(model, FSDPModule) and dist.get_world_size() > 1
         self.end_ids = end_tokens(self.causal, tokenizer)
         self.progress, self.prefilled = Progress(), 0
 

@@ -29,7 +29,7 @@ class LoggedEngine(Drawing):
     """
 
     def __init__(self, engine: Engine, folder: str | Path):
-        super().__init__(engine.context)
+        super().__init__(engine.context, engine.sharded)
         self.engine, self.folder, self.found = engine, Path(folder), 0
         self._opened: dict[Keeper, _Log] = {}
 

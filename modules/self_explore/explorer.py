@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Any
 
 from tokenizers.decoders import DecodeStream
@@ -16,7 +15,8 @@ from tokenizers.decoders import DecodeStream
 from lm.backbones.backbone import Backbone
 from lm.forests.batches import PromptBatch
 from lm.generation.cached import EngineName
-from lm.generation.decoding import Decoding, Draw, Sample
+from lm.generation.decoding import Decoding, Draw
+from lm.generation.rounds import Course
 from lm.generation.sampling import seed_of
 from metrics.reasoning.exploration import pit_report
 from modules.self_explore.pits import (
@@ -24,7 +24,6 @@ from modules.self_explore.pits import (
     Rejected,
     Search,
     Used,
-    Wave,
     explore,
     first_pit,
     granular_pair,
@@ -33,12 +32,9 @@ from modules.self_explore.pits import (
 )
 from modules.self_explore.rollouts import Rollouts
 from text.errors import UserError
-from text.reasoning.answers import AnswerChecker
 from text.reasoning.reasoning_records import Completion, ExplorationRecord, MinedPair, StepProbe
 from text.reasoning.steps import LineSteps, StepSplitter, step_ends
 from text.records import Record
-
-_Key = tuple[str | None, tuple[int, ...], int]  # gold answer, tokens that are given, number of the draw
 
 
 class Explorer(Rollouts):
@@ -57,10 +53,10 @@ class Explorer(Rollouts):
         steps: how a solution is cut.
         rejected: ``first_pit``, as in the paper; ``remainder``, with all that follows it; ``last_pit`` or
             ``random_step``, which need ``search: all``; see modules.self_explore.pits.rejected_step.
-        decoding: see Rollouts.
-        seed: see Rollouts.
-        max_batch_tokens: see Rollouts.
-        engine: see Rollouts.
+        decoding: see RoundsModule.
+        seed: see RoundsModule.
+        max_batch_tokens: see RoundsModule.
+        engine: see RoundsModule.
     """
 
     def __init__(
@@ -86,21 +82,43 @@ class Explorer(Rollouts):
         self.k, self.max_steps, self.search, self.rejected = k, max_steps, search, rejected
         self.early_stop, self.draws_per_wave, self.steps = early_stop, draws_per_wave, steps
 
-    @property
-    def work(self) -> dict[str, Any]:
-        """See Rollouts."""
-        searched = {"k": self.k, "max_steps": self.max_steps, "search": self.search, "early_stop": self.early_stop}
-        cut = [type(self.steps).__name__, {name: str(value) for name, value in vars(self.steps).items()}]
-        return searched | {"seed": self.seed, "steps": cut, "wave": self.draws_per_wave} | asdict(self.decoding)
-
     def predict_step(self, batch: PromptBatch, batch_idx: int) -> list[tuple[MinedPair, ExplorationRecord]]:
         """Each pair with what was seen."""
-        pairs = [
-            asked["pair"].model_copy(update={"prompt_tokens": prompt})
-            for asked, prompt in zip(batch.records, batch.prompts, strict=True)
-        ]
-        pairs = [self._with_tokens(pair) for pair in pairs]
-        return [*zip(pairs, self.explore(pairs), strict=True)]
+        self._judged: dict[Any, Completion] = {}
+        return self.run(batch)
+
+    def course(self, prompt: list[int], id: str, asked: dict[str, Any]) -> Course[tuple[MinedPair, ExplorationRecord]]:
+        """The exploration of a pair's wrong solution."""
+        pair = self._with_tokens(asked["pair"].model_copy(update={"prompt_tokens": prompt}))
+        record = self._cut(pair)
+        probed = min(len(record.steps), self.max_steps)
+        if record.status == "format" or not probed:
+            return pair, record
+        scan = explore(probed, self.k, self.search, self.early_stop, self.draws_per_wave)
+        seen: Sequence[Completion] | None = None  # begins
+        while True:
+            try:
+                wave = scan.send(seen)  # type: ignore[arg-type]
+            except StopIteration as end:
+                return pair, self._seen(record, end.value)
+            seen = yield from self._completions(pair, record.ends[wave.step - 1][1], wave.draws)
+
+    def _completions(self, pair: MinedPair, end: int, draws: range) -> Course[list[Completion]]:
+        """How the model goes on from the steps up to token ``end``, judged; where these fill its context, it does not.
+
+        Pairs whose wrong solutions begin alike have the same completions, which are judged once.
+        """
+        root = (*pair.prompt_tokens, *pair.rejected_tokens)
+        tokens = root[: len(pair.prompt_tokens) + end]
+        if len(tokens) >= self.engine.context:
+            return [Completion.judged((), "", False, pair.gold, self.checker, draw=draw) for draw in draws]
+        samples = yield [Draw(tokens, seed_of(self.seed, draw, *tokens), 0, root) for draw in draws]
+        keys = [(pair.gold, tokens, draw) for draw in draws]
+        for key, one in zip(keys, samples, strict=True):
+            if key not in self._judged:
+                told = one.tokens, one.text, one.finished
+                self._judged[key] = Completion.judged(*told, pair.gold, self.checker, draw=key[2])
+        return [self._judged[key] for key in keys]
 
     def _with_tokens(self, pair: MinedPair) -> MinedPair:
         """A pair that came as text alone, with its tokens."""
@@ -114,32 +132,6 @@ class Explorer(Rollouts):
                 "gold": pair.gold or self.checker.extract(pair.chosen),
             }
         )
-
-    def explore(self, pairs: Sequence[MinedPair]) -> list[ExplorationRecord]:
-        """Explore the wrong solutions of some pairs: each goes on as soon as what it waits for is there."""
-        found = [self._cut(pair) for pair in pairs]
-        probes = _Probes(self.seed, self.engine.context, self.checker)
-        scans = {
-            place: explore(probed, self.k, self.search, self.early_stop, self.draws_per_wave)
-            for place, record in enumerate(found)
-            if record.status != "format" and (probed := min(len(record.steps), self.max_steps))
-        }
-        waves: dict[int, Wave] = {}
-
-        def go_on(place: int, seen: Sequence[Completion] | None = None) -> None:
-            try:
-                while seen is not None or place not in waves:
-                    waves[place] = scans[place].send(seen)  # type: ignore[arg-type]  # None begins
-                    seen = probes.seen(place, pairs[place], found[place], waves[place])
-            except StopIteration as end:
-                found[place] = self._seen(found[place], end.value)
-
-        for place in scans:
-            go_on(place)
-        for number, sample in self.engine.serve(probes.draws, self.decoding):
-            for place in probes.judge(number, sample):
-                go_on(place, probes.seen(place, pairs[place], found[place], waves[place]))
-        return found
 
     def _cut(self, pair: MinedPair) -> ExplorationRecord:
         steps = self.steps.split(pair.rejected)
@@ -203,45 +195,3 @@ class Explorer(Rollouts):
             report = pit_report([str(pair.prompt).strip() for pair, _ in results], explorations, oracle)
             told |= {f"explore/{name}": value for name, value in report.items()}
         return told
-
-
-class _Probes:
-    """The completions that pairs want to see: each is drawn once, whoever else wants it.
-
-    Args:
-        seed: of the run.
-        context: tokens that the model has room for; steps that fill it have no completion.
-        checker: tells which are right.
-
-    Attributes:
-        draws: for an engine.
-    """
-
-    def __init__(self, seed: int, context: float, checker: AnswerChecker):
-        self.seed, self.context, self.checker = seed, context, checker
-        self.draws: list[Draw] = []
-        self._keys: list[_Key] = []  # of draws
-        self._waiting: dict[_Key, dict[int, None]] = {}  # places, in order
-        self._judged: dict[_Key, Completion] = {}
-
-    def seen(self, place: int, pair: MinedPair, record: ExplorationRecord, wave: Wave) -> Sequence[Completion] | None:
-        """What the pair at this place wants to see; None as long as some of it has to be drawn."""
-        root = (*pair.prompt_tokens, *pair.rejected_tokens)
-        tokens = root[: len(pair.prompt_tokens) + record.ends[wave.step - 1][1]]
-        if len(tokens) >= self.context:
-            return [Completion.judged((), "", False, pair.gold, self.checker, draw=draw) for draw in wave.draws]
-        keys = [(pair.gold, tokens, draw) for draw in wave.draws]
-        missing = [key for key in keys if key not in self._judged]
-        for key in missing:
-            if key not in self._waiting:
-                self._waiting[key] = {}
-                self._keys.append(key)
-                self.draws.append(Draw(tokens, seed_of(self.seed, key[2], *tokens), 0, root))
-            self._waiting[key][place] = None
-        return None if missing else [self._judged[key] for key in keys]
-
-    def judge(self, number: int, sample: Sample) -> list[int]:
-        """Takes the sample of a draw; returns the places of the pairs that waited for it."""
-        gold, _, draw = key = self._keys[number]
-        self._judged[key] = Completion.judged(*sample, gold, self.checker, draw=draw)
-        return [*self._waiting.pop(key)]

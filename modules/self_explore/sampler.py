@@ -15,6 +15,7 @@ from lm.backbones.backbone import Backbone
 from lm.forests.batches import PromptBatch
 from lm.generation.cached import EngineName
 from lm.generation.decoding import Decoding, Sample
+from lm.generation.rounds import Course, several
 from lm.generation.sampling import seed_of
 from metrics.reasoning.reasoning import AnswerAccuracy, CutOff, MajorityAtK, PassAtK, Unparsed
 from modules.self_explore.rejection_sampling import Mining, mine
@@ -30,13 +31,13 @@ class Sampler(Rollouts):
     Draw j of a question depends on ``seed``, the question's id and j alone.
 
     Args:
-        backbone: see Rollouts.
+        backbone: see RoundsModule.
         num_samples: solutions of each question; 100 in the paper (section 4).
-        decoding: see Rollouts.
+        decoding: see RoundsModule.
         mining: which solutions are kept.
-        seed: see Rollouts.
-        max_batch_tokens: see Rollouts.
-        engine: see Rollouts.
+        seed: see RoundsModule.
+        max_batch_tokens: see RoundsModule.
+        engine: see RoundsModule.
         allow_stale: mine samples of the data that another model has drawn.
     """
 
@@ -56,37 +57,22 @@ class Sampler(Rollouts):
 
     @property
     def work(self) -> dict[str, Any]:
-        """See Rollouts."""
+        """How it is done, in plain values: part of what is written."""
         return {"samples": self.num_samples, "seed": self.seed} | asdict(self.decoding)
 
-    def sample(self, batch: PromptBatch) -> list[SampleRecord]:
-        """Solutions of some questions, judged."""
-        seeds = [seed_of(self.seed, id) for id in batch.ids]
-        drawn = self.engine.generate(batch.prompts, self.num_samples, self.decoding, seeds)
-        records = []
-        for place, asked in enumerate(batch.records):
-            of_one = drawn[place * self.num_samples : (place + 1) * self.num_samples]
-            samples = [self._judged(s, asked["gold"], draw) for draw, s in enumerate(of_one)]
-            of_question = {name: asked[name] for name in SampleRecord.model_fields if name in asked}
-            records.append(SampleRecord(**of_question, samples=samples, model=self.model_name, decoding=self.work))
-        return records
+    def course(self, prompt: list[int], id: str, asked: dict[str, Any]) -> Course[SampleRecord]:
+        """Solutions of a question, judged; those that the data bring are not drawn again."""
+        if "drawn" in asked:
+            return self._own(asked)
+        drawn = yield several(prompt, seed_of(self.seed, id), self.num_samples, self.decoding)
+        samples = [self._judged(sample, asked["gold"], draw) for draw, sample in enumerate(drawn)]
+        of_question = {name: asked[name] for name in SampleRecord.model_fields if name in asked}
+        return SampleRecord(**of_question, samples=samples, model=self.model_name, decoding=self.work)
 
     def _judged(self, sample: Sample, gold: str, seed: int) -> SampledSolution:
-        return SampledSolution.judged(*sample, gold, self.checker, seed=seed)
+        return SampledSolution.judged(sample.tokens, sample.text, sample.finished, gold, self.checker, seed=seed)
 
     # --- predict: what is made of samples ---------------------------------------------------------------------------
-
-    def predict_step(self, batch: PromptBatch, batch_idx: int) -> list[SampleRecord]:
-        """The samples of each question; those that the data bring are not drawn again."""
-        open_ = [place for place, asked in enumerate(batch.records) if "drawn" not in asked]
-        asked = PromptBatch(
-            [batch.prompts[place] for place in open_],
-            [batch.rows[place] for place in open_],
-            [batch.ids[place] for place in open_],
-            [batch.records[place] for place in open_],
-        )
-        new = dict(zip(open_, self.sample(asked), strict=True))
-        return [new.get(place) or self._own(asked) for place, asked in enumerate(batch.records)]
 
     def _own(self, asked: dict[str, Any]) -> SampleRecord:
         """Samples that were drawn before, if by this model, as the checker of today sees them."""
@@ -151,7 +137,7 @@ class Sampler(Rollouts):
 
     def test_step(self, batch: PromptBatch, batch_idx: int) -> dict[str, Any]:  # type: ignore[override]
         """Answer some questions; accuracy is that of the first answer."""
-        records = self.sample(batch)
+        records = self.run(batch)
         for record in records:
             answers = [sample.answer for sample in record.samples]
             right = sum(sample.correct for sample in record.samples)

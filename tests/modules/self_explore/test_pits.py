@@ -24,9 +24,9 @@ from text.reasoning.reasoning_records import (
     Completion,
     ExplorationRecord,
     MinedPair,
-    Probe,
     SampledSolution,
     SampleRecord,
+    StepProbe,
 )
 
 GSM8K, MATH = Mining(), Mining(dedup="edit", rule="shortest_dissimilar")
@@ -260,7 +260,7 @@ def completion(draw: int, text: str, correct: bool, **fields) -> Completion:
 
 
 def explored(pit: int | None, *completions: Completion, **fields) -> ExplorationRecord:
-    probes = [Probe(step=pit - 1, completions=list(completions))] if completions and pit else []
+    probes = [StepProbe(step=pit - 1, completions=list(completions))] if completions and pit else []
     status = "pit" if pit else "no_pit"
     return ExplorationRecord(
         **{"pair_id": "q-0", "steps": STEPS, "ends": ENDS, "probes": probes, "pit": pit, "status": status} | fields
@@ -320,7 +320,7 @@ class TestGranularPair:
             pair_id="q",
             steps=steps,
             ends=[(1, 1), (2, 2)],
-            probes=[Probe(step=1, completions=[right])],
+            probes=[StepProbe(step=1, completions=[right])],
             pit=2,
             status="pit",
         )
@@ -330,7 +330,7 @@ class TestGranularPair:
 
 def scanned(*verdicts: bool) -> ExplorationRecord:
     """An exploration of all steps, in which the completion after step n says n."""
-    probes = [Probe(step=n, completions=[completion(0, f"{n}", right)]) for n, right in enumerate(verdicts, 1)]
+    probes = [StepProbe(step=n, completions=[completion(0, f"{n}", right)]) for n, right in enumerate(verdicts, 1)]
     return explored(verdicts.index(False) + 1).model_copy(update={"probes": probes})
 
 

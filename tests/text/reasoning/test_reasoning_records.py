@@ -12,10 +12,10 @@ from text.reasoning.reasoning_records import (
     Completion,
     ExplorationRecord,
     MinedPair,
-    Probe,
     QuestionRecord,
     SampledSolution,
     SampleRecord,
+    StepProbe,
 )
 from text.reasoning.steps import up_to_answer
 
@@ -145,7 +145,7 @@ def test_a_pit_is_one_of_the_steps():
 
 
 def test_an_exploration_is_read_as_it_was_written():
-    seen = Probe(step=1, completions=[Completion(text="x", correct=True, draw=0)])
+    seen = StepProbe(step=1, completions=[Completion(text="x", correct=True, draw=0)])
     record = ExplorationRecord(
         pair_id="a", steps=["x\n", "y"], ends=[(1, 2), (3, 3)], probes=[seen], pit=2, status="pit"
     )
