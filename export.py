@@ -22,6 +22,7 @@ def main(args: list[str] | None = None) -> None:
     parser = ArgumentParser("export.py", None, DESCRIPTION, formatter_class=RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint", help="checkpoint file, sharded checkpoint folder, or run folder (its newest one)")
     parser.add_argument("folder", help="where to write: a new or an empty folder")
+    parser.add_argument("--part", default="model", help="which of a method's models or heads (default: model)")
     parser.add_argument("--adapter", action="store_true", help="write the LoRA adapter alone")
     parser.add_argument("--overwrite", action="store_true", help="replace a folder that has files in it")
     parser.add_argument(

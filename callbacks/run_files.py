@@ -130,13 +130,14 @@ class LearningRate(Callback):
     """Logs the learning rate of an optimizer step in the row of that step; Lightning's monitor logs micro-batches."""
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
-        """``train/lr-<optimizer>``; one value per parameter group where they differ."""
+        """``train/lr-<optimizer>``, and ``.../<part>`` of a part with its own; one per group where those differ."""
         if not getattr(pl_module, "step_is_logged", True):
             return  # a value that nobody writes down costs as much as one that is
         name = f"train/lr-{type(optimizer).__name__}"
-        rates = [group["lr"] for group in optimizer.param_groups]
+        rates = [group["lr"] for group in optimizer.param_groups if "part" not in group]
         names = [name] if len(set(rates)) == 1 else [f"{name}/pg{group}" for group in range(1, len(rates) + 1)]
-        self.log_dict({key: float(rate) for key, rate in zip(names, rates, strict=False)})
+        of_parts = {f"{name}/{group['part']}": group["lr"] for group in optimizer.param_groups if "part" in group}
+        self.log_dict({key: float(rate) for key, rate in (*zip(names, rates, strict=False), *of_parts.items())})
 
 
 def plain(metrics: dict[str, Any]) -> dict[str, float | None]:

@@ -12,9 +12,10 @@ from pathlib import Path
 import torch
 
 from lm.backbones.adapters import base_of
+from lm.backbones.checkpoint_parts import MAIN, part_of, weights_of
 from lm.backbones.checkpoints import find_checkpoint, find_tokenizer, open_checkpoint, rebuild_model
 from lm.backbones.dtypes import checked_dtype
-from lm.backbones.export import model_card, save_model
+from lm.backbones.export import head_card, model_card, save_head, save_model
 from lm.backbones.rebuilt import Grant, rebuild_backbone
 from lm.files.whole_folder import whole_folder
 from lm.retrieval.sentence_folder import encoder_card, head_of, save_sentence_folder
@@ -28,6 +29,7 @@ def export_checkpoint(
     dtype: str | None = None,
     trust_remote_code: bool = False,
     base: Sequence[str] = (),
+    part: str = MAIN,
 ) -> str:
     """Write the folder.
 
@@ -39,22 +41,29 @@ def export_checkpoint(
         dtype: of the written weights; None takes that of the base.
         trust_remote_code: run code that comes with the base model.
         base: what the checkpoint began with, where the checkpoint is not to be believed; then what that began with.
+        part: which of the run's models or heads; a head becomes a file of safetensors.
 
     Returns: what was written, on what base, and what rounding took of it.
 
     Raises:
-        UserError: if the checkpoint cannot be read, or the folder is not free.
+        UserError: if the checkpoint cannot be read or has no such part, or the folder is not free.
     """
     kind = None if dtype is None else getattr(torch, checked_dtype(dtype))
     grant = Grant(trust_remote_code, tuple(base))
     opened = open_checkpoint(found := find_checkpoint(checkpoint))
     tokenizer = find_tokenizer(found, opened, grant)
-    about = opened["language_model"], opened["global_step"]
+    chosen = part_of(opened, part)
+    about = chosen["language_model"], opened["global_step"]
+    if "backbone" not in about[0]:
+        with whole_folder(Path(folder), overwrite) as filling:
+            save_head(part, weights_of(opened, part), filling, adapter, kind)
+            (filling / "README.md").write_text(head_card(*about), encoding="utf-8")
+        return f"{found} -> {folder}"
     with whole_folder(Path(folder), overwrite) as filling:
-        model = rebuild_model(opened, tokenizer, grant)
+        model = rebuild_model(chosen, tokenizer, grant)
         trained_in = str(base_of(model).dtype).removeprefix("torch.")
         if "encoder" in about[0] and not adapter:
-            rounding = save_sentence_folder(filling, model, tokenizer, *head_of(opened), dtype=kind)
+            rounding = save_sentence_folder(filling, model, tokenizer, *head_of(chosen), dtype=kind)
             card = encoder_card(*about, rounding)
         else:
             rounding = save_model(model, tokenizer, filling, adapter, kind)

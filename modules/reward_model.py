@@ -193,7 +193,7 @@ class RewardModel(BackboneModule):
         self._require_trained()
 
     def _require_trained(self) -> None:
-        if not self._judges and self.fingerprint["head"] != "trained":
+        if not self._judges and self.parts.fingerprints["model"]["head"] != "trained":
             raise UserError("the head of this reward model is random: give its checkpoint with --ckpt_path")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

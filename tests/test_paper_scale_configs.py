@@ -38,7 +38,7 @@ def test_no_rate_is_below_what_the_weights_can_add(name: str) -> None:
     for composed in [[name], *RECIPES[name].compositions]:
         precision, dtype, rate = trained_in(*composed)
         weights = usual.to(torch.bfloat16 if precision == "bf16-true" else getattr(torch, dtype))
-        assert still_share([torch.nn.Parameter(weights)], rate) < 0.01
+        assert still_share({torch.nn.Parameter(weights): rate}) < 0.01
 
 
 def trained_in(name: str, *others: str) -> tuple[str, str, float]:
@@ -62,10 +62,10 @@ def default_rate(method: type) -> float:
 
 def test_a_rate_that_is_too_small_is_found() -> None:
     usual = torch.randn(20_000, generator=torch.Generator().manual_seed(0)) * 0.02
-    assert still_share([torch.nn.Parameter(usual.bfloat16())], 1e-5) == pytest.approx(0.84, abs=0.02)
-    assert still_share([torch.nn.Parameter(usual.bfloat16())], 5e-6) == pytest.approx(0.92, abs=0.02)
-    assert still_share([torch.nn.Parameter(torch.tensor([0.5, 1.0, 2.0]).bfloat16())], 0.003) == 2 / 3
-    assert still_share([], 1e-5) == 0.0
+    assert still_share({torch.nn.Parameter(usual.bfloat16()): 1e-5}) == pytest.approx(0.84, abs=0.02)
+    assert still_share({torch.nn.Parameter(usual.bfloat16()): 5e-6}) == pytest.approx(0.92, abs=0.02)
+    assert still_share({torch.nn.Parameter(torch.tensor([0.5, 1.0, 2.0]).bfloat16()): 0.003}) == 2 / 3
+    assert still_share({}) == 0.0
 
 
 @pytest.mark.parametrize("name", RECIPES)

@@ -7,6 +7,7 @@ from lm.backbones.adapters import LoRA, PublishedAdapter, Quantization
 from lm.backbones.backbone import Backbone, PretrainedBackbone, ScratchBackbone
 from lm.backbones.checkpoints import find_checkpoint, open_checkpoint, rebuild_model
 from lm.backbones.encoder import PretrainedEncoder, ScratchEncoder
+from lm.backbones.parts import Part
 from lm.backbones.rebuilt import rebuild_backbone
 from lm.backbones.reward_backbone import PretrainedReward, ScratchReward, TrainedReward
 from lm.backbones.run_backbone import TrainedBackbone
@@ -14,6 +15,7 @@ from lm.backbones.run_backbone import TrainedBackbone
 __all__ = [
     "Backbone",
     "LoRA",
+    "Part",
     "PretrainedBackbone",
     "PretrainedEncoder",
     "PretrainedReward",

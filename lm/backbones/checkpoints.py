@@ -18,6 +18,7 @@ from torch import nn
 from torch.optim import Optimizer
 from transformers import PreTrainedTokenizerBase
 
+from lm.backbones.checkpoint_parts import MAIN, notes_of, weights_of
 from lm.backbones.fingerprint import require_same_base, require_same_tokenizer
 from lm.backbones.rebuilt import NOTHING, Grant, rebuild_backbone
 from lm.files.checkpoint_files import SHARDED_REST, by_step, damage
@@ -88,14 +89,14 @@ def open_checkpoint(path: Path) -> dict[str, Any]:
     return checkpoint
 
 
-def describe(path: Path) -> dict[str, Any]:
-    """What a `LanguageModule` noted in a checkpoint about its model, without reading the weights.
+def describe(path: Path, part: str = MAIN) -> dict[str, Any]:
+    """What a `LanguageModule` noted in a checkpoint about one of its parts, without reading the weights.
 
     Raises:
-        UserError: as `open_checkpoint`.
+        UserError: as `open_checkpoint`, and if there is no such part.
     """
     _require_notes(checkpoint := _read(path), path)
-    return checkpoint["language_model"]
+    return notes_of(checkpoint["language_model"], part)
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -235,9 +236,11 @@ def load_trained(model: nn.Module, checkpoint: dict[str, Any], replaceable: tupl
         replaceable: see `Backbone`.
 
     Raises:
-        UserError: if something is missing, or was never part of it.
+        UserError: if something is missing, was never part of it, or is of a part that the checkpoint does not note.
     """
-    trained = {k.removeprefix("model."): v for k, v in checkpoint["state_dict"].items() if k.startswith("model.")}
+    trained = {name.removeprefix(f"{MAIN}."): weight for name, weight in weights_of(checkpoint, MAIN).items()}
+    if checkpoint["language_model"].get("frozen") and not trained:
+        return  # as its backbone builds it
     absent, unknown = model.load_state_dict(trained, strict=False)
     lost = {name for name, p in model.named_parameters() if p.requires_grad} & set(absent)
     lost = {name for name in lost if not any(f".{prefix}" in f".{name}" for prefix in replaceable)}

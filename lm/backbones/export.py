@@ -7,18 +7,31 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from safetensors.torch import save_file
+from torch import Tensor, nn
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from lm.backbones.adapters import base_of, is_adapted
+from lm.backbones.checkpoint_parts import MAIN
 from lm.backbones.end_tokens import end_tokens
 from lm.backbones.merged_adapters import Rounding, merged
+from lm.backbones.rebuilt import noted_kind
 from lm.tokens.tokenizer import tokenizer_sha256
 from text.errors import UserError
+
+OPENED = {
+    "CAUSAL_LM": ("text-generation", "AutoModelForCausalLM.from_pretrained({})"),
+    "SEQ_CLS": ("text-classification", "AutoModelForSequenceClassification.from_pretrained({}, num_labels=1)"),
+    "FEATURE_EXTRACTION": ("feature-extraction", "AutoModel.from_pretrained({})"),
+}
+"""What the hub calls the use of a model, and how transformers opens it."""
+
+HEAD = "head.safetensors"
 
 
 def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
@@ -119,11 +132,11 @@ def model_card(
     """
     name, given = saved["fingerprint"]["name"], saved["backbone"]["init_args"]
     base = name if given.get("name_or_path") else None
-    task, kind = ("text-classification", REWARD) if "reward" in saved else ("text-generation", CAUSAL)
+    task, kind = OPENED[noted_kind(str(saved["backbone"]["class_path"])).task]
     head = ["---", "library_name: " + ("peft" if adapter else "transformers"), f"pipeline_tag: {task}"]
     head += [f"base_model: {base}"] if base and not Path(base).exists() else []
     rows = {
-        "Method": saved["method"],
+        **_trained_as(saved),
         "Base": name,
         "Parameters of the base": f"{saved['fingerprint']['n_parameters']:,}",
         "Contents": "LoRA adapter" if adapter else "full model",
@@ -135,26 +148,66 @@ def model_card(
         rows["Rounding"] = str(rounding)
     if scale := saved.get("reward"):
         rows["Rewards of held-out answers"] = f"mean {scale['mean']:.4g}, standard deviation {scale['std']:.4g}"
+    of_part = "" if (part := given.get("part", MAIN)) == MAIN else f" --part {part}"
+    exported = f"python export.py {name} base{of_part}" if "path" in given else None
+    opened = _how_to_open(kind, name, adapter and dtype, exported)
+    return _card(head, f"{name}, after {saved['method']}", rows, opened)
+
+
+def save_head(
+    name: str, weights: Mapping[str, Tensor], folder: Path, adapter: bool = False, dtype: torch.dtype | None = None
+) -> None:
+    """Write what a method trains beside its models, for `load_state_dict` of the module that it was.
+
+    Args:
+        name: of the part.
+        weights: by their names in the method's module.
+        folder: an existing folder.
+        adapter: refused: a head has none.
+        dtype: of what is written; as it is when missing.
+
+    Raises:
+        UserError: if ``adapter`` is asked for.
+    """
+    if adapter:
+        raise UserError(f"part '{name}' is no model, and has no adapter to export")
+    own = {n.removeprefix(f"{name}."): weight.to(dtype or weight.dtype).contiguous() for n, weight in weights.items()}
+    save_file(own, folder / HEAD)
+
+
+def head_card(saved: dict[str, Any], step: int) -> str:
+    """The README of an exported head.
+
+    Args:
+        saved: what a checkpoint notes of it.
+        step: optimizer steps done.
+    """
+    rows = {**_trained_as(saved), "Optimizer steps": f"{step:,}", "Tokens seen": f"{saved['tokens']:,}"}
+    opened = f'from safetensors.torch import load_file\n\nhead.load_state_dict(load_file("{HEAD}"))'
+    return _card(["---", "library_name: safetensors"], f"{saved['part']}, after {saved['method']}", rows, opened)
+
+
+def _trained_as(saved: dict[str, Any]) -> dict[str, str]:
+    part = {"Part": saved["part"] + (", frozen" if saved["frozen"] else "")} if "part" in saved else {}
+    return {"Method": saved["method"], **part}
+
+
+def _card(head: list[str], title: str, rows: Mapping[str, str], opened: str) -> str:
     table = "\n".join(f"| {key} | {value} |" for key, value in rows.items())
     return (
         "\n".join([*head, "---"])
-        + f"\n\n# {name}, after {saved['method']}\n\nTrained with Seedling.\n\n| | |\n|---|---|\n{table}\n\n"
-        + f"```python\n{_how_to_open(kind, name, adapter and dtype, 'path' in given)}\n```\n"
+        + f"\n\n# {title}\n\nTrained with Seedling.\n\n| | |\n|---|---|\n{table}\n\n```python\n{opened}\n```\n"
     )
 
 
-CAUSAL = "AutoModelForCausalLM.from_pretrained({})"
-REWARD = "AutoModelForSequenceClassification.from_pretrained({}, num_labels=1)"
-
-
-def _how_to_open(kind: str, base: str, adapter: str | bool, is_run: bool) -> str:
+def _how_to_open(kind: str, base: str, adapter: str | bool, exported: str | None) -> str:
     """The lines of Python that open a folder; of an adapter on a base of the type of weights that it was trained on."""
     imports = ["from peft import PeftModel"] if adapter else []
     imports.append(f"from transformers import {kind.partition('.')[0]}, AutoTokenizer")
-    exported = [f"# base: what `python export.py {base} base` makes"] if adapter and is_run else []
+    made = [f"# base: what `{exported}` makes"] if adapter and exported else []
     opened = [f"model = {kind.format('folder')}"]
     if adapter:
-        named = f'"{"base" if is_run else base}", dtype="{adapter}"'
+        named = f'"{"base" if exported else base}", dtype="{adapter}"'
         opened = [f"base = {kind.format(named)}"]
         opened.append("model = PeftModel.from_pretrained(base, folder)")
-    return "\n".join([*imports, "", *exported, *opened, "tokenizer = AutoTokenizer.from_pretrained(folder)"])
+    return "\n".join([*imports, "", *made, *opened, "tokenizer = AutoTokenizer.from_pretrained(folder)"])

@@ -65,7 +65,7 @@ def rebuild_backbone(saved: dict[str, Any], grant: Grant = NOTHING) -> Backbone:
             know.
     """
     name, noted = str(saved["backbone"].get("class_path")), saved["backbone"].get("init_args")
-    kind = _kind(name)
+    kind = noted_kind(name)
     if kind is None or not isinstance(noted, dict):
         raise UserError(f"the checkpoint's backbone {name} is not known; import the module that defines it")
     given = dict(noted)
@@ -108,7 +108,7 @@ def _put_in(bases: Sequence[str], given: dict[str, Any], begins_with: Sequence[s
     return unnamed
 
 
-def _kind(name: str) -> Any:
+def noted_kind(name: str) -> Any:
     """The class of a noted name; runs from before names were public noted ``lm.<file>.<class>``."""
     short = name.rpartition(".")[2]
     if short in KINDS and name.partition(".")[0] in (short, "lm"):

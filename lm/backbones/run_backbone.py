@@ -16,6 +16,7 @@ from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from lm.backbones.adapters import LoRA, Quantization, weights_sha256
 from lm.backbones.backbone import Attention, Backbone
+from lm.backbones.checkpoint_parts import MAIN, part_of, weights_of
 from lm.backbones.checkpoints import (
     describe,
     find_checkpoint,
@@ -52,6 +53,7 @@ class TrainedBackbone(Backbone):
             the checkpoint itself says of that is not obeyed.
         base: where the model lies today that the run began with, if the run does not say it, or is not to be believed
             (docs/security.md); of a chain of runs a list, the last run's base first.
+        part: which of the run's models, where it has several (docs/parts.md).
     """
 
     path: str
@@ -64,6 +66,7 @@ class TrainedBackbone(Backbone):
     attn_implementation: Attention = "auto"
     trust_remote_code: bool = False
     base: str | list[str] | None = None
+    part: str = MAIN
 
     begins_with: ClassVar[tuple[str, ...]] = ("path",)
     refused: ClassVar[tuple[str, ...]] = ("encoder", "reward")
@@ -111,13 +114,21 @@ class TrainedBackbone(Backbone):
         Raises:
             UserError: if there is no such run, or it trained another kind of model.
         """
-        about = describe(find_checkpoint(self.path))
+        about = describe(find_checkpoint(self.path), self.part)
+        if "backbone" not in about:
+            raise UserError(
+                f"backbone: part '{self.part}' of '{self.path}' is no model of its own; a module begins with it by "
+                f"parts.{self.part}.start"
+            )
         if other := next((kind for kind in self.refused if kind in about), None):
             raise UserError(
                 f"backbone: '{self.path}' is a run of {about['method']}, and its {other} model does not predict tokens;"
                 " give a run of a language model"
             )
         return about
+
+    def _opened(self) -> dict[str, Any]:
+        return part_of(open_checkpoint(find_checkpoint(self.path)), self.part)
 
     def run_base(self) -> Any:
         """The backbone that the run had, as this one is to be loaded."""
@@ -139,7 +150,7 @@ class TrainedBackbone(Backbone):
             base = TrainedBackbone.run_base(self)  # of a reward backbone the run's own, which its notes are about
             require_same_base(self.about()["fingerprint"], base.fingerprint(bare := base.load(tokenizer)))
             return bare
-        opened, changes = open_checkpoint(find_checkpoint(self.path)), self._changes()
+        opened, changes = self._opened(), self._changes()
         if self._merges_adapter:  # into the base that they were trained on: in the run's own type, rounded once
             changes.pop("dtype", None)
         dtype = None if self.dtype == "auto" else getattr(torch, self.dtype)
@@ -166,7 +177,7 @@ class TrainedBackbone(Backbone):
             return super().attach(model)
         adapted = self.run_base().attach(model)
         if not next(model.parameters()).is_meta:
-            load_trained(adapted, open_checkpoint(find_checkpoint(self.path)), self.replaceable)
+            load_trained(adapted, self._opened(), self.replaceable)
         return adapted
 
     def fingerprint(self, model: nn.Module) -> dict[str, Any]:
@@ -178,14 +189,14 @@ class TrainedBackbone(Backbone):
     def files_sha256(self) -> str:
         """Hash of the same weights."""
         found = find_checkpoint(self.path)
-        return _chain_sha256(found, found.stat().st_mtime_ns)
+        return _chain_sha256(found, self.part, found.stat().st_mtime_ns)
 
 
 @lru_cache(maxsize=8)
-def _chain_sha256(found: Path, written_ns: int) -> str:
-    """Hash of the weights in a checkpoint; kept, because it reads all of them (`written_ns` tells a new file)."""
-    opened = open_checkpoint(found)
-    weights = {name: value for name, value in opened["state_dict"].items() if name.startswith("model.")}
+def _chain_sha256(found: Path, part: str, written_ns: int) -> str:
+    """Hash of a part's weights in a checkpoint; kept, because it reads all of them (`written_ns` tells a new file)."""
+    opened = part_of(open_checkpoint(found), part)
+    weights = weights_of(opened, MAIN)
     base = opened["language_model"]["fingerprint"]
     beneath = [str(base.get(key)) for key in ("config_sha256", "tensor_sha256", "adapter_sha256")]
     return f"{weights_sha256(weights)}:{':'.join(beneath)}"

@@ -5,7 +5,7 @@ Knows device meshes and nothing of training. No rank but the first ever holds th
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -108,21 +108,30 @@ def _send_buffers(whole: nn.Module | None, model: nn.Module) -> None:
         dist.broadcast(buffer, src=0)
 
 
-def replicate_rest(module: nn.Module, mesh: DeviceMesh) -> None:
-    """Make parameters that are trained and not sharded one thing on all ranks, with the values of the first rank.
+def shard_heads(module: nn.Module, names: Iterable[str], mesh: DeviceMesh) -> None:
+    """Make what stands beside sharded models one thing on all ranks, with the values of the first.
 
-    Nothing else reduces the gradients of what stands beside a sharded model: each rank would train its own. Such
-    parameters are few and small, so that every rank keeps them whole; they are read through `whole`.
+    Nothing else reduces its gradients: each rank would train its own. A module is sharded as the models are, so that it
+    computes with whole weights when it is called. Single parameters, which nobody calls, are kept whole by every rank,
+    and read through `whole`. What is frozen is only sent.
 
     Args:
-        module: with all that is trained.
+        module: that has them.
+        names: of its attributes.
         mesh: as for `build_sharded`.
     """
-    for owner in module.modules():
-        for name, parameter in list(owner.named_parameters(recurse=False)):
-            if parameter.requires_grad and not isinstance(parameter, DTensor):
-                shared = distribute_tensor(parameter.detach(), mesh["data_parallel"], [Replicate()])
-                setattr(owner, name, nn.Parameter(shared))
+    mesh = mesh["data_parallel"]
+    for name in names:
+        head = getattr(module, name)
+        if isinstance(head, nn.Parameter):
+            shared = distribute_tensor(head.detach(), mesh, [Replicate()])
+            setattr(module, name, nn.Parameter(shared if head.requires_grad else shared.to_local(), head.requires_grad))
+            continue
+        head.to(_device(mesh))
+        for tensor in (*head.parameters(), *head.buffers()):
+            dist.broadcast(tensor.detach(), src=0)
+        if any(p.requires_grad for p in head.parameters()):
+            fully_shard(head, mesh=mesh)
 
 
 def whole(parameter: Tensor) -> Tensor:

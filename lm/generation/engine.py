@@ -34,8 +34,8 @@ from lm.backbones.adapters import base_of
 from lm.backbones.end_tokens import end_tokens
 from lm.backbones.evaluating import evaluating
 from lm.generation.decoding import Decoding, Draw, Drawing, Replied, Sample, TokenHook
-from lm.generation.rows import Row, Work, Written
 from lm.generation.progress import Progress
+from lm.generation.rows import Row, Work, Written
 from lm.generation.sampling import DRAWS, processors, row_keys
 from lm.generation.stopping import Ends, StopStrings
 from text.errors import UserError

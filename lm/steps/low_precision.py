@@ -5,7 +5,7 @@ Knows parameters and rates, and nothing of what is trained.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 
 import torch
 from torch import nn
@@ -16,20 +16,20 @@ LOOKED_AT = 65536
 
 
 @torch.no_grad()
-def still_share(parameters: Iterable[nn.Parameter], rate: float) -> float:
-    """Share of the weights to which a step of ``rate`` adds nothing, because their dtype has no number that close.
+def still_share(rates: Mapping[nn.Parameter, float]) -> float:
+    """Share of the weights to which a step adds nothing, because their dtype has no number that close.
 
     A bfloat16 weight has 8 significant bits, so that a step below about a 512th of it is rounded away, and the same
     step the next time again. Counts float32 weights, which have 24, too.
 
     Args:
-        parameters: that are trained; of sharded ones this rank's shard, of each the first `LOOKED_AT` weights.
-        rate: size of a step, as Adam and its relatives make it.
+        rates: size of a step, as Adam and its relatives make it, by parameter; of sharded ones this rank's shard is
+            looked at, of each the first `LOOKED_AT` weights.
 
     Returns: in [0, 1]; 0 without parameters.
     """
     still, seen = 0, 0
-    for parameter in parameters:
+    for parameter, rate in rates.items():
         local = parameter.to_local() if isinstance(parameter, DTensor) else parameter
         weights = local.detach().flatten()[:LOOKED_AT]
         still += int(((weights + rate).to(weights.dtype) == weights).sum())

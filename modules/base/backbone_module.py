@@ -14,13 +14,14 @@ import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import nn
-from torch.distributed.tensor import DTensor
 from transformers import PreTrainedTokenizerBase
 
 import lm.backbones.run_backbone  # noqa: F401  configs may name a TrainedBackbone
 from lm.backbones.backbone import Backbone
+from lm.backbones.checkpoint_parts import MAIN
 from lm.backbones.checkpoints import number_as_module
-from lm.backbones.fingerprint import require_same_base, require_same_tokenizer
+from lm.backbones.fingerprint import require_same_tokenizer
+from lm.backbones.parts import Part, Parts
 from lm.steps.lightning_private import note_instantiator, trainer_of
 from lm.steps.low_precision import still_share
 from lm.steps.schedules import Warmup, keep_configured, settings
@@ -41,6 +42,7 @@ class BackboneModule(ExactLosses):
         backbone: the model to train.
         optimizer: built over the trainable parameters; its weight decay is not applied to 1-D parameters.
         lr_scheduler: stepped once per optimizer step; null keeps the rate constant.
+        parts: how single parts are trained, by name: ``model`` and what a method has beside it (docs/parts.md).
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class BackboneModule(ExactLosses):
         backbone: Backbone,
         optimizer: OptimizerCallable = lambda p: torch.optim.AdamW(p, lr=3e-4, betas=(0.9, 0.95), weight_decay=0.1),
         lr_scheduler: LRSchedulerCallable | None = None,
+        parts: dict[str, Part] | None = None,
     ):
         super().__init__()
         if not isinstance(backbone, Backbone):
@@ -56,6 +59,7 @@ class BackboneModule(ExactLosses):
         note_instantiator(self)
         self.strict_loading = False  # checkpoints lack the frozen part; `load_state_dict` is strict about the rest
         self.backbone = backbone
+        self.parts = Parts(parts)
         self.optimizer = optimizer
         self.lr_scheduler = lr_scheduler
         self.model: Any = None  # a PreTrainedModel, or a PeftModel around one, once it is configured
@@ -65,34 +69,31 @@ class BackboneModule(ExactLosses):
     # ------------------------------------------------------------------------------------------------- the model
 
     def configure_model(self) -> None:
-        """Build the backbone for the tokenizer of the data; sharded if the strategy brought a device mesh."""
+        """Build all parts for the tokenizer of the data; sharded if the strategy brought a device mesh."""
         tokenizer = self._find_tokenizer()
         if self.model is not None:
             if tokenizer is not self.tokenizer:
                 require_same_tokenizer(self.tokenizer_sha256, tokenizer_sha256(tokenizer))
             return
         self.tokenizer, self.tokenizer_sha256 = tokenizer, tokenizer_sha256(tokenizer)
-        if self.device_mesh is None:
-            self.model = self.backbone.build(tokenizer)
-            self.fingerprint = self.backbone.fingerprint(self.model)
-            self.prepare_model(self.model)
-            self.build_head()
-        else:
-            from lm.backbones.sharding import build_sharded, replicate_rest
+        for name, backbone in self.backbones().items():
+            setattr(self, name, self.parts.build(name, backbone, tokenizer, self.device_mesh, self.prepare_model))
+        self.build_head()
+        self.parts.take_heads(self, self.device_mesh)
 
-            self.model, self.fingerprint = build_sharded(self.backbone, tokenizer, self.device_mesh, self.prepare_model)
-            self.build_head()
-            replicate_rest(self, self.device_mesh)
+    def backbones(self) -> dict[str, Backbone]:
+        """What the models of the method are built from, by the attribute that each will be."""
+        return {MAIN: self.backbone}
 
     def setup(self, stage: str) -> None:
         """Keep batches as they are: ``bf16-true`` is for weights, and would round sums that came with the data."""
         self.trainer.precision_plugin.convert_input = lambda batch: batch
 
     def prepare_model(self, model: nn.Module) -> None:
-        """What a method does to the model that was built, before it is sharded or trained; here nothing."""
+        """What a method does to each model that was built, before it is sharded or trained; here nothing."""
 
     def build_head(self) -> None:
-        """What a method trains beside the model, once that is built; here nothing."""
+        """What a method trains beside its models, once these are built, as attributes; here nothing."""
 
     def _find_tokenizer(self) -> PreTrainedTokenizerBase:
         data = getattr(trainer_of(self), "datamodule", None)
@@ -115,17 +116,10 @@ class BackboneModule(ExactLosses):
     # --------------------------------------------------------------------------------------------- its optimizer
 
     def configure_optimizers(self) -> Any:
-        """The injected optimizer over trainable parameters, without decay of norms and biases (1-D)."""
-        trained = [p for p in self.parameters() if p.requires_grad]
-        if not trained:
+        """The injected optimizer over trainable parameters; parts with a rate of their own are groups of their own."""
+        if not any(p.requires_grad for p in self.parameters()):
             raise UserError("no parameter can be trained: a quantized or frozen backbone needs 'lora'")
-        if self.device_mesh is not None and (alone := [p for p in trained if not isinstance(p, DTensor)]):
-            raise RuntimeError(f"{len(alone)} trained parameters came after configure_model: nothing reduces them")
-        groups: list[dict[str, Any]] = [
-            {"params": [p for p in trained if p.ndim > 1]},
-            {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
-        ]
-        optimizer = self.optimizer([group for group in groups if group["params"]])
+        optimizer = self.optimizer(self.parts.groups(self))
         if self.device_mesh is not None and type(optimizer).__module__.startswith("bitsandbytes"):
             raise UserError(
                 f"optimizer: {type(optimizer).__name__} of bitsandbytes cannot hold weights that are sharded over "
@@ -157,13 +151,12 @@ class BackboneModule(ExactLosses):
 
     def _warn_of_still_weights(self) -> None:
         """Say so if most steps will be rounded away: nothing else shows it, the loss just hardly falls."""
-        (configured,) = self._configured
-        rates = [float(group["lr"]) for group in configured if group.keys() & {"betas", "alpha"}]  # a step is a rate
-        trained = [p for p in self.parameters() if p.requires_grad]
-        if rates and (share := still_share(trained, max(rates))) > MOST:
-            dtype = str(trained[0].dtype).removeprefix("torch.")
+        groups = zip(self.trainer.optimizers[0].param_groups, self._configured[0], strict=True)
+        rates = {p: float(g["lr"]) for group, g in groups if g.keys() & {"betas", "alpha"} for p in group["params"]}
+        if (share := still_share(rates)) > MOST:  # a step is as large as the rate
+            dtype, rate = str(next(iter(rates)).dtype).removeprefix("torch."), max(rates.values())
             rank_zero_warn(
-                f"{share:.0%} of the trained weights are so large that {dtype} rounds a step of {max(rates):.2g} away: "
+                f"{share:.0%} of the trained weights are so large that {dtype} rounds a step of {rate:.2g} away: "
                 "they never move. Keep them in float32 (backbone.dtype float32, --trainer.precision bf16-mixed), or "
                 "train adapters (backbone.lora)"
             )
@@ -177,9 +170,9 @@ class BackboneModule(ExactLosses):
         return {name: value for name, value in state.items() if name.removeprefix(prefix) in kept}
 
     def kept_names(self) -> set[str]:
-        """What a checkpoint holds: trainable parameters (tied ones once) and buffers."""
+        """What a checkpoint holds: trainable parameters (tied ones once), buffers, frozen ones found nowhere else."""
         trained = {name for name, p in self.named_parameters() if p.requires_grad}
-        return trained.union(name for name, _ in self.named_buffers())
+        return trained.union(self.parts.kept_frozen(), (name for name, _ in self.named_buffers()))
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         """Load what `state_dict` gave: all of it and nothing else, whatever ``strict`` says.
@@ -205,8 +198,7 @@ class BackboneModule(ExactLosses):
             checkpoint["optimizer_states"] = [number_as_module(state, optimizer, self) for state, optimizer in states]
         checkpoint["language_model"] = {
             "method": type(self).__name__,
-            "backbone": self.backbone.plain(),
-            "fingerprint": self.fingerprint,
+            **self.parts.notes(self.kept_names()),
             "tokenizer_sha256": self.tokenizer_sha256,
             "tokens": int(self._tokens_seen),
         }
@@ -216,6 +208,6 @@ class BackboneModule(ExactLosses):
         saved = checkpoint.get("language_model")
         if saved is None:
             raise UserError("this is not a checkpoint of a language model trained here")
-        require_same_base(saved["fingerprint"], self.fingerprint)
+        self.parts.require_same(saved, self._trainer is not None and self.trainer.state.fn == "fit")
         require_same_tokenizer(saved["tokenizer_sha256"], self.tokenizer_sha256)
         self._tokens_seen = saved["tokens"]

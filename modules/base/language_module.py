@@ -16,6 +16,7 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor
 
 from lm.backbones.backbone import Backbone
+from lm.backbones.parts import Part
 from lm.forests.batches import TokenRows
 from lm.forests.forest import Forest
 from lm.scoring.logprobs import forest_logprobs, forest_logprobs_and_states, path_sums, row_logprobs
@@ -31,6 +32,7 @@ class LanguageModule(BackboneModule):
         lr_scheduler: stepped once per optimizer step; null keeps the rate constant.
         share_prefixes: compute shared prefixes once (true), write them out as padded rows (false), or whichever the
             model can do (auto).
+        parts: see BackboneModule.
     """
 
     def __init__(
@@ -39,8 +41,9 @@ class LanguageModule(BackboneModule):
         optimizer: OptimizerCallable = lambda p: torch.optim.AdamW(p, lr=3e-4, betas=(0.9, 0.95), weight_decay=0.1),
         lr_scheduler: LRSchedulerCallable | None = None,
         share_prefixes: Literal["auto"] | bool = "auto",
+        parts: dict[str, Part] | None = None,
     ):
-        super().__init__(backbone, optimizer, lr_scheduler)
+        super().__init__(backbone, optimizer, lr_scheduler, parts)
         self.share_prefixes = share_prefixes
 
     def forest_logprobs(self, forest: Forest) -> Tensor:

@@ -80,7 +80,7 @@ class EncoderRetriever(BackboneModule):
             weight = published_projection(backbone.name_or_path, backbone.revision)
         else:
             weight = nn.Linear(self.model.config.hidden_size, int(self.projected), bias=False).weight.detach()
-        self.projection = nn.Linear(weight.shape[1], weight.shape[0], bias=False).to(self.device)
+        self.projection = nn.Linear(weight.shape[1], weight.shape[0], bias=False)
         with torch.no_grad():
             self.projection.weight.copy_(weight)
 

@@ -330,7 +330,7 @@ def test_a_supervised_run_is_what_it_starts_from(tmp_path, folder, adapter):
     ids, of = token_rows(1, seed=3), {"output_hidden_states": True}
     states = [m(ids, **of).hidden_states[-1] for m in (reward.model.eval(), module.model.eval())]
     torch.testing.assert_close(*states, atol=1e-5, rtol=0)
-    assert reward.fingerprint["head"] == "drawn"
+    assert reward.parts.fingerprints["model"]["head"] == "drawn"
 
     second = fit(tmp_path / "first" / "version_0", reward, EndedPairs(PAIRS, 4, HELD_OUT))
     second.trainer.save_checkpoint(stage := tmp_path / "first" / "version_0" / "checkpoints" / "last.ckpt")

@@ -149,13 +149,30 @@ def test_a_base_whose_weights_changed_is_refused(full, tmp_path):
         rebuilt(tmp_path / "next" / "version_0")
 
 
-def test_what_is_no_weight_of_the_model_is_left_alone(full, tmp_path):
-    """Some methods keep more than a model in their checkpoints, such as a frozen reference."""
+def test_what_is_no_weight_of_the_model_is_left_alone_if_it_is_known(full, tmp_path):
+    """Some methods keep more than a model in their checkpoints, such as a frozen reference, and say so."""
     run, module = full
     copy = tmp_path / "version_0"
     shutil.copytree(run, copy)
     state = torch.load(file := copy / "checkpoints" / "last.ckpt")
-    state["state_dict"]["reference.model.layers.0.mlp.up_proj.weight"] = torch.zeros(2)
+    state["state_dict"]["reference_model.lm_head.weight"] = torch.zeros(2)
+    torch.save(state, file)
+    with pytest.raises(UserError, match=r"1 weights of no part that it notes, such as reference_model.lm_head.weight"):
+        TrainedBackbone(str(copy)).build(tiny_tokenizer())
+    state["language_model"]["beside"] = ["reference_model"]
+    torch.save(state, file)
+    model = TrainedBackbone(str(copy)).build(tiny_tokenizer())
+    torch.testing.assert_close(logits(model), logits(module.model), atol=0, rtol=0)
+
+
+def test_a_checkpoint_of_before_parts_were_noted_loads_as_it_did(full, tmp_path):
+    run, module = full
+    copy = tmp_path / "version_0"
+    shutil.copytree(run, copy)
+    state = torch.load(file := copy / "checkpoints" / "last.ckpt")
+    for note in ("parts", "beside", "frozen", "lr"):
+        del state["language_model"][note]
+    state["state_dict"]["reference_model.lm_head.weight"] = torch.zeros(2)
     torch.save(state, file)
     model = TrainedBackbone(str(copy)).build(tiny_tokenizer())
     torch.testing.assert_close(logits(model), logits(module.model), atol=0, rtol=0)
