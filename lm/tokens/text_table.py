@@ -96,9 +96,10 @@ def tokenise(
     if append_eos and tokenizer.eos_token_id is None:
         raise UserError("append_eos: the tokenizer has no end-of-text token; name it with 'eos_token'")
     # some tokenizers close texts by themselves, and keep the token when they cut
-    missing = append_eos and tokenizer("a")["input_ids"][-1:] != [tokenizer.eos_token_id]
+    closed = not append_eos or tokenizer("a")["input_ids"][-1:] == [tokenizer.eos_token_id]
+    closing = [] if closed else [tokenizer.eos_token_id]
     limits = [max_length] * len(texts) if isinstance(max_length, int) else max_length
-    added = tokenizer.num_special_tokens_to_add() + missing
+    added = tokenizer.num_special_tokens_to_add() + len(closing)
     if (least := min(limits, default=added + 1)) <= added:
         raise UserError(
             f"a max_length of {least} leaves no token for a text: the tokenizer adds {added} of its own to each. Raise"
@@ -106,38 +107,44 @@ def tokenise(
         )
     rows: list[np.ndarray] = []
     content: list[int] = []
-    for first in range(0, len(texts), TOGETHER):
-        part = texts[first : first + TOGETHER]
-        found = tokenizer([text.string for text in part], verbose=False)
-        for place, (text, ids) in enumerate(zip(part, found["input_ids"], strict=True)):
-            limit = limits[first + place] - missing
-            read, at = found, place
-            if len(ids) > limit:
-                read, at = tokenizer(text.string, truncation=True, max_length=limit), 0
-                ids = read["input_ids"]
-            if missing:
-                ids = [*ids, tokenizer.eos_token_id]
-            if not ids:
-                raise UserError(f"a text has no token: {text.string!r}")
-            rows.append(np.asarray(ids, dtype=np.int32))
-            content.append(_content_token(read, at, text, len(ids)))
-            if content_only and content[-1] == len(ids):
-                raise UserError(
-                    f"no token is left to pool of {shorten(text.string, 400)!r}: its first {limit + missing} tokens do"
-                    " not reach beyond the prefix. Raise query_max_length or passage_max_length, or pool the prefix too"
-                )
+    read = _read(texts, tokenizer, [limit - len(closing) for limit in limits])
+    for text, limit, (ids, begin) in zip(texts, limits, read, strict=True):
+        if not (ids := [*ids, *closing]):
+            raise UserError(f"a text has no token: {text.string!r}")
+        if content_only and begin is None:
+            raise UserError(
+                f"no token is left to pool of {shorten(text.string, 400)!r}: its first {limit} tokens do not reach"
+                " beyond the prefix. Raise query_max_length or passage_max_length, or pool the prefix too"
+            )
+        rows.append(np.asarray(ids, dtype=np.int32))
+        content.append(len(ids) if begin is None else begin)
     starts = np.cumsum([0, *map(len, rows)])
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
     ids_T = np.concatenate(rows) if rows else np.empty(0, np.int32)
     return TokenTable(ids_T, starts, np.asarray(content, dtype=np.int32), pad)
 
 
-def _content_token(found, place: int, text: Text, length: int) -> int:
+def _read(
+    texts: Sequence[Text], tokenizer: PreTrainedTokenizerBase, limits: Sequence[int]
+) -> Iterator[tuple[list[int], int | None]]:
+    """The ids of each text, cut to its limit, and which is the first of its content; None if no token of it is left."""
+    for first in range(0, len(texts), TOGETHER):
+        part = texts[first : first + TOGETHER]
+        found = tokenizer([text.string for text in part], verbose=False)
+        for place, (text, limit) in enumerate(zip(part, limits[first : first + TOGETHER], strict=True)):
+            if len(ids := found["input_ids"][place]) <= limit:
+                yield ids, _content_token(found, place, text)
+            else:
+                cut = tokenizer(text.string, truncation=True, max_length=limit)
+                yield cut["input_ids"], _content_token(cut, 0, text)
+
+
+def _content_token(found, place: int, text: Text) -> int | None:
     """The first token that holds a character of the content; a prefix leaves out all before it, markers included."""
     if text.content_from == 0:
         return 0
     tokens = (found.char_to_token(place, character) for character in range(text.content_from, len(text.string)))
-    return next((token for token in tokens if token is not None), length)
+    return next((token for token in tokens if token is not None), None)
 
 
 @dataclass(frozen=True)
