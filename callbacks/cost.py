@@ -62,8 +62,9 @@ class Cost(Callback):
             self.measured = True
             seconds = (time.perf_counter() - self.started[1]) / (trainer.global_step - self.started[0])
             left = (trainer.estimated_stepping_batches - trainer.global_step) * seconds
+            speed = f"{self.tokens_per_step / seconds:,.0f} tokens/s, " if self.tokens_per_step else ""
             text = (
-                f"{self.tokens_per_step / seconds:,.0f} tokens/s, {seconds:.3g} s a step: "
+                f"{speed}{seconds:.3g} s a step: "
                 f"about {duration(left)} to go, validation and callbacks aside; "
                 f"memory at its peak: {size_text(peak_bytes(trainer.strategy.root_device))}"
             )
@@ -90,18 +91,23 @@ class Cost(Callback):
             ("weights", size_text(weights)),
             ("gradients", size_text(gradients)),
             ("optimizer state", size_text(optimizer)),
-            (f"activations, {tokens:,} tokens", size_text(activations, "about ")),
+            (f"activations, {count_text(tokens)} tokens", size_text(activations, "about ")),
             (f"together, per {'process' if device.type == 'cpu' else 'device'}", size_text(sum(known), "about ")),
             *one_at_a_time(trainer, records, sum(known), activations),
-            ("tokens per step", f"{self.tokens_per_step:,}"),
-            ("tokens per epoch", "unknown" if epoch is None else f"{epoch:,}"),
+            ("tokens per step", count_text(self.tokens_per_step)),
+            ("tokens per epoch", count_text(epoch)),
             ("steps", "until stopped" if steps in (float("inf"), -1) else f"{steps:,} ({trainer.global_step:,} done)"),
             ("runs on", runs_on(trainer)),
         ]
 
 
+def count_text(count: int | None) -> str:
+    """A number of tokens; what a policy learns from that writes it first is not known beforehand."""
+    return f"{count:,}" if count else "unknown"
+
+
 def batch_tokens(batch: Any) -> int:
-    """Tokens that a forward pass over the batch computes; 0 for a batch without tokens."""
+    """Tokens that a forward pass over the batch computes; 0 for a batch without tokens, such as prompts to answer."""
     batch = getattr(batch, "forest", batch)
     return batch.input_ids.numel() if isinstance(batch, TokenRows | Forest) else 0
 
@@ -110,6 +116,8 @@ def epoch_tokens(trainer: Trainer, batch: Any) -> int | None:
     """Tokens of an epoch: of all records, each prompt once, or as many as this batch in each; None without an end."""
     table = getattr(trainer.datamodule, "table", None)
     records = table("train") if callable(table) else None
+    if not batch_tokens(batch):
+        return None
     if records is not None and trainer.limit_train_batches == 1.0 and trainer.overfit_batches == 0.0:
         return int(records.prompts.lengths.sum() + records.answers.lengths.sum())
     batches = trainer.num_training_batches

@@ -186,12 +186,12 @@ class TableMaker:
         if any(cut) and not self.limits.cut:
             return "answers that exceed max_completion_length, or max_length with their prompt"
         answers = [ids[:most] for ids in answers]
-        beside = self._beside(max(map(len, answers)), prompt, example)
+        beside = self._beside(max(map(len, answers), default=1), prompt, example)
         return beside if isinstance(beside, str) else _Row(beside, answers, cut)
 
     def _beyond(self, example: Example, row: _Row) -> list[str]:
         """What is wrong with an example that the model cannot read to its end."""
-        length = self._prompts.length(row.prompt) + max(map(len, row.answers))
+        length = self._prompts.length(row.prompt) + max(map(len, row.answers), default=1)
         if self.context is None or length <= self.context:
             return []
         told = f"{length:,} tokens with its prompt, and the model reads {self.context:,} at most"
