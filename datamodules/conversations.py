@@ -19,7 +19,7 @@ from transformers import PreTrainedTokenizerBase
 
 from datamodules.loading import ResumableLoader, layout, shares
 from datamodules.records import Sources, iter_records, name_of
-from lm.backbones.backbone import model_context
+from lm.backbones.context import model_context
 from lm.files.hyperparameters import PlainHyperparameters
 from lm.forests.record_order import CountedBatches, GroupedOrder, PackedBatches
 from lm.tokens.answer_tokens import AnswerTable, Example, Limits, TableMaker

@@ -20,7 +20,7 @@ from transformers import PreTrainedTokenizerBase
 
 from datamodules.loading import Position, ResumableLoader, layout, shares, shuffled
 from datamodules.records import Documents, Source, content_hash, find_files, iter_texts, name_of, read_records
-from lm.backbones.backbone import model_context
+from lm.backbones.context import model_context
 from lm.files.hyperparameters import PlainHyperparameters
 from lm.forests.batches import TokenRows
 from lm.probing.probes import ProbeSet

@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 
 from datamodules.loading import ResumableLoader, layout, shares
 from datamodules.records import Source, read_records
-from lm.backbones.backbone import model_context
+from lm.backbones.context import model_context
 from lm.files.hyperparameters import PlainHyperparameters
 from lm.forests.batches import PromptBatch
 from lm.tokens.chat import ChatFormat, TemplateRefusal

@@ -15,7 +15,7 @@ from typing import Any
 from datamodules.conversations import Conversations
 from datamodules.loading import ResumableLoader, layout, shares
 from datamodules.records import Source, Sources, read_records
-from lm.backbones.backbone import model_context
+from lm.backbones.context import model_context
 from lm.forests.answer_forests import answer_forest
 from lm.forests.batches import PromptBatch
 from lm.forests.forest import Forest

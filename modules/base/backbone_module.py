@@ -154,7 +154,7 @@ class BackboneModule(ExactLosses):
         groups = zip(self.trainer.optimizers[0].param_groups, self._configured[0], strict=True)
         rates = {p: float(g["lr"]) for group, g in groups if g.keys() & {"betas", "alpha"} for p in group["params"]}
         if (share := still_share(rates)) > MOST:  # a step is as large as the rate
-            dtype, rate = str(next(iter(rates)).dtype).removeprefix("torch."), max(rates.values())
+            dtype, rate = " or ".join(sorted({str(p.dtype).removeprefix("torch.") for p in rates})), max(rates.values())
             rank_zero_warn(
                 f"{share:.0%} of the trained weights are so large that {dtype} rounds a step of {rate:.2g} away: "
                 "they never move. Keep them in float32 (backbone.dtype float32, --trainer.precision bf16-mixed), or "
