@@ -82,12 +82,12 @@ class Replied(NamedTuple):
 
     Args:
         at: how many tokens of the continuation come before it.
-        count: of its tokens, which follow there; 0 if they had no room, which ended the continuation.
+        length: of its tokens, which follow there; 0 if they had no room, which ended the continuation.
         note: that came with it.
     """
 
     at: int
-    count: int
+    length: int
     note: Any = None
 
 

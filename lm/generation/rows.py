@@ -48,7 +48,7 @@ class Row:
     @property
     def own(self) -> int:
         """Tokens of the continuation up to the last that a hook put in."""
-        return max((reply.at + reply.count for reply in self.replies if reply.count), default=0)
+        return max((reply.at + reply.length for reply in self.replies if reply.length), default=0)
 
 
 class Written(NamedTuple):
