@@ -27,7 +27,7 @@ def test_what_tests_claim_to_compare_is_on_the_page() -> None:
     ]
     marks = [node for node in calls if isinstance(node, ast.Call) and ast.unparse(node.func) == "pytest.mark.oracle"]
     named = {ast.literal_eval(argument) for mark in marks for argument in mark.args}
-    assert "BiEncoder.pooling" in named
+    assert "EncoderRetriever.pooling" in named
     assert not named - set(public_names())
 
 

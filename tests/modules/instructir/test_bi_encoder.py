@@ -409,7 +409,9 @@ def embedded(module: BiEncoder, texts: list[str], format: TextFormat) -> np.ndar
 TEXTS = ["wine cabinets", "i am a designer of kitchens [SEP] spider legs", "oak " * 40]
 
 
-@pytest.mark.oracle("BiEncoder.pooling", "BiEncoder.normalize", "BiEncoder.projection", "SentenceFolder")
+@pytest.mark.oracle(
+    "EncoderRetriever.pooling", "EncoderRetriever.normalize", "EncoderRetriever.projection", "SentenceFolder"
+)
 @pytest.mark.parametrize(
     "arguments",
     [{}, {"pooling": "cls", "normalize": False}, {"pooling": "weighted_mean"}, {"pooling": "last", "projection": 5}],
