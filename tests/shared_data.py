@@ -31,3 +31,10 @@ def judgments_file(name: str) -> str:
     if not (path := BIGGEN.parent / "evaluator" / name).is_file():
         pytest.skip(f"needs {name} in ../shared/data/evaluator")
     return str(path)
+
+
+def odqa_questions(name: str = "nq_open.bm25_top10") -> list[dict[str, Any]]:
+    """Open-domain questions with passages: 400 of NQ-open, or 50 of ``hotpotqa_distractor``."""
+    if not (path := SHARED / "odqa" / f"{name}.jsonl").is_file():
+        pytest.skip("needs the questions in ../shared/data/odqa")
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
