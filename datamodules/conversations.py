@@ -255,7 +255,7 @@ class Conversations(PlainHyperparameters, LightningDataModule, Generic[T]):
                 except DataFormatError as error:
                     problems += error.problems
                 except TemplateRefusal as error:
-                    problems.append(f"{found.where}: field 'prompt': {error}")
+                    problems.append(f"{found.where}: {error}")
                 if len(problems) >= DataFormatError.SHOWN:
                     break
         except DataFormatError as error:

@@ -106,7 +106,9 @@ class Prompts(PlainHyperparameters, LightningDataModule):
             try:
                 texts.append(self.renderer.prompt_text(one.record.prompt, one.record.system, one.record.inputs))
             except TemplateRefusal as error:
-                problems.append(f"{one.where}: field 'prompt': {error}")
+                problems.append(f"{one.where}: {error}")
+            if len(problems) >= DataFormatError.SHOWN:
+                break
         if problems:
             raise DataFormatError(problems)
         return self.renderer.encode_prompts(texts)

@@ -95,8 +95,10 @@ class ChatRenderer:
         self._has_template = self.tokenizer.chat_template is not None
         self._given: set[type] = set()
         self._opening = _opening(tokenizer)
+        self._origin = "" if self.format.template is None else "chat.template"
         if self._has_template:
-            render(self.tokenizer, [{"role": "user", "content": PROBE}])
+            render(self.tokenizer, [{"role": "user", "content": PROBE}], origin=self._origin)
+            check_arguments(self.tokenizer, self.format.chat_template_kwargs)
         self.end = end_of_turn(self.tokenizer)
         self._said_by_others = ControlTokens(self.tokenizer, template_marks(self.tokenizer))
         self._said_by_the_model = ControlTokens(self.tokenizer, turn_marks(self.tokenizer))
@@ -218,7 +220,7 @@ class ChatRenderer:
     def _render(self, turns: Sequence[Message], inputs: TemplateInputs, ask: bool = True) -> str:
         messages, mark = [self._said(turn) for turn in turns], self._said_by_others.mark
         try:
-            return render(self.tokenizer, messages, mark(inputs.tools), mark(inputs.arguments), ask)
+            return render(self.tokenizer, messages, mark(inputs.tools), mark(inputs.arguments), ask, self._origin)
         except TemplateRefusal as refusal:
             told = " (chat.system_mode: merge_user puts it before the user's words)" * (turns[0].role == "system")
             raise TemplateRefusal(f"{refusal}{told}") from refusal

@@ -1,24 +1,24 @@
-"""Jinja chat templates: rendered within a time limit, and asked how they end a turn and which marks they write.
+"""Jinja chat templates: rendered within limits, and asked how they end a turn and which marks they write.
 
-A template comes with a tokenizer, so it is data of others: transformers renders it in a sandbox, and here it may
-neither run for ever nor fail without a word. This file knows messages as a template sees them. It does not know prompts
-(lm/tokens/chat.py).
+A template comes with a tokenizer, so it is data of others: transformers renders it in a sandbox, and here in a process
+of its own, where it may neither run for ever, nor fill the memory, nor fail without a word. This file knows messages as
+a template sees them. It does not know prompts (lm/tokens/chat.py).
 """
 
 from __future__ import annotations
 
 import inspect
-import signal
-import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
 from text.errors import UserError
+from text.limited_process import LimitedProcess, LimitReached
 
-SECONDS = 5.0  # of computation; a conversation takes milliseconds
+SECONDS = 5.0  # of computing; a conversation takes milliseconds
+_PROCESS = LimitedProcess(Path(__file__).with_name("template_process.py"))
 ASKED, ANSWERED = "Hold fast to this line.", "It is held fast."
 
 
@@ -32,8 +32,9 @@ def render(
     tools: Sequence[Mapping[str, Any]] = (),
     arguments: Mapping[str, Any] | None = None,
     ask: bool = True,
+    origin: str = "",
 ) -> str:
-    """Messages as the tokenizer's template writes them.
+    """Messages as the tokenizer's template writes them; any thread may ask.
 
     Args:
         tokenizer: with a chat template.
@@ -41,19 +42,27 @@ def render(
         tools: that the assistant may call, as JSON schemas.
         arguments: more variables of the template (``enable_thinking``).
         ask: open the answer of the assistant at the end.
+        origin: where the template is from, for the words of an error; the tokenizer by default.
 
     Raises:
-        TemplateRefusal: if the template fails, or takes longer than `SECONDS`.
+        TemplateRefusal: if the template fails, takes longer than `SECONDS` or more memory than its process has.
     """
+    variables = {**tokenizer.special_tokens_map, **(arguments or {})}
     try:
-        with _time_limit(SECONDS):
-            return tokenizer.apply_chat_template(
-                list(messages), tools=list(tools) or None, tokenize=False, add_generation_prompt=ask, **arguments or {}
-            )  # type: ignore[return-value]  # text, since nothing is tokenised
-    except Exception as error:  # whatever a stranger's code may raise
-        named = f" [the template of '{tokenizer.name_or_path}']" if tokenizer.name_or_path else ""
-        told = str(error) or type(error).__name__
-        raise TemplateRefusal(f"the chat template refuses these messages: {told}{named}") from error
+        asked = {
+            "conversations": [[{key: part for key, part in one.items() if part is not None} for one in messages]],
+            "tools": list(tools) or None,
+            "chat_template": tokenizer.get_chat_template(None, list(tools) or None),
+            "add_generation_prompt": ask,
+        }
+        reply = _PROCESS.ask(variables | asked, SECONDS)
+    except (LimitReached, TypeError, ValueError) as error:
+        reply = {"error": str(error)}
+    if (told := reply.get("error")) is None:
+        return reply["text"]
+    own = f"the template of '{tokenizer.name_or_path}'" if tokenizer.name_or_path else "the tokenizer's own"
+    origin = origin or f"{own}; chat.template takes another"
+    raise TemplateRefusal(f"the chat template refuses these messages: {told} [{origin}]")
 
 
 def check_arguments(tokenizer: PreTrainedTokenizerBase, arguments: Mapping[str, Any]) -> None:
@@ -63,7 +72,7 @@ def check_arguments(tokenizer: PreTrainedTokenizerBase, arguments: Mapping[str, 
         TemplateRefusal: naming the variable.
     """
     source = template_source(tokenizer)
-    taken = {"messages", *inspect.signature(tokenizer.apply_chat_template).parameters}
+    taken = {"messages", "conversations", *inspect.signature(tokenizer.apply_chat_template).parameters}
     for name in arguments:
         if name in taken or name in tokenizer.special_tokens_map:
             raise TemplateRefusal(f"chat_template_kwargs: '{name}' is not a variable that can be given")
@@ -142,25 +151,3 @@ def _between_turns(tokenizer: PreTrainedTokenizerBase) -> str:
     while common < min(len(opening), len(between)) and opening[-1 - common] == between[-1 - common]:
         common += 1
     return between[: len(between) - common]
-
-
-@contextmanager
-def _time_limit(seconds: float) -> Iterator[None]:
-    """Ends what runs longer: time of this process's computation, so that a busy machine is no reason.
-
-    Only the main thread can be stopped so; data are prepared there.
-    """
-    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "setitimer"):
-        yield
-        return
-
-    def stop(*_: Any) -> None:
-        raise TimeoutError(f"it runs longer than {seconds:g} seconds")
-
-    before = signal.signal(signal.SIGVTALRM, stop)
-    signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
-        signal.signal(signal.SIGVTALRM, before or signal.SIG_DFL)

@@ -47,7 +47,8 @@ def test_every_fault_is_told_with_its_place_up_to_twenty(tmp_path):
 def test_a_prompt_that_the_template_refuses_is_told_with_its_place(tmp_path):
     chat = ChatFormat(template="{{ raise_exception('too short') if messages[0]['content'] == 'x' else 'fine' }}")
     with pytest.raises(
-        DataFormatError, match=r"pairs.jsonl:2: field 'prompt': the chat template refuses these messages: too"
+        DataFormatError,
+        match=r"pairs.jsonl:2: the chat template refuses these messages: too short \[chat.template\]$",
     ):
         read_pairs(tmp_path, pair("long"), pair("x"), chat=chat)
 

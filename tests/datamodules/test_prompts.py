@@ -121,7 +121,7 @@ def test_refuses_long_prompts_by_their_line(tmp_path, tokenizer):
 
 def test_refuses_what_the_template_refuses_by_its_line(tmp_path, tokenizer):
     picky = "{% if messages[0].role == 'system' %}{{ raise_exception('no system here') }}{% endif %}" + PLAIN
-    with pytest.raises(DataFormatError, match=r"prompts.jsonl:3: field 'prompt': .*no system here"):
+    with pytest.raises(DataFormatError, match=r"prompts.jsonl:3: the chat template refuses .*no system here"):
         ready(written(tmp_path), tokenizer, chat=ChatFormat(template=picky, system_mode="native"))
 
 

@@ -226,3 +226,8 @@ def test_tools_need_a_template():
         renderer().prompt_text("U", None, TemplateInputs(({"name": "f"},)))
     with pytest.raises(TemplateRefusal, match="does not show 'tools'"):
         renderer(CHATML, tools=[{"name": "f"}]).prompt_text("U")
+
+
+def test_variables_that_the_format_gives_are_checked_before_any_record():
+    with pytest.raises(TemplateRefusal, match="the chat template has no variable 'enable_thinking'"):
+        renderer(CHATML, chat_template_kwargs={"enable_thinking": False})

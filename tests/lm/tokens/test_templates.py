@@ -1,7 +1,8 @@
 """Templates of published families: how they end a turn, which marks are theirs, and those that fail or never end."""
 
 import copy
-import threading
+import datetime
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -79,7 +80,9 @@ def test_a_template_that_never_ends_is_stopped(template, monkeypatch):
         ("{% include 'other' %}", "loader"),
         ("{{ raise_exception('I will not') }}", "I will not"),
         ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "recursion"),
-        ("{{ 'a' * 10 ** 15 }}", "MemoryError"),
+        ("{{ 'a' * 10 ** 15 }}", "it needs more memory than 1 GB"),
+        ("{% set n = namespace(s='ab') %}{% for i in range(99) %}{% set n.s = n.s ~ n.s %}{% endfor %}", "more memory"),
+        ("{{ 'a' * 10 ** 8 }}", "it writes more than 67,108,864 characters"),
         ("{% for %}", "Expected"),
     ],
 )
@@ -87,15 +90,41 @@ def test_whatever_fails_within_a_template_names_it(template, told):
     with pytest.raises(TemplateRefusal, match="refuses these messages") as refusal:
         render(tokenizer(template, "models/mine"), USER)
     assert told in str(refusal.value)
-    assert str(refusal.value).endswith("[the template of 'models/mine']")
+    assert str(refusal.value).endswith("[the template of 'models/mine'; chat.template takes another]")
 
 
-def test_other_threads_render_too():
-    found = []
-    thread = threading.Thread(target=lambda: found.append(render(tokenizer("{{ messages[0].content }}"), USER)))
-    thread.start()
-    thread.join()
-    assert found == ["Hi"]
+def test_any_thread_renders_within_the_limits(monkeypatch):
+    """The endless template is stopped, and those of other threads come out whole."""
+    monkeypatch.setattr(lm.tokens.templates, "SECONDS", 0.2)
+    echo, endless = (
+        "{{ messages[0].content }}",
+        "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
+    )
+
+    def told(number):
+        try:
+            return render(tokenizer(endless if number == 3 else echo), [{"role": "user", "content": f"{number}"}])
+        except TemplateRefusal as refusal:
+            return str(refusal)
+
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(told, range(8)))
+    assert "it runs longer than 0.2 seconds" in found.pop(3)
+    assert found == ["0", "1", "2", "4", "5", "6", "7"]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_text_is_that_of_transformers(family):
+    own = tokenizer(FAMILIES[family].template)
+    turns = [{"role": role, "content": f"{role} \ud800 é\n", "name": None} for role in ("user", "assistant", "user")]
+    for ask in (False, True):
+        expected = own.apply_chat_template(turns, tokenize=False, add_generation_prompt=ask)
+        assert render(own, turns, ask=ask) == expected
+
+
+def test_what_is_no_plain_value_is_refused():
+    with pytest.raises(TemplateRefusal, match="Object of type date is not JSON serializable"):
+        render(tokenizer("{{ day }}"), USER, arguments={"day": datetime.date(2024, 1, 1)})
 
 
 def test_variables_are_those_of_the_template():

@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from text.errors import UserError
-from text.reasoning import answer_worker
 from text.reasoning.answers import MathChecker, NumberChecker
 
 ROOT = Path(__file__).parents[3]
@@ -285,14 +284,6 @@ def test_what_hangs_is_given_up_and_the_next_is_answered():
     assert checker.timeouts == 1
 
 
-def test_it_ends_itself_when_its_caller_is_gone():
-    request = json.dumps({"gold": [f"${TOWER}$"], "answer": ["$1$"]})
-    call = [sys.executable, "-m", "text.reasoning.answer_worker", "0.3"]
-    done = subprocess.run(call, input=request, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode != 0
-    assert done.stdout == ""
-
-
 @pytest.mark.parametrize(
     "text", ["__import__('os').system('touch {0}')", "open('{0}','w')", r"\text{{__import__('os').mknod('{0}')}}"]
 )
@@ -312,17 +303,8 @@ def test_threads_and_copies_may_ask(mathematics):
         asked = [(rf"\frac{{{n}}}{{3}}", f"{n + n % 2}/3") for n in range(1, 9)]
         assert list(pool.map(lambda pair: mathematics.equal(*pair), asked)) == [n % 2 == 0 for n in range(1, 9)]
     for twin in (copy.deepcopy(mathematics), pickle.loads(pickle.dumps(mathematics))):
-        assert twin._worker._process is None
+        assert twin._worker.process._process is None
         assert twin.equal(r"\sqrt{4}", "2")
-
-
-def test_a_fork_starts_a_process_of_its_own(mathematics, monkeypatch):
-    assert mathematics.equal(r"\sqrt{9}", "3")
-    first = mathematics._worker._process
-    monkeypatch.setattr(answer_worker.os, "getpid", lambda: -1)
-    assert mathematics.equal(r"\sqrt{16}", "4")
-    assert mathematics._worker._process is not first
-    assert first.poll() is None
 
 
 def test_a_script_on_standard_input_may_ask(tmp_path):
