@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
@@ -12,9 +11,9 @@ import pytest
 from callbacks.run_lock import LOCK, lock, unlock
 from cli.trainer_cli import main
 from lm.files.checkpoint_files import by_step
-from tests.tiny_runs import csv_rows, tensorboard_scalars, write_config
+from tests import warm_runs
+from tests.tiny_runs import CONFIG, csv_rows, tensorboard_scalars, write_config
 
-ROOT = Path(__file__).parents[2]
 LAST = ["--ckpt_path", "last"]
 
 
@@ -66,8 +65,6 @@ def test_a_run_that_was_killed_behind_its_last_step_ends_as_every_other(tmp_path
 
 
 def _trainer(limits: dict) -> dict:
-    from tests.tiny_runs import CONFIG
-
     return CONFIG["trainer"] | limits
 
 
@@ -163,11 +160,8 @@ def test_damaged_checkpoints_are_passed_over_or_named(tmp_path, capsys):
 def test_what_is_said_of_a_run_that_was_stopped_is_true(tmp_path, how, code, hook, call, said):
     config = write_config(tmp_path)
     where = ["--trainer.default_root_dir", str(tmp_path / "runs")]
-    door = [sys.executable, str(ROOT / "main.py"), "fit", "--config", str(config), *where]
-    done = subprocess.run(
-        [*door, *interrupt(hook, call, how)], cwd=ROOT, capture_output=True, text=True, timeout=300, check=False
-    )
-    assert done.returncode == code, done.stderr
-    assert said in done.stdout
+    done = warm_runs.start(["main.py", "fit", "--config", str(config), *where, *interrupt(hook, call, how)], tmp_path)
+    assert done.wait() == code, done.said
+    assert said in done.said
     assert bool([*tmp_path.glob("runs/version_0/checkpoints/*.ckpt")]) == ("Step" in said)
     assert not (tmp_path / "runs" / "version_0" / LOCK).exists()

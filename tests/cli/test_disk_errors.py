@@ -5,8 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
@@ -14,10 +12,10 @@ import export
 import merge
 import reproduce
 from cli.disk_errors import reason_of
+from tests import warm_runs
 from tests.stand_ins import published
+from tests.warm_runs import ROOT
 from text.errors import UserError
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize(
@@ -96,17 +94,11 @@ def test_read_only_and_full_disks_are_one_line_and_leave_nothing(tmp_path):
                     door()
                 assert said in str(stop.value)
                 assert len(str(stop.value).splitlines()) == 1
-            config = ["--config", "configs/generate.yaml", "--trainer.default_root_dir", str(disk / "runs")]
-            done = subprocess.run(
-                [sys.executable, "main.py", "predict", *config],
-                cwd=ROOT,
-                capture_output=True,
-                text=True,
-                env=os.environ | {"SEEDLING_CACHE": str(disk / "cache")},
-            )
-            assert done.returncode == 1
-            assert "Traceback" not in done.stderr
-            assert said in done.stderr
+            config = ["--config", str(ROOT / "configs/generate.yaml"), "--trainer.default_root_dir", str(disk / "runs")]
+            done = warm_runs.start(["main.py", "predict", *config], tmp_path, SEEDLING_CACHE=str(disk / "cache"))
+            assert done.wait() == 1
+            assert "Traceback" not in done.said
+            assert said in done.said
             assert list(disk.glob(".out*")) == []
         finally:
             subprocess.run(["umount", str(disk)], check=True)

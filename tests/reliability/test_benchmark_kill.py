@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
-PROJECT = Path(__file__).resolve().parents[2]
-RUN = [sys.executable, str(PROJECT / "main.py"), "test", "--config", str(PROJECT / "configs/biggen_bench/mini.yaml")]
+from tests import warm_runs
+from tests.warm_runs import ROOT, ranks
+
+RUN = ["main.py", "test", "--config", str(ROOT / "configs/biggen_bench/mini.yaml")]
 SMALL = ["--data.batch_size=4", "--data.instances.init_args.instances=10", "--model.decoding.temperature=1.0"]
 CPU = ["--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false", "--trainer.logger=false"]
 
@@ -38,22 +38,18 @@ def outcome(folder: Path, number: int = 0) -> tuple[dict, str, str]:
 
 
 def run(tmp_path: Path, *arguments: str) -> None:
-    ran = subprocess.run(command(*arguments), cwd=tmp_path, capture_output=True, text=True, timeout=300)
-    assert ran.returncode == 0, ran.stdout + ran.stderr
+    warm_runs.run(command(*arguments), tmp_path, ranks(arguments))
 
 
 def test_a_killed_run_goes_on_to_the_identical_report(tmp_path):
     run(tmp_path, "whole", "log_of_whole")
-    killed = subprocess.Popen(
-        command("killed", "log"), cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    killed = warm_runs.start(command("killed", "log"), tmp_path)
     deadline = time.monotonic() + 200
     while lines(tmp_path / "log") < 8:
-        assert killed.poll() is None, "it ended before it could be killed"
+        assert not killed.ended(), "it ended before it could be killed"
         assert time.monotonic() < deadline
         time.sleep(0.005)
     killed.kill()
-    killed.wait()
     there = lines(tmp_path / "log")
     assert 8 <= there < 120
     assert not (tmp_path / "killed" / "version_0" / "metrics.json").exists()

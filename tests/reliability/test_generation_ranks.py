@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import yaml
 
+from tests import warm_runs
 from tests.stand_ins import published
+from tests.warm_runs import ROOT, ranks
 
 pytestmark = pytest.mark.slow
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -44,22 +40,13 @@ def run(folder, root, *arguments):
         '--model.init_args.decoding.stop=["e"]',
         "--model.init_args.max_batch_tokens=120",
     ]
-    call = [sys.executable, str(ROOT / "main.py"), "predict", "--config", str(ROOT / "configs" / "generate.yaml")]
-    environment = os.environ | {"SEEDLING_CACHE": str(folder / "cache"), "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        [*call, *options, *arguments],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    call = ["main.py", "predict", "--config", str(ROOT / "configs" / "generate.yaml"), *options, *arguments]
+    return warm_runs.start(call, folder, ranks(arguments))
 
 
 def responses(folder, root, *arguments) -> bytes:
     done = run(folder, root, *arguments)
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-6000:]
+    assert done.wait() == 0, done.said[-8000:]
     return (folder / root / "version_0" / "responses.jsonl").read_bytes()
 
 
@@ -83,5 +70,5 @@ def test_a_sharded_model_writes_it_too(folder, alone):
 def test_a_sharded_model_with_adapters_is_refused(folder):
     lora = "--model.init_args.backbone.lora.r=2"
     done = run(folder, "lora", "--config", str(folder / "fsdp.yaml"), lora)
-    assert done.returncode != 0
-    assert "a sharded model with adapters cannot generate: use --trainer.strategy ddp" in done.stderr
+    assert done.wait() != 0
+    assert "a sharded model with adapters cannot generate: use --trainer.strategy ddp" in done.said

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -18,11 +15,12 @@ import yaml
 
 from callbacks.run_folders import METRICS, resumable_checkpoint
 from lm.files.checkpoint_files import read_header
+from tests import warm_runs
 from tests.tiny_runs import assert_same, csv_rows, tensorboard_scalars
+from tests.warm_runs import ROOT
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).parent.parent.parent
 TIMED = ("train/tokens_per_s", "probe/seconds_per_pass")  # what no two runs share
 SMALL = {  # so small that what remains is mostly the start of a process; checkpoints are made often
     "trainer.accelerator": "cpu",
@@ -60,26 +58,18 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def start(config: Path, root: Path, *options: str) -> subprocess.Popen[str]:
-    door = [sys.executable, str(ROOT / "main.py"), "fit", "--config", str(config)]
-    return subprocess.Popen(
-        [*door, "--trainer.default_root_dir", str(root), *options],
-        env=os.environ | {"SEEDLING_CACHE": str(config.parent), "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+def start(config: Path, root: Path, *options: str) -> warm_runs.Run:
+    call = ["main.py", "fit", "--config", str(config), "--trainer.default_root_dir", str(root), *options]
+    return warm_runs.start(call, config.parent, SEEDLING_CACHE=str(config.parent))
 
 
-def break_off(process: subprocess.Popen[str], number: int, delay: float) -> None:
+def break_off(run: warm_runs.Run, number: int, delay: float) -> None:
     """Sends a signal some time after the run has reported a step."""
-    assert process.stdout is not None
-    said = ""
-    while not (line := process.stdout.readline()).startswith("step "):
-        said += line
-        assert line, said
+    while "\nstep " not in run.said:
+        assert not run.ended(), run.said
+        time.sleep(0.005)
     time.sleep(delay)
-    process.send_signal(number)
+    run.send(number)
 
 
 def callback(name: str, **arguments: Any) -> list[str]:
@@ -127,21 +117,18 @@ def test_killed_six_times_and_stopped_once(config: Path, tmp_path: Path) -> None
     steps = []
     for options in kills:
         process = start(config, tmp_path / "broken", *(["--ckpt_path", "last"] if steps else []), *options)
-        said, _ = process.communicate(timeout=600)
-        assert process.returncode == -signal.SIGKILL, said
+        assert process.wait() == -signal.SIGKILL, process.said
         steps.append(checked(run))
     for number in (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM):
         process = start(config, tmp_path / "broken", "--ckpt_path", "last")
         break_off(process, number, rng.uniform(0, 0.05))
-        said, _ = process.communicate(timeout=600)
-        assert process.returncode == (0 if number == signal.SIGTERM else -number), said
+        assert process.wait() == (0 if number == signal.SIGTERM else -number), process.said
         steps.append(checked(run))
-    assert f"Stopped. Step {steps[-1]} is saved in {run}" in said
+    assert f"Stopped. Step {steps[-1]} is saved in {run}" in process.said
     assert steps == sorted(steps)
     assert steps[0] > 0
     assert steps[-2] < steps[-1] < SMALL["trainer.max_steps"]  # SIGTERM saved what it found
-    last, _ = start(config, tmp_path / "broken", "--ckpt_path", "last").communicate(timeout=600)
-    uninterrupted.communicate(timeout=600)
-    assert (run / METRICS).exists(), last
+    last = start(config, tmp_path / "broken", "--ckpt_path", "last")
+    assert last.wait() == uninterrupted.wait() == 0, last.said + uninterrupted.said
     assert_same_run(run, tmp_path / "whole" / "version_0")
     print(f"\ncounted: {len(steps)} kills of knowledge_probe, one of them a SIGTERM")

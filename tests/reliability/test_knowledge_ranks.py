@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
 
+from tests import warm_runs
 from tests.knowledge_runs import trace, write_config
+from tests.warm_runs import ranks
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).parents[2]
 STILL = ["--model.init_args.backbone.init_args.config.attention_dropout=0", "--trainer.accelerator=cpu"]
 DDP = ["--trainer.devices=2", "--trainer.strategy=ddp"]
 
@@ -34,10 +32,8 @@ def folder(tmp_path_factory) -> Path:
 def run(folder: Path, root: str, *options: str, verb: str = "fit", steps: int = 10) -> Path:
     """`main.py` in a process of its own; its newest run folder."""
     given = ["--config", "tiny.yaml", *options, *STILL, f"--trainer.max_steps={steps}"]
-    call = [sys.executable, str(ROOT / "main.py"), verb, *given, f"--trainer.default_root_dir={folder / root}"]
-    environment = os.environ | {"SEEDLING_CACHE": str(folder / "cache"), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(call, cwd=folder, env=environment, capture_output=True, text=True, timeout=400, check=False)
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-8000:]
+    call = ["main.py", verb, *given, f"--trainer.default_root_dir={folder / root}"]
+    warm_runs.run(call, folder, ranks=ranks(options))
     return max((folder / root).iterdir(), key=lambda path: path.stat().st_mtime)
 
 

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,13 +10,14 @@ import torch
 import yaml
 
 from lm.backbones.checkpoints import find_checkpoint, open_checkpoint
+from tests import warm_runs
 from tests.conversation_files import jsonl
 from tests.stand_ins import LLAMA, published
+from tests.warm_runs import ranks
 from worlds import Manners
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).parents[2]
 DDP = ["--trainer.devices=2", "--trainer.strategy=ddp"]
 SGD = {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.1}}
 SCRATCH = {
@@ -59,10 +57,8 @@ def fit(folder, root, *arguments, method="DPO", backbone=SCRATCH, steps=3, cache
         "checkpoint": {"every_n_train_steps": 1},
     }
     (folder / "run.yaml").write_text(yaml.safe_dump(config))
-    call = [sys.executable, str(ROOT / "main.py"), "fit", "--config", "run.yaml", *arguments]
-    environment = os.environ | {"SEEDLING_CACHE": str(folder / cache), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(call, cwd=folder, env=environment, capture_output=True, text=True, timeout=400, check=False)
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-8000:]
+    call = ["main.py", "fit", "--config", "run.yaml", *arguments]
+    warm_runs.run(call, folder, ranks=ranks(arguments), SEEDLING_CACHE=str(folder / cache))
     return folder / root / "version_0"
 
 

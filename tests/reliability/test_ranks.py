@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,11 +11,12 @@ import yaml
 from transformers import AutoModelForCausalLM
 
 from lm.backbones.checkpoints import find_checkpoint, open_checkpoint
+from tests import warm_runs
 from tests.stand_ins import LLAMA, published
+from tests.warm_runs import ranks
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).parents[2]
 DDP = ["--trainer.devices=2", "--trainer.strategy=ddp"]
 SGD = {"class_path": "torch.optim.SGD", "init_args": {"lr": 1.0}}  # a step of it is the gradient
 ADAM = {"class_path": "torch.optim.AdamW", "init_args": {"lr": 0.01}}
@@ -49,10 +46,7 @@ def fit(folder, root, *arguments, method="KnowledgeProbe", backbone=SCRATCH, opt
         "trainer": quiet | {"max_steps": steps, "gradient_clip_val": 0.5, "default_root_dir": str(folder / root)},
     }
     (folder / "run.yaml").write_text(yaml.safe_dump(config))
-    call = [sys.executable, str(ROOT / "main.py"), "fit", "--config", "run.yaml", *arguments]
-    environment = os.environ | {"SEEDLING_CACHE": str(folder / "cache"), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(call, cwd=folder, env=environment, capture_output=True, text=True, timeout=400, check=False)
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-8000:]
+    warm_runs.run(["main.py", "fit", "--config", "run.yaml", *arguments], folder, ranks=ranks(arguments))
     return folder / root / "version_0"
 
 
@@ -100,7 +94,7 @@ def test_a_sharded_run_is_the_same_run_goes_on_on_one_rank_and_is_exported(folde
     assert curve(run) == pytest.approx(curve(alone)[:3], abs=1e-5)
 
     out = folder / "exported"
-    subprocess.run([sys.executable, str(ROOT / "export.py"), run, out], check=True, timeout=300, cwd=folder)
+    warm_runs.run(["export.py", str(run), str(out)], folder)
     halfway = logits(AutoModelForCausalLM.from_pretrained(out))
 
     fit(folder, "sharded", "--ckpt_path=last", steps=5)

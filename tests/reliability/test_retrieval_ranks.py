@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,11 +11,12 @@ import yaml
 from safetensors.torch import load_file
 
 from lm.backbones.checkpoints import find_checkpoint, open_checkpoint
+from tests import warm_runs
 from tests.retrieval_folders import encoder_folder, instructir_folder, jsonl
+from tests.warm_runs import ROOT, ranks
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).parents[2]
 DDP = ["--trainer.devices=2", "--trainer.strategy=ddp"]
 FSDP = ["--config", str(ROOT / "configs/trainer/fsdp.yaml"), "--trainer.accelerator=cpu", "--trainer.devices=2"]
 ADAM = {"class_path": "torch.optim.AdamW", "init_args": {"lr": 0.01}}
@@ -56,11 +54,9 @@ def run(folder: Path, verb: str, root: str, data: dict, *options: str, **model) 
         "trainer": {"accelerator": "cpu", "devices": 1, "max_steps": 3, "precision": "64-true", "log_every_n_steps": 1},
     }
     (folder / "run.yaml").write_text(yaml.safe_dump(config))
-    call = [sys.executable, str(ROOT / "main.py"), verb, "--config", "run.yaml", *options]
+    call = ["main.py", verb, "--config", "run.yaml", *options]
     call.append(f"--trainer.default_root_dir={folder / root}")
-    environment = os.environ | {"SEEDLING_CACHE": str(folder / root / "cache"), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(call, cwd=folder, env=environment, capture_output=True, text=True, timeout=400, check=False)
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-8000:]
+    warm_runs.run(call, folder, ranks=ranks(options), SEEDLING_CACHE=str(folder / root / "cache"))
     return folder / root / "version_0"
 
 
@@ -71,8 +67,8 @@ def test_two_ranks_take_the_steps_of_one(folder, model):
     pairs = {"train": str(folder / "pairs.jsonl"), "batch_size": 4, "num_negatives": 1}
     data = {"class_path": "BEIR", "init_args": pairs}
     weights = []
-    for ranks, options in (("one", []), ("two", DDP)):
-        found = run(folder, "fit", f"{name}-{ranks}", data, *options, **model)
+    for count, options in (("one", []), ("two", DDP)):
+        found = run(folder, "fit", f"{name}-{count}", data, *options, **model)
         weights.append(open_checkpoint(find_checkpoint(found))["state_dict"])
     published = load_file(folder / "encoder/model.safetensors")
     moved = 0.0

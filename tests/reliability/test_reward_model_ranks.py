@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,11 +11,12 @@ import yaml
 from transformers import AutoModelForSequenceClassification
 
 from lm.backbones.checkpoints import find_checkpoint, open_checkpoint
+from tests import warm_runs
 from tests.stand_ins import published
+from tests.warm_runs import ROOT, ranks
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).parents[2]
 MINI = str(ROOT / "configs" / "reward_model" / "mini.yaml")
 DDP = ["--trainer.devices=2", "--trainer.strategy=ddp"]
 FSDP = ["--config", "fsdp.yaml"]
@@ -42,10 +40,7 @@ def fit(folder: Path, root: str, *options: str, steps: int = 3) -> Path:
     given = ["--trainer.accelerator=cpu", "--trainer.devices=1", "--trainer.log_every_n_steps=1"]
     given += ["--trainer.enable_progress_bar=false", f"--trainer.max_steps={steps}", "--trainer.val_check_interval=3"]
     given += ["--data.train.init_args.pairs=80", "--data.batch_size=8", f"--trainer.default_root_dir={root}"]
-    call = [sys.executable, str(ROOT / "main.py"), "fit", "--config", MINI, *given, *options]
-    environment = os.environ | {"SEEDLING_CACHE": str(folder / "cache"), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(call, cwd=folder, env=environment, capture_output=True, text=True, timeout=400, check=False)
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-8000:]
+    warm_runs.run(["main.py", "fit", "--config", MINI, *given, *options], folder, ranks=ranks(options))
     return folder / root / "version_0"
 
 
@@ -79,7 +74,7 @@ def test_a_sharded_run_is_the_same_run_goes_on_on_one_rank_and_is_exported(folde
     assert curve(run) == pytest.approx(curve(alone)[:3], abs=1e-5)
     assert checkpoint(run)["state_dict"]["model.score.weight"].shape == (1, 32)  # one row cannot be cut in two
     out = folder / "exported"
-    subprocess.run([sys.executable, str(ROOT / "export.py"), run, out], check=True, timeout=300, cwd=folder)
+    warm_runs.run(["export.py", str(run), str(out)], folder)
     opened = AutoModelForSequenceClassification.from_pretrained(out, num_labels=1)
     torch.testing.assert_close(opened.score.weight, checkpoint(run)["state_dict"]["model.score.weight"], atol=0, rtol=0)
 

@@ -3,32 +3,24 @@
 from __future__ import annotations
 
 import json
-import os
 import random
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
+from tests import warm_runs
 from tests.small_stages import SMALL_STAGE
+from tests.warm_runs import ROOT
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).parents[2]
 SMALL = ["--trainer.accelerator=cpu", *SMALL_STAGE]
 
 
-def command(folder: Path, stage: str, ranks: int, *options: str) -> tuple[list[str], dict[str, str]]:
-    """What is called, and in which environment."""
-    call = [
-        sys.executable,
-        str(ROOT / "main.py"),
-        "predict",
-        "--config",
-        str(ROOT / f"configs/self_explore/{stage}.yaml"),
-    ]
+def start(folder: Path, stage: str, ranks: int, *options: str) -> warm_runs.Run:
+    """A stage, on its way."""
+    call = ["main.py", "predict", "--config", str(ROOT / f"configs/self_explore/{stage}.yaml")]
     call += [
         *SMALL,
         *options,
@@ -36,29 +28,27 @@ def command(folder: Path, stage: str, ranks: int, *options: str) -> tuple[list[s
         f"--trainer.default_root_dir={folder / stage / str(ranks)}",
     ]
     call += ["--trainer.strategy=ddp"] * (ranks > 1)
-    return call, os.environ | {"SEEDLING_CACHE": str(folder / f"cache{ranks}"), "OMP_NUM_THREADS": "1"}
+    return warm_runs.start(call, folder, ranks, SEEDLING_CACHE=str(folder / f"cache{ranks}"))
 
 
 def run(folder: Path, stage: str, ranks: int, *options: str) -> Path:
-    call, environment = command(folder, stage, ranks, *options)
-    done = subprocess.run(call, cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-6000:]
+    done = start(folder, stage, ranks, *options)
+    assert done.wait() == 0, done.said[-8000:]
     return max((folder / stage / str(ranks)).glob("version_*"), key=lambda version: int(version.name.split("_")[1]))
 
 
 def kill_after(folder: Path, stage: str, results: int, *options: str) -> None:
     """Kills the stage outright once the cache has so many results more."""
-    call, environment = command(folder, stage, 1, *options)
 
     def kept() -> int:
         return sum(file.read_bytes().count(b'"key"') for file in folder.glob("cache1/rollouts/*.jsonl"))
 
-    before, told = kept(), folder / "killed.log"
-    with told.open("w") as log, subprocess.Popen(call, cwd=folder, env=environment, stdout=log, stderr=log) as job:
-        while kept() < before + results:
-            assert job.poll() is None, told.read_text()[-6000:]
-            time.sleep(0.005)
-        job.kill()
+    before = kept()
+    job = start(folder, stage, 1, *options)
+    while kept() < before + results:
+        assert not job.ended(), job.said[-6000:]
+        time.sleep(0.005)
+    job.kill()
 
 
 def pairs_file(folder: Path) -> str:

@@ -1,6 +1,6 @@
-"""Command lines on two ranks that torchrun starts once: each runs one after another, for processes take long to start.
+"""Command lines on two ranks that are started once: each runs one after another, for processes take long to start.
 
-The first that fails ends its process, and torchrun the other. Tests call `on_two_ranks`; the ranks run this file.
+The first that fails ends its process, and with it the other. Tests call `on_two_ranks`; the ranks call `run`.
 """
 
 from __future__ import annotations
@@ -15,12 +15,22 @@ import warnings
 from pathlib import Path
 
 from cli.trainer_cli import main
+from tests import warm_runs
+from tests.warm_runs import ROOT
 
-ROOT = Path(__file__).parents[2]
 
+def on_two_ranks(jobs: list[list[str]], timeout: int = 400, warm: bool = True) -> None:
+    """Run `main.py` with the arguments of each job, in this folder, and show what was said if one fails.
 
-def on_two_ranks(jobs: list[list[str]], timeout: int = 400) -> None:
-    """Run `main.py` with the arguments of each job, in this folder, and show what was said if one fails."""
+    Args:
+        jobs: command lines, without the script.
+        timeout: seconds for all together.
+        warm: fork both ranks with everything imported; else torchrun starts two new Pythons, as on a cluster.
+    """
+    if warm:
+        done = warm_runs.call("tests.reliability.two_ranks:run", (jobs,), Path.cwd(), ranks=2)
+        assert done.wait(timeout) == 0, done.said[-12000:]
+        return
     Path("jobs.json").write_text(json.dumps(jobs))
     ranks = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
