@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
+import uuid
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -117,9 +117,8 @@ class EmbeddingStore:
             if self.made_by:
                 with suppress(FileExistsError), (self.folder / NOTE).open("x", encoding="utf-8") as note:
                     json.dump(self.made_by, note)
-            handle, name = tempfile.mkstemp(suffix=".vectors", dir=self.folder)
-            os.close(handle)
-            self._own = Path(name).with_suffix(".keys"), Path(name)
+            vectors_file = self.folder / f"{uuid.uuid4().hex}.vectors"
+            self._own = vectors_file.with_suffix(".keys"), vectors_file
         vectors = np.ascontiguousarray(vectors, np.float32)
         rows = np.concatenate([keys, _checksums(keys, vectors)], axis=1)
         for path, content in ((self._own[1], vectors), (self._own[0], rows)):
