@@ -32,8 +32,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Two processes for the whole fast suite; a part of it, the slow tests and ``--status`` run in this one."""
-    whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS and config.option.markexpr == "not slow"
+    """Two processes for the whole fast or slow suite; a part of them and ``--status`` run in this one."""
+    whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS and config.option.markexpr in ("not slow", "slow")
     return 2 if whole and not config.getoption("--status") else 0
 
 
