@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import functools
 from pathlib import Path
 
@@ -28,13 +27,9 @@ LLAMA = {
 TEXT = ["the cat sat on the mat and the dog sat on the log", "hello world, said the quick brown fox"] * 10
 
 
-def tiny_tokenizer(vocab_size: int = 300) -> PreTrainedTokenizerBase:
-    """A byte-level BPE, trained once per session; each call gives a copy, which may be changed."""
-    return copy.deepcopy(_trained(vocab_size))
-
-
 @functools.cache
-def _trained(vocab_size: int) -> PreTrainedTokenizerBase:
+def tiny_tokenizer(vocab_size: int = 300) -> PreTrainedTokenizerBase:
+    """A byte-level BPE, trained once per session."""
     return BPETokenizer(vocab_size=vocab_size).build(TEXT)
 
 

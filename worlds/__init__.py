@@ -5,6 +5,7 @@ from worlds.chain_arithmetic import ChainArithmetic
 from worlds.grading import GradingWorld
 from worlds.instructed_search import InstructedSearch
 from worlds.manners import Manners
+from worlds.paraphrased_facts import ParaphrasedFacts
 from worlds.rubrics import RubricWorld
 from worlds.user_scenarios import UserScenarios
 from worlds.value_messages import ValueMessages
@@ -16,6 +17,7 @@ __all__ = [
     "GradingWorld",
     "InstructedSearch",
     "Manners",
+    "ParaphrasedFacts",
     "RubricWorld",
     "UserScenarios",
     "ValueMessages",

@@ -100,6 +100,22 @@ def scorer_takes_trees(model: nn.Module, scorer: PreTrainedModel, device: torch.
     return _TREES[scorer]
 
 
+def encoder_takes_trees(model: nn.Module, encoder: PreTrainedModel, device: torch.device) -> bool:
+    """The same of a model without a head, by the states themselves.
+
+    Raises:
+        UserError: if a token sees what comes after it.
+    """
+    if encoder not in _TREES:
+        _require_causal(model, encoder, device)
+
+        def states(inputs: dict, sources: Tensor) -> Tensor:
+            return model(**inputs, use_cache=False).last_hidden_state.flatten(0, 1)[sources.to(device)]
+
+        _try_trees(encoder, device, states)
+    return _TREES[encoder]
+
+
 def _try_trees(
     causal: PreTrainedModel,
     device: torch.device,
@@ -133,6 +149,17 @@ def _require_own_reward(model: nn.Module, scorer: PreTrainedModel, device: torch
         read = read_in_head(model, scorer, {"input_ids": ids}, last, lambda head, states_PD: head(states_PD))
     if own.shape != (1, 1) or abs(float(own - read)) > _tolerance(own, own.dtype).largest:
         raise UserError(f"{type(scorer).__name__} does not read its reward from the state of the last token alone")
+
+
+def _require_causal(model: nn.Module, encoder: PreTrainedModel, device: torch.device) -> None:
+    ids = _trial(encoder).unroll().input_ids[:1].to(device)
+    with undisturbed(encoder, device):
+        try:
+            whole, begun = (model(input_ids=row, use_cache=False).last_hidden_state for row in (ids, ids[:, :3]))
+        except TypeError as error:
+            raise UserError(f"{type(encoder).__name__} is no decoder, which forests are for: {error}") from error
+    if float((whole[:, :3] - begun).abs().max()) > _tolerance(whole, whole.dtype).largest:
+        raise UserError(f"{type(encoder).__name__} reads both ways, and forests are for models that read forwards")
 
 
 def _trial(causal: PreTrainedModel) -> Forest:

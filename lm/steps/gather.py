@@ -26,6 +26,16 @@ def gather_rows(rows: Tensor) -> Tensor:
     return _Gather.apply(rows)
 
 
+def gather_unequal_rows(rows: Tensor) -> Tensor:
+    """The same where ranks may give different numbers of rows, or none: those of all ranks, [sum of n, ...]."""
+    if ranks()[1] == 1:
+        return rows
+    counts = gather_rows(torch.tensor([len(rows)], device=rows.device)).tolist()
+    padding = rows.new_zeros(max(counts) - len(rows), *rows.shape[1:])
+    parts = gather_rows(torch.cat([rows, padding])).split(max(counts))
+    return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
+
+
 def merge_over_ranks(found: dict[K, V]) -> dict[K, V]:
     """What all ranks found, plain Python values, on every rank; of a key that two have, the later rank's value."""
     if ranks()[1] == 1:

@@ -1,0 +1,332 @@
+"""A model that answers with passages: the models that read and search, the index of a corpus, tests and predictions.
+
+This file knows models, an index and questions. It does not know what the models were trained for
+(modules/co_supervision/co_supervision.py), the rules of an answer (modules/co_supervision/writer.py), nor what scores
+mean (metrics/citing.py).
+
+Legend: B texts, M look-ups, D width of states.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lm.backbones.backbone import Backbone
+from lm.backbones.kept_key import digest, keeper, kept_key, model_sha256
+from lm.files.kept_files import cache_folder
+from lm.forests.batches import PromptBatch, TextBatch
+from lm.forests.forest import Forest
+from lm.forests.forest import Path as TokenPath
+from lm.generation.cached import EngineName, engine_of
+from lm.generation.decoding import Decoding
+from lm.generation.kept_answers import LoggedEngine
+from lm.generation.sampling import seed_of
+from lm.judging.entailment import Claim, Entailment, LexicalEntailment
+from lm.retrieval.embedding_pass import EmbeddingPass
+from lm.retrieval.index import Index, Retriever, VectorIndex
+from lm.scoring.headless import model_states
+from lm.steps.gather import merge_over_ranks, ranks
+from lm.tokens.cited_table import PassageTokens
+from lm.tokens.cited_tokens import Vocabulary
+from lm.tokens.text_table import TextLoader, TokenTable
+from metrics.citing import Told, report, report_page, scores
+from metrics.report_files import write_lines
+from modules.base.language_module import LanguageModule
+from modules.co_supervision.writer import Asked, Citing, Hit, LookUp, Writer
+from text.citing.citations import cited_text, raw_text
+from text.retrieval.tasks import Passage, Text
+from text.whole_files import write_text
+
+
+class Answering(LanguageModule):
+    """Answers questions with passages that it looks up, without an objective.
+
+    Answers are in the cache as soon as they are there, by the weights, the question, the seed and the index; so are
+    embeddings of passages. A run that was broken off goes on.
+
+    Args:
+        backbone: of the model that writes.
+        embedder: of the model that reads passages; null is the one that searches.
+        querier: of the model whose states search; null is the one that writes.
+        cosine: compare directions; false compares by inner products.
+        retriever: who finds passages in place of these models, by the words of the question.
+        citing: the rules of an answer.
+        decoding: how tokens are chosen; ``max_new_tokens`` are of the whole answer, passages included.
+        entailment: says what follows from what, for the scores of citations.
+        seed: of all draws.
+        max_batch_tokens: tokens that are held at once.
+        index_batch_tokens: tokens of passages that are read at once.
+        keep: answers and embeddings stay in the cache between runs of `test` and `predict`.
+        engine: ``cache`` computes what draws share once, ``plain`` does with any model, ``auto`` takes the first that
+            can; the answers are the same.
+        kwargs: see LanguageModule.
+
+    Attributes:
+        results: the scores of the last test, as metrics.json holds them.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        embedder: Backbone | None = None,
+        querier: Backbone | None = None,
+        cosine: bool = True,
+        retriever: Retriever | None = None,
+        citing: Citing = Citing(),  # noqa: B008  frozen
+        decoding: Decoding = Decoding(max_new_tokens=512),  # noqa: B008  frozen
+        entailment: Entailment = LexicalEntailment(),  # noqa: B008  frozen
+        seed: int = 0,
+        max_batch_tokens: int = 16384,
+        index_batch_tokens: int = 1024,
+        keep: bool = True,
+        engine: EngineName = "auto",
+        **kwargs: Any,
+    ):
+        super().__init__(backbone, **kwargs)
+        self.embedder_backbone, self.querier_backbone, self.cosine = embedder, querier, cosine
+        self.retriever, self.citing, self.decoding, self.entailment = retriever, citing, decoding, entailment
+        self.answer_seed, self.max_batch_tokens, self.index_batch_tokens = seed, max_batch_tokens, index_batch_tokens
+        self.keep, self.engine_name = keep, engine
+        self.results: dict[str, Any] = {}
+        self._lines: dict[int, dict[str, Any]] = {}
+
+    def backbones(self) -> dict[str, Backbone]:
+        """The model that writes, and those beside it that there are."""
+        beside = {"embedder": self.embedder_backbone, "querier": self.querier_backbone}
+        return super().backbones() | {name: backbone for name, backbone in beside.items() if backbone is not None}
+
+    def configure_model(self) -> None:
+        """Build all parts; a head that nothing reads is not trained."""
+        built = self.model is not None
+        super().configure_model()
+        for name in self.backbones().keys() - {"model"} if not built else ():
+            head = getattr(self, name).get_output_embeddings()
+            own = getattr(self, name).get_input_embeddings()
+            if head is not None and head.weight is not own.weight:
+                head.requires_grad_(False)
+
+    # --- what its models make of tokens ---------------------------------------------------------------------------
+
+    @property
+    def searcher(self) -> Any:
+        """The model whose states search."""
+        return self.model if self.querier_backbone is None else self.querier
+
+    @property
+    def reader(self) -> Any:
+        """The model that reads passages."""
+        return self.searcher if self.embedder_backbone is None else self.embedder
+
+    def searches(self, forest: Forest) -> Tensor:
+        """States that search, at the look-ups that a forest wants [M, D]."""
+        return model_states(self.searcher, forest, self.share_prefixes)
+
+    def direction(self, vectors: Tensor) -> Tensor:
+        """Vectors as they are compared: of length 1, or as they are."""
+        wide = vectors.to(torch.promote_types(vectors.dtype, torch.float32))
+        return F.normalize(wide, dim=-1) if self.cosine else wide
+
+    @torch.no_grad()
+    def embed(self, batch: TextBatch) -> Tensor:
+        """The vectors of passages, each with the token that ends it [B, D]."""
+        lengths = batch.attention_mask.sum(dim=1).tolist()
+        rows = [ids[:length] for ids, length in zip(batch.input_ids.tolist(), lengths, strict=True)]
+        forest = Forest.from_paths([TokenPath(row, len(row), state=True) for row in rows], range(len(rows)))
+        return self.direction(model_states(self.reader, forest.to(batch.input_ids.device), self.share_prefixes)).float()
+
+    # --- the index ------------------------------------------------------------------------------------------------
+
+    def make_index(self, passages: Sequence[Passage], tokens: PassageTokens) -> Index:
+        """What passages are found in: by the words of questions, or by states. Every rank has to ask.
+
+        Args:
+            passages: of the corpus.
+            tokens: of these.
+        """
+        if self.retriever is not None:
+            return self.retriever.index(passages)
+        table, key = _table(tokens), None
+        if self.keep:
+            key = kept_key(keeper(self.reader, tokens.by.tokenizer, self.cosine, str(self.trainer.precision)))
+        width = self.reader.config.get_text_config().hidden_size
+        texts = [Text(passage.text, 0) for passage in passages]
+        found = EmbeddingPass(texts, table, self.reader, self.embed, width, key)
+        for batch in TextLoader.share(table, self.index_batch_tokens, *ranks()):
+            found.take(batch.to(self.device))
+        found.finish()
+        vectors = torch.as_tensor(found.rows(range(len(texts)))[np.arange(len(texts))])
+        found.close()
+        return VectorIndex(passages, vectors.to(self.device))
+
+    def look_up(self, look_ups: Sequence[LookUp], k: int) -> list[list[Hit]]:
+        """The k best passages of each look-up."""
+        if not look_ups:
+            return []
+        among = [look_up.asked.candidates or self.index.rows for look_up in look_ups]
+        among_all = all(look_up.asked.candidates is None for look_up in look_ups)
+        if self.retriever is not None:
+            queries: Any = [look_up.asked.question for look_up in look_ups]
+        else:
+            queries = self.direction(self._states(look_ups)).float()
+        found = self.index.search(queries, k, None if among_all else among)
+        return [[Hit(self.index.rows[hit.passage.id], hit.passage.id, hit.score) for hit in hits] for hits in found]
+
+    def _states(self, look_ups: Sequence[LookUp]) -> Tensor:
+        """The states that search [M, D]: those that came along, where the model that writes searches."""
+        states = [look_up.state for look_up in look_ups]
+        if self.querier_backbone is None and all(state is not None for state in states):
+            return torch.stack(states)  # type: ignore[arg-type]
+        paths = [TokenPath(look_up.tokens, len(look_up.tokens), state=True) for look_up in look_ups]
+        forest = Forest.from_paths(paths, range(len(paths))).to(self.device)
+        with torch.no_grad():
+            return self.searches(forest)
+
+    def _best(self, look_ups: Sequence[LookUp]) -> list[Hit]:
+        """The best passage of each; one without a fitting passage takes the first of its candidates."""
+        found = []
+        for look_up, hits in zip(look_ups, self.look_up(look_ups, 1), strict=True):
+            first = (look_up.asked.candidates or [*self.index.rows])[0]
+            found.append(hits[0] if hits else Hit(self.index.rows[first], first, 0.0))
+        return found
+
+    # --- answers --------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def engine(self) -> Any:
+        """Who writes, once the model is built."""
+        assert self.tokenizer is not None
+        engine = engine_of(self.engine_name, self.model, self.tokenizer, self.max_batch_tokens)
+        return LoggedEngine(engine, cache_folder() / "rollouts") if self.keep else engine
+
+    def _begin(self) -> None:
+        """Make the index, and whoever writes."""
+        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        self.vocabulary: Vocabulary = data.vocabulary
+        self.passages: Sequence[Passage] = data.passages
+        self.passage_tokens: PassageTokens = data.passage_tokens
+        self.index = self.make_index(self.passages, self.passage_tokens)
+        candidates = [[q.record.id, q.record.candidate_ids] for q in data.questions if q.record.candidate_ids]
+        asked_by = "words" if self.retriever is not None else model_sha256(self.searcher)
+        made_by = str(self.retriever) if self.retriever is not None else model_sha256(self.reader)
+        ids = [passage.id for passage in self.passages]
+        key = digest(asked_by, made_by, self.cosine, ids, self.passage_tokens.ids, candidates)
+        by, shown = self.vocabulary, self.passage_tokens.ids
+        more = self.citing, self.decoding, self.answer_seed, key
+        self.writer = Writer(self.engine, by, shown, self._best, *more)
+        self._lines = {}
+
+    def _asked(self, batch: PromptBatch) -> list[Asked]:
+        of_each = zip(batch.ids, batch.records, batch.prompts, strict=True)
+        return [
+            Asked(id, record["question"], tuple(prompt), record["candidate_ids"] and tuple(record["candidate_ids"]))
+            for id, record, prompt in of_each
+        ]
+
+    def predict_step(self, batch: PromptBatch, batch_idx: int) -> list[dict[str, Any]]:
+        """Answer some questions."""
+        lines = self._answers(batch)[0]
+        self._lines |= zip(batch.rows, lines, strict=True)
+        return lines
+
+    def _answers(self, batch: PromptBatch) -> tuple[list[dict[str, Any]], list[Any]]:
+        """Answers as lines of a file, and as they were written."""
+        answers = self.writer.write(self._asked(batch))
+        marks = self.vocabulary.tokens
+        lines = []
+        for id, record, answer in zip(batch.ids, batch.records, answers, strict=True):
+            retrieved = [one._asdict() | {"text": self._text(one.id)} for one in answer.retrieved]
+            line = {"id": id, "question": record["question"], "output": cited_text(answer.pieces)}
+            line["raw_output"] = raw_text(answer.pieces, marks.retrieve, marks.begin, marks.end)
+            known = {"retrieved": retrieved, "n_tokens": answer.n_tokens, "finish_reason": answer.finish_reason}
+            lines.append(line | known)
+        return lines, answers
+
+    def _text(self, id: str) -> str:
+        passage = self.passages[self.index.rows[id]]
+        return f"{passage.title} {passage.text}".strip()
+
+    # --- its measures ---------------------------------------------------------------------------------------------
+
+    def on_test_start(self) -> None:
+        """Make the index."""
+        self._begin()
+
+    def on_predict_start(self) -> None:
+        """Make the index."""
+        self._begin()
+
+    def test_step(self, batch: PromptBatch, batch_idx: int) -> None:
+        """Answer some questions, and tell what the answers are worth."""
+        asked = self._asked(batch)
+        found = self.look_up([LookUp(one, (*one.prompt, self.vocabulary.retrieve)) for one in asked], 10)
+        read = self._read_gold(asked, batch.records)
+        lines, answers = self._answers(batch)
+        for row, line, record, hits, said, answer in zip(
+            batch.rows, lines, batch.records, found, read, answers, strict=True
+        ):
+            used = [one.id for one in answer.retrieved if one.used]
+            texts = {id: self._text(id) for id in used}
+            places = [hit.id for hit in hits]
+            told = Told(answer.pieces, used, texts, record["answers"], record["gold_ids"], places, said)
+            own = {"answers": record["answers"], "gold_ids": record["gold_ids"], "domain": record["domain"]}
+            self._lines[row] = line | own | {"found": places} | scores(told, self._entails)
+
+    def _entails(self, pairs: Sequence[tuple[str, str]]) -> list[bool]:
+        return self.entailment.entails([Claim(*pair) for pair in pairs])
+
+    def _read_gold(self, asked: Sequence[Asked], records: Sequence[dict[str, Any]]) -> list[str | None]:
+        """What is written behind the first gold passage of each question; None where there is none, or no room."""
+        by, within = self.vocabulary, self.writer.within()
+        decoding = replace(within, stop=(*self.decoding.stop, by.tokens.end))
+        contexts: dict[int, tuple[int, ...]] = {}
+        for number, (one, record) in enumerate(zip(asked, records, strict=True)):
+            known = [id for id in record["gold_ids"] if id in self.index.rows]
+            if known:
+                passage = self.passage_tokens.ids[self.index.rows[known[0]]]
+                context = (*one.prompt, by.retrieve, *passage, by.begin)
+                if len(context) < self.engine.context:
+                    contexts[number] = context
+        seeds = [seed_of(self.answer_seed, asked[number].id, "read") for number in contexts]
+        samples = self.engine.generate([*contexts.values()], 1, decoding, seeds)
+        texts = [by.text(sample.tokens).strip() for sample in samples]
+        read = dict(zip(contexts, texts, strict=True))
+        return [read.get(number) for number in range(len(asked))]
+
+    def on_test_epoch_end(self) -> None:
+        """Scores over all questions of all ranks: metrics.json, answers.jsonl and report.md."""
+        lines = self._write_lines()
+        self.results = report(lines)
+        log_dir = self.trainer.log_dir  # agreed between ranks: every rank has to ask
+        if self.trainer.is_global_zero and log_dir is not None:
+            write_text(Path(log_dir) / "report.md", report_page(self.results, lines))
+        shown = {name: value for name, value in self.results.items() if "/" not in name}
+        self.log_dict(shown, rank_zero_only=True)
+
+    def on_predict_epoch_end(self) -> None:
+        """answers.jsonl."""
+        self._write_lines()
+
+    def _write_lines(self) -> list[dict[str, Any]]:
+        """The answers of all ranks, in the order of the questions."""
+        merged = merge_over_ranks(self._lines)
+        lines = [merged[row] for row in sorted(merged)]
+        log_dir = self.trainer.log_dir  # agreed between ranks: every rank has to ask
+        if self.trainer.is_global_zero and log_dir is not None:
+            write_lines(Path(log_dir) / "answers.jsonl", lines)
+        return lines
+
+
+def _table(tokens: PassageTokens) -> TokenTable:
+    """The tokens of all passages, as they are embedded."""
+    rows = [np.asarray(tokens.by.embedded(ids), np.int32) for ids in tokens.ids]
+    starts = np.cumsum([0, *map(len, rows)])
+    return TokenTable(np.concatenate(rows), starts, np.zeros(len(rows), np.int32), 0)

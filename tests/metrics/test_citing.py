@@ -1,0 +1,81 @@
+"""Scores of answers that cite, by hand; the shape of a space beside scipy and torch."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from sklearn.metrics import precision_score, recall_score
+from sklearn.metrics.pairwise import cosine_similarity, euclidean_distances
+
+from lm.judging.entailment import Claim, LexicalEntailment
+from metrics.citing import Told, citation_scores, report, report_page, scores, set_retrieval
+from metrics.embedding_space import alignment, drift, mean_cosine, uniformity
+from text.citing.citations import Piece
+
+
+def entails(pairs):
+    return [hypothesis.strip(".") in premise for premise, hypothesis in pairs]
+
+
+@pytest.mark.oracle("metrics.set_retrieval")
+def test_sets_of_passages():
+    assert set_retrieval(["a", "b", "a"], ["b", "c", "d"]) == (0.5, pytest.approx(1 / 3))
+    assert set_retrieval([], ["b"]) == (0, 0)
+    assert set_retrieval(["a"], []) == (None, None)
+    names = "abcd"
+    truth, found = [n in "bcd" for n in names], [n in "ab" for n in names]
+    assert set_retrieval("ab", "bcd") == pytest.approx((precision_score(truth, found), recall_score(truth, found)))
+
+
+def test_citation_scores():
+    passages = {"p1": "one two", "p2": "three"}
+    pieces = [Piece("one. "), Piece("two.", "p1"), Piece("three. four.", "p2")]
+    # units: one and two follow from p1; of three and four, one does; as a whole "three. four" does not
+    assert citation_scores(pieces, passages, entails) == (0.75, 0.5)
+    assert citation_scores([*pieces, Piece("five.")], passages, entails) == (0.5, 0.5)
+    assert citation_scores([Piece("five.")], passages, entails) == (0.0, None)
+    assert citation_scores([], {}, entails) == (None, None)
+
+
+def test_scores_of_a_question():
+    told = Told([Piece("Rome.", "p1")], ["p1"], {"p1": "Ann lives in Rome"}, ["rome"], ["p1"], ["p2", "p1"], "Oslo")
+    found = scores(told, lambda pairs: LexicalEntailment().entails([Claim(*pair) for pair in pairs]))
+    assert found == {
+        "retrieval@1": 0.0, "retrieval@10": 1.0, "reading": 0.0, "answer_em": 1.0, "answer_f1": 1.0,
+        "answer_presence": 1.0, "answer_in_passage": 1.0, "set_precision": 1.0, "set_recall": 1.0,
+        "citation_recall": 1.0, "citation_precision": 1.0, "joint": 1.0, "emitted": 1.0,
+    }  # fmt: skip
+    wrong = scores(Told([Piece("Rome", "p2")], ["p2"], {"p2": "Oslo"}, ["rome"], ["p1"]), entails)
+    assert (wrong["answer_em"], wrong["joint"], wrong["citation_precision"], wrong["reading"]) == (1, 0, 0, None)
+
+
+def test_a_report_tells_domains_apart_and_leaves_out_what_has_no_score():
+    base = scores(Told([], [], {}, ["x"]), entails)
+    lines = [
+        base | {"domain": "seen", "answer_em": 1.0, "reading": None},
+        base | {"domain": "unseen", "answer_em": 0.0, "reading": 1.0},
+    ]
+    means = report(lines)
+    assert (means["answer_em"], means["answer_em/seen"], means["answer_em/unseen"]) == (0.5, 1, 0)
+    assert means["reading"] == 1
+    assert not {"reading/seen", "retrieval@1"} & means.keys()
+    shown = [line | {"question": "q|", "output": "", "finish_reason": "end", "retrieved": []} for line in lines]
+    page = report_page(means, shown)
+    assert "| answer_em | 0.500 | 1.000 | 0.000 |" in page
+    assert "(nothing)" in page
+
+
+@pytest.mark.oracle("metrics.embedding_space")
+def test_the_shape_of_a_space():
+    vectors = torch.nn.functional.normalize(torch.randn(6, 4, generator=torch.Generator().manual_seed(0)), dim=1)
+    other = vectors.flip(0)
+    distances, cosines = euclidean_distances(vectors), cosine_similarity(vectors)
+    pairs = [(i, j) for i in range(6) for j in range(i)]
+    expected = math.log(sum(math.exp(-2 * distances[pair] ** 2) for pair in pairs) / len(pairs))
+    assert float(uniformity(vectors)) == pytest.approx(expected, abs=1e-5)
+    assert float(mean_cosine(vectors)) == pytest.approx(sum(cosines[pair] for pair in pairs) / len(pairs), abs=1e-6)
+    assert alignment(vectors, other)[0].item() == pytest.approx(distances[0, 5] ** 2, abs=1e-5)
+    assert float(drift(vectors, vectors * 1.5)) == pytest.approx(0.5)
+    assert float(uniformity(vectors[:1])) == 0

@@ -1,0 +1,119 @@
+"""Records of answers that cite, what a reader sees of them, and the official data."""
+
+from __future__ import annotations
+
+import json
+import pickle
+
+import pytest
+from pydantic import ValidationError
+
+from text.citing import CitedAnswer, OpenQuestion, Piece, cited_text, raw_text, units
+from text.citing.citations import without_citations
+from text.citing.official import convert, main
+from text.errors import DataFormatError, UserError
+
+PIECES = [Piece("A.", "p7"), Piece(" "), Piece("B", "p3"), Piece(" "), Piece("C.", "p7")]
+
+
+def test_citations_stand_before_the_full_stop():
+    assert cited_text(PIECES) == "A[1]. B[2] C[1]."
+    assert cited_text([Piece("So  it\nis "), Piece("", "p1"), Piece("so! ", "p2")]) == "So it is so[1]!"
+    assert without_citations("A[1]. B[2] C[1].") == "A. B C."
+    assert cited_text([]) == ""
+
+
+def test_raw_text_has_control_tokens_and_no_passages():
+    shown = raw_text([Piece("x "), Piece("y", "p1")], "[Ret]", "[Cs]", "[Ce]")
+    assert shown == "x [Ret][Cs]y[Ce]"
+
+
+def test_sentences_without_a_citation_belong_to_the_next():
+    found = units([Piece("One. Two. "), Piece("Three. Four.", "p1"), Piece("Five.", "p2"), Piece("Six.")])
+    assert [(unit.sentences, unit.passage, unit.cited) for unit in found] == [
+        (["One.", "Two.", "Three.", "Four."], "p1", "Three. Four."),
+        (["Five."], "p2", "Five."),
+    ]
+
+
+def test_answers_are_read_from_segments_or_from_a_question_with_its_gold():
+    given = {"id": 3, "question": "who", "segments": [{"text": "a"}, {"retrieve": "p1", "text": "b"}]}
+    record = CitedAnswer.model_validate(given)
+    assert (record.id, record.cited, record.task) == ("3", ["p1"], "qa")
+    short = CitedAnswer.model_validate(
+        {"id": "q", "question": "w", "answers": ["Rome", "Roma"], "gold_ids": ["p9", "p1"]}
+    )
+    assert [segment.model_dump() for segment in short.segments] == [{"text": "Rome", "retrieve": "p9"}]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"segments": []}, "at least 1 item"),
+        ({"segments": [{"text": " "}]}, "must not be empty"),
+        (
+            {"segments": [{"retrieve": "p1", "text": "a"}], "hard_negatives": ["p1"]},
+            "'p1' is a passage that the answer",
+        ),
+        ({"answers": ["a"]}, "'answers' and 'gold_ids'"),
+    ],
+)
+def test_wrong_answers_are_refused(wrong, message):
+    with pytest.raises(ValidationError, match=message):
+        CitedAnswer.model_validate({"id": "1", "question": "q"} | wrong)
+
+
+def test_questions_of_kilt_and_alce():
+    provenance = [{"wikipedia_id": "12", "title": "T"}, {"wikipedia_id": "12"}]
+    outputs = [{"answer": "Rome"}, {"provenance": provenance}, {"answer": "Roma", "meta": {}}]
+    kilt = OpenQuestion.model_validate({"id": "k", "input": "where", "output": outputs, "meta": {}})
+    assert (kilt.question, kilt.answers, kilt.gold_ids) == ("where", ["Rome", "Roma"], ["12"])
+    pairs = [{"question": "x", "short_answers": ["a", "b"]}, {"question": "y", "short_answers": ["c"]}]
+    asqa = OpenQuestion.model_validate({"sample_id": "s", "question": "q", "qa_pairs": pairs, "answer": "Long."})
+    assert (asqa.id, asqa.answers, asqa.long_answer) == ("s", ["a", "b", "c"], "Long.")
+    eli5 = OpenQuestion.model_validate({"id": "1", "question": "q", "claims": ["It is."], "answer": "Long."})
+    assert eli5.answers == eli5.claims == ["It is."]
+
+
+DATA = {
+    "input": ["Task.\n\nWho?", "Task.\n\nSay."],
+    "output": ["So [k_4]T :: body[Cs]it is.[Ce] and [k_9]that", "nothing"],
+    "hard_negs": [["[k_7]"], []],
+}
+TEXTS = {"[k_4]": "T :: body", "[k_9]": "alone", "[k_7]": "U :: other"}
+
+
+def test_official_data_become_records(tmp_path):
+    records, passages = convert(DATA, TEXTS)
+    assert records[0] == {
+        "id": "0",
+        "task": "verbatim",
+        "question": "Task.\n\nWho?",
+        "segments": [
+            {"text": "So "},
+            {"retrieve": "4", "text": "it is."},
+            {"text": " and "},
+            {"retrieve": "9", "text": "that"},
+        ],
+        "hard_negatives": ["7"],
+    }
+    assert passages[:2] == [{"id": "4", "title": "T", "text": "body"}, {"id": "9", "title": "", "text": "alone"}]
+    for name, value in (("data", DATA), ("texts", TEXTS)):
+        (tmp_path / f"{name}.json").write_text(json.dumps(value))
+    main([str(tmp_path / "data.json"), str(tmp_path / "texts.json"), str(tmp_path / "out")])
+    lines = (tmp_path / "out/train.jsonl").read_text().splitlines()
+    assert [CitedAnswer.model_validate_json(line).id for line in lines] == ["0", "1"]
+
+
+def test_wrong_official_data_are_refused(tmp_path):
+    with pytest.raises(DataFormatError, match="data:1: no text of passage '4'"):
+        convert(DATA, {key: text for key, text in TEXTS.items() if key != "[k_4]"})
+    with pytest.raises(DataFormatError, match="of one length"):
+        convert({"input": ["a"], "output": []}, {})
+    trap = tmp_path / "data.pickle"
+    trap.write_bytes(pickle.dumps(DATA))
+    with pytest.raises(UserError, match="pickles are not opened"):
+        main([str(trap), str(trap), str(tmp_path)])
+    trap.rename(tmp_path / "data.json")
+    with pytest.raises(UserError, match="cannot be read as JSON"):
+        main([str(tmp_path / "data.json"), str(tmp_path / "data.json"), str(tmp_path)])

@@ -1,0 +1,75 @@
+"""What is wrong with records of answers that cite beyond their schema: what they refer to, and reserved words.
+
+Knows records. It does not know where they come from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from text.errors import UserError
+from text.records import Located
+from text.suggestions import did_you_mean
+
+
+@dataclass(frozen=True)
+class Checks:
+    """Looks at records.
+
+    Args:
+        reserved: the first control token that stands in some words; None if there is none.
+        templates: of questions, by task.
+        passages: ids of those that there are.
+        corpus: what these are called.
+    """
+
+    reserved: Callable[[str], str | None]
+    templates: Mapping[str, str]
+    passages: Collection[str]
+    corpus: str
+
+    def problems(self, found: Located[Any], cited: Mapping[str, Sequence[str]]) -> list[str]:
+        """What is wrong with a question or an answer.
+
+        Args:
+            found: the record.
+            cited: ids of passages by the field that names them.
+        """
+        record, problems = found.record, list[str]()
+        if record.task not in self.templates:
+            hint = did_you_mean(record.task, self.templates) or f" There are {', '.join(self.templates)}"
+            problems.append(f"{found.where}: field 'task': no template for '{record.task}' in data.templates.{hint}")
+        problems += reserved_words(found.where, dict(record.words()), self.reserved)
+        for field, ids in cited.items():
+            for id in ids:
+                if id not in self.passages:
+                    remedy = f"add it to data.corpus, or mend the id.{did_you_mean(id, self.passages)}"
+                    problems.append(f"{found.where}: field '{field}': no passage '{id}' in {self.corpus}: {remedy}")
+        return problems
+
+
+def reserved_words(where: str, words: Mapping[str, str], reserved: Callable[[str], str | None]) -> list[str]:
+    """Fields whose words hold a control token: a model would read it as one."""
+    problems = []
+    for field, text in words.items():
+        if token := reserved(text):
+            remedy = "take it out, or give data.tokens other names"
+            problems.append(f"{where}: field '{field}': holds '{token}', which is a control token: {remedy}")
+    return problems
+
+
+def check_template(name: str, template: str, fields: Sequence[str], needed: str) -> None:
+    """Refuse a template that asks for other fields than there are, or leaves out what matters.
+
+    Raises:
+        UserError: naming it.
+    """
+    known = " and ".join(f"{{{field}}}" for field in fields)
+    try:
+        template.format(**dict.fromkeys(fields, ""))
+    except (KeyError, IndexError, ValueError) as error:
+        raise UserError(f"data: template '{name}' {template!r} may use {known} alone: {error!r}") from error
+    if f"{{{needed}}}" not in template:
+        raise UserError(f"data: template '{name}' {template!r} has no {{{needed}}}")
