@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 PYTHON ?= python
 
-.PHONY: help check test slow lint format types contracts schema status constraints method
+.PHONY: help check test slow lint format types contracts schema status site constraints method
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
@@ -35,6 +35,9 @@ schema:  ## make configs/schema.json, by which editors complete and check config
 
 status:  ## rewrite docs/status.md from what the fast tests did
 	$(PYTHON) -m pytest --status
+
+site:  ## the pages of docs/ as a site in site/
+	$(PYTHON) -m mkdocs build --strict
 
 method:  ## the files that a new method begins with: make method NAME=my_method
 	$(PYTHON) -m cli.new_method $(NAME)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from torch.optim import Optimizer
 
 from lm.backbones.checkpoints import open_checkpoint
 from lm.files.checkpoint_files import write_checksums
+from lm.files.whole_folder import put_in_place, remove
 from lm.steps.lightning_private import batch_is_underway, end_once, forget_what_is_half_done, straighten_validations
 from lm.steps.nonfinite import NotFinite, trained_finite
 
@@ -207,21 +207,3 @@ class Checkpoints(ModelCheckpoint):
         if trainer.is_global_zero:
             for logger in trainer.loggers:
                 logger.after_save_checkpoint(self)
-
-
-def put_in_place(partial: Path, path: Path) -> None:
-    """Renames a complete file or directory; what was there before goes last, if one of them is a directory."""
-    old = path.with_name(f".{path.name}.old")
-    if path.is_dir() or (partial.is_dir() and path.exists()):
-        remove(old)
-        os.replace(path, old)
-    os.replace(partial, path)
-    remove(old)
-
-
-def remove(path: Path) -> None:
-    """Deletes a file or a directory, if there is one."""
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)

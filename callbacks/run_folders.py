@@ -17,6 +17,7 @@ from typing import IO, Any
 import yaml
 
 from lm.files.checkpoint_files import by_step, damage, read_header
+from lm.files.whole_folder import OLD, remove, take_up
 from text.errors import UserError
 from text.suggestions import missing_file
 from text.whole_files import whole_file
@@ -143,11 +144,10 @@ def check_checkpoint(path: Path) -> None:
 def clear_leftovers(run: Path) -> None:
     """Deletes what a run that was killed while it wrote has left half-written."""
     for folder in (run, run / "checkpoints"):
-        for old in folder.glob(".*.old"):
-            if not (whole := old.with_name(old.name[1:].removesuffix(".old"))).exists():
-                os.replace(old, whole)  # it was killed between taking the old away and putting the new in its place
-        for partial in (path for ending in ("partial", "writing", "old") for path in folder.glob(f".*.{ending}")):
-            shutil.rmtree(partial) if partial.is_dir() else partial.unlink()
+        for old in folder.glob(f".*{OLD}"):
+            take_up(old.with_name(old.name[1:].removesuffix(OLD)))
+        for partial in (path for ending in ("partial", "writing") for path in folder.glob(f".*.{ending}")):
+            remove(partial)
 
 
 def rewind_logs(run: Path, lengths: Mapping[str, int], files: Iterable[Path]) -> None:

@@ -9,9 +9,12 @@ from __future__ import annotations
 import errno
 import os
 import re
+from pathlib import Path
+from traceback import walk_tb
 
 from text.errors import UserError
 
+HOUSE = Path(__file__).parents[1]
 FULL = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}
 ELSEWHERE = "give another place (--trainer.default_root_dir for runs, the variable SEEDLING_CACHE for caches)"
 REMEDIES = {
@@ -36,7 +39,13 @@ def reason_of(error: BaseException) -> str | None:
     if number in REMEDIES and (name is not None or number in FULL):
         what = "could not be written: " if number in (*FULL, errno.EROFS) else ""
         return f"{name or 'a file'}: {what}{os.strerror(number)}: {REMEDIES[number]}"
-    return None if error.__cause__ is None else reason_of(error.__cause__)
+    return None if error.__cause__ is None or is_ours(error) else reason_of(error.__cause__)
+
+
+def is_ours(error: BaseException) -> bool:
+    """Whether a line of this repository raised it: then it is a bug, whatever error it was raised from."""
+    files = [frame.f_code.co_filename for frame, _ in walk_tb(error.__traceback__)]
+    return bool(files) and Path(files[-1]).is_relative_to(HOUSE) and "site-packages" not in files[-1]
 
 
 def disk_is_full(error: BaseException) -> bool:

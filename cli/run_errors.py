@@ -12,7 +12,7 @@ import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from callbacks.run_folders import RUN
-from cli.disk_errors import disk_is_full, reason_of
+from cli.disk_errors import disk_is_full, is_ours, reason_of
 from lm.files.checkpoint_files import by_step, read_header
 
 
@@ -34,9 +34,9 @@ def known_reason(error: Exception) -> str | None:
         return str(error)
     if (reason := reason_of(error)) is None:
         # what a constructor says, behind the list of types that jsonargparse tried
-        cause = error.__cause__ if isinstance(error, ValueError) else None
+        cause = error.__cause__ if isinstance(error, ValueError) and not is_ours(error) else None
         return known_reason(cause) if isinstance(cause, Exception) else None
-    kept = Path(os.environ.get(RUN, ""), "checkpoints")
-    if disk_is_full(error) and kept.is_dir() and any(kept.glob("[!.]*.ckpt")):
+    run = os.environ.get(RUN)
+    if disk_is_full(error) and run and any(Path(run, "checkpoints").glob("[!.]*.ckpt")):
         return f"{reason}. The last checkpoint is whole: go on from it with --ckpt_path last"
     return reason

@@ -68,7 +68,7 @@ class Prompts(PlainHyperparameters, LightningDataModule):
         self.records = self._read()[: self.limit]
         module = self.trainer and self.trainer.lightning_module
         source = source_for(self.tokenizer_source, getattr(module, "backbone", None))
-        self.renderer = self.chat.renderer(source.build(_words(self.records)))
+        self.renderer = self.chat.renderer(source.build(self._words()))
         self.tokenizer = self.renderer.tokenizer
         self.tokens: list[list[int]] = self._tokenise()
         self._check_lengths()
@@ -100,6 +100,10 @@ class Prompts(PlainHyperparameters, LightningDataModule):
             return [Located(PromptRecord(prompt=text), f"prompt {row}", row) for row, text in enumerate(self.source)]
         return read_records(self.source, PromptRecord.with_names(self.field_map), self.split)
 
+    def _words(self) -> list[str]:
+        """What a tokenizer is trained on."""
+        return [message.content for one in self.records for message in one.record.messages()]
+
     def _tokenise(self) -> list[list[int]]:
         problems, texts = [], []
         for one in self.records:
@@ -123,10 +127,6 @@ class Prompts(PlainHyperparameters, LightningDataModule):
                 problems.append(f"{one.where}: field 'prompt': {len(ids)} tokens, and the model's context is {context}")
         if problems:
             raise DataFormatError(problems)
-
-
-def _words(records: Sequence[Located[PromptRecord]]) -> list[str]:
-    return [message.content for one in records for message in one.record.messages()]
 
 
 def _shown(one: Located[PromptRecord]) -> dict:

@@ -100,21 +100,16 @@ class Contrast(Part):
         return self
 
 
-def _test(name: Any) -> Any:
-    # A bootstrap of all rows together spoke of the models that were trained, as though there could be no others.
-    return "two_level_bootstrap" if name == "bootstrap" else name
-
-
 class Statistic(Contrast):
     """The number a claim is about, and how its interval comes about.
 
     Args:
         paired_by: ``seed``, or ``[seed, <column>]`` for rows of a JSONL file.
-        test: see docs/studies.md. ``bootstrap`` is an earlier name of ``two_level_bootstrap``.
+        test: see docs/studies.md.
     """
 
     paired_by: Names = Field(["seed"])
-    test: Annotated[Literal["t", "two_level_bootstrap"], BeforeValidator(_test)] = "t"
+    test: Literal["t", "two_level_bootstrap"] = "t"
 
     @property
     def unit(self) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 from pathlib import Path
 
@@ -27,9 +28,13 @@ LLAMA = {
 TEXT = ["the cat sat on the mat and the dog sat on the log", "hello world, said the quick brown fox"] * 10
 
 
-@functools.cache
 def tiny_tokenizer(vocab_size: int = 300) -> PreTrainedTokenizerBase:
-    """A byte-level BPE, trained once per session."""
+    """A byte-level BPE, trained once per session; each call gives a copy, which may be changed."""
+    return copy.deepcopy(_trained(vocab_size))
+
+
+@functools.cache
+def _trained(vocab_size: int) -> PreTrainedTokenizerBase:
     return BPETokenizer(vocab_size=vocab_size).build(TEXT)
 
 

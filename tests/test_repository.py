@@ -21,7 +21,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 CONSTRAINTS = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
 
-ROOMS = ("callbacks", "cli", "datamodules", "lm", "losses", "metrics", "modules", "studies", "text", "worlds")
+ROOMS = ("callbacks", "cli", "datamodules", "lm", "losses", "metrics", "modules", "studies", "text", "video", "worlds")
 DOORS = ("main", "reproduce", "export", "merge")
 
 

@@ -1,5 +1,6 @@
 """The door to the studies, as its user meets it."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -54,6 +55,17 @@ def test_the_list_has_claims_and_status_and_survives_a_broken_study(toy, capsys)
     with pytest.raises(SystemExit) as caught:
         reproduce.main(["broken"])
     assert "study.yaml: field 'statistic': Field required" in caught.value.code
+
+
+def test_all_studies_run_one_after_another_and_are_listed(toy, capsys):
+    toy.study["seeds"] = [1]
+    toy.read()
+    other = toy.root / "configs/other"
+    shutil.copytree(toy.root / "configs/toy", other)
+    reproduce.main(["--all"])
+    shown = " ".join(capsys.readouterr().out.split())
+    assert all((toy.root / f"runs/{name}/report.md").exists() for name in ("toy", "other"))
+    assert shown.count("INCONCLUSIVE (seeds 1)") == 2  # both in the list at the end
 
 
 def test_printing_runs_nothing(toy, capsys):

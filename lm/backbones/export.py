@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import json
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from lm.backbones.adapters import base_of, is_adapted
+from lm.backbones.backbone import Backbone, ScratchBackbone
 from lm.backbones.checkpoint_parts import MAIN
 from lm.backbones.end_tokens import end_tokens
 from lm.backbones.merged_adapters import Rounding, merged
@@ -32,6 +34,7 @@ OPENED = {
 """What the hub calls the use of a model, and how transformers opens it."""
 
 HEAD = "head.safetensors"
+_EXPORTABLE: set[tuple[str, str]] = set()  # architectures and tokenizers that this process has looked at
 
 
 def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
@@ -64,6 +67,23 @@ def require_same_when_opened(tokenizer: PreTrainedTokenizerBase, folder: Path) -
             "trained on. Train with a tokenizer of that kind (PretrainedTokenizer of a published model), or another "
             "architecture (llama takes any)"
         )
+
+
+def require_exportable(backbone: Backbone, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Refuse, before it is trained, a model from scratch that could not be exported with its tokenizer.
+
+    Raises:
+        UserError: see `require_same_when_opened`.
+    """
+    if not isinstance(backbone, ScratchBackbone):
+        return
+    pair = backbone.architecture, tokenizer_sha256(tokenizer)
+    if pair not in _EXPORTABLE:
+        with tempfile.TemporaryDirectory() as folder:
+            tokenizer.save_pretrained(folder)
+            (Path(folder) / "config.json").write_text(json.dumps({"model_type": backbone.architecture}))
+            require_same_when_opened(tokenizer, Path(folder))
+        _EXPORTABLE.add(pair)
 
 
 def save_model(

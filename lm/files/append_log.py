@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch.distributed as dist
+
+from lm.files.made_by import not_taken
 
 
 class AppendLog:
@@ -69,18 +70,15 @@ class AppendLog:
         with self.path.open("ab") as file:
             file.write(b"".join(lines))
 
-    def _of_others(self) -> Iterator[str]:
+    def _of_others(self) -> list[str]:
         """Why none of the files of this kind is taken, in a line."""
-        differences: Counter[str] = Counter()
+        others = []
         for path in self.folder.glob(f"{self.kind}.*.rank0.jsonl"):
             with path.open("rb") as file:
                 first = _checked(file.readline().rstrip(b"\n"), path.name.removesuffix(".rank0.jsonl"))
-            made_by = (first or {}).get("made_by", {})
-            if made_by and made_by != self.made_by:
-                differences[" and ".join(part for part in self.made_by if made_by.get(part) != self.made_by[part])] += 1
-        if differences:
-            told = ", ".join(f"{count} of other {parts}" for parts, count in differences.most_common())
-            yield f"{self.folder}: no {self.kind} of before are taken: {told}"
+            others.append((first or {}).get("made_by") or self.made_by)  # nobody knows who wrote a broken line
+        told = not_taken(self.kind, self.folder, self.made_by, others)
+        return [] if told is None else [told]
 
 
 def _line(record: Mapping[str, Any], name: str) -> bytes:

@@ -6,7 +6,9 @@ Knows files and folders of shards, and reads no weights but to see that they are
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import pickle
 import zipfile
 import zlib
@@ -23,6 +25,8 @@ SHARDED_REST = "meta.pt"
 """The file in a sharded folder that holds everything but weights and optimizer state."""
 CHECKSUMS = "checksums."
 """The beginning of the names of files in a sharded folder that hold the hashes of the others."""
+WHOLE, REMEMBERED = "SEEDLING_WHOLE", 64
+"""The environment variable in which processes tell those that they start which checkpoints are whole; how many."""
 
 
 def by_step(checkpoints: Iterable[Path]) -> list[Path]:
@@ -55,10 +59,28 @@ def write_checksums(folder: Path, names: Iterable[str], rank: int) -> None:
 def damage(checkpoint: Path) -> str | None:
     """What is wrong with a checkpoint that was cut, zeroed or mixed up on its disk; None if all of it is as written.
 
-    Every byte is read: torch checks nothing of the kind, and trains on with what it finds.
+    Every byte is read: torch checks nothing of the kind, and trains on with what it finds. What was whole is not read
+    again as long as its files look the same, neither by this process nor by those that it starts (the other ranks).
     """
-    if checkpoint.is_dir():
-        return _damaged_shards(checkpoint)
+    try:
+        looks = _looks(checkpoint)
+    except OSError as error:
+        return str(error)
+    if looks in (known := os.environ.get(WHOLE, "").split()):
+        return None
+    if (what := _damaged_shards(checkpoint) if checkpoint.is_dir() else _damaged_file(checkpoint)) is None:
+        os.environ[WHOLE] = " ".join([*known, looks][-REMEMBERED:])
+    return what
+
+
+def _looks(checkpoint: Path) -> str:
+    """Changes with where the files of a checkpoint are, their sizes, and when they were written."""
+    files = sorted(checkpoint.iterdir()) if checkpoint.is_dir() else [checkpoint]
+    seen = [(str(path.absolute()), at.st_ino, at.st_size, at.st_mtime_ns) for path in files for at in [path.stat()]]
+    return hashlib.sha256(json.dumps(seen).encode()).hexdigest()[:32]
+
+
+def _damaged_file(checkpoint: Path) -> str | None:
     try:
         with zipfile.ZipFile(checkpoint) as archive:
             if (entry := archive.testzip()) is not None:
@@ -82,4 +104,4 @@ def _damaged_shards(folder: Path) -> str | None:
             return f"{name} is not as it was written"
     if noted and (strange := {path.name for path in folder.glob("__*")} - noted.keys()):
         return f"nothing tells how {min(strange)} was written"
-    return None if noted else damage(folder / SHARDED_REST)  # written elsewhere
+    return None if noted else _damaged_file(folder / SHARDED_REST)  # written elsewhere

@@ -3,18 +3,26 @@
 A store belongs to one encoder: its folder is named by all that decides a vector (lm/retrieval/embed_and_search.py). It
 is a set of parts, each written by one process and only ever appended to, so that processes never wait for one another.
 Beside each key stands a checksum of key and vector: whatever a kill, a full disk or a lost page left of a part, a
-vector that is not the one that was written is not found, and is made anew. Parts are read through memory maps.
+vector that is not the one that was written is not found, and is made anew. Parts are read through memory maps. A note
+says what the vectors depend on, so that whoever looks beside it learns why they are not for him.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
-import tempfile
+import uuid
+from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+
+from lm.files.made_by import not_taken
+
+NOTE = "made_by.json"
 
 KEY = 16
 """Bytes of a key."""
@@ -31,13 +39,15 @@ class EmbeddingStore:
     Args:
         folder: where the parts lie; made when something is written.
         dim: width of the vectors.
+        made_by: on what they depend beside their texts, by the name of the dependence.
 
     Attributes:
         damaged: vectors that were looked for and were not as they had been written.
     """
 
-    def __init__(self, folder: Path, dim: int):
+    def __init__(self, folder: Path, dim: int, made_by: Mapping[str, str] | None = None):
         self.folder, self.dim, self.damaged = folder, dim, 0
+        self.made_by = dict(made_by or {})
         self._own: tuple[Path, Path] | None = None
         self.reload()
 
@@ -58,6 +68,17 @@ class EmbeddingStore:
         sortable = _sortable(self._rows[:, :KEY])
         self._order = np.argsort(sortable, kind="stable")
         self._keys = sortable[self._order]
+
+    def why_empty(self, related: Collection[str]) -> str | None:
+        """Why the vectors of the stores beside this one are not taken, in a line; None if it has some itself.
+
+        Args:
+            related: see `lm.files.made_by.not_taken`.
+        """
+        if len(self._rows):
+            return None
+        beside = (note for note in self.folder.parent.glob(f"*/{NOTE}") if note.parent != self.folder)
+        return not_taken("embeddings", self.folder.parent, self.made_by, map(_noted, beside), related)
 
     def find(self, keys: np.ndarray) -> np.ndarray:
         """Where the vectors of keys uint8 [n, 16] are, int64 [n]; -1 for those that are not stored, or not whole."""
@@ -93,9 +114,11 @@ class EmbeddingStore:
         """Write vectors float32 [n, dim] under keys uint8 [n, 16]; `find` knows them after `reload`."""
         if self._own is None:
             self.folder.mkdir(parents=True, exist_ok=True)
-            handle, name = tempfile.mkstemp(suffix=".vectors", dir=self.folder)
-            os.close(handle)
-            self._own = Path(name).with_suffix(".keys"), Path(name)
+            if self.made_by:
+                with suppress(FileExistsError), (self.folder / NOTE).open("x", encoding="utf-8") as note:
+                    json.dump(self.made_by, note)
+            vectors_file = self.folder / f"{uuid.uuid4().hex}.vectors"
+            self._own = vectors_file.with_suffix(".keys"), vectors_file
         vectors = np.ascontiguousarray(vectors, np.float32)
         rows = np.concatenate([keys, _checksums(keys, vectors)], axis=1)
         for path, content in ((self._own[1], vectors), (self._own[0], rows)):
@@ -116,6 +139,15 @@ class EmbeddingStore:
             rows = part == number
             out[rows] = self._parts[number][places[rows] - self._starts[number]]
         return out
+
+
+def _noted(note: Path) -> dict[str, str]:
+    """What a store depends on; nothing where that cannot be read."""
+    try:
+        made_by = json.loads(note.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return made_by if isinstance(made_by, dict) else {}
 
 
 def _sortable(keys: np.ndarray) -> np.ndarray:

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+from lm.files.made_by import not_taken
 from lm.files.whole_folder import whole_folder
 from text.whole_files import file_sha256
 
@@ -52,15 +53,36 @@ def find_kept(name: str | Path) -> Path | None:
     return folder
 
 
-def keep(name: str | Path, fill: Callable[[Path], Any]) -> Path:
-    """Fill a folder of the cache, whatever is under its name."""
-    folder = cache_folder() / name
+def why_not_kept(name: str | Path, kind: str, made_by: Mapping[str, str], related: Collection[str]) -> str | None:
+    """Why what is kept beside a name that is not there is not taken, in a line; None if there is nothing near it.
+
+    Args:
+        name: see `kept_folder`.
+        kind: of the things beside it.
+        made_by: on what it depends.
+        related: see `lm.files.made_by.not_taken`.
+    """
+    place = cache_folder() / name
+    notes = (_noted(other) for other in place.parent.glob("[!.]*") if other != place)
+    found = [note["made_by"] for note in notes if isinstance(note.get("made_by"), dict)]
+    return not_taken(kind, place.parent, made_by, found, related)
+
+
+def keep(name: str | Path, fill: Callable[[Path], Any], made_by: Mapping[str, str] | None = None) -> Path:
+    """Fill a folder of the cache, whatever is under its name.
+
+    Args:
+        name: see `kept_folder`.
+        fill: likewise.
+        made_by: on what it depends, by the name of the dependence, to tell others why it is not for them.
+    """
+    folder, by = cache_folder() / name, {} if made_by is None else {"made_by": dict(made_by)}
     if folder.is_symlink() or not folder.is_dir():
         folder.unlink(missing_ok=True)
     try:
         with whole_folder(folder, overwrite=True) as filling:
             fill(filling)
-            (filling / NOTE).write_text(json.dumps(_note(filling, Path(name))), encoding="utf-8")
+            (filling / NOTE).write_text(json.dumps(_note(filling, Path(name)) | by), encoding="utf-8")
     except OSError:
         if not folder.is_dir() or _damage(folder, Path(name)) is not None:
             raise  # else another process was faster, with the same result
@@ -74,6 +96,8 @@ def _damage(folder: Path, name: Path) -> str | None:
         if seen and _VERIFIED.get(folder) == seen:
             return None
         noted = json.loads((folder / NOTE).read_bytes())
+        if isinstance(noted, dict):
+            noted.pop("made_by", None)
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         return f"it has no {NOTE}"
     except ValueError:
@@ -96,6 +120,15 @@ def _difference(noted: Any, found: dict[str, Any]) -> str | None:
     if file not in are:
         return f"{file} is missing"
     return f"{file} " + ("is not as it was written" if file in were else "does not belong there")
+
+
+def _noted(folder: Path) -> dict[str, Any]:
+    """What a note says; nothing where it cannot be read, which is told when somebody wants what it is of."""
+    try:
+        noted = json.loads((folder / NOTE).read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return noted if isinstance(noted, dict) else {}
 
 
 def _note(folder: Path, name: Path) -> dict[str, Any]:

@@ -17,6 +17,8 @@ from pathlib import Path
 
 from text.errors import UserError
 
+OLD = ".old"  # the end of a name under which something stands aside
+PRIVATE = 0o600  # how `tempfile` makes files, and with it safetensors
 AT_FDCWD, RENAME_EXCHANGE = -100, 2  # of Linux' renameat2
 
 
@@ -36,6 +38,7 @@ def whole_folder(folder: Path, overwrite: bool = False) -> Iterator[Path]:
     if folder.is_dir() and any(folder.iterdir()) and not overwrite:
         raise UserError(f"'{folder}' exists and is not empty; give another name, or --overwrite")
     folder.parent.mkdir(parents=True, exist_ok=True)
+    take_up(folder)
     _clear_what_died(folder)
     try:
         filling = Path(tempfile.mkdtemp(prefix=f"{_prefix(folder)}{os.getpid()}.", dir=folder.parent))
@@ -43,14 +46,20 @@ def whole_folder(folder: Path, overwrite: bool = False) -> Iterator[Path]:
         raise OSError(error.errno, error.strerror, str(folder)) from None
     try:
         yield filling
-        filling.chmod(0o777 & ~_umask())  # mkdtemp makes it private
+        _open_up(filling)
         _sync(filling)
-        if folder.is_dir():
-            _exchange(filling, folder)
-        else:
-            filling.rename(folder)
+        put_in_place(filling, folder)
     finally:
         shutil.rmtree(filling, ignore_errors=True)  # what came of it is under its name, or the old folder is here
+
+
+def _open_up(folder: Path) -> None:
+    """Give the folder, and what libraries wrote as their private temporary files, the mode of any other file."""
+    mask = _umask()
+    folder.chmod(0o777 & ~mask)
+    for path in folder.rglob("*"):
+        if path.is_file() and not path.is_symlink() and path.stat().st_mode & 0o777 == PRIVATE:
+            path.chmod(0o666 & ~mask)
 
 
 def _sync(folder: Path) -> None:
@@ -63,16 +72,43 @@ def _sync(folder: Path) -> None:
             os.close(handle)
 
 
-def _exchange(new: Path, old: Path) -> None:
-    """Give two folders one another's names, in one step where the system can."""
-    rename = getattr(ctypes.CDLL(None), "renameat2", None)
-    flags = (AT_FDCWD, os.fsencode(new), AT_FDCWD, os.fsencode(old), RENAME_EXCHANGE)
-    if rename is not None and rename(*flags) == 0:
+def put_in_place(new: Path, path: Path) -> None:
+    """Have a complete file or folder under its name, in one step where the system can; what was there is deleted last.
+
+    Args:
+        new: beside ``path``, on the same disk.
+        path: the name; killed between two steps, `take_up` finds what was under it.
+    """
+    if not path.is_dir() and not (new.is_dir() and path.exists()):
+        os.replace(new, path)
         return
-    aside = new.with_name(f"{new.name}-old")
-    old.rename(aside)
-    new.rename(old)
-    aside.rename(new)
+    rename = getattr(ctypes.CDLL(None), "renameat2", None)
+    flags = (AT_FDCWD, os.fsencode(new), AT_FDCWD, os.fsencode(path), RENAME_EXCHANGE)
+    if rename is not None and rename(*flags) == 0:
+        remove(new)  # which has the old one's content now
+        return
+    old = path.with_name(f".{path.name}{OLD}")
+    remove(old)
+    os.replace(path, old)
+    os.replace(new, path)
+    remove(old)
+
+
+def take_up(path: Path) -> None:
+    """Bring back what a process that was killed within `put_in_place` had taken from a name, or delete it."""
+    if (old := path.with_name(f".{path.name}{OLD}")).exists():
+        if path.exists():
+            remove(old)
+        else:
+            os.replace(old, path)
+
+
+def remove(path: Path) -> None:
+    """Delete a file or a folder, if there is one."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _prefix(folder: Path) -> str:

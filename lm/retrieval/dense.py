@@ -18,7 +18,7 @@ from transformers import PreTrainedTokenizerBase
 from lm.backbones.checkpoints import find_checkpoint, find_tokenizer, is_run, open_checkpoint, rebuild_model
 from lm.backbones.dtypes import Dtype
 from lm.backbones.encoder import EncoderTokenizer, PretrainedEncoder
-from lm.backbones.kept_key import Keeper, keeper, kept_key, weights_digest
+from lm.backbones.kept_key import Keeper, keeper, weights_digest
 from lm.forests.batches import TextBatch
 from lm.retrieval.embedding_pass import EmbeddingPass
 from lm.retrieval.index import Retriever, VectorIndex, readable
@@ -122,8 +122,8 @@ class DenseRetriever(Retriever):
         by, passages = self.embedder, readable(passages)
         texts = [by.format.of_passage(passage) for passage in passages]
         tokens = by.tokens(texts, by.format.passage_max_length)
-        key = kept_key(embedding_keeper(by.model, by.head, by.tokenizer))
-        found = EmbeddingPass(texts, tokens, by.model, by.embed, by.head.width(by.model), key)
+        kept_by = embedding_keeper(by.model, by.head, by.tokenizer)
+        found = EmbeddingPass(texts, tokens, by.model, by.embed, by.head.width(by.model), kept_by)
         for batch in TextLoader.share(tokens, self.max_tokens, *ranks()):
             found.take(batch)
         found.finish()

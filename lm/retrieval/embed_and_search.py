@@ -13,6 +13,7 @@ import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import Tensor, nn
 
+from lm.backbones.kept_key import Keeper
 from lm.forests.batches import TextBatch
 from lm.retrieval.embedding_pass import EmbeddingPass
 from lm.retrieval.index import VectorIndex
@@ -49,7 +50,7 @@ class Searching:
         model: the encoder; nothing may change its weights before the search.
         embed: texts to vectors [B, D].
         width: D.
-        kept_under: see EmbeddingPass.
+        kept_by: see EmbeddingPass.
         partial: whether some texts may be left out, by a dry run; nothing is searched then.
     """
 
@@ -59,13 +60,13 @@ class Searching:
         model: nn.Module,
         embed: Callable[[TextBatch], Tensor],
         width: int,
-        kept_under: str | None,
+        kept_by: Keeper | None,
         partial: bool = False,
     ):
         if data.tokens is None:
             raise UserError("the datamodule has no tokens to embed: was it set up for a retriever that reads strings?")
         self.data, self.partial = data, partial
-        self.texts = EmbeddingPass(data.pool.texts, data.tokens, model, embed, width, kept_under)
+        self.texts = EmbeddingPass(data.pool.texts, data.tokens, model, embed, width, kept_by)
 
     def take(self, batch: TextBatch) -> None:
         """Embed some texts."""

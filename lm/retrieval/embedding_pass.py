@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
-from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+from lightning.pytorch.utilities.rank_zero import rank_zero_only, rank_zero_warn
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from lm.backbones.kept_key import digest
+from lm.backbones.kept_key import Keeper, digest, kept_key
 from lm.files.embedding_store import EmbeddingStore, StoredRows
 from lm.files.kept_files import cache_folder
 from lm.forests.batches import TextBatch
@@ -43,8 +43,8 @@ class EmbeddingPass:
         model: the encoder; nothing may change its weights before `finish`.
         embed: texts to vectors [B, D].
         width: D.
-        kept_under: whatever beside the tokens decides the vectors (lm/backbones/kept_key.py): leave them on disk under
-            this name, for later runs. None keeps nothing.
+        kept_by: whatever beside the tokens decides the vectors: leave them on disk for later runs that depend on the
+            same. None keeps nothing. Where vectors are kept and are not taken, a line says why.
 
     Attributes:
         effort: what it took, over all ranks once it is finished.
@@ -57,14 +57,17 @@ class EmbeddingPass:
         model: nn.Module,
         embed: Callable[[TextBatch], Tensor],
         width: int,
-        kept_under: str | None,
+        kept_by: Keeper | None,
     ):
         self.texts, self.keys, self.embed = texts, tokens.digests(), embed
         # one that is not kept goes with this object, also when an error or an interrupt ends the search
-        self._own = None if kept_under or ranks()[0] else tempfile.TemporaryDirectory(prefix="embeddings-")
-        folder = cache_folder() / "embeddings" / digest(LAYOUT, kept_under)
+        self._own = None if kept_by or ranks()[0] else tempfile.TemporaryDirectory(prefix="embeddings-")
+        name = digest(LAYOUT, None if kept_by is None else kept_key(kept_by))
+        folder = cache_folder() / "embeddings" / name
         self.folder = Path(from_rank_0(self._own.name if self._own else folder))
-        self.store = EmbeddingStore(self.folder, width)
+        self.store = EmbeddingStore(self.folder, width, None if kept_by is None else kept_by._asdict())
+        if kept_by is not None and (why := self.store.why_empty(("weights", "tokenizer"))) is not None:
+            rank_zero_only(print)(why, flush=True)
         self.effort: dict[str, float] = {"encoded": 0, "damaged": 0, "tokens": 0, "padding": 0, "seconds": 0.0}
         self._taken = np.zeros(len(self.keys), bool)
         self._sharded = any(isinstance(p, DTensor) for p in model.parameters())

@@ -12,6 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from lm.files.made_by import other_parts
 from lm.files.whole_folder import whole_folder
 from text.errors import UserError
 from text.json_lines import json_line, read_json_lines
@@ -65,6 +66,5 @@ def read_index(folder: Path, kind: str, made_by: Mapping[str, str] | None) -> tu
     if noted_kind != kind:
         raise UserError(f"'{folder}' is an index of {noted_kind}, not of {kind}")
     if made_by is not None and noted != made_by:
-        other = " and ".join(name for name in made_by if noted.get(name) != made_by[name])
-        raise UserError(f"'{folder}' was made with other {other}: make the index anew")
+        raise UserError(f"'{folder}' was made with other {other_parts(made_by, noted)}: make the index anew")
     return [Passage(**line) for line in read_json_lines(folder / PASSAGES)], noted

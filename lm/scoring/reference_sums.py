@@ -1,7 +1,8 @@
 """Sums of a reference's log-probs, computed once: they are the same in every epoch, after every restart, on every rank.
 
 Kept in the cache under the hash of all that they depend on: the model (lm/backbones/kept_key.py), the precision, and
-the table's own hash of its records, tokenizer, template and options. Knows tables of pairs, ranks and files; which
+the table's own hash of its records, tokenizer, template and options. Where sums of these records or this model are kept
+and are not taken, a line says why. Knows tables of pairs, ranks and files; which
 model is the reference is the business of lm/scoring/reference.py.
 
 Legend: n pairs of a split, B pairs of a batch.
@@ -9,7 +10,7 @@ Legend: n pairs of a split, B pairs of a batch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -20,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from lm.backbones.kept_key import digest
-from lm.files.kept_files import find_kept, keep
+from lm.files.kept_files import find_kept, keep, why_not_kept
 from lm.forests.answer_forests import PairLayout
 from lm.forests.batches import PairBatch
 from text.errors import UserError
@@ -91,7 +92,7 @@ class ReferenceSums:
 def reference_sums(
     table: PairTable,
     score: Callable[[PairBatch], Tensor],
-    weights: str,
+    by: Mapping[str, str],
     device: torch.device,
     rank: int = 0,
     world_size: int = 1,
@@ -102,19 +103,22 @@ def reference_sums(
     Args:
         table: the pairs.
         score: sums of the reference's log-probs of a batch's paths, [2 B].
-        weights: hash of all that the sums depend on beside the table.
+        by: on what the sums depend beside the table: ``weights`` and ``precision``.
         device: of the result, and of what ranks tell each other.
         rank: decides which share of the pairs is this process's.
         world_size: how many processes share them.
-        tell: is told how far a long pass is.
+        tell: is told why kept sums are not taken, and how far a long pass is; on the first rank.
     """
-    name = Path("references") / digest(weights, table.content_sha256)
+    made_by = {**by, "records": table.content_sha256}
+    name = Path("references") / digest(made_by)
     folder = find_kept(name)
     here = torch.tensor(float(folder is not None), device=device)  # nodes may have caches of their own
     if world_size > 1:
         dist.all_reduce(here, dist.ReduceOp.MIN)
     if here and folder is not None:
         return ReferenceSums(table.content_sha256, load_file(folder / FILE)["sums"].to(device))
+    if rank == 0 and (why := why_not_kept(name, "reference sums", made_by, ("weights", "records"))) is not None:
+        tell(why)
     sums_n2 = torch.zeros(len(table), 2, device=device)
     for rows in _share(len(table), rank, world_size):
         scored = score(table.batch(rows or [0], "answers")).float().view(-1, 2)
@@ -123,7 +127,7 @@ def reference_sums(
             tell(f"reference pass: {rows[-1]:,} of {len(table):,} pairs")
     if world_size > 1:
         dist.all_reduce(sums_n2)  # each number is one rank's, and 0 on the others
-    keep(name, lambda filling: save_file({"sums": sums_n2.cpu()}, filling / FILE))
+    keep(name, lambda filling: save_file({"sums": sums_n2.cpu()}, filling / FILE), made_by)
     return ReferenceSums(table.content_sha256, sums_n2)
 
 

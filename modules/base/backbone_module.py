@@ -20,6 +20,7 @@ import lm.backbones.run_backbone  # noqa: F401  configs may name a TrainedBackbo
 from lm.backbones.backbone import Backbone
 from lm.backbones.checkpoint_parts import MAIN
 from lm.backbones.checkpoints import number_as_module
+from lm.backbones.export import require_exportable
 from lm.backbones.fingerprint import require_same_tokenizer
 from lm.backbones.parts import Part, Parts
 from lm.steps.lightning_private import note_instantiator, trainer_of
@@ -76,6 +77,9 @@ class BackboneModule(ExactLosses):
                 require_same_tokenizer(self.tokenizer_sha256, tokenizer_sha256(tokenizer))
             return
         self.tokenizer, self.tokenizer_sha256 = tokenizer, tokenizer_sha256(tokenizer)
+        if getattr(trainer_of(self), "training", False):
+            for backbone in self.backbones().values():
+                require_exportable(backbone, tokenizer)
         for name, backbone in self.backbones().items():
             setattr(self, name, self.parts.build(name, backbone, tokenizer, self.device_mesh, self.prepare_model))
         self.build_head()

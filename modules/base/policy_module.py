@@ -70,7 +70,7 @@ class PolicyModule(LanguageModule):
         self.reference: ModelScores
         self.reference_model: nn.Module | None = None  # of mode copy; the others have no weights of their own
         self.reference_sums: dict[str, ReferenceSums] = {}  # of mode precomputed, by split
-        self._weights = ""  # hash of those that sums are computed with
+        self._made_by: dict[str, str] = {}  # on what sums depend beside the pairs
         self._said_unused = self._start_checked = False
 
     # --------------------------------------------------------------------------------------------- the reference
@@ -204,11 +204,12 @@ class PolicyModule(LanguageModule):
         def tell(line: str) -> None:
             rank_zero_only(print)(line, flush=True)
 
-        if not self._weights:  # the same for every split
+        if not self._made_by:  # the same for every split
             with self.reference.at_work() as model:
-                self._weights = f"{model_sha256(model)} {precision_of(model)} {self.trainer.precision}"
+                precision = f"{precision_of(model)} {self.trainer.precision}"
+                self._made_by = {"weights": model_sha256(model), "precision": precision}
         ranks = self.trainer.global_rank, self.trainer.world_size
-        return reference_sums(table, score, self._weights, self.device, *ranks, tell)
+        return reference_sums(table, score, self._made_by, self.device, *ranks, tell)
 
     # ------------------------------------------------------------------------------------------- its checkpoints
 

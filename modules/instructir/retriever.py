@@ -18,7 +18,6 @@ from torch import Tensor, nn
 
 from lm.backbones.backbone import Backbone
 from lm.backbones.encoder import PretrainedEncoder, ScratchEncoder
-from lm.backbones.kept_key import kept_key
 from lm.forests.batches import TextBatch
 from lm.retrieval.dense import embedding_keeper
 from lm.retrieval.embed_and_search import Searching
@@ -114,7 +113,7 @@ class EncoderRetriever(BackboneModule):
     def _search(self, keep: bool) -> Searching:
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
         dry = self.trainer.sanity_checking or bool(self.trainer.fast_dev_run)  # type: ignore[attr-defined]
-        kept = kept_key(embedding_keeper(self.model, self.head, self.tokenizer, str(self.trainer.precision)))  # type: ignore[arg-type]
+        kept = embedding_keeper(self.model, self.head, self.tokenizer, str(self.trainer.precision))  # type: ignore[arg-type]
         return Searching(data, self, self.embed, self.head.width(self.model), kept if keep else None, partial=dry)
 
     def validation_step(self, batch: TextBatch, batch_idx: int) -> None:

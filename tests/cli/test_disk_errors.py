@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +13,7 @@ import export
 import merge
 import reproduce
 from cli.disk_errors import reason_of
+from cli.run_errors import known_reason
 from tests import warm_runs
 from tests.stand_ins import published
 from tests.warm_runs import ROOT
@@ -49,6 +51,43 @@ def test_libraries_in_rust_say_it_as_text_and_others_as_a_cause():
 )
 def test_bugs_keep_their_traceback(bug):
     assert reason_of(bug) is None
+
+
+def test_a_bug_that_follows_an_error_of_the_data_is_a_bug():
+    """What is raised in a library says what it was raised from; what is raised here was meant, or is a bug."""
+
+    def raised(by):
+        try:
+            try:
+                raise UserError("pairs.jsonl:7: field 'chosen': missing")
+            except UserError as error:
+                by(error)
+        except Exception as error:
+            return error
+
+    def ours(error):
+        raise KeyError("a slip") from error
+
+    library = compile("def wrapped(error):\n    raise RuntimeError('while loading') from error", "/lib/x.py", "exec")
+    exec(library, names := {})
+    assert reason_of(raised(ours)) is None
+    assert reason_of(raised(names["wrapped"])) == "pairs.jsonl:7: field 'chosen': missing"
+    slip = raised(ours)
+    tried = ValueError("behind another")
+    tried.__cause__ = slip
+    assert known_reason(tried) is None
+
+
+def test_only_the_checkpoints_of_the_run_are_those_of_the_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for folder in ("checkpoints", "run/checkpoints"):
+        Path(folder).mkdir(parents=True)
+        Path(folder, "last.ckpt").touch()
+    full = OSError(errno.ENOSPC, "No space left on device", "x")
+    monkeypatch.delenv("SEEDLING_RUN", raising=False)
+    assert "--ckpt_path last" not in known_reason(full)
+    monkeypatch.setenv("SEEDLING_RUN", "run")
+    assert "--ckpt_path last" in known_reason(full)
 
 
 def doors(place: str, folders: list[str]):

@@ -68,7 +68,7 @@ def references(whose: str) -> Any:
     def score(batch: Any) -> torch.Tensor:
         return batch.forest.path_offsets.diff().float()
 
-    return reference_sums(Table(random_pairs(9)), score, whose, torch.device("cpu")).sums.tolist()
+    return reference_sums(Table(random_pairs(9)), score, {"weights": whose}, torch.device("cpu")).sums.tolist()
 
 
 class Judge:

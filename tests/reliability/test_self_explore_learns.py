@@ -37,7 +37,8 @@ def test_a_model_learns_samples_and_finds_its_first_errors(tmp_path, monkeypatch
     weights = max(learnt.glob("checkpoints/*.ckpt"))
     found = f"--ckpt_path={weights}"
     assert run("test", "test", *WORLD, found)[1]["test/accuracy"] > 0.3
-    sampled, counts = run("predict", "sample", *WORLD, found, "--model.num_samples=4")
+    few = "--data.train.init_args.train=500"
+    sampled, counts = run("predict", "sample", *WORLD, found, "--model.num_samples=4", few)
     assert counts["sample/mixed_questions"] > 0.3 * counts["sample/questions"]
     _, told = run("predict", "explore", *WORLD, found, "--model.k=8", f"--data.pairs={sampled / 'pairs.jsonl'}")
     assert told["explore/pit_accuracy"] > 0.5

@@ -46,7 +46,7 @@ def test_a_study_reads_with_its_defaults(toy):
         (("statistic", "metric"), "rows.jsonl#right", ["field 'statistic'", "a name in metrics.json"]),
         (("statistic", "paired_by"), ["seed", "id"], ["field 'statistic'", "<file>.jsonl#<column>"]),
         (("statistic", "test"), "two_level_bootstrap", ["field 'statistic'", "needs rows", "[seed, <column>]"]),
-        (("statistic", "test"), "bootstrap", ["field 'statistic'", "two_level_bootstrap needs rows"]),
+        (("statistic", "test"), "bootstrap", ["field 'statistic.test'", "'two_level_bootstrap'"]),
         (("statistic", "test"), "u", ["field 'statistic.test'", "'two_level_bootstrap'"]),
         (("statistic", "paired_by"), "arm", ["field 'statistic'", "should be seed"]),
         (("criterion",), {"than": 0}, ["field 'criterion'", "nothing would be judged"]),

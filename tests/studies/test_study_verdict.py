@@ -175,9 +175,6 @@ def test_seeds_are_the_unit():
     two_levels = estimate(values, claim(GREATER, test="two_level_bootstrap", **ROWS).statistic, 0.95).interval
     assert (two_levels.mean, two_levels.n) == (1.0, 2)
     assert two_levels.low < over_seeds.interval.low * 0.9 < 0
-    earlier = claim(GREATER, test="bootstrap", **ROWS).statistic
-    assert earlier.test == "two_level_bootstrap", "the earlier name drew rows of all seeds together"
-    assert estimate(values, earlier, 0.95).interval == two_levels
 
 
 def test_seeds_weigh_the_same_however_many_rows_they_have():

@@ -4,5 +4,16 @@ It does not know who answers.
 """
 
 from text.qa.answers import contains_answer, normalise_answer
+from text.qa.prompts import Demonstration, QAPrompts, Wording
+from text.qa.qa_records import ContextRecord, QAQuestion, TaskRecord
 
-__all__ = ["contains_answer", "normalise_answer"]
+__all__ = [
+    "ContextRecord",
+    "Demonstration",
+    "QAPrompts",
+    "QAQuestion",
+    "TaskRecord",
+    "Wording",
+    "contains_answer",
+    "normalise_answer",
+]

@@ -26,9 +26,13 @@ def test_an_export_reads_text_as_the_run_did(architecture, tmp_path):
 
 
 @pytest.mark.parametrize("architecture", ["qwen2"])
-def test_a_folder_that_transformers_would_read_otherwise_is_refused(architecture, tmp_path):
-    a_run(run := tmp_path / "version_0", ScratchBackbone(architecture, LLAMA))
+def test_what_could_not_be_exported_is_refused_before_it_is_trained(architecture, tmp_path, monkeypatch):
     said = f"tokenizer of a model of type {architecture} as Qwen2Tokenizer, which cuts text otherwise"
+    with pytest.raises(UserError, match=said):
+        a_run(tmp_path / "refused", ScratchBackbone(architecture, LLAMA))
+    assert not list((tmp_path / "refused").glob("checkpoints/*"))
+    monkeypatch.setattr("modules.base.backbone_module.require_exportable", lambda *_: None)  # an older run
+    a_run(run := tmp_path / "version_0", ScratchBackbone(architecture, LLAMA))
     with pytest.raises(SystemExit, match=said):
         export.main([str(run), str(tmp_path / "out")])
     assert not (tmp_path / "out").exists()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,8 @@ import torch
 
 from lm.files import checkpoint_files
 from lm.files.checkpoint_files import by_step, damage, read_header, write_checksums
+
+ROOT = Path(__file__).parents[3]
 
 
 def saved(path: Path, step: int = 3) -> Path:
@@ -71,6 +75,32 @@ def test_shards_are_held_against_their_hashes(tmp_path):
     assert damage(folder) == "__1_0.distcp is missing"
     (folder / "checksums.0.json").write_bytes(b"{")
     assert damage(folder) == "checksums.0.json is not as it was written"
+
+
+@pytest.mark.parametrize("sharded", [False, True])
+def test_what_is_whole_is_read_once_also_by_processes_that_are_started(tmp_path, monkeypatch, sharded):
+    path = saved(tmp_path / "a.ckpt")
+    if sharded:
+        (folder := tmp_path / "b.ckpt").mkdir()
+        path = saved(folder / "meta.pt").parent
+        write_checksums(folder, ["meta.pt"], 0)
+    reads = []
+    for name in ("_damaged_file", "_damaged_shards"):
+        real = getattr(checkpoint_files, name)
+        monkeypatch.setattr(checkpoint_files, name, lambda at, real=real: reads.append(at) or real(at))
+    monkeypatch.setenv(checkpoint_files.WHOLE, "")
+    assert [damage(path), damage(path)] == [None, None]
+    assert len(reads) == 1
+    told = "import sys, pathlib, lm.files.checkpoint_files as c; c.zipfile = c.file_sha256 = None; "
+    told += "print(c.damage(pathlib.Path(sys.argv[1])))"
+    started = subprocess.run(
+        [sys.executable, "-c", told, str(path)], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert started.stdout == "None\n"
+    file = path / "meta.pt" if sharded else path
+    file.write_bytes(file.read_bytes()[:-100])
+    assert damage(path) is not None
+    assert damage(path) is not None  # what is damaged is not remembered
 
 
 def test_checkpoints_by_step_then_by_time(tmp_path):

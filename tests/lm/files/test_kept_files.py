@@ -117,14 +117,14 @@ def test_files_are_read_through_once_in_a_process(monkeypatch):
 
 def test_they_are_on_the_disk_before_they_have_their_name(monkeypatch):
     """A loss of power may otherwise leave a name that stands for empty files."""
-    seen, sync, rename = [], os.fsync, Path.rename
+    seen, sync, rename = [], os.fsync, os.replace
 
     def synced(handle: int) -> None:
         seen.append(Path(os.readlink(f"/proc/self/fd/{handle}")).name)
         sync(handle)
 
     monkeypatch.setattr(room.os, "fsync", synced)
-    monkeypatch.setattr(Path, "rename", lambda self, to: seen.append(f"rename to {to.name}") or rename(self, to))
+    monkeypatch.setattr(room.os, "replace", lambda new, to: seen.append(f"rename to {to.name}") or rename(new, to))
     kept_folder("things/k", Fill())
     assert seen[-1] == "rename to k"
     assert {"one", "two", NOTE, "below"} <= set(seen[:-1])

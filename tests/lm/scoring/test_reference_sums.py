@@ -14,6 +14,7 @@ from tests.stand_ins import published, scratch, trainer
 from text.errors import UserError
 
 CPU = torch.device("cpu")
+BY = {"weights": "w", "precision": "float32"}
 ADAM = torch.optim.AdamW
 
 
@@ -37,10 +38,10 @@ class Counted:
 def test_sums_are_computed_once_and_found_by_row(cache):
     table, score = Table(random_pairs(40)), Counted()
     told = []
-    sums = reference_sums(table, score, "weights", CPU, tell=told.append)
+    sums = reference_sums(table, score, BY, CPU, tell=told.append)
     assert sums.sums.tolist() == [[len(p.chosen), len(p.rejected)] for p in table.pairs]
     assert score.calls == -(-40 // PAIRS_AT_ONCE)
-    again = reference_sums(table, score, "weights", CPU)
+    again = reference_sums(table, score, BY, CPU)
     assert score.calls == 3
     assert torch.equal(again.sums, sums.sums)
     rows = torch.tensor([7, 0, 39])
@@ -49,21 +50,37 @@ def test_sums_are_computed_once_and_found_by_row(cache):
     assert told
 
 
-@pytest.mark.parametrize("changed", ["weights", "records", "order"])
-def test_other_weights_or_records_are_other_sums(cache, changed):
-    table, score = Table(random_pairs(5)), Counted()
-    reference_sums(table, score, "weights", CPU)
-    others = {"records": random_pairs(5, seed=1), "order": table.pairs[::-1], "weights": table.pairs}
-    reference_sums(Table(others[changed]), score, "others" if changed == "weights" else "weights", CPU)
+@pytest.mark.parametrize(
+    ("changed", "other"),
+    [
+        ("weights", "weights"),
+        ("precision", "precision"),
+        ("records", "records"),
+        ("order", "records"),
+        ("weights and precision", "weights and precision"),
+        ("weights and records", None),  # another experiment's: nothing to tell
+    ],
+)
+def test_other_weights_or_records_are_other_sums_and_a_line_says_which(cache, changed, other):
+    table, score, told = Table(random_pairs(5)), Counted(), []
+    reference_sums(table, score, BY, CPU, tell=told.append)
+    pairs = {"order": table.pairs[::-1]}.get(changed, random_pairs(5, seed=int("records" in changed)))
+    by = {part: "others" if part in changed else value for part, value in BY.items()}
+    reference_sums(Table(pairs), score, by, CPU, tell=told.append)
     assert score.calls == 2
+    line = f"{cache}: no reference sums of before are taken: 1 of other {other}"
+    assert [t for t in told if "before" in t] == ([] if other is None else [line])
+    told.clear()
+    reference_sums(table, score, BY, CPU, tell=told.append)  # what is taken needs no word
+    assert told == []
 
 
 def test_sums_that_are_not_as_they_were_written_are_computed_anew(cache, capsys):
     table, score = Table(random_pairs(5)), Counted()
-    sums = reference_sums(table, score, "weights", CPU).sums
+    sums = reference_sums(table, score, BY, CPU).sums
     [path] = cache.glob("*/sums.safetensors")
     save_file({"sums": sums + 1}, path)
-    assert torch.equal(reference_sums(table, score, "weights", CPU).sums, sums)
+    assert torch.equal(reference_sums(table, score, BY, CPU).sums, sums)
     assert score.calls == 2
     assert capsys.readouterr().out == f"{path.parent}: {path.name} is not as it was written: it is made anew\n"
 

@@ -1,7 +1,5 @@
 """Prompts and answers in flat arrays: what is kept, cut and left out, and in which order."""
 
-import copy
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,7 +12,7 @@ from text.errors import UserError
 
 
 def maker(limits=None, **format):
-    return TableMaker(ChatFormat(**format).renderer(copy.deepcopy(tiny_tokenizer())), limits or Limits())
+    return TableMaker(ChatFormat(**format).renderer(tiny_tokenizer()), limits or Limits())
 
 
 def example(prompt="the cat sat", *answers, **more):

@@ -155,7 +155,7 @@ def never():
     raise AssertionError("made twice")
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.lists(st.integers(0, 2**31 - 1), max_size=5), max_size=5))
 def test_lists_are_made_once_and_come_back_as_they_were(lists):
     key = uuid.uuid4().hex

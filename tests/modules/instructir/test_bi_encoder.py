@@ -281,11 +281,14 @@ def test_what_is_predicted_scores_as_the_test_does(cache, encoder):
     check_passages(found, "paraphrase", texts)
 
 
-def test_what_was_embedded_is_not_embedded_again(cache, encoder):
+def test_what_was_embedded_is_not_embedded_again(cache, encoder, capsys):
     folder = instructir_folder(cache / "data")
     first, _ = run_test(cache, encoder, folder)
     again, _ = run_test(cache, encoder, folder, k=2)
+    assert "of before" not in capsys.readouterr().out
     other, _ = run_test(cache, encoder, folder, pooling="cls")
+    told = f"{cache / 'cache' / 'embeddings'}: no embeddings of before are taken: 1 of other settings\n"
+    assert told in capsys.readouterr().out
     texts = first["encoding"]["texts"]
     assert texts == 5 + 2 + 4 + 3  # instructions are queries of one task and passages of another
     assert first["encoding"]["damaged"] == again["encoding"]["damaged"] == 0

@@ -1,0 +1,80 @@
+"""Single tasks as paths of a forest: what is scored, what is shared, and which records are refused."""
+
+import json
+
+import pytest
+
+from datamodules.qa_tasks import QATasks
+from lm.tokens.tokenizer import BPETokenizer
+from text.errors import DataFormatError
+from text.qa.prompts import QAPrompts
+from text.qa.qa_records import Shown
+
+PASSAGES = [{"title": "", "text": "Oslo is the capital of Norway."}, {"title": "", "text": "Rome is old."}]
+OF = {"question": "capital of Norway", "contexts": PASSAGES}
+TWO = {"candidates": ["Oslo", "Rome"], "prediction": "Rome"}
+TASKS = [
+    {"task": "answer", "target": "Oslo", **OF},
+    {"task": "candidates", "target": "(a) Oslo, (b) Rome", **OF},
+    {"task": "summary", "target": "Rome is old.", **OF, **TWO},
+    {
+        "task": "validity",
+        "target": "False",
+        "question": OF["question"],
+        "prediction": "Rome",
+        "summaries": ["Rome is old."],
+    },
+    {
+        "task": "ranking",
+        "target": "Passage 2",
+        "question": OF["question"],
+        "summaries": ["Rome is old.", "Oslo is it."],
+    },
+]
+
+
+def ready(folder, *records, **options) -> QATasks:
+    (folder / "tasks.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    data = QATasks(str(folder / "tasks.jsonl"), tokenizer=BPETokenizer(vocab_size=400), **options)
+    data.setup("fit")
+    return data
+
+
+@pytest.mark.parametrize("style", ["plain", "few_shot", "chat"])
+def test_targets_are_scored_after_the_prompts_that_will_be_asked(tmp_path, style):
+    ask = QAPrompts(style=style)
+    data = ready(tmp_path, *TASKS, template=ask)
+    passages = [Shown(p["title"], p["text"]) for p in PASSAGES]
+    question = OF["question"]
+    asked = [
+        ask.answer(question, passages),
+        ask.candidates(question, passages, 2),
+        ask.summary(question, passages, TWO["candidates"], 1),
+        ask.validity(question, "Rome", "Rome is old."),
+        ask.ranking(question, "Rome is old.", "Oslo is it."),
+    ]
+    table = data.table("train")
+    end = data.tokenizer.eos_token
+    for row, (prompt, task) in enumerate(zip(asked, TASKS, strict=True)):
+        told, answer = (data.tokenizer.decode(part) for part in table.answer(row))
+        assert (told, answer) == (prompt.text, ask.written(task["target"]) + end)
+    forest = data.batch(table, range(len(TASKS)))
+    apart = [data.batch(table, [row]).input_ids.numel() for row in range(len(TASKS))]
+    trunk = len(data.tokenizer(asked[0].passages)["input_ids"])
+    assert forest.input_ids.numel() <= sum(apart) - 2 * (trunk - 2)  # three tasks compute the passages once
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"task": "guess"}, "field 'task'"),
+        ({"target": ""}, "field 'target': must not be empty"),
+        ({"task": "validity"}, "a task 'validity' needs 'prediction'"),
+        ({"task": "ranking", "summaries": ["x"]}, "a task 'ranking' needs 2 'summaries', not 1"),
+        ({"task": "summary", "candidates": ["x"], "prediction": "y"}, "'prediction' must be one of 'candidates'"),
+        ({"contexts": [{"title": ""}]}, "field 'contexts'"),
+    ],
+)
+def test_what_a_task_lacks_is_told_by_its_line(tmp_path, change, told):
+    with pytest.raises(DataFormatError, match=f"tasks.jsonl:2: .*{told}"):
+        ready(tmp_path, TASKS[0], TASKS[0] | change)

@@ -1,0 +1,208 @@
+"""Frames come back as they were written: by presentation time, whatever the container, the codec and the damage."""
+
+from __future__ import annotations
+
+import resource
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from tests.clips import clip, numbered, numbers
+from tests.shared_data import SHARED
+from text.errors import UserError
+from video.faults import VideoError
+from video.reader import read_frames, read_images
+from video.sampling import Sampling, every, shown_at, uniform
+from video.table import probe
+from video.writer import write_clip
+
+VIDEOS = SHARED / "videos"
+needs_videos = pytest.mark.skipif(not VIDEOS.is_dir(), reason="no shared data")
+
+
+# --- sampling -----------------------------------------------------------------------------------------------------
+
+
+def test_sampling_is_by_time():
+    even, varied = np.arange(10) / 10, np.array([0, 0.1, 0.2, 2.0, 2.1])
+    assert shown_at(even, uniform(4, 0, 1.0)).tolist() == [1, 3, 6, 8]
+    assert uniform(2, 0, 2.2).tolist() == pytest.approx([0.55, 1.65])
+    assert shown_at(varied, uniform(2, 0, 2.2)).tolist() == [2, 2]  # by index it would be 1 and 3
+    assert every(1, 0, 5.28).tolist() == [0, 1, 2, 3, 4, 5]
+    assert len(every(1, 0, 13.013)) == 14
+    assert len(every(2, 0, 3.0)) == 6  # 3 s end before the seventh
+    assert shown_at(even, np.array([0.3 - 1e-9, 0.3])).tolist() == [3, 3]
+
+
+def test_sampling_keeps_to_its_bounds():
+    assert len(Sampling(fps=1, max_frames=8).times(0, 13.013)) == 8
+    assert Sampling(fps=1, min_frames=4).times(0, 2.0).tolist() == [0.25, 0.75, 1.25, 1.75]
+    draws = Sampling(frames=4, jitter=True).times(0, 8.0, np.random.default_rng(0))
+    assert all(2 * part <= draw < 2 * part + 2 for part, draw in enumerate(draws))
+    assert Sampling(frames=4, jitter=True).times(0, 8.0).tolist() == [1, 3, 5, 7]
+    for options in ({}, {"frames": 2, "fps": 1.0}, {"frames": 0}, {"fps": 1.0, "min_frames": 4, "max_frames": 3}):
+        with pytest.raises(UserError, match="sampling:"):
+            Sampling(**options)
+
+
+# --- which frame came ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def even(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return clip(tmp_path_factory.mktemp("even"))
+
+
+def test_every_way_of_asking_gives_the_frames_of_those_times(even: Path):
+    assert len(probe(even)) == 90
+    assert probe(even).keys.tolist() == [0, 30, 60]
+    assert probe(even).seconds == pytest.approx(3.0)
+    assert numbers(read_frames(even, n=8).images) == [5, 16, 28, 39, 50, 61, 73, 84]
+    assert numbers(read_frames(even, fps=2).images) == [0, 15, 30, 45, 60, 75]
+    assert numbers(read_frames(even, times=[2.5, 0.0, 2.5, 1 / 30, 3.0]).images) == [75, 0, 75, 1, 89]
+    assert numbers(read_frames(even, n=2, start=1.0, end=2.0).images) == [37, 52]
+    assert numbers(read_frames(even, n=90).images) == list(range(90))
+    assert len(read_frames(even, n=200)) == 200  # fewer frames than asked for are shown twice
+    found = read_frames(even, n=4, threads=True)
+    assert found.images.dtype == np.uint8
+    np.testing.assert_array_equal(found.images, read_frames(even, n=4).images)
+    assert found.seconds.tolist() == pytest.approx([11 / 30, 1 + 3 / 30, 1 + 26 / 30, 2 + 18 / 30])
+
+
+def test_a_varying_rate_and_b_frames(tmp_path: Path):
+    rng = np.random.default_rng(0)
+    seconds = np.cumsum(rng.choice([0.02, 0.1, 0.5], 60))
+    options = {"preset": "medium", "crf": "18", "g": "12", "bf": "3", "threads": "1"}
+    varied = clip(tmp_path, 60, seconds=seconds.tolist(), options=options)
+    presented = seconds - seconds[0]
+    np.testing.assert_allclose(probe(varied).presented, presented, atol=1e-4)
+    for n in (3, 8, 64):
+        found = read_frames(varied, n=n)
+        assert numbers(found.images) == shown_at(presented, uniform(n, 0, probe(varied).seconds)).tolist()
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("whole.mkv", {}),
+        ("ten_bit.mkv", {"pixels": "yuv420p10le", "options": {"preset": "ultrafast", "profile": "high10", "g": "30"}}),
+        ("full_range.mp4", {"pixels": "yuvj420p"}),
+    ],
+)
+def test_containers_and_depths(tmp_path: Path, name: str, options: dict):
+    try:
+        path = clip(tmp_path, 70, name, **options)
+    except (UserError, av.error.FFmpegError) as lacking:
+        pytest.skip(f"this build cannot write it: {lacking}")
+    found, expected = read_frames(path, n=8), [4, 13, 21, 30, 39, 48, 56, 65]
+    assert numbers(found.images) == expected
+    assert np.abs(found.images.astype(int) - numbered(70)[expected]).mean() < 4  # also its range
+
+
+def test_images_are_one_video(tmp_path: Path):
+    with av.open(str(tmp_path / "%03d.png"), "w", format="image2") as container:
+        stream = container.add_stream("png", rate=10)
+        stream.height, stream.width, stream.pix_fmt = 16, 128, "rgb24"
+        for image in numbered(5):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(stream.encode(None))
+    paths = sorted(tmp_path.glob("*.png"))
+    found = read_images(paths, fps=10.0)
+    np.testing.assert_array_equal(found.images, numbered(5))
+    assert found.seconds.tolist() == pytest.approx([0, 0.1, 0.2, 0.3, 0.4])
+    assert numbers(read_images(paths, 10.0, Sampling(frames=2)).images) == [1, 3]
+
+
+# --- what is wrong with a file ------------------------------------------------------------------------------------
+
+
+def kind_of(path: Path, **options: object) -> str:
+    with pytest.raises(VideoError, match=path.name) as caught:
+        read_frames(path, **({"n": 4} | options))  # type: ignore[arg-type]
+    return caught.value.kind
+
+
+def test_faults_have_kinds(tmp_path: Path, even: Path):
+    assert kind_of(tmp_path / "nowhere.mp4") == "missing"
+    (tmp_path / "empty.mp4").touch()
+    (tmp_path / "words.mp4").write_text("not a video, but some words\n" * 100)
+    (tmp_path / "cut.mp4").write_bytes(even.read_bytes()[: len(even.read_bytes()) // 2])  # its index is at the end
+    for name in ("empty", "words", "cut"):
+        assert kind_of(tmp_path / f"{name}.mp4") == "unreadable"
+    with av.open(str(tmp_path / "sound.mp4"), "w") as container:
+        stream = container.add_stream("aac", rate=8000)
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+        frame.rate = 8000
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    assert kind_of(tmp_path / "sound.mp4") == "no_video_stream"
+    assert kind_of(even, n=None, times=[3.2]) == "window"
+    assert kind_of(even, start=2.0, end=1.0) == "window"
+    assert kind_of(even, end=4.0) == "window"
+    assert len(read_frames(even, n=4, end=3.4)) == 4  # lengths in records are rounded
+    assert kind_of(even, decode_seconds=0.0) == "slow"
+    with pytest.raises(UserError, match="give one of"):
+        read_frames(even, n=2, fps=1.0)
+
+
+def test_damage_within(tmp_path: Path):
+    whole = clip(tmp_path, 90, "whole.mkv")
+    cut = tmp_path / "cut.mkv"
+    cut.write_bytes(whole.read_bytes()[: int(len(whole.read_bytes()) * 0.7)])
+    there = len(probe(cut))  # what is cut off cannot be known of
+    assert 30 < there < 90
+    assert numbers(read_frames(cut, n=4).images) == shown_at(np.arange(there) / 30, uniform(4, 0, there / 30)).tolist()
+    fragmented = tmp_path / "fragmented.mp4"
+    with av.open(str(fragmented), "w", options={"movflags": "frag_keyframe+empty_moov"}) as container:
+        stream = container.add_stream("libx264", rate=30, options={"g": "30", "preset": "ultrafast"})
+        stream.height, stream.width, stream.pix_fmt = 16, 128, "yuv420p"
+        for image in numbered(90):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(stream.encode(None))
+    assert numbers(read_frames(fragmented, n=8).images) == [5, 16, 28, 39, 50, 61, 73, 84]
+
+
+@needs_videos
+def test_real_files():
+    shapes = {"av1_video.mkv": (125, 5.0, (360, 640)), "h265_video.mp4": (10, 1.0, (128, 128))}
+    shapes |= {"bigbuckbunny.mp4": (132, 5.28, (720, 1280)), "rotated_0.mov": (3, 0.1, (320, 568))}
+    shapes |= {"rotated_90.mov": (3, 0.1, (568, 320)), "nasa_13013.mp4": (390, 13.013, (270, 480))}
+    for name, (count, seconds, shape) in shapes.items():
+        info, found = probe(VIDEOS / name), read_frames(VIDEOS / name, times=[0.0])
+        assert (len(info), found.images.shape[1:3]) == (count, shape), name
+        assert info.seconds == pytest.approx(seconds, abs=1e-3)
+    assert probe(VIDEOS / "nasa_13013.mp4").stream == 3
+    for name in ("av1_video.mkv", "h265_video.mp4"):  # written here, their encoders' threads would take their time
+        every_one = read_frames(VIDEOS / name, n=len(probe(VIDEOS / name)))
+        picked = read_frames(VIDEOS / name, n=4)
+        places = shown_at(every_one.seconds, picked.seconds)
+        np.testing.assert_array_equal(picked.images, every_one.images[places])
+    corrupted = VIDEOS / "corrupted.mp4"
+    with pytest.raises(VideoError, match=r"corrupted\.mp4: truncated: 4 of the 8"):
+        read_frames(corrupted, n=8)
+    partial = read_frames(corrupted, n=8, damage="partial")
+    assert partial.replaced == 4
+    assert partial.seconds.max() <= 2.7  # the last of the 28 frames that decode
+    assert len(read_frames(corrupted, n=2, end=2.5)) == 2
+
+
+@pytest.mark.slow
+def test_two_thousand_opens_leave_nothing(tmp_path: Path):
+    paths = [clip(tmp_path, 40, f"{number}.mp4") for number in range(4)]
+    for number in range(200):
+        read_frames(paths[number % 4], n=4)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for number in range(2000):
+        read_frames(paths[number % 4], n=4)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 30 * 1024
+
+
+def test_a_clip_is_the_same_file_every_time(tmp_path: Path):
+    first, second = clip(tmp_path, 12, "a.mp4"), clip(tmp_path, 12, "b.mp4")
+    assert first.read_bytes() == second.read_bytes()
+    with pytest.raises(UserError, match="one of them"):
+        write_clip(tmp_path / "c.mp4", numbered(2))
+    with pytest.raises(UserError, match=r"written as \.mp4"):
+        write_clip(tmp_path / "c.gif", numbered(2), fps=1)
