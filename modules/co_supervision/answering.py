@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lm.backbones.backbone import Backbone
-from lm.backbones.kept_key import digest, keeper, kept_key, model_sha256
+from lm.backbones.kept_key import digest, keeper, model_sha256
 from lm.files.kept_files import cache_folder
 from lm.forests.batches import PromptBatch, TextBatch
 from lm.forests.forest import Forest
@@ -154,12 +154,12 @@ class Answering(LanguageModule):
         """
         if self.retriever is not None:
             return self.retriever.index(passages)
-        table, key = _table(tokens), None
+        table, by = _table(tokens), None
         if self.keep:
-            key = kept_key(keeper(self.reader, tokens.by.tokenizer, self.cosine, str(self.trainer.precision)))
+            by = keeper(self.reader, tokens.by.tokenizer, self.cosine, str(self.trainer.precision))
         width = self.reader.config.get_text_config().hidden_size
         texts = [Text(passage.text, 0) for passage in passages]
-        found = EmbeddingPass(texts, table, self.reader, self.embed, width, key)
+        found = EmbeddingPass(texts, table, self.reader, self.embed, width, by)
         for batch in TextLoader.share(table, self.index_batch_tokens, *ranks()):
             found.take(batch.to(self.device))
         found.finish()
