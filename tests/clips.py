@@ -22,11 +22,11 @@ def numbers(images: np.ndarray, block: int = 8) -> list[int]:
     return (bits * (1 << np.arange(16))).sum(1).tolist()
 
 
-def clip(folder: Path, count: int = 90, name: str = "clip.mp4", **options: object) -> Path:
+def clip(folder: Path, count: int = 90, name: str = "clip.mp4", height: int = 16, **options: object) -> Path:
     """A file of numbered frames, 30 a second, with a key frame every 30."""
     path = folder / name
     given = {"options": {"preset": "ultrafast", "crf": "18", "g": "30", "threads": "1"}} | options
     if "seconds" not in given:
         given.setdefault("fps", 30.0)
-    write_clip(path, numbered(count), **given)  # type: ignore[arg-type]
+    write_clip(path, numbered(count, height), **given)  # type: ignore[arg-type]
     return path

@@ -44,6 +44,8 @@ class Sampling:
         fps: in place of it, so many a second.
         min_frames: a window in which ``fps`` finds fewer is looked at so often, in equal parts.
         max_frames: likewise where it finds more; null is any number.
+        middle: with ``fps``, look at the middle of each part and not at its beginning: of a reversed video the same
+            frames are then seen.
         jitter: in training each time is drawn from its part, anew in every epoch.
 
     Raises:
@@ -54,6 +56,7 @@ class Sampling:
     fps: float | None = None
     min_frames: int = 1
     max_frames: int | None = None
+    middle: bool = False
     jitter: bool = False
 
     def __post_init__(self) -> None:
@@ -83,6 +86,8 @@ class Sampling:
                 times = uniform(self.max_frames, start, end)
             elif len(times) < self.min_frames:
                 times = uniform(self.min_frames, start, end)
+            elif self.middle:
+                times = uniform(len(times), start, end)
         if not self.jitter or rng is None:
             return times
         edges = np.linspace(start, end, len(times) + 1)

@@ -5,6 +5,7 @@ from worlds.chain_arithmetic import ChainArithmetic
 from worlds.grading import GradingWorld
 from worlds.instructed_search import InstructedSearch
 from worlds.manners import Manners
+from worlds.moving_events import MovingEvents
 from worlds.paraphrased_facts import ParaphrasedFacts
 from worlds.rubrics import RubricWorld
 from worlds.user_scenarios import UserScenarios
@@ -17,6 +18,7 @@ __all__ = [
     "GradingWorld",
     "InstructedSearch",
     "Manners",
+    "MovingEvents",
     "ParaphrasedFacts",
     "RubricWorld",
     "UserScenarios",

@@ -29,6 +29,8 @@ KINDS = {
     "ScratchReward": "lm.backbones.reward_backbone",
     "TrainedReward": "lm.backbones.reward_backbone",
     "MergedBackbone": "lm.merging.merged_backbone",
+    "PretrainedVision": "lm.vision.encoders",
+    "ScratchVision": "lm.vision.encoders",
 }
 """Where the backbones of this project are: imported when a checkpoint names one."""
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
@@ -33,11 +33,13 @@ from transformers import (
 from lm.backbones.adapters import base_of
 from lm.backbones.end_tokens import end_tokens
 from lm.backbones.evaluating import evaluating
+from lm.forests.vector_ids import FIRST_VECTOR
 from lm.generation.decoding import Decoding, Draw, Drawing, Replied, Sample, TokenHook
 from lm.generation.progress import Progress
 from lm.generation.rows import Row, Work, Written
 from lm.generation.sampling import DRAWS, processors, row_keys
 from lm.generation.stopping import Ends, StopStrings
+from lm.scoring.inputs import require_vector_inputs, require_vocabulary, vector_inputs
 from text.errors import UserError
 
 
@@ -71,6 +73,8 @@ class Engine(Drawing):
 
     Attributes:
         prefilled: tokens of prefixes and replies that were computed so far.
+        vectors: the table [E, D] whose rows the ids of vectors in prefixes stand for (lm/forests/vector_ids.py), on the
+            model's device; of the calls that follow.
     """
 
     drawn_by: ClassVar[str] = f"keys, {DRAWS}"
@@ -87,6 +91,7 @@ class Engine(Drawing):
             raise UserError(f"{type(self.causal).__name__} cannot generate: it is no causal language model")
         self.end_ids = end_tokens(self.causal, tokenizer)
         self.progress, self.prefilled = Progress(), 0
+        self.vectors: Tensor | None = None
 
     def serve(
         self, draws: list[Draw], decoding: Decoding, hook: TokenHook | None = None
@@ -103,11 +108,12 @@ class Engine(Drawing):
             hook: what is asked when certain tokens are written.
         """
         work = Work(draws, decoding, hook)
+        self._require_vectors(draws)
         self.progress.begin(draws, max(((draw.decoding or decoding).max_new_tokens for draw in draws), default=0))
         batches = self._run(work)
         while True:
             # Not around the `yield`: a generator that waits within a context leaves it open for whoever asks.
-            with evaluating(self.model), self._own_defaults(), self._in_context():
+            with evaluating(self.model), self._own_defaults(), self._in_context(), self._with_vectors():
                 batch = next(batches, None)
             if batch is None:
                 return
@@ -115,6 +121,16 @@ class Engine(Drawing):
             for place, sample in [*ended, *self._go_on(work, batch)]:
                 self.progress.finished(len(sample.tokens))
                 yield place, sample
+
+    def _require_vectors(self, draws: Sequence[Draw]) -> None:
+        """Refuse prefixes with vectors that nobody gave, and models that cannot take them."""
+        largest = max((max(draw.prefix) for draw in draws), default=0)
+        if largest >= FIRST_VECTOR:
+            require_vocabulary(self.causal, torch.tensor([largest]), self.vectors)
+            require_vector_inputs(self.model, self.causal, self.causal.device)
+
+    def _with_vectors(self) -> AbstractContextManager[None]:
+        return vector_inputs(self.causal, self.vectors)
 
     @abstractmethod
     def _run(self, work: Work) -> Iterator[list[Written]]:

@@ -13,8 +13,10 @@ from pathlib import Path
 
 from lm.backbones.kept_key import Keeper, keeper, kept_key
 from lm.files.append_log import AppendLog
+from lm.forests.vector_ids import FIRST_VECTOR
 from lm.generation.decoding import Decoding, Draw, Drawing, Replied, Sample, TokenHook
 from lm.generation.engine import Engine
+from text.errors import UserError
 
 
 class LoggedEngine(Drawing):
@@ -93,6 +95,8 @@ class _Kept:
         self.log.known[key] = kept
 
     def _key(self, draw: Draw) -> str:
+        if max(draw.prefix) >= FIRST_VECTOR:
+            raise UserError("answers about vectors (videos) are not kept: their ids say nothing of what they hold")
         decoding = draw.decoding or self.decoding
         return kept_key(self.log.by, list(draw.prefix), draw.seed, draw.number, decoding, self.hook)
 

@@ -1,0 +1,246 @@
+"""Clips of records: which frames of which file, read when a batch needs them, in the order that an experiment wants.
+
+Knows records, files and sampling. It does not know questions (datamodules/videos.py), nor who looks (lm/vision).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from threading import Lock
+from typing import Any, Literal
+
+import numpy as np
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+
+from lm.vision.batch import Clip
+from lm.vision.sight import Sight
+from text.errors import UserError
+from text.video.video_records import VideoRecord
+from video.faults import VideoError
+from video.reader import Frames, read_frames, read_images, window
+from video.sampling import Sampling, shown_at
+from video.table import probe
+
+FrameOrder = Literal["ordered", "shuffled", "reversed", "single", "none"]
+TOLD = 10  # files that are told one by one
+
+
+@dataclass(frozen=True)
+class ClipSource:
+    """What is looked at of a record.
+
+    Args:
+        video: path of a file, or of images in order.
+        start, end: of the window, seconds.
+        fps: of a list of images.
+        name: of the record.
+    """
+
+    video: str | tuple[str, ...]
+    start: float
+    end: float | None
+    fps: float | None
+    name: str
+
+    @classmethod
+    def of(cls, record: VideoRecord, root: str | None, name: str) -> ClipSource | None:
+        """Of a record; None of text alone."""
+        if record.video is None:
+            return None
+        paths = [record.video] if isinstance(record.video, str) else record.video
+        found = tuple(str(Path(root or "", path).expanduser()) for path in paths)
+        video = found[0] if isinstance(record.video, str) else found
+        return cls(video, record.start, record.end, record.fps, name)
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """All paths."""
+        return (self.video,) if isinstance(self.video, str) else self.video
+
+
+@dataclass(frozen=True)
+class ClipReader:
+    """How clips are read.
+
+    Args:
+        sampling: which frames are looked at.
+        order: in which they are shown, before anything is encoded: ``ordered``; ``shuffled`` or ``reversed``, each slot
+            with the time that it has in order; ``single``, one drawn at random, its time hidden; ``none``, a black one.
+        damage: see `video.reader.read_frames`.
+        seed: of draws.
+        decode_seconds: see `video.reader.read_frames`.
+    """
+
+    sampling: Sampling
+    order: FrameOrder = "ordered"
+    damage: Literal["raise", "partial"] = "partial"
+    seed: int = 0
+    decode_seconds: float = 30.0
+
+    def read(self, source: ClipSource, draw: int | None = None) -> Frames:
+        """The frames of a clip, in their order.
+
+        Args:
+            source: what is looked at.
+            draw: number of the batch, of which jitter depends; None takes none.
+
+        Raises:
+            VideoError: if it cannot be shown.
+        """
+        rng = np.random.default_rng([self.seed, _number(source.name), 0 if draw is None else draw + 1])
+        if self.order == "none":
+            return Frames(np.zeros((1, 8, 8, 3), np.uint8), np.zeros(1), 0, 1.0)
+        if isinstance(source.video, tuple):
+            assert source.fps is not None
+            frames = read_images(source.video, source.fps, self.sampling)
+        else:
+            frames = read_frames(
+                source.video,
+                sampling=self.sampling,
+                start=source.start,
+                end=source.end,
+                rng=None if draw is None else rng,
+                damage=self.damage,
+                decode_seconds=self.decode_seconds,
+            )
+        return self._ordered(replace(frames, seconds=frames.seconds - source.start), rng)
+
+    def _ordered(self, frames: Frames, rng: np.random.Generator) -> Frames:
+        match self.order:
+            case "shuffled":
+                return replace(frames, images=frames.images[rng.permutation(len(frames))])
+            case "reversed":
+                return replace(frames, images=frames.images[::-1].copy())
+            case "single":
+                picked = rng.integers(len(frames))
+                return replace(frames, images=frames.images[[picked]], seconds=np.array([frames.length / 2]))
+        return frames
+
+    def key(self, source: ClipSource, size: int) -> str:
+        """What decides the pixels of a clip: files as they are now, times, size and order."""
+        stamps = [(path, at.st_size, at.st_mtime_ns) for path in source.files for at in [Path(path).stat()]]
+        told = stamps, source.start, source.end, source.fps, self.sampling, self.order, self.seed, size
+        own = source.name if self.order in ("shuffled", "single") else ""
+        return hashlib.sha256(repr((told, own)).encode()).hexdigest()
+
+
+class Clips:
+    """The clips of a split.
+
+    Args:
+        reader: how they are read.
+        on_bad: ``error`` stops at a clip that cannot be shown, ``skip`` leaves it out and counts it.
+        most_bad: share of the clips that may be left out.
+        keep: clips that are kept in memory as they are shown, unless frames are drawn.
+        found_features: what an encoder made of a clip before, by key and number of slots.
+
+    Attributes:
+        sources: what is looked at, by number.
+        bad: why clips were left out, by the name of their record.
+        decoded: how many clips were read from files.
+        merged: how many were longer than their budget.
+    """
+
+    def __init__(
+        self,
+        reader: ClipReader,
+        on_bad: Literal["error", "skip"] = "error",
+        most_bad: float = 0.05,
+        keep: int = 0,
+        found_features: Callable[[str, int], Any] | None = None,
+    ):
+        self.reader, self.on_bad, self.most_bad, self.keep = reader, on_bad, most_bad, keep
+        self.found_features = found_features
+        self.sources: list[ClipSource] = []
+        self.bad: dict[str, VideoError] = {}
+        self.decoded = self.merged = 0
+        self._kept: dict[int, Clip] = {}
+        self._lock = Lock()
+
+    def add(self, source: ClipSource) -> int:
+        """Take a clip in; its number."""
+        self.sources.append(source)
+        return len(self.sources) - 1
+
+    def require_files(self) -> None:
+        """Refuse a split whose files are not there, before anything else is done.
+
+        Raises:
+            UserError: naming the first of them, and how many.
+        """
+        missing = [path for source in self.sources for path in source.files if not Path(path).is_file()]
+        if missing and self.on_bad == "error":
+            shown = "\n".join(missing[:TOLD])
+            raise UserError(
+                f"{len(missing)} of {len(self.sources)} videos are not there (data.video_root says where they are, "
+                f"data.on_bad_video: skip leaves them out):\n{shown}"
+            )
+
+    def clip(self, number: int, sight: Sight, draw: int | None = None) -> Clip | None:
+        """A clip as it is shown; None if it cannot be, and is left out.
+
+        Raises:
+            VideoError: if it cannot be shown and that is not allowed.
+            UserError: if too many cannot.
+        """
+        source = self.sources[number]
+        with self._lock:
+            if source.name in self.bad:
+                return None
+            if number in self._kept:
+                return self._kept[number]
+        draw = draw if self.reader.sampling.jitter else None
+        try:
+            clip = self._seen(source, sight, draw)
+        except VideoError as error:
+            if self.on_bad == "error":
+                raise
+            self._leave_out(source, error)
+            return None
+        if draw is None and len(self._kept) < self.keep:
+            self._kept[number] = clip
+        return clip
+
+    def _seen(self, source: ClipSource, sight: Sight, draw: int | None) -> Clip:
+        if isinstance(source.video, str):
+            probe(source.video)  # tells what is wrong before anything else looks at the file
+        key = self.reader.key(source, sight.shape.size)
+        if self.found_features is not None and (clip := self._from_features(source, sight, key)) is not None:
+            return clip
+        frames = self.reader.read(source, draw)
+        self.decoded += 1
+        clip = sight.see(frames, key, source.files[0])
+        self.merged += len(clip.runs) < len(clip.times)
+        return clip
+
+    def _from_features(self, source: ClipSource, sight: Sight, key: str) -> Clip | None:
+        """A clip whose features were kept; its pixels are not needed, unless some of its slots are to be merged."""
+        reader = self.reader
+        if not isinstance(source.video, str) or reader.order != "ordered" or reader.sampling.jitter:
+            return None
+        info = probe(source.video)
+        start, end = window(info, source.start, source.end)
+        times = info.presented[shown_at(info.presented, reader.sampling.times(start, end))] - source.start
+        slots = sight.slots(len(times))
+        if slots > sight.most_slots or (found := self.found_features(key, slots)) is None:  # type: ignore[misc]
+            return None
+        return sight.remembered(times, end - start, key, found)
+
+    def _leave_out(self, source: ClipSource, error: VideoError) -> None:
+        with self._lock:
+            self.bad[source.name] = error
+            count = len(self.bad)
+        if count <= TOLD:
+            rank_zero_warn(f"record '{source.name}' is left out: {error}")
+        if count > max(1, self.most_bad * len(self.sources)):
+            raise UserError(
+                f"{count} of {len(self.sources)} videos cannot be shown, which is more than data.max_bad_share "
+                f"{self.most_bad}; the last: {error}"
+            )
+
+
+def _number(name: str) -> int:
+    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest())

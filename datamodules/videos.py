@@ -1,0 +1,329 @@
+"""Videos with questions: every question of a clip is a branch below the clip, which is decoded and seen once.
+
+Knows records, questions and which of them share a batch. It does not know how frames are read (datamodules/clips.py),
+nor what is trained on them (modules/pegasus).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, Literal
+
+import numpy as np
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
+
+from datamodules.clips import ClipReader, Clips, ClipSource, FrameOrder
+from datamodules.conversations import BATCH_SIZE, Conversations
+from datamodules.loading import ResumableLoader, layout, shares
+from datamodules.records import Sources
+from lm.forests.answer_forests import answer_forest
+from lm.forests.record_order import CountedBatches, GroupedOrder, PackedBatches
+from lm.forests.vector_ids import VectorIds
+from lm.tokens.answer_tokens import AnswerTable, Example
+from lm.tokens.control_tokens import encode
+from lm.vision.batch import VideoBatch
+from lm.vision.prompts import clip_at, prompt_ids
+from lm.vision.sight import Sight
+from text.chat.chat_records import ChatRecord
+from text.chat.messages import Message, Prompt
+from text.errors import DataFormatError, UserError
+from text.records import Located
+from text.video.video_records import VideoRecord
+from video.sampling import Sampling
+
+FRAMES = 8
+
+
+class Videos(Conversations[AnswerTable]):
+    """Questions about videos (`text.video.video_records.VideoRecord`); records without a video are text alone.
+
+    A micro-batch takes whole records: all questions of a clip are in one tree. ``batch_size`` counts records.
+
+    Args:
+        train: see Conversations; so are the other arguments.
+        video_root: folder that paths of videos begin in.
+        sampling: which frames are looked at; by default 8 in equal parts.
+        val_sampling: in validation and test; by default the same, without jitter.
+        frame_order: the order in which frames are shown, in all splits; see `ClipReader`.
+        test_frame_order: in validation and test; by default the same.
+        on_bad_video: ``skip`` leaves out records whose video cannot be shown, and counts them.
+        max_bad_share: of a split's videos that may be left out.
+        damage: see `ClipReader`.
+        keep_clips: clips that are held in memory as they are shown.
+    """
+
+    table_kind = AnswerTable
+    called = "answers"
+
+    def __init__(
+        self,
+        train: Sources,
+        video_root: str | None = None,
+        sampling: Sampling | None = None,
+        val_sampling: Sampling | None = None,
+        frame_order: FrameOrder = "ordered",
+        test_frame_order: FrameOrder | None = None,
+        on_bad_video: Literal["error", "skip"] = "error",
+        max_bad_share: float = 0.05,
+        damage: Literal["raise", "partial"] = "partial",
+        keep_clips: int = 0,
+        **kwargs: Any,
+    ):
+        super().__init__(train, **kwargs)
+        self.limits = replace(self.limits, cut=False)
+        sampling = sampling or Sampling(frames=FRAMES)
+        self.video_root, self.on_bad_video, self.max_bad_share = video_root, on_bad_video, max_bad_share
+        self.keep_clips = keep_clips
+        held_out = ClipReader(
+            val_sampling or replace(sampling, jitter=False), test_frame_order or frame_order, damage, self.seed
+        )
+        self._readers = {
+            "train": ClipReader(sampling, frame_order, damage, self.seed),
+            "val": held_out,
+            "test": held_out,
+        }
+        self._clips: dict[str, Clips] = {}
+        self._kinds: list[str] = []  # a record's number of its kind is its place here
+        self._kinds_of: dict[str, set[str]] = {}
+        self._reading = "train"
+        self._forms: dict[str, str] = {}
+        self.sight: Sight | None = None
+
+    # --- records ----------------------------------------------------------------------------------------------------
+
+    def record_type(self, source: Sources, split: str) -> type[ChatRecord]:
+        """Every source holds videos, or text."""
+        return VideoRecord
+
+    def clips(self, split: str) -> Clips:
+        """The clips of a split, once its table is there."""
+        return self._clips[split]
+
+    def kinds(self, split: str) -> list[str]:
+        """The kinds of questions of a split, in alphabetical order."""
+        return sorted(self._kinds_of.get(split, set()) - {""})
+
+    @property
+    def skipped(self) -> dict[str, str]:
+        """What was left out because its video cannot be shown: record -> why."""
+        return {name: str(error) for clips in self._clips.values() for name, error in clips.bad.items()}
+
+    def _tokenised(self, split: str) -> AnswerTable:
+        self._reading = split
+        module = self.trainer and self.trainer.lightning_module
+
+        def found_features(key: str, slots: int) -> Any:
+            store = getattr(module, "store", None)
+            return None if store is None else store.get(key, slots)
+
+        kept = found_features if getattr(module, "features_folder", None) else None
+        reader = self._readers[split]
+        if kept and reader.sampling.jitter:
+            raise UserError("data.sampling.jitter draws other frames every time: features of them cannot be kept")
+        self._clips[split] = Clips(reader, self.on_bad_video, self.max_bad_share, self.keep_clips, kept)
+        table = super()._tokenised(split)
+        self._clips[split].require_files()
+        return table
+
+    def examples(self, found: Located[Any], notes: Counter[str]) -> Sequence[Example] | str:
+        """One for every question, or for every answer of a conversation."""
+        record: VideoRecord = found.record
+        self._require_one_form(record, found.where)
+        tokenising = hasattr(self, "renderer")  # else a tokenizer is learning the words
+        clips = self._clips.get(self._reading)
+        source = ClipSource.of(record, self.video_root, found.name) if tokenising else None
+        clip = None if source is None or clips is None else clips.add(source)
+        made = []
+        for name, prompt, answer, kind in self._asked(record, found):
+            asked = _told(prompt, record.speech)
+            ids = prompt_ids(self.renderer, asked, clip, record.system) if clip is not None else []
+            tokens = (ids, []) if ids else ()
+            unit = found.where
+            made.append(
+                Example(
+                    name,
+                    asked,
+                    (answer,),
+                    (True,),
+                    record.system,
+                    group=unit,
+                    tree=unit,
+                    numbers=(float(self._kind_number(kind)),),
+                    tokens=tokens,
+                    unit=unit,
+                )
+            )
+        return made
+
+    def _kind_number(self, kind: str) -> int:
+        self._kinds_of.setdefault(self._reading, set()).add(kind)
+        if kind not in self._kinds:
+            self._kinds.append(kind)
+        return self._kinds.index(kind)
+
+    def _asked(self, record: VideoRecord, found: Located[Any]) -> list[tuple[str, Prompt, str, str]]:
+        """Name, prompt, answer and kind of all that is learnt of a record."""
+        name, kind = record.id or found.where, record.aspect or record.task or ""
+        if record.form == "questions":
+            lacking = [str(number) for number, question in enumerate(record.questions) if question.answer is None]
+            if lacking:
+                raise DataFormatError([f"{found.where}: field 'questions': [{lacking[0]}].answer: missing"])
+            return [
+                (f"{name}#{q.id or number}", q.asked, q.shown(q.answer or ""), q.type or kind)
+                for number, q in enumerate(record.questions)
+            ]
+        if record.spoken is None:
+            raise DataFormatError([f"{found.where}: no answer of the assistant to learn from"])
+        turns = record.prompt if isinstance(record.prompt, list) else [Message(role="user", content=record.prompt)]
+        if record.form == "prompt":
+            return [(name, turns[0].content, record.spoken.content, kind)]
+        earlier = [
+            (f"{name}#{number}", turns[:number], turn.content, kind)
+            for number, turn in enumerate(turns)
+            if turn.role == "assistant" and turn.trained
+        ]
+        return [*earlier, (name, turns, record.spoken.content, kind)]
+
+    def _require_one_form(self, record: VideoRecord, where: str) -> None:
+        """Refuse a file that has LLaVA's conversations and ours: one of them is read wrongly by whoever wrote it."""
+        file = where.rpartition(":")[0]
+        form = "llava" if record.form == "llava" else "ours"
+        if record.video is not None and self._forms.setdefault(file, form) != form:
+            raise DataFormatError([f"{where}: field 'conversations': LLaVA's from/value and our records in one file"])
+
+    # --- batches ----------------------------------------------------------------------------------------------------
+
+    def _units(self, table: AnswerTable) -> list[np.ndarray]:
+        """The rows of each record."""
+        order = np.argsort(table.units, kind="stable")
+        return np.split(order, np.flatnonzero(np.diff(table.units[order])) + 1)
+
+    def _seeing(self) -> Sight:
+        module = self.trainer and self.trainer.lightning_module
+        sight = self.sight or getattr(module, "sight", None)
+        if sight is None:
+            raise UserError(f"{type(self).__name__} is for a module that sees, such as Pegasus")
+        return sight
+
+    def train_dataloader(self) -> ResumableLoader:
+        """This rank's micro-batches; an epoch is as many whole optimizer steps as the records fill."""
+        table, (accumulation, rank, world) = self._tables["train"], layout(self.trainer, self.batch_size)
+        units = self._units(table)
+        order = GroupedOrder(np.arange(len(units)), self.seed)
+        batches: CountedBatches | PackedBatches
+        if self.batch_size is not None:
+            batches = CountedBatches(order, self.batch_size, accumulation, rank, world)
+        else:
+            batches = self._packed_units(table, units, order)
+        if not len(batches):
+            raise UserError(
+                f"{len(units):,} records do not fill one optimizer step: give more, or a smaller batch_size"
+            )
+
+        def batch_at(at: Any) -> VideoBatch:
+            numbers = batches.rows(at.step, at.in_epoch % accumulation)
+            return self.batch(table, np.concatenate([units[number] for number in numbers]).tolist(), "train", at.number)
+
+        return ResumableLoader(batch_at, len(batches), self.trainer, accumulation)
+
+    def _packed_units(self, table: AnswerTable, units: list[np.ndarray], order: GroupedOrder) -> PackedBatches:
+        """By a budget of tokens, of which a clip takes what it takes at most."""
+        assert self.micro_batch_tokens is not None
+        sight, sampling = self._seeing(), self._readers["train"].sampling
+        most = sampling.frames or sampling.max_frames
+        seen = sight.max_tokens if most is None else min(sight.max_tokens, sight.num_tokens(most))
+        beside = np.array([int(table.sizes[:, unit].sum()) for unit in units])
+        sizes = np.stack([beside, np.full(len(units), seen)])
+        return PackedBatches(order, sizes, np.arange(len(units)), self.micro_batch_tokens, 1, *layout(self.trainer))
+
+    def _once(self, split: str) -> ResumableLoader | list:
+        if (table := self.table(split)) is None:
+            return []
+        units, (_, rank, world) = self._units(table), layout(self.trainer)
+        parts = shares(len(units), rank, world, self.batch_size or BATCH_SIZE)
+
+        def batch_at(at: Any) -> VideoBatch:
+            return self.batch(table, np.concatenate([units[number] for number in parts[at.number]]).tolist(), split)
+
+        return ResumableLoader(batch_at, len(parts))
+
+    def batch(
+        self, table: AnswerTable, rows: Sequence[int], split: str = "train", draw: int | None = None
+    ) -> VideoBatch:
+        """One path per answer, in the order of ``rows``; without those whose video cannot be shown.
+
+        Args:
+            table: of the split.
+            rows: of it.
+            split: whose clips are shown.
+            draw: number of the batch, for what is drawn anew each time.
+        """
+        seen = SeenClips(self._clips[split], self._seeing(), self._words, draw)
+        answers, kept = [], []
+        for row in rows:
+            prompt, answer = table.answer(row)
+            if (ids := seen.expanded(prompt)) is not None:
+                answers.append((ids, answer))
+                kept.append(row)
+        forest = answer_forest(answers, table.trees[kept].tolist() if kept else [])
+        kinds = [self._kinds[int(table.numbers[row, 0])] for row in kept]
+        return VideoBatch(forest, seen.shown, [table.ids[row] for row in kept], len(rows) - len(kept), kinds)
+
+    def _words(self, text: str) -> list[int]:
+        return encode(self.tokenizer, [text])[0]
+
+    def teardown(self, stage: str) -> None:
+        """Tell what was merged and left out."""
+        for split, clips in self._clips.items():
+            if clips.merged:
+                rank_zero_info(f"{split}: {clips.merged:,} clips were longer than max_tokens: slots were merged")
+
+
+class SeenClips:
+    """The clips of a batch, and prompts with the ids of their vectors.
+
+    Args:
+        clips: of the split.
+        sight: how they are laid out.
+        words: makes tokens of a text.
+        draw: see `Clips.clip`.
+
+    Attributes:
+        shown: the clips, in the order of the table of their vectors.
+    """
+
+    def __init__(self, clips: Clips, sight: Sight, words: Callable[[str], list[int]], draw: int | None = None):
+        self.clips, self.sight, self.words, self.draw = clips, sight, words, draw
+        self.shown: list[Any] = []
+        self._ids, self._prefixes = VectorIds(), dict[int, list[int] | None]()
+
+    def expanded(self, prompt: np.ndarray) -> np.ndarray | None:
+        """A prompt whose clip is in its place; None if it cannot be shown. Text alone is as it was."""
+        prompt = prompt.astype(np.int64)
+        if (found := clip_at(prompt)) is None:
+            return prompt
+        at, number = found
+        if number not in self._prefixes:
+            self._prefixes[number] = self._prefix(number)
+        prefix = self._prefixes[number]
+        return None if prefix is None else np.concatenate([prompt[:at], prefix, prompt[at + 1 :]])
+
+    def _prefix(self, number: int) -> list[int] | None:
+        clip = self.clips.clip(number, self.sight, self.draw)
+        if clip is None:
+            return None
+        self.shown.append(clip)
+        return self.sight.prefix(clip, self._ids.run(number, clip.tokens), self.words)
+
+
+def _told(prompt: Prompt, speech: str) -> Prompt:
+    """A prompt with the transcript before the first words of the user."""
+    if not speech:
+        return prompt
+    if isinstance(prompt, str):
+        return f"{speech}\n{prompt}"
+    first = next((number for number, turn in enumerate(prompt) if turn.role == "user"), 0)
+    told = prompt[first].model_copy(update={"content": f"{speech}\n{prompt[first].content}"})
+    return [*prompt[:first], told, *prompt[first + 1 :]]

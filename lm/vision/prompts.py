@@ -1,0 +1,54 @@
+"""Prompts with a place in them at which something is seen.
+
+The place is one id, which a batch replaces by the ids of vectors. What comes before it and behind it is tokenised
+apart, so that no token is of both. Knows renderers and ids, no pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from lm.forests.vector_ids import FIRST_VECTOR
+from lm.tokens.chat import ChatRenderer, Rendered
+from lm.tokens.control_tokens import encode
+from text.chat.messages import Message
+from text.errors import UserError
+
+PLACE = "\ue000"
+"""Stands where something is seen; a character that no text has."""
+
+
+def place_of(clip: int) -> int:
+    """The id that stands for a clip."""
+    return FIRST_VECTOR + clip
+
+
+def clip_at(ids: np.ndarray) -> tuple[int, int] | None:
+    """Where an id stands for a clip, and for which; None if nothing is seen."""
+    found = np.flatnonzero(ids >= FIRST_VECTOR)
+    return (int(found[0]), int(ids[found[0]]) - FIRST_VECTOR) if len(found) else None
+
+
+def prompt_ids(
+    renderer: ChatRenderer, prompt: str | Sequence[Message], clip: int, system: str | None = None
+) -> list[int]:
+    """The tokens of a prompt, with the id of a clip at the beginning of what the user says first.
+
+    Raises:
+        UserError: if the chat template does not show it.
+    """
+    before, found, behind = renderer.prompt_text(_marked(prompt), system).partition(PLACE)
+    if not found:
+        raise UserError("the chat template does not show the beginning of what the user says, where the video belongs")
+    told = encode(renderer.tokenizer, [behind])[0] if behind else []
+    return [*renderer.encode_prompts([Rendered(before)])[0], place_of(clip), *told]
+
+
+def _marked(prompt: str | Sequence[Message]) -> str | list[Message]:
+    if isinstance(prompt, str):
+        return PLACE + prompt
+    first = next(number for number, turn in enumerate(prompt) if turn.role == "user")
+    shown = prompt[first].model_copy(update={"content": f"{PLACE}\n{prompt[first].content}"})
+    return [*prompt[:first], shown, *prompt[first + 1 :]]

@@ -1,0 +1,123 @@
+"""What a method sees of a clip: how large, how many vectors, in which order with which words between them.
+
+All of it follows from descriptions, so that a batch can be laid out in a loader's thread before any model is asked.
+
+Legend: T frames, S slots, O slots that an aligner gives, k vectors of each, N = O k.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lm.vision.aligners import Aligner
+from lm.vision.batch import Clip
+from lm.vision.features import pixels_of
+from lm.vision.merging import Merge, merged, summaries
+from lm.vision.shapes import Shape
+from lm.vision.times import TimeWords, header, marker
+from video.faults import VideoError
+from video.reader import Frames
+
+Words = Callable[[str], list[int]]
+
+
+@dataclass(frozen=True)
+class Sight:
+    """How clips are seen.
+
+    Args:
+        shape: of the encoder.
+        aligner: what follows it.
+        max_tokens: vectors of a clip; a longer one is merged.
+        merge: how; ``error`` refuses it.
+        time_words: ``header`` tells all times before the vectors, ``interleaved`` each before its own.
+        pairs: see `lm.vision.encoders.VisionBackbone`.
+    """
+
+    shape: Shape
+    aligner: Aligner
+    max_tokens: int = 2048
+    merge: Merge = "similarity"
+    time_words: TimeWords = "none"
+    pairs: bool = False
+
+    @property
+    def slot_frames(self) -> int:
+        """Frames of a slot; a pair has a frame of its own and shares the other."""
+        return 1 if self.pairs else self.shape.slot_frames
+
+    @property
+    def per_slot(self) -> int:
+        """K."""
+        return self.aligner.per_slot(self.shape.grid)
+
+    def slots(self, frames: int) -> int:
+        """S of so many frames, before anything is merged."""
+        return -(-frames // self.slot_frames)
+
+    @property
+    def most_slots(self) -> int:
+        """The most slots whose vectors are within the budget; at least one."""
+        most = max(1, self.max_tokens // self.per_slot)
+        return most * {"conv": 2, "resampler": self.aligner.chunk}.get(self.aligner.kind, 1)
+
+    def num_tokens(self, frames: int) -> int:
+        """N of so many frames."""
+        return self.aligner.num_tokens(min(self.slots(frames), self.most_slots), self.shape.grid)
+
+    def see(self, frames: Frames, key: str, where: str = "") -> Clip:
+        """A clip as a batch holds it.
+
+        Raises:
+            VideoError: of kind ``too_many_tokens``, if it is too long and ``merge`` is ``error``.
+        """
+        pixels = pixels_of(frames.images, self.shape.size)
+        times = self._slot_times(frames.seconds)
+        if self.merge == "error" and len(times) > self.most_slots:
+            told = f"{len(frames)} frames make {self.aligner.num_tokens(len(times), self.shape.grid)} vectors"
+            raise VideoError(where, "too_many_tokens", f"{told}, and max_tokens is {self.max_tokens}")
+        runs = merged(summaries(pixels.numpy(), self.slot_frames), self.most_slots, self.merge)
+        return Clip(key, pixels, times, runs, frames.length, self.aligner.num_tokens(len(runs), self.shape.grid))
+
+    def remembered(self, seconds: np.ndarray, length: float, key: str, features: Tensor) -> Clip:
+        """A clip of which the features are known, and that is not too long.
+
+        Args:
+            seconds: of its frames [T].
+            length: seconds.
+            key: see `Clip`.
+            features: [S, P, D].
+        """
+        times = self._slot_times(seconds)
+        runs = [range(at, at + 1) for at in range(len(times))]
+        none = torch.zeros(0, 3, self.shape.size, self.shape.size, dtype=torch.uint8)
+        return Clip(key, none, times, runs, length, self.aligner.num_tokens(len(runs), self.shape.grid), features)
+
+    def _slot_times(self, seconds: np.ndarray) -> np.ndarray:
+        edges = range(0, len(seconds), self.slot_frames)
+        return np.array([seconds[at : at + self.slot_frames].mean() for at in edges])
+
+    def prefix(self, clip: Clip, ids: Sequence[int] | np.ndarray, words: Words) -> list[int]:
+        """The ids of a clip's vectors with the words that tell their times.
+
+        Args:
+            clip: the clip.
+            ids: of its vectors [N].
+            words: makes tokens of a text.
+        """
+        given = [int(id) for id in ids]
+        if self.time_words == "none":
+            return given
+        groups = self.aligner.slot_groups(len(clip.runs))
+        times = [float(np.mean(clip.slot_seconds[group.start : group.stop])) for group in groups]
+        if self.time_words == "header":
+            return [*words(header(times, clip.length)), *given]
+        k = self.per_slot
+        return [
+            id for slot, time in enumerate(times) for id in (*words(marker(time)), *given[slot * k : (slot + 1) * k])
+        ]

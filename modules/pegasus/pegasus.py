@@ -1,0 +1,131 @@
+"""Pegasus: a language model that is shown videos and learns to answer questions about them (arXiv 2404.14687).
+
+Three parts: an encoder that sees (``vision``), an aligner that brings what it sees to the space of the language model's
+embeddings and reduces it, and the language model (``model``). Each has a rate of its own or is frozen, which is the
+report's remedy against forgetting ("selective unfreezing with learning rate adjustments"). A stage is a run: in the
+first the aligner alone is trained, in the second all that may change (docs/pegasus.md).
+
+Several questions about a clip are branches of one tree, whose root is the clip. This file knows forests with vectors.
+It does not know how pixels came (datamodules/videos.py).
+
+Legend: K scored tokens of all answers, P paths.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lm.backbones.backbone import Backbone
+from lm.generation.cached import EngineName, engine_of
+from lm.generation.decoding import Decoding, Sample
+from lm.generation.engine import Engine
+from lm.generation.sampling import seed_of
+from lm.scoring.logprobs import forest_ranks
+from lm.vision.aligners import Aligner
+from lm.vision.batch import VideoBatch, VideoPromptBatch
+from lm.vision.encoders import VisionBackbone
+from lm.vision.merging import Merge
+from lm.vision.times import TimeWords
+from modules.base.exact_logs import Split
+from modules.base.language_module import LanguageModule
+from modules.pegasus.watching import Watching
+
+
+class Pegasus(Watching, LanguageModule):
+    r"""Next-token prediction of answers about videos.
+
+    With answers :math:`y_i` of :math:`n_i` tokens to questions :math:`x_i` about clips :math:`v_i`, the loss is
+
+    .. math:: L = -\frac{1}{\sum_i n_i} \sum_i \sum_t \log p_\theta(y_{i,t} \mid a_\phi(e_\psi(v_i)), x_i, y_{i,<t})
+
+    over the global batch, with encoder e and aligner a.
+
+    Args:
+        backbone: the language model.
+        vision: the encoder.
+        aligner: from the one to the other.
+        max_tokens: vectors of a clip; a longer one is merged until it fits.
+        merge: which of its slots become one: ``similarity`` the neighbours that look most alike, ``uniform`` runs of
+            equal length; ``error`` refuses it.
+        time_words: tell times as words: all of them before the vectors (``header``), or each before its own.
+        kept_features: folder in which the features of a frozen encoder are kept: later epochs and runs do not decode.
+        decoding: how answers are chosen, in ``predict``.
+        samples: answers to each question.
+        seed: of their draws.
+        max_batch_tokens: tokens, prompts and answers, that are held at once.
+        engine: see `modules.answering.Generation`.
+        training: see LanguageModule; ``parts`` are model, vision and aligner.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        vision: VisionBackbone,
+        aligner: Aligner = Aligner(),  # noqa: B008  frozen
+        max_tokens: int = 2048,
+        merge: Merge = "similarity",
+        time_words: TimeWords = "none",
+        kept_features: str | None = None,
+        decoding: Decoding = Decoding(),  # noqa: B008  frozen
+        samples: int = 1,
+        seed: int = 0,
+        max_batch_tokens: int = 16384,
+        engine: EngineName = "auto",
+        **training: Any,
+    ):
+        super().__init__(backbone, **training)
+        self.see_with(vision, aligner, max_tokens, merge, time_words, kept_features)
+        self.decoding, self.samples, self.seed = decoding, samples, seed
+        self.max_batch_tokens, self.engine_name = max_batch_tokens, engine
+
+    # ------------------------------------------------------------------------------------------------- training
+
+    def training_step(self, batch: VideoBatch, batch_idx: int) -> Tensor:
+        """The loss above; mean over the global batch, whatever its split into micro-batches and ranks."""
+        forest = self.watched(batch.forest, batch.clips)
+        return self.global_mean(-self.forest_logprobs(forest)[forest.path_targets])
+
+    def validation_step(self, batch: VideoBatch, batch_idx: int) -> None:
+        """``val/loss``, and ``val/exact``: how many answers the model would write as they are, by kind of question."""
+        self._evaluate("val", batch)
+
+    def test_step(self, batch: VideoBatch, batch_idx: int) -> None:
+        """The same as ``test/...``."""
+        self._evaluate("test", batch)
+
+    def _evaluate(self, split: Split, batch: VideoBatch) -> None:
+        forest = self.watched(batch.forest, batch.clips)
+        self.log_for(split, "loss", -self.forest_logprobs(forest)[forest.path_targets])
+        exact_P = self.exact(forest)
+        self.log_for(split, "exact", exact_P)
+        for kind in self.trainer.datamodule.kinds(split):  # type: ignore[attr-defined]  # the same on every rank
+            of_kind = torch.tensor([own == kind for own in batch.kinds], device=exact_P.device)
+            self.log_for(split, f"exact/{kind}", exact_P, of_kind.float())
+
+    def exact(self, forest: Any) -> Tensor:
+        """Whether greedy decoding would write each path's targets: every one is the likeliest, [P], float32."""
+        first_N = forest_ranks(self.model, forest, self.share_prefixes) == 1
+        lengths = forest.path_offsets.diff()
+        paths_K = torch.repeat_interleave(torch.arange(len(forest), device=lengths.device), lengths)
+        right = torch.zeros(len(forest), device=lengths.device, dtype=torch.float32)
+        right = right.index_add(0, paths_K, first_N[forest.path_targets].float())
+        return (right == lengths).float()
+
+    # ----------------------------------------------------------------------------------------------- answering
+
+    @cached_property
+    def engine(self) -> Engine:
+        """What generates, once the model is built."""
+        assert self.tokenizer is not None
+        return engine_of(self.engine_name, self.model, self.tokenizer, self.max_batch_tokens)
+
+    @torch.no_grad()
+    def predict_step(self, batch: VideoPromptBatch, batch_idx: int) -> list[Sample]:
+        """``samples`` answers of each question; what is seen of a clip is computed once for all its questions."""
+        self.engine.vectors = self.vectors([clip.to(self.device) for clip in batch.clips])
+        seeds = [seed_of(self.seed, name) for name in batch.ids]
+        return self.engine.generate(batch.prompts, self.samples, self.decoding, seeds)

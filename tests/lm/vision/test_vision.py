@@ -1,0 +1,224 @@
+"""Encoders, aligners and budgets: how many vectors come of how many frames, and that they are what they should be."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from transformers import AutoModel
+
+from lm.vision.aligners import Aligner
+from lm.vision.encoders import ScratchVision
+from lm.vision.feature_store import FeatureStore
+from lm.vision.features import features, pixels_of
+from lm.vision.merging import merged, summaries
+from lm.vision.sight import Sight
+from text.errors import UserError
+from video.faults import VideoError
+from video.reader import Frames
+
+VIT = {"hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "patch_size": 8}
+SMALL = VIT | {"intermediate_size": 32, "image_size": 32}
+KINDS = {
+    "siglip_vision_model": SMALL,
+    "siglip2_vision_model": VIT | {"intermediate_size": 32, "num_patches": 16},
+    "clip_vision_model": SMALL,
+    "dinov2": VIT | {"image_size": 32, "mlp_ratio": 2},
+    "dinov3_vit": SMALL,
+    "videomae": SMALL | {"num_frames": 8, "tubelet_size": 2},
+    "vjepa2": VIT
+    | {"crop_size": 32, "mlp_ratio": 2.0, "frames_per_clip": 4, "tubelet_size": 2}
+    | {"pred_hidden_size": 16, "pred_num_attention_heads": 2, "pred_num_hidden_layers": 1},
+}
+
+
+def built(kind: str, **options: object) -> tuple[ScratchVision, torch.nn.Module]:
+    backbone = ScratchVision(kind, KINDS[kind], **options)  # type: ignore[arg-type]
+    torch.manual_seed(0)
+    return backbone, backbone.build(None).eval()  # type: ignore[arg-type]
+
+
+def noise(frames: int, seed: int = 0) -> torch.Tensor:
+    return torch.randint(256, (frames, 3, 32, 32), generator=torch.Generator().manual_seed(seed), dtype=torch.uint8)
+
+
+# --- encoders -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_clips_one_after_the_other_are_seen_as_each_alone(kind: str):
+    backbone, model = built(kind)
+    pixels, shape = noise(8), backbone.shape
+    with torch.no_grad():
+        together = features(model, shape, pixels, [5, 3])
+        alone = torch.cat([features(model, shape, part, [len(part)]) for part in pixels.split([5, 3])])
+    assert together.shape == (shape.slots(5) + shape.slots(3), 16, 16)
+    torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
+
+
+def test_the_layer_before_the_last_is_read_without_the_last():
+    for kind in ("siglip_vision_model", "clip_vision_model"):
+        backbone, model = built(kind, layer=-2)
+        torch.manual_seed(0)
+        whole = AutoModel.from_config(backbone.configuration()).eval()
+        whole.load_state_dict(model.state_dict(), strict=False)
+        pixels = noise(2)
+        normal = (pixels.float() / 255 - torch.tensor(backbone.shape.mean)[:, None, None]) / torch.tensor(
+            backbone.shape.std
+        )[:, None, None]
+        with torch.no_grad():
+            states = whole(pixel_values=normal, output_hidden_states=True).hidden_states[-2]
+            found = features(model, backbone.shape, pixels, [2])
+        torch.testing.assert_close(found, states[:, backbone.shape.special :], rtol=1e-4, atol=1e-5)
+        assert sum(p.numel() for p in model.parameters()) < sum(p.numel() for p in whole.parameters())
+
+
+def test_what_fills_up_a_chunk_is_the_last_frame_and_is_dropped():
+    backbone, model = built("videomae")
+    pixels = noise(5)
+    with torch.no_grad():
+        found = features(model, backbone.shape, pixels, [5])
+        filled = features(model, backbone.shape, torch.cat([pixels, *[pixels[-1:]] * 3]), [8])
+    torch.testing.assert_close(found, filled[:3])
+
+
+def test_pairs_see_a_frame_with_the_one_before_it():
+    backbone, model = built("vjepa2", pairs=True)
+    pixels = noise(5)
+    with torch.no_grad():
+        found = features(model, backbone.shape, pixels, [3, 2], pairs=True)
+        own = features(model, backbone.shape, pixels[[1, 2]], [2])
+        first = features(model, backbone.shape, pixels[[3, 3]], [2])
+    torch.testing.assert_close(found[2:3], own, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(found[3:4], first, rtol=1e-4, atol=1e-5)  # of another clip: nothing comes before it
+    with pytest.raises(UserError, match="'pairs' needs"):
+        ScratchVision("siglip_vision_model", SMALL, pairs=True)
+    with pytest.raises(UserError, match="counts from the end"):
+        ScratchVision("siglip_vision_model", SMALL, layer=2)
+
+
+def test_pixels_are_those_of_pillow():
+    image = (np.add.outer(np.arange(90), np.arange(160))[..., None] * [1, 2, 3] % 256).astype(np.uint8)
+    small = Image.fromarray(image).resize((round(160 * 32 / 90), 32), Image.Resampling.BILINEAR)
+    left = (small.width - 32) // 2
+    expected = np.asarray(small)[:, left : left + 32].astype(int)
+    found = pixels_of(image[None], 32)[0].permute(1, 2, 0).numpy().astype(int)
+    assert np.abs(found - expected).max() <= 2
+    np.testing.assert_array_equal(pixels_of(image[None, :32, :32], 32)[0].permute(1, 2, 0).numpy(), image[:32, :32])
+
+
+# --- aligners -----------------------------------------------------------------------------------------------------
+
+
+def test_the_arithmetic_of_vectors():
+    assert Aligner("pool", stride=1).num_tokens(180, (16, 16)) == 46_080  # the report's footnote
+    assert Aligner("pool", stride=2).num_tokens(32, (27, 27)) == 6_272
+    assert Aligner("conv").num_tokens(16, (27, 27)) == 1_352  # VideoLLaMA 2
+    assert Aligner("pixel_shuffle", stride=3).num_tokens(1, (27, 27)) == 81  # Molmo 2
+    assert Aligner("resampler", latents=64, chunk=16).num_tokens(33, (27, 27)) == 192
+
+
+@pytest.mark.parametrize("kind", ["pool", "pixel_shuffle", "resampler", "conv"])
+def test_as_many_vectors_come_as_are_told(kind: str):
+    rng = np.random.default_rng(0)
+    for _ in range(5):
+        grid, counts = (int(rng.integers(1, 7)), int(rng.integers(1, 7))), rng.integers(1, 9, 2).tolist()
+        options = Aligner(kind, stride=int(rng.integers(1, 4)), latents=3, chunk=4, width=8, heads=2, mixer="conv")
+        layers = options.build(6, grid, 10)
+        x, slots = torch.randn(sum(counts), math.prod(grid), 6), sum(counts)
+        out = layers(x, torch.rand(slots), torch.ones(slots), counts)
+        assert out.shape == (sum(options.num_tokens(count, grid) for count in counts), 10)
+        alone = [layers(part, torch.zeros(len(part)), torch.ones(len(part)), [len(part)]) for part in x.split(counts)]
+        torch.testing.assert_close(out, torch.cat(alone), rtol=1e-4, atol=1e-5)  # times and mixing begin at zero
+        assert len(options.slot_groups(counts[0])) == options.out_slots(counts[0])
+
+
+def test_pixel_shuffle_keeps_what_a_mean_loses():
+    x = torch.arange(16.0).view(1, 16, 1)  # 4 x 4, one number each
+    layers = Aligner("pixel_shuffle", stride=2, time="none").build(1, (4, 4), 4)
+    layers.project = torch.nn.Identity()
+    assert layers(x, torch.zeros(1), torch.ones(1), [1]).tolist()[1] == [2, 3, 6, 7]  # the square at the top right
+    pool = Aligner("pool", stride=2, time="none").build(1, (4, 4), 4)
+    pool.project = torch.nn.Identity()
+    assert pool(x, torch.zeros(1), torch.ones(1), [1]).flatten().tolist() == [2.5, 4.5, 10.5, 12.5]
+    ragged = Aligner("pool", stride=2, time="none").build(1, (3, 3), 4)
+    ragged.project = torch.nn.Identity()
+    assert ragged(torch.arange(9.0).view(1, 9, 1), torch.zeros(1), torch.ones(1), [1]).flatten().tolist() == [
+        2, 3.5, 6.5, 8,
+    ]  # fmt: skip
+
+
+def test_a_resampler_has_queries_of_its_own_and_no_order_but_that_of_times():
+    torch.manual_seed(0)
+    layers = Aligner("resampler", latents=5, chunk=8, width=16, heads=2).build(6, (2, 2), 10)
+    x, seconds, lengths = torch.randn(4, 4, 6), torch.arange(4.0), torch.full((4,), 4.0)
+    out = layers(x, seconds, lengths, [4])
+    assert out.std(0).mean() > 1e-3  # transformers' own begins with equal ones, and they stay equal
+    moved = [2, 0, 3, 1]
+    torch.testing.assert_close(layers(x[moved], seconds, lengths, [4]), out, rtol=1e-4, atol=1e-5)  # time is zero yet
+    torch.nn.init.normal_(layers.time.linear.weight)
+    out = layers(x, seconds, lengths, [4])
+    torch.testing.assert_close(layers(x[moved], seconds[moved], lengths, [4]), out, rtol=1e-4, atol=1e-5)
+    assert (layers(x[moved], seconds, lengths, [4]) - out).abs().max() > 1e-4
+
+
+# --- budgets ------------------------------------------------------------------------------------------------------
+
+
+def test_the_neighbours_that_look_most_alike_become_one():
+    means = np.array([[1.0, 0], [1, 0], [0, 1], [0, 1]])
+    assert merged(means, 2) == [range(0, 2), range(2, 4)]
+    assert merged(means, 3) == [range(0, 2), range(2, 3), range(3, 4)]  # of equals the first
+    assert merged(means, 9) == [range(at, at + 1) for at in range(4)]
+    assert merged(means[:1], 1) == [range(0, 1)]
+    assert merged(means, 3, "uniform") == [range(0, 1), range(1, 2), range(2, 4)]
+    weighted = np.array([[1.0, 0], [1, 0], [0.8, 0.6], [0, 1]])  # after the first merge (1, 0) stands for two
+    assert merged(weighted, 2) == [range(0, 3), range(3, 4)]
+    rng = np.random.default_rng(0)
+    for count, budget in rng.integers(1, 30, (10, 2)).tolist():
+        runs = merged(rng.standard_normal((count, 3)), budget)
+        assert len(runs) == min(count, budget)
+        assert [slot for run in runs for slot in run] == list(range(count))
+    with pytest.raises(UserError, match="4 slots of frames, and there is room for 2"):
+        merged(means, 2, "error")
+    flat = np.zeros((3, 3, 16, 16), np.uint8)
+    flat[2] = 255
+    assert merged(summaries(flat, 1), 2) == [range(0, 2), range(2, 3)]
+
+
+def seen(sight: Sight, frames: int) -> object:
+    images = np.random.default_rng(0).integers(0, 256, (frames, 32, 32, 3), dtype=np.uint8)
+    return sight.see(Frames(images, np.arange(frames) / 2, 0, frames / 2), "a", "a.mp4")
+
+
+def test_a_clip_that_is_too_long_is_merged_and_times_are_told():
+    shape = ScratchVision("siglip_vision_model", SMALL).shape
+    sight = Sight(shape, Aligner("pool", stride=2), max_tokens=13, time_words="interleaved")
+    clip = seen(sight, 6)
+    assert (clip.tokens, len(clip.runs), sight.num_tokens(6), sight.num_tokens(2)) == (12, 3, 12, 8)  # type: ignore[attr-defined]
+    words: list[str] = []
+    ids = sight.prefix(clip, range(100, 112), lambda text: [words.append(text) or len(words)])  # type: ignore[arg-type, func-returns-value]
+    assert ids == [1, *range(100, 104), 2, *range(104, 108), 3, *range(108, 112)]
+    assert words == [f"<{time:.1f} seconds>" for time in clip.slot_seconds]  # type: ignore[attr-defined]
+    header = Sight(shape, Aligner("pool", stride=2), time_words="header")
+    told: list[str] = []
+    header.prefix(seen(header, 2), range(8), lambda text: [told.append(text) or 0])  # type: ignore[arg-type, func-returns-value]
+    assert told == ["A video of 1.0 seconds, of which 2 frames follow, seen at 0.0, 0.5 seconds:\n"]
+    with pytest.raises(VideoError, match=r"a\.mp4: too_many_tokens: 6 frames make 24 vectors, and max_tokens is 13"):
+        seen(Sight(shape, Aligner("pool"), max_tokens=13, merge="error"), 6)
+
+
+def test_features_are_found_again(tmp_path):
+    backbone, model = built("siglip_vision_model")
+    store, x = FeatureStore(tmp_path, model, backbone.shape), torch.randn(3, 16, 16)
+    assert store.get("a", 3) is None
+    store.put("a", x)
+    assert torch.equal(FeatureStore(tmp_path, model, backbone.shape).get("a", 3), x)
+    assert store.get("a", 4) is None
+    assert store.get("b", 3) is None
+    with torch.no_grad():
+        next(model.parameters()).add_(1)
+    assert FeatureStore(tmp_path, model, backbone.shape).get("a", 3) is None  # another encoder sees otherwise

@@ -1,0 +1,325 @@
+"""Pegasus against independent rows of embeddings; parts, resume, answers; and clips that are read once or left out."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch import seed_everything
+from torch.nn import functional as F
+
+from datamodules.videos import SeenClips, Videos
+from lm.backbones.encoder import WordTokenizer
+from lm.backbones.parts import Part
+from lm.forests.vector_ids import FIRST_VECTOR
+from lm.generation.decoding import Decoding
+from lm.vision.aligners import Aligner
+from lm.vision.encoders import ScratchVision
+from modules.pegasus.pegasus import Pegasus
+from tests.clips import clip
+from tests.conversation_files import jsonl
+from tests.lm.vision.test_vision import SMALL
+from tests.stand_ins import scratch, trainer
+from text.errors import UserError
+from video.faults import VideoError
+from video.sampling import Sampling
+
+ADAM = partial(torch.optim.AdamW, lr=0.01)
+WORDS = WordTokenizer(eos_token="<end>")
+
+
+def pegasus(**options: Any) -> Pegasus:
+    given = {"aligner": Aligner("pixel_shuffle"), "optimizer": ADAM, "max_tokens": 16}
+    return Pegasus(
+        scratch(max_position_embeddings=256), ScratchVision("siglip_vision_model", SMALL), **(given | options)
+    )
+
+
+def record(video: Path | None, number: int, **fields: Any) -> dict[str, Any]:
+    asked = [("what is it ?", f"clip {number % 3}"), ("how many ?", f"{number % 2} of them"), ("why ?", "so it is")]
+    return {
+        "id": f"r{number}",
+        **({"video": str(video)} if video else {}),
+        "questions": [{"question": q, "answer": a, "type": q.split()[0]} for q, a in asked],
+    } | fields
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four clips of different length, and a file of records about them; the last is text alone."""
+    folder = tmp_path_factory.mktemp("videos")
+    videos = [clip(folder, 20 + 10 * number, f"{number}.mp4", height=128) for number in range(4)]
+    jsonl(folder / "train.jsonl", *(record(video, n) for n, video in enumerate(videos)), record(None, 4))
+    return folder
+
+
+def videos(folder: Path, **options: Any) -> Videos:
+    given = {"train": str(folder / "train.jsonl"), "tokenizer": WORDS, "batch_size": 2}
+    return Videos(**({"val": given["train"], "sampling": Sampling(fps=4.0, max_frames=5)} | given | options))
+
+
+def ready(folder: Path, module: Pegasus | None = None, **options: Any) -> tuple[Pegasus, Videos]:
+    """A module and its data without a trainer."""
+    module, data = module or pegasus(), videos(folder, **options)
+    data.sight = module.sight
+    data.setup("fit")
+    module.tokenizer = data.tokenizer
+    torch.manual_seed(0)
+    module.configure_model()
+    return module.eval(), data
+
+
+# --- the same numbers ---------------------------------------------------------------------------------------------
+
+
+def rows_of(module: Pegasus, data: Videos, rows: list[int], draw: Any = None) -> torch.Tensor:
+    """Sums of log-probs, row by row, by plain embeddings and each clip seen for itself."""
+    table = data.table("train")
+    sums = []
+    for row in rows:
+        prompt, answer = table.answer(row)
+        parts, embed = [], module.model.get_input_embeddings()
+        for id in [*prompt.tolist(), *answer.tolist()]:
+            if id >= FIRST_VECTOR:
+                parts.append(module.vectors([data.clips("train").clip(id - FIRST_VECTOR, module.sight)]))
+            else:
+                parts.append(embed(torch.tensor([id])))
+        logits = module.model(inputs_embeds=torch.cat(parts)[None]).logits[0]
+        targets = torch.from_numpy(answer.astype(np.int64))
+        scored = logits[-len(targets) - 1 : -1].log_softmax(-1)
+        sums.append(scored.gather(1, targets[:, None]).sum())
+    return torch.stack(sums)
+
+
+@pytest.mark.parametrize("kind", ["pool", "resampler"])
+def test_trees_of_questions_are_rows_of_embeddings(folder: Path, kind: str):
+    module, data = ready(folder, pegasus(aligner=Aligner(kind, latents=3, width=16, heads=2)))
+    module.double()
+    rows = list(range(15))
+    batch = data.batch(data.table("train"), rows)
+    assert len(batch.clips) == 4
+    assert batch.kinds[:3] == ["what", "how", "why"]
+    found = module.path_logprobs(module.watched(batch.forest, batch.clips))
+    expected = rows_of(module, data, rows)
+    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
+    weights = torch.randn(15, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    gradients = []
+    for sums in (found, expected):
+        module.zero_grad()
+        (sums * weights).sum().backward()
+        gradients.append({name: p.grad.clone() for name, p in module.named_parameters() if p.grad is not None})
+    assert gradients[0].keys() == gradients[1].keys()
+    largest = max(float(gradient.abs().max()) for gradient in gradients[0].values())
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradient, gradients[1][name], rtol=1e-6, atol=1e-7 * largest, msg=name)
+    unrolled = sum(len(data.table("train").answer(row)[0]) + module.sight.max_tokens for row in rows)
+    assert len(batch.forest.input_ids) < unrolled / 2
+
+
+def test_equal_questions_about_other_clips_are_other_questions(folder: Path):
+    module, data = ready(folder)
+    batch = data.batch(data.table("train"), [0, 3])  # the same words about clips 0 and 1
+    shown = module.path_logprobs(module.watched(batch.forest, batch.clips))
+    swapped = module.path_logprobs(module.watched(batch.forest, batch.clips[::-1]))
+    assert (shown - swapped).abs().min() > 1e-4 or len({len(c.runs) for c in batch.clips}) > 1
+
+
+def test_exact_is_what_greedy_decoding_writes(folder: Path):
+    module, data = ready(folder)
+    batch = data.batch(data.table("train"), list(range(6)))
+    forest = module.watched(batch.forest, batch.clips)
+    before = module.exact(forest)
+    with torch.no_grad():
+        module.model.get_output_embeddings().weight.zero_()  # every token is as likely: all share the first place
+    assert module.exact(module.watched(batch.forest, batch.clips)).tolist() == [1.0] * 6
+    assert before.sum() < 6
+
+
+# --- training -----------------------------------------------------------------------------------------------------
+
+
+def weights(module: Pegasus) -> dict[str, torch.Tensor]:
+    return {name: p.detach().clone() for name, p in module.named_parameters()}
+
+
+def test_the_first_stage_trains_the_aligner_and_the_second_begins_with_it(folder: Path, tmp_path: Path):
+    frozen = Part(frozen=True)
+    first = pegasus(parts={"vision": frozen, "model": frozen, "aligner": Part(lr=0.02)})
+    seed_everything(1, verbose=False)
+    run = trainer(tmp_path, max_steps=3)
+    data = videos(folder)
+    started: dict[str, torch.Tensor] = {}
+    first.on_train_start = lambda: (started.update(weights(first)), Pegasus.on_train_start(first))  # type: ignore[method-assign, assignment, func-returns-value]
+    run.fit(first, data)
+    changed = {
+        name.partition(".")[0] for name, value in weights(first).items() if not torch.equal(value, started[name])
+    }
+    assert changed == {"aligner"}
+    assert {group["lr"] for group in run.optimizers[0].param_groups} == {0.02}
+    path = str(tmp_path / "first.ckpt")
+    run.save_checkpoint(path)
+    begun = {name: Part(start=path, lr=rate) for name, rate in (("aligner", 1e-3), ("vision", 1e-4))}
+    second = pegasus(parts={**begun, "model": Part(start=path)})
+    run = trainer(tmp_path, max_steps=1)
+    second.on_train_start = lambda: (started.update(weights(second)), Pegasus.on_train_start(second))  # type: ignore[method-assign, assignment, func-returns-value]
+    run.fit(second, videos(folder))
+    assert all(torch.equal(started[name], value) for name, value in weights(first).items())
+    assert {group["lr"] for group in run.optimizers[0].param_groups} == {0.01, 1e-3, 1e-4}
+
+
+def fitted(folder: Path, tmp_path: Path, steps: int, resumed: str | None = None, **options: Any) -> Pegasus:
+    seed_everything(1, verbose=False)
+    module = pegasus()
+    run = trainer(tmp_path, max_steps=steps, accumulate_grad_batches=2)
+    run.fit(module, videos(folder, **options), ckpt_path=resumed, weights_only=True)
+    if resumed is None:
+        run.save_checkpoint(str(tmp_path / f"{steps}.ckpt"))
+    return module
+
+
+def test_a_resumed_run_is_the_uninterrupted_one(folder: Path, tmp_path: Path):
+    options = {"sampling": Sampling(frames=3, jitter=True)}  # also frames that are drawn anew each time
+    whole = fitted(folder, tmp_path, 4, **options)
+    fitted(folder, tmp_path, 2, **options)
+    resumed = fitted(folder, tmp_path, 4, str(tmp_path / "2.ckpt"), **options)
+    for name, value in weights(whole).items():
+        assert torch.equal(value, weights(resumed)[name]), name
+
+
+def test_kept_features_are_neither_decoded_nor_encoded_again(folder: Path, tmp_path: Path):
+    parts = {"vision": Part(frozen=True)}
+    losses, decoded = [], []
+    for _ in range(2):
+        seed_everything(1, verbose=False)
+        module = pegasus(parts=parts, kept_features=str(tmp_path / "features"), max_tokens=64)
+        data, run = videos(folder, val=None), trainer(tmp_path, max_steps=2)
+        run.fit(module, data)
+        losses.append(weights(module)["aligner.project.1.weight"])
+        decoded.append(data.clips("train").decoded)
+    assert decoded[0] >= 2
+    assert decoded[1] == 0
+    torch.testing.assert_close(losses[0], losses[1], rtol=1e-4, atol=1e-5)
+    with pytest.raises(UserError, match=r"parts\.vision\.frozen: true"):
+        pegasus(kept_features="features")
+
+
+# --- what cannot be shown -----------------------------------------------------------------------------------------
+
+
+def broken(folder: Path) -> list[Path]:
+    """One file of each kind."""
+    whole = clip(folder, 30, "whole.mp4").read_bytes()
+    (folder / "empty.mp4").touch()
+    (folder / "words.mp4").write_text("no video " * 200)
+    (folder / "cut.mp4").write_bytes(whole[: len(whole) // 2])
+    return [folder / name for name in ("nowhere.mp4", "empty.mp4", "words.mp4", "cut.mp4", "sound.mp4")]
+
+
+def test_bad_files_are_left_out_and_counted_and_no_record_is_seen_twice(tmp_path: Path):
+    good = [clip(tmp_path, 12, f"{number}.mp4") for number in range(3)]
+    bad = broken(tmp_path)
+    files = [bad[number // 6] if number % 6 == 0 and number < 30 else good[number % 3] for number in range(32)]
+    jsonl(tmp_path / "train.jsonl", *(record(file, number) for number, file in enumerate(files)))
+    module, data = ready(tmp_path, on_bad_video="skip", max_bad_share=0.2, val=None, batch_size=4)
+    seen = [id.partition("#")[0] for batch in data.train_dataloader() for id in batch.ids]
+    assert sorted(set(seen)) == sorted(f"r{n}" for n in range(32) if n % 6 or n >= 30)
+    assert all(seen.count(name) == 3 for name in seen)  # once for each question
+    assert len(data.skipped) == 5
+    kinds = sorted(error.kind for error in data.clips("train").bad.values())
+    assert kinds == ["missing", "missing", "unreadable", "unreadable", "unreadable"]
+    only_bad = data.batch(data.table("train"), [0, 1, 2])
+    assert (len(only_bad), only_bad.skipped) == (0, 3)
+    loss = module.forest_logprobs(module.watched(only_bad.forest, only_bad.clips)).sum()
+    loss.backward()  # every part takes part, with gradients of zero: other ranks wait for it
+    assert all(p.grad is not None and not p.grad.any() for p in module.aligner.parameters())
+    _, strict = ready(tmp_path, on_bad_video="skip", max_bad_share=0.1, val=None, batch_size=4)
+    with pytest.raises(UserError, match=r"4 of 32 videos cannot be shown, which is more than data\.max_bad_share"):
+        list(strict.train_dataloader())
+    (tmp_path / "sound.mp4").touch()
+    with pytest.raises(UserError, match="1 of 32 videos are not there"):
+        ready(tmp_path, val=None)
+    (tmp_path / "nowhere.mp4").touch()
+    _, refusing = ready(tmp_path, val=None, batch_size=4)
+    with pytest.raises(VideoError, match="unreadable"):
+        list(refusing.train_dataloader())
+
+
+def test_a_clip_is_decoded_once_for_all_its_questions(folder: Path):
+    _, data = ready(folder, batch_size=1, val=None)
+    assert sum(len(batch) for batch in data.train_dataloader()) == 15
+    assert data.clips("train").decoded == 4
+    _, kept = ready(folder, batch_size=1, val=None, keep_clips=3)
+    for _ in range(2):
+        list(kept.train_dataloader())
+    assert kept.clips("train").decoded == 5
+
+
+@pytest.mark.parametrize("order", ["shuffled", "reversed", "single", "none"])
+def test_controls_change_frames_before_they_are_encoded(folder: Path, order: Any):
+    _module, data = ready(folder, frame_order=order)
+    _, plain = ready(folder)
+    shown, ordered = (each.batch(each.table("train"), [9]).clips[0] for each in (data, plain))
+    if order in ("shuffled", "reversed"):
+        np.testing.assert_array_equal(shown.times, ordered.times)  # each slot has the time of its place
+        assert not torch.equal(shown.pixels, ordered.pixels)
+        assert torch.equal(shown.pixels.flatten(1).sort(0)[0], ordered.pixels.flatten(1).sort(0)[0])
+    if order == "reversed":
+        assert torch.equal(shown.pixels, ordered.pixels.flip(0))
+    if order == "single":
+        assert (len(shown.pixels), shown.times.tolist()) == (1, [ordered.length / 2])
+    if order == "none":
+        assert not shown.pixels.any()
+
+
+# --- answers ------------------------------------------------------------------------------------------------------
+
+
+def seeing_more(**options: Any) -> Pegasus:
+    """80 vectors of a clip: enough for it to pay that they are computed once."""
+    return pegasus(aligner=Aligner("pool", stride=1), max_tokens=80, **options)
+
+
+@pytest.mark.parametrize("engine", ["cache", "plain"])
+def test_answers_are_those_of_plain_embeddings(folder: Path, engine: Any):
+    module, data = ready(folder, seeing_more(engine=engine, decoding=Decoding(max_new_tokens=6)))
+    table, rows = data.table("train"), [6, 7, 8, 9, 10, 11, 12]
+    batch = data.batch(table, rows)
+    prompts = _prompts(data, rows)
+    with torch.no_grad():
+        module.engine.vectors = module.vectors(batch.clips)
+        found = module.engine.generate(prompts, 1, module.decoding, [0] * len(rows))
+        embed = module.model.get_input_embeddings()
+        for prompt, sample in zip(prompts, found, strict=True):
+            ids = torch.tensor(prompt)
+            seen = ids >= FIRST_VECTOR
+            given = embed(ids.masked_fill(seen, 0))
+            given[seen] = module.engine.vectors[ids[seen] - FIRST_VECTOR]
+            asked = {"inputs_embeds": given[None], "attention_mask": torch.ones(1, len(ids))}
+            expected = module.model.generate(**asked, max_new_tokens=6, do_sample=False)[0].tolist()
+            assert list(sample.tokens) == expected[: len(sample.tokens)]
+    if engine == "cache":
+        assert module.engine.prefilled == sum(map(len, prompts)) - 4 * 81  # two clips, each for two questions more
+    module.engine.vectors = None
+    with pytest.raises(UserError, match="no table is given"):
+        module.engine.generate(prompts, 1, module.decoding, [0] * len(rows))
+
+
+def _prompts(data: Videos, rows: list[int]) -> list[list[int]]:
+    """The prompts of a batch with the ids of their vectors."""
+    seen = SeenClips(data.clips("train"), data.sight, data._words)  # type: ignore[arg-type]
+    return [seen.expanded(data.table("train").answer(row)[0]).tolist() for row in rows]  # type: ignore[union-attr]
+
+
+def test_losses_are_means_over_answer_tokens(folder: Path):
+    module, data = ready(folder)
+    batch = data.batch(data.table("train"), [0, 1])
+    forest = module.watched(batch.forest, batch.clips)
+    logprobs = module.forest_logprobs(forest)[forest.path_targets]
+    assert len(logprobs) == len(["clip", "0", "<end>"]) + len(["0", "of", "them", "<end>"])
+    vectors = torch.cat([module.vectors([one]) for one in batch.clips])
+    torch.testing.assert_close(module.vectors(batch.clips), vectors)
+    assert F.mse_loss(vectors, torch.zeros_like(vectors)) > 0

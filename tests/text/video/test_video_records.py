@@ -1,0 +1,74 @@
+"""Records of videos: the forms that are read, and what is refused, by field."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from text.video.video_records import Question, VideoRecord
+
+TURNS = [{"role": "user", "content": "What?"}, {"role": "assistant", "content": "A dog."}]
+LLAVA = [{"from": "human", "value": "<video>\nWhat?"}, {"from": "gpt", "value": "A dog."}]
+
+
+def read(**fields: Any) -> VideoRecord:
+    return VideoRecord.model_validate({"id": "a", "video": "a.mp4"} | fields)
+
+
+def test_forms_become_one():
+    for record in (read(messages=TURNS), read(conversations=LLAVA), read(prompt="What?", output="A dog.")):
+        assert record.prompt[0].content == "What?"
+        assert record.spoken.content == "A dog."
+    assert read(conversations=LLAVA).form == "llava"
+    assert VideoRecord.model_validate({"image": "a.png", "prompt": "What?"}).video == "a.png"
+    asked = read(questions=[{"question": "Which?", "options": ["a dog", "a cat"], "answer": "B"}]).questions[0]
+    assert asked.asked == "Which?\nA. a dog\nB. a cat"
+    assert asked.shown("B") == asked.shown("a cat") == "B. a cat"
+    told = read(prompt="What?", transcript=[{"start": 1, "end": 2.5, "text": "Hello."}])
+    assert told.speech == "Speech [1.0-2.5]: Hello."
+
+
+@pytest.mark.parametrize(
+    ("fields", "field", "why"),
+    [
+        ({}, "questions", "give 'questions', 'messages' or 'prompt'"),
+        ({"prompt": "a", "messages": TURNS}, "prompt", "one of them"),
+        ({"questions": []}, "questions", "must not be empty"),
+        ({"prompt": "a", "start": 2, "end": 1}, "end", "must be later"),
+        ({"prompt": "a", "start": -1}, "start", "greater than or equal to 0"),
+        ({"prompt": "a", "video": ["a.png"]}, "fps", "needs the rate"),
+        ({"prompt": "a", "video": []}, "fps", "needs the rate"),
+        ({"prompt": "a", "video": None, "start": 1}, "start", "there is no video"),
+        ({"conversations": LLAVA, "video": None}, "conversations", "names a <video>, and the record has none"),
+        (
+            {"messages": [{"role": "user", "content": "<video> <video> what?"}]},
+            "messages",
+            "names 2 videos",
+        ),
+        ({"messages": TURNS[::-1]}, "messages", "conversation begins with the user"),
+        ({"prompt": "a", "image": "a.png"}, "image", "one record shows one thing"),
+        (
+            {"prompt": "a", "transcript": [{"start": 2, "end": 3, "text": "b"}, {"start": 1, "end": 2, "text": "a"}]},
+            "transcript",
+            "not in the order of time",
+        ),
+        (
+            {"questions": [{"question": "Which?", "options": ["a", "b"], "answer": "C"}]},
+            "questions",
+            "'C' is no option and no letter from A to B",
+        ),
+    ],
+)
+def test_what_is_wrong_is_said_by_field(fields: dict[str, Any], field: str, why: str):
+    with pytest.raises(ValidationError) as caught:
+        read(**fields)
+    problems = {str(error["loc"][0]): error["msg"] for error in caught.value.errors()}
+    assert field in problems
+    assert why in problems[field]
+
+
+def test_a_question_has_at_most_eight_options():
+    with pytest.raises(ValidationError, match="at most 8"):
+        Question(question="Which?", options=[str(n) for n in range(9)], answer="A")

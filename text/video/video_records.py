@@ -1,0 +1,182 @@
+"""Records of videos: questions about one, or a conversation about it; or text alone, to be mixed in.
+
+Says which field is wrong and why. It does not open a video, nor know which questions share a batch.
+"""
+
+from __future__ import annotations
+
+import re
+from itertools import pairwise
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, FiniteFloat, field_validator, model_validator
+from pydantic_core import PydanticCustomError
+
+from text.chat.chat_records import ChatRecord
+from text.chat.messages import Message, Prompt, blame, read_messages, require_prompt
+from text.records import Id, Record, Text
+
+PLACEHOLDER = re.compile(r"\s*<(?:video|image)>\s*")  # where LLaVA's records put what is seen
+LETTERS = "ABCDEFGH"
+CONVERSATIONS = ("messages", "conversations")
+ASKED = ("prompt", "instruction")
+Seconds = Annotated[FiniteFloat, Field(ge=0)]
+Form = Literal["questions", "messages", "llava", "prompt"]
+
+
+class Question(Record):
+    """A question about a video, asked for itself.
+
+    Args:
+        id: unique in its record; its number when missing.
+        question: what is asked.
+        answer: what is right; with ``options`` it is one of them, or its letter.
+        rejected: a worse answer, for preference learning.
+        type: groups metrics; ``aspect`` is the same.
+        options: of which one is chosen; they are shown below the question, A, B, ...
+    """
+
+    id: Id | None = None
+    question: Text
+    answer: Text | None = None
+    rejected: Text | None = None
+    type: str | None = None
+    options: list[Text] = Field(default_factory=list, max_length=len(LETTERS))
+
+    @model_validator(mode="after")
+    def _answer_is_an_option(self) -> Self:
+        for name in ("answer", "rejected"):
+            given = getattr(self, name)
+            if self.options and given is not None and given not in self.options:
+                letter = given.strip(" .)(")
+                if len(letter) != 1 or letter not in LETTERS[: len(self.options)]:
+                    found = f"{given!r:.40} is no option and no letter from A to {LETTERS[len(self.options) - 1]}"
+                    raise PydanticCustomError("wrong_option", "{what}", {"what": f"'{name}': {found}"})
+        return self
+
+    @property
+    def asked(self) -> str:
+        """The question as it is shown, with its options."""
+        shown = [f"{letter}. {option}" for letter, option in zip(LETTERS, self.options, strict=False)]
+        return "\n".join([self.question, *shown])
+
+    def shown(self, answer: str) -> str:
+        """An answer as it is learnt: an option with its letter."""
+        if not self.options:
+            return answer
+        letter = answer.strip(" .)(") if answer not in self.options else LETTERS[self.options.index(answer)]
+        return f"{letter}. {self.options[LETTERS.index(letter)]}"
+
+
+class Speech(Record):
+    """What is said in a video.
+
+    Args:
+        start: seconds.
+        end: seconds.
+        text: what is said.
+    """
+
+    start: Seconds
+    end: Seconds
+    text: Text
+
+
+class VideoRecord(ChatRecord):
+    """Questions or a conversation about a video; without a video, text alone.
+
+    Read as they are: LLaVA's ``conversations`` of ``from`` and ``value``, whose placeholder may stand anywhere in the
+    first turn: what is seen comes at its beginning.
+
+    Args:
+        video: a file; or image files in order, which need ``fps``. ``image`` is a video of one frame.
+        start, end: of the part that is looked at, seconds; all of it by default.
+        fps: of a list of images.
+        questions: asked one by one, each as if it were the only one.
+        spoken: the last answer of a conversation; ``prompt`` is what comes before it.
+        transcript: what is said, in the order of time; shown as text.
+        task: groups metrics.
+        aspect: likewise, of questions without a type.
+        meta: goes along to answers.
+        form: how the record was written.
+    """
+
+    prompt: Prompt = ""
+    video: Text | list[Text] | None = None
+    start: Seconds = 0.0
+    end: Seconds | None = None
+    fps: Annotated[FiniteFloat, Field(gt=0)] | None = None
+    questions: list[Question] = Field(default_factory=list)
+    spoken: Message | None = Field(None, exclude=True)
+    transcript: list[Speech] = Field(default_factory=list)
+    task: str | None = None
+    aspect: str | None = None
+    meta: dict[str, Any] = Field(default_factory=dict)
+    form: Form = Field("prompt", exclude=True)
+
+    @classmethod
+    def _normal(cls, given: dict[str, Any]) -> None:
+        if "image" in given:
+            if "video" in given:
+                blame("image", "given, and 'video' too: one record shows one thing")
+            given["video"] = given.pop("image")
+        ways = [name for name in ("questions", *CONVERSATIONS, *ASKED) if name in given]
+        if len(ways) != 1:
+            told = f"given, and '{ways[0]}' too" if ways else "missing"
+            blame(ways[1] if ways else "questions", f"{told}: give 'questions', 'messages' or 'prompt', one of them")
+        (way,) = ways
+        if way == "questions":
+            given["form"] = "questions"
+            return
+        turns = given.pop(way)
+        if way in CONVERSATIONS:
+            llava = isinstance(turns, list) and any(isinstance(turn, dict) and "from" in turn for turn in turns)
+            given["form"] = "llava" if llava else "messages"
+        else:
+            answer = next((given.pop(name) for name in ("output", "answer", "completion") if name in given), None)
+            turns = [{"role": "user", "content": turns}]
+            turns += [] if answer is None else [{"role": "assistant", "content": answer}]
+            given["form"] = "prompt"
+        cls._read_turns(given, read_messages(turns, way), way)
+
+    @classmethod
+    def _read_turns(cls, given: dict[str, Any], messages: list[Message], field: str) -> None:
+        marks = sum(len(PLACEHOLDER.findall(message.content)) for message in messages)
+        if marks and "video" not in given:
+            blame(field, "names a <video>, and the record has none")
+        if marks > 1:
+            blame(field, f"names {marks} videos; a record shows one, at the beginning of its first question")
+        plain = (
+            [m.model_copy(update={"content": PLACEHOLDER.sub("", m.content)}) for m in messages] if marks else messages
+        )
+        if plain[-1].role == "assistant":
+            given["spoken"] = plain.pop()
+        given["prompt"] = require_prompt(plain, field)
+
+    @field_validator("transcript")
+    @classmethod
+    def _in_order(cls, transcript: list[Speech]) -> list[Speech]:
+        for one, other in pairwise(transcript):
+            if other.start < one.start:
+                raise PydanticCustomError("unsorted", "is not in the order of time")
+        return transcript
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if self.form == "questions" and not self.questions:
+            blame("questions", "must not be empty")
+        if self.end is not None and self.end <= self.start:
+            blame("end", f"is {self.end:g}, and 'start' is {self.start:g}: it must be later")
+        if isinstance(self.video, list) and self.fps is None:
+            blame("fps", "missing: a list of images needs the rate at which they were taken")
+        if self.video == []:
+            blame("video", "is a list without images")
+        if self.video is None and (self.start or self.end is not None):
+            blame("start" if self.start else "end", "given, and there is no video")
+        return self
+
+    @property
+    def speech(self) -> str:
+        """The transcript as text, '' without one."""
+        lines = [f"Speech [{line.start:.1f}-{line.end:.1f}]: {line.text}" for line in self.transcript]
+        return "\n".join(lines)
