@@ -1,6 +1,6 @@
 """Videos with questions: every question of a clip is a branch below the clip, which is decoded and seen once.
 
-Knows records, questions and which of them share a batch. It does not know how frames are read (datamodules/clips.py),
+Knows records, questions and which of them share a batch. It does not know how frames are read (lm/vision/clips.py),
 nor what is trained on them (modules/pegasus).
 """
 
@@ -14,7 +14,6 @@ from typing import Any, Literal
 import numpy as np
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
-from datamodules.clips import ClipReader, Clips, ClipSource, FrameOrder
 from datamodules.conversations import BATCH_SIZE, Conversations
 from datamodules.loading import ResumableLoader, layout, shares
 from datamodules.records import Sources
@@ -24,6 +23,7 @@ from lm.forests.vector_ids import VectorIds
 from lm.tokens.answer_tokens import AnswerTable, Example
 from lm.tokens.control_tokens import encode
 from lm.vision.batch import VideoBatch
+from lm.vision.clips import ClipReader, Clips, ClipSource, FrameOrder
 from lm.vision.prompts import clip_at, prompt_ids
 from lm.vision.sight import Sight
 from text.chat.chat_records import ChatRecord

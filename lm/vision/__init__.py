@@ -1,6 +1,6 @@
 """What sees: encoders of frames and of short runs of frames, what maps their features to a language model, and budgets.
 
-It does not know questions or methods, nor how files are read (video/).
+It does not know questions or methods, nor how a file is decoded (video/).
 """
 
 from lm.vision.aligners import Aligner
