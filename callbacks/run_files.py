@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,9 @@ from torch.optim import Optimizer
 from callbacks.run_folders import LOGS, METRICS, atomic_write, rewind_logs
 from lm.protocols import HasResults
 from lm.steps.lightning_private import epochs_begun, log_by_optimizer_steps, pending_row
+
+DETAILS = re.compile(r"^(\w+)/(lr-|grad_norm|tokens|\w+_per_s|length/|logps/|ref_logps/|nll)")
+"""Curves that are looked at when something is wrong with the others."""
 
 
 class RunFiles(Callback):
@@ -162,11 +166,16 @@ def run_loggers(folder: Path) -> list[Logger]:
 
 
 class CurvesLogger(TensorBoardLogger):
-    """Lightning's TensorBoardLogger without the curve of the epoch: TensorBoard opens on the first tags by name."""
+    """Lightning's TensorBoardLogger, so arranged that TensorBoard opens on loss and rewards.
+
+    It shows groups and curves by name: what is looked at less has a group of its own, ``train_details``, and the epoch
+    is in the table alone.
+    """
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Writes all but ``epoch``, which is in the table."""
-        super().log_metrics({name: value for name, value in metrics.items() if name != "epoch"}, step)
+        """Writes all but ``epoch``, each in its group."""
+        shown = {DETAILS.sub(r"\1_details/\2", name): value for name, value in metrics.items() if name != "epoch"}
+        super().log_metrics(shown, step)
 
 
 class TableLogger(CSVLogger):

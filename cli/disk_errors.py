@@ -44,8 +44,14 @@ def reason_of(error: BaseException) -> str | None:
 
 def is_ours(error: BaseException) -> bool:
     """Whether a line of this repository raised it: then it is a bug, whatever error it was raised from."""
+    file = raised_in(error)
+    return file is not None and file.is_relative_to(HOUSE) and "site-packages" not in file.parts
+
+
+def raised_in(error: BaseException) -> Path | None:
+    """The file with the line that raised an error; None for one that was not raised."""
     files = [frame.f_code.co_filename for frame, _ in walk_tb(error.__traceback__)]
-    return bool(files) and Path(files[-1]).is_relative_to(HOUSE) and "site-packages" not in files[-1]
+    return Path(files[-1]) if files else None
 
 
 def disk_is_full(error: BaseException) -> bool:

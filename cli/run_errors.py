@@ -12,8 +12,10 @@ import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from callbacks.run_folders import RUN
-from cli.disk_errors import disk_is_full, is_ours, reason_of
+from cli.disk_errors import disk_is_full, is_ours, raised_in, reason_of
 from lm.files.checkpoint_files import by_step, read_header
+
+CONNECTORS = os.path.join("lightning", "pytorch", "trainer", "connectors")  # where the trainer reads its options
 
 
 def stopped(folder: str | None) -> str:
@@ -30,7 +32,8 @@ def known_reason(error: Exception) -> str | None:
     if isinstance(error, torch.OutOfMemoryError):
         return f"{str(error).splitlines()[0]} Lower the batch, or accumulate: --trainer.accumulate_grad_batches"
     optional_package = isinstance(error, ModuleNotFoundError) and error.name is None  # as Lightning's loggers raise it
-    if optional_package or isinstance(error, MisconfigurationException):
+    of_options = isinstance(error, ValueError) and CONNECTORS in str(raised_in(error))  # an unknown strategy, say
+    if optional_package or of_options or isinstance(error, MisconfigurationException):
         return str(error)
     if (reason := reason_of(error)) is None:
         # what a constructor says, behind the list of types that jsonargparse tried

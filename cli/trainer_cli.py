@@ -203,9 +203,11 @@ def main(args: list[str] | dict[str, Any] | None = None, run: bool = True, **kwa
             on standard error without a traceback, and after Ctrl-C; 0 after SIGTERM, once what can be saved is.
     """
     quiet()
-    refused = False
+    done = False
     try:
-        return SeedlingCLI(args, run, **kwargs)
+        cli = SeedlingCLI(args, run, **kwargs)
+        done = True
+        return cli
     except SystemExit as stop:
         if isinstance(stop, SIGTERMException) or isinstance(stop.__context__, KeyboardInterrupt):
             print(stopped(os.environ.get(RUN)), flush=True)
@@ -213,13 +215,12 @@ def main(args: list[str] | dict[str, Any] | None = None, run: bool = True, **kwa
     except Exception as error:
         if (reason := known_reason(error)) is None:
             raise
-        refused = True
         sys.stderr.write(f"error: {reason}\n")
         raise SystemExit(1) from error
     finally:
         if (folder := os.environ.pop(RUN, None)) and rank_zero_only.rank == 0:
             unlock(Path(folder))
-            if refused:
+            if not done:
                 remove_if_nothing_happened(Path(folder))
 
 

@@ -187,13 +187,16 @@ def csv_rows(run: Path) -> list[dict[str, str]]:
 
 
 def tensorboard_scalars(run: Path, skip: tuple[str, ...] = ()) -> dict[str, list[tuple[int, float]]]:
-    """(step, value) of every scalar, by step (files written within one second have no order among them)."""
+    """(step, value) of every scalar, by step (files written within one second have no order among them).
+
+    Names are those of the table: in TensorBoard what is looked at less has a group of its own.
+    """
     events = EventAccumulator(str(run), size_guidance={"scalars": 0})
     events.Reload()
     scalars = {}
     for tag in events.Tags()["scalars"]:
-        if tag not in skip:
-            scalars[tag] = sorted((event.step, event.value) for event in events.Scalars(tag))
+        if (name := tag.replace("_details/", "/")) not in skip:
+            scalars[name] = sorted((event.step, event.value) for event in events.Scalars(tag))
     return scalars
 
 

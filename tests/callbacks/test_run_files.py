@@ -12,9 +12,11 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from callbacks import Checkpoints, RunFiles
-from callbacks.run_files import LearningRate, TableLogger, plain, run_loggers
+from callbacks.run_files import CurvesLogger, LearningRate, TableLogger, plain, run_loggers
 from callbacks.run_folders import (
     LOGS,
     OF_OTHER_VERBS,
@@ -76,10 +78,24 @@ def test_tensorboard_opens_on_what_is_trained(tmp_path: Path) -> None:
     with_rate = trainer(run)
     with_rate.callbacks.append(LearningRate())
     with_rate.fit(Regression(), Numbers())
-    tags = tensorboard_scalars(run)
-    assert sorted({tag.partition("/")[0] for tag in tags}) == ["train"]  # no curve of the epoch, nor a rate by itself
-    assert "train/lr-AdamW" in tags
-    assert "epoch" in csv_rows(run)[0]
+    events = EventAccumulator(str(run))
+    events.Reload()
+    assert sorted(events.Tags()["scalars"]) == ["train/loss", "train_details/lr-AdamW"]  # and no curve of the epoch
+    assert {"epoch", "train/lr-AdamW"} <= csv_rows(run)[0].keys()
+
+
+def test_what_is_looked_at_less_comes_later_in_tensorboard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: dict[str, float] = {}
+    monkeypatch.setattr(TensorBoardLogger, "log_metrics", lambda self, metrics, step: shown.update(metrics))
+    names = ["train/tokens_per_s", "train/loss", "train/length/chosen", "val/logps/chosen", "train/rewards/margin"]
+    names += ["val/loss", "train/grad_norm", "val/rewards/accuracy", "val/ndcg@10", "train/nll_chosen", "epoch"]
+    CurvesLogger(str(tmp_path)).log_metrics(dict.fromkeys(names, 0.0), 1)
+    assert sorted(shown) == [
+        *("train/loss", "train/rewards/margin"),
+        *(f"train_details/{name}" for name in ("grad_norm", "length/chosen", "nll_chosen", "tokens_per_s")),
+        *("val/loss", "val/ndcg@10", "val/rewards/accuracy"),
+        "val_details/logps/chosen",
+    ]
 
 
 def test_values_that_are_not_finite_become_null() -> None:

@@ -150,6 +150,8 @@ def test_errors_of_the_user_have_no_traceback_and_bugs_have_one(capsys: Any, mon
     assert "runs/x/last.ckpt: could not be written" in refusal(capsys, "fit", "--config", fail(full), code=1)
     with pytest.raises(KeyError):
         main(["fit", "--config", fail(KeyError("a bug"))])
+    given = str(write_config(Path()))
+    assert "invalid strategy name" in refusal(capsys, "fit", "--config", given, "--trainer.strategy", "nope", code=1)
     assert list(Path("runs/tiny_runs").rglob("*")) == []  # none of them got as far as having files
 
 
