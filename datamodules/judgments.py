@@ -28,7 +28,7 @@ from lm.tokens.answer_tokens import AnswerTable, Example
 from lm.tokens.chat import ChatFormat
 from text.chat.chat_records import InstructionRecord
 from text.errors import DataFormatError, UserError
-from text.judging.judge_prompts import LETTERS, SCORES, JudgePrompts, JudgeTemplate, answer_text
+from text.judging.judge_prompts import LETTERS, SCORES, JudgePrompts, JudgeTemplate
 from text.judging.judgments import Judgment
 from text.records import Located
 
@@ -103,7 +103,7 @@ class Judgments(Conversations[AnswerTable]):
             told = "missing, and a judge learns to write it; data.require_feedback: false teaches verdicts alone"
             raise DataFormatError([f"{found.where}: field 'feedback': {told}"])
         question = self.template.question(_asked(found), self.use_reference)
-        answer = answer_text(record.feedback, verdict)
+        answer = self.template.answer(record.feedback, verdict)
         group = record.instruction
         return [Example(found.name, question.user, (answer,), (True,), question.system or None, group, group)]
 
@@ -131,7 +131,7 @@ class Judgments(Conversations[AnswerTable]):
     @cached_property
     def _closings(self) -> list[list[int]]:
         """Tokens that an answer can end with: the marker, a verdict and the end."""
-        return [self.renderer.answer_ids(answer_text("x", word))[1:] for word in (*SCORES, *LETTERS)]
+        return [self.renderer.answer_ids(self.template.answer("x", word))[1:] for word in (*SCORES, *LETTERS)]
 
     def _parts(self, tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Which tokens of an answer are the verdict, and which the feedback; none are the verdict if it was cut off."""

@@ -11,11 +11,13 @@ from transformers import PreTrainedTokenizerBase
 
 from lm.forests.answer_forests import PairLayout
 from lm.forests.forest import Forest
+from lm.judging.comparing import Contest
 from lm.tokens.chat import ChatRenderer
 from text.chat.chat_records import PromptRecord
 from text.facts.knowledge import Facts
 from text.judging.judge_prompts import JudgePrompts
 from text.judging.judgments import Judgment
+from text.judging.pair_template import PairTemplate
 from text.records import Located
 
 
@@ -105,6 +107,25 @@ class HasJudgments(Protocol):
     template: JudgePrompts
     renderer: ChatRenderer
     use_reference: bool
+
+
+@runtime_checkable
+class ComparesPairs(Protocol):
+    """A datamodule with pairs that a judge is measured on.
+
+    Attributes:
+        template: the words in which it is asked.
+        renderer: makes tokens of them.
+        sources: what there is to read, by split.
+    """
+
+    template: PairTemplate
+    renderer: ChatRenderer
+    sources: dict[str, Any]
+
+    def contests(self, split: str) -> Sequence[Contest]:
+        """All pairs of a split whose better answer is known."""
+        ...
 
 
 @runtime_checkable

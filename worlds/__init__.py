@@ -1,5 +1,6 @@
 """Procedural generators behind the miniatures and the tests: a seed in, record dicts out. No torch, no tokenizer."""
 
+from worlds.alternating import Alternating
 from worlds.biographies import Biographies
 from worlds.chain_arithmetic import ChainArithmetic
 from worlds.grading import GradingWorld
@@ -13,6 +14,7 @@ from worlds.value_messages import ValueMessages
 from worlds.world import World
 
 __all__ = [
+    "Alternating",
     "Biographies",
     "ChainArithmetic",
     "GradingWorld",

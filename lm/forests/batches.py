@@ -162,9 +162,9 @@ class JudgmentBatch:
     """What judges say of responses: judgement i after its question is path i.
 
     Args:
-        forest: B paths.
+        forest: B paths; some may be answers that judge nothing, whose targets are neither verdict nor feedback.
         verdict: which targets of all paths are a verdict [K], bool.
-        feedback: which of them come before the marker that announces it [K], bool.
+        feedback: which of them are reasons: what comes before the marker of a verdict, or after a label [K], bool.
     """
 
     forest: Forest
@@ -179,6 +179,32 @@ class JudgmentBatch:
         """The same judgements on another device."""
         verdict, feedback = (part.to(device, non_blocking=non_blocking) for part in (self.verdict, self.feedback))
         return JudgmentBatch(self.forest.to(device), verdict, feedback)
+
+
+@dataclass
+class RewardedBatch:
+    """Answers that were drawn and rewarded: answer i after its prompt is path i, those of a prompt one tree.
+
+    Args:
+        forest: P paths.
+        advantages: of each answer over others to its prompt [P], float32.
+        weights: of each answer's tokens in the loss [P], float32.
+        ids: of the prompts.
+    """
+
+    forest: Forest
+    advantages: Tensor
+    weights: Tensor
+    ids: list[str]
+
+    def __len__(self) -> int:
+        """Number of prompts."""
+        return len(self.ids)
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> RewardedBatch:
+        """The same answers on another device."""
+        parts = (part.to(device, non_blocking=non_blocking) for part in (self.advantages, self.weights))
+        return RewardedBatch(self.forest.to(device), *parts, self.ids)
 
 
 @dataclass

@@ -21,11 +21,12 @@ from lm.generation.decoding import Decoding
 from lm.generation.engine import Engine
 from lm.generation.sampling import seed_of
 from lm.judging.requests import Judge, JudgeRequest, Verdict
+from lm.judging.shortened import shortened
 from lm.scoring.choices import choice_logprobs, shared_length
 from lm.scoring.model_scores import ModelScores
 from lm.tokens.chat import ChatRenderer
 from text.errors import UserError
-from text.judging.judge_prompts import MARKER, JudgePrompts, answer_text, verdicts_of
+from text.judging.judge_prompts import LETTERS, MARKER, JudgePrompts, verdicts_of
 from text.judging.verdicts import RULES, Parsed, Reading, parse_preference, parse_score
 
 
@@ -44,6 +45,8 @@ class Judging:
         reading: how far a judge may stray from the words asked for (text/judging/verdicts.py).
         ties: the judge may call a comparison a tie in its words; the template should tell it so.
         use_reference: show a reference answer where there is one.
+        shorten: a question beyond the model's context loses parts of what is judged (lm/judging/shortened.py);
+            otherwise it has no verdict.
         seed: of what is sampled.
     """
 
@@ -55,6 +58,7 @@ class Judging:
     reading: Reading = "lenient"
     ties: bool = False
     use_reference: bool = True
+    shorten: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -141,10 +145,22 @@ class LanguageJudge(Judge):
 
     def cases(self, requests: Sequence[JudgeRequest]) -> list[Case]:
         """The requests as tokens of questions."""
+        prompts = self._encoded(requests)
+        if self.judging.shorten:
+            prompts = [self._fitted(*one) for one in zip(requests, prompts, strict=True)]
+        return [Case(request, prompt) for request, prompt in zip(requests, prompts, strict=True)]
+
+    def _encoded(self, requests: Sequence[JudgeRequest]) -> list[list[int]]:
         questions = [self.template.question(request, self.judging.use_reference) for request in requests]
         texts = [self.renderer.prompt_text(question.user, question.system or None) for question in questions]
-        prompts = self.renderer.encode_prompts(texts)
-        return [Case(request, prompt) for request, prompt in zip(requests, prompts, strict=True)]
+        return self.renderer.encode_prompts(texts)
+
+    def _fitted(self, request: JudgeRequest, prompt: list[int]) -> list[int]:
+        """The question, shortened if it leaves no room; as it is if its own words alone leave none."""
+        if len(prompt) <= (most := self._context - self._room):
+            return prompt
+        cut = shortened(request, most, lambda one: len(self._encoded([one])[0]), self.renderer.tokenizer)
+        return prompt if cut is None else self._encoded([cut])[0]
 
     @property
     def _context(self) -> float:
@@ -159,7 +175,7 @@ class LanguageJudge(Judge):
 
     @cached_property
     def _closing(self) -> int:
-        return len(self.renderer.answer_ids(answer_text("x", "1")))
+        return len(self.renderer.answer_ids(self.template.answer("x", LETTERS[0])))
 
     # --- words ------------------------------------------------------------------------------------------------------
 
@@ -210,7 +226,7 @@ class LanguageJudge(Judge):
     def _fit(self, case: Case) -> None:
         """Cut a feedback that leaves no room for a verdict in the model's context."""
         while case.feedback:
-            answer = self.renderer.answer_ids(answer_text(case.feedback, case.words[0]))
+            answer = self.renderer.answer_ids(self.template.answer(case.feedback, case.words[0]))
             if (over := len(case.prompt) + len(answer) - self._context) <= 0:
                 return
             tokens = self.renderer.tokenizer(case.feedback, add_special_tokens=False)["input_ids"]
@@ -222,7 +238,7 @@ class LanguageJudge(Judge):
         Raises:
             UserError: if the tokenizer has one first token for two verdicts.
         """
-        texts = [answer_text(case.feedback, word) for case in cases for word in case.words]
+        texts = [self.template.answer(case.feedback, word) for case in cases for word in case.words]
         encoded = iter(self.renderer.encode_answers(texts, [False] * len(texts)))
         stems, words = [], []
         for case in cases:

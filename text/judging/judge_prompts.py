@@ -112,6 +112,10 @@ class JudgePrompts(ABC):
         """A rubric as it stands in the templates for one response."""
         return written_rubric(asked.rubric)
 
+    def answer(self, feedback: str | None, verdict: str) -> str:
+        """What a judge should say: see `answer_text`."""
+        return answer_text(feedback, verdict)
+
     @property
     def sha256(self) -> str:
         """Hash of all templates: a judge is asked in the words that it was trained in."""

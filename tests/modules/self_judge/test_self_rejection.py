@@ -1,0 +1,85 @@
+"""Self-rejection: the best of N by a program that knows, the model's own choice by hand, and what is written of it."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from datamodules import Prompts
+from lm.backbones.backbone import PretrainedBackbone
+from lm.judging.comparing import Contest, compare
+from lm.judging.language_judge import LanguageJudge
+from lm.judging.requests import ProgrammaticJudge
+from lm.scoring.model_scores import ModelScores
+from modules import SelfRejection
+from modules.base.judges_pairs import SILENT
+from tests.self_judge_stand_ins import SHORT, TEMPLATE, symbols
+from tests.stand_ins import trainer
+from text.errors import UserError
+from worlds import Alternating
+from worlds.alternating import quality, score
+
+PROGRAM = ProgrammaticJudge(other=score)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return symbols(tmp_path_factory.mktemp("published"))
+
+
+def chosen(folder, path, batch_size=12, **options):
+    given = {"decoding": SHORT, "template": TEMPLATE, "num_samples": 5, "grader": PROGRAM} | options
+    module = SelfRejection(PretrainedBackbone(folder), **given)
+    data = Prompts(Alternating(kind="prompts", seed=1), batch_size=batch_size)
+    found = trainer(path).predict(module, data)
+    order = data.order.tolist()
+    answers = dict(zip(order, [one for batch in found for one in batch], strict=True))
+    return [answers[row] for row in sorted(order)], module, data
+
+
+@pytest.mark.oracle("SelfRejection", "SelfRejection.strategy")
+@pytest.mark.parametrize("strategy", ["tournament", "copeland"])
+def test_a_judge_that_knows_finds_the_best_of_n(folder, tmp_path, strategy):
+    found, module, data = chosen(folder, tmp_path, judge=PROGRAM, strategy=strategy)
+    drawn, _, _ = chosen(folder, tmp_path, num_samples=1, strategy="first")
+    samples = module.engine.generate(data.tokens, 5, SHORT, [seed(module, one.name) for one in data.records])
+    for row, one in enumerate(found):
+        prompt = data.records[row].record.prompt
+        values = [quality(prompt, sample.text) for sample in samples[5 * row : 5 * row + 5]]
+        assert one.notes["score"] == quality(prompt, one.text) == max(values)
+        assert samples[5 * row].text == drawn[row].text
+    assert module.results["self_rejection/score"] >= sum(one.notes["score"] for one in drawn) / len(drawn)
+
+
+def seed(module, name):
+    from lm.generation.sampling import seed_of
+
+    return seed_of(module.seed, name)
+
+
+def test_the_model_chooses_by_its_own_judgement_whatever_the_batches(folder, tmp_path):
+    """Every match of every bracket judged again by itself."""
+    found, module, data = chosen(folder, tmp_path)
+    others, _, _ = chosen(folder, tmp_path, batch_size=5)
+    assert found == others
+    judge = LanguageJudge(ModelScores(module.model), data.renderer, TEMPLATE, SILENT)
+    samples = module.engine.generate(data.tokens, 5, SHORT, [seed(module, one.name) for one in data.records])
+    matches = 0
+    for row, one in enumerate(found):
+        texts = [sample.text for sample in samples[5 * row : 5 * row + 5]]
+        assert len(one.notes["matches"]) == len(set(texts)) - 1
+        assert max((m[0] for m in one.notes["matches"]), default=0) == math.ceil(math.log2(len(set(texts))))
+        for _, first, second, winner in one.notes["matches"]:
+            criteria = (TEMPLATE.criterion("overall"),)
+            prompt = data.records[row].record.prompt
+            [again] = compare(judge, [Contest("x", prompt, (texts[first], texts[second]), criteria)], module.comparing)
+            assert winner == (first, second)[again.decided.winner]
+            matches += 1
+        assert one.text == texts[one.notes["draw"]]
+    assert module.results["self_rejection/matches"] == matches > 20
+
+
+def test_what_cannot_be_is_refused(folder):
+    with pytest.raises(UserError, match="num_samples is 0"):
+        SelfRejection(PretrainedBackbone(folder), num_samples=0)
