@@ -8,12 +8,14 @@ Legend: B rows.
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Collection, Sequence
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase, StoppingCriteria
+
+BROKEN = "\N{REPLACEMENT CHARACTER}"  # what decoders show of half a character; with byte tokens, of all bytes beside it
+SPLIT = 3  # tokens of half a character at most
 
 
 class StopStrings:
@@ -27,14 +29,20 @@ class StopStrings:
     def __init__(self, tokenizer: PreTrainedTokenizerBase, strings: Sequence[str]):
         self.tokenizer, self.strings = tokenizer, tuple(strings)
         # A token that is seen holds a byte at least; some more, since decoders treat the first token apart.
-        self.window = 4 + max((len(string.encode()) for string in strings), default=0)
+        self.window = SPLIT + 4 + max((len(string.encode()) for string in strings), default=0)
 
     def end(self, tokens: Sequence[int]) -> bool:
         """Whether the last token completed a stop string; special tokens can be named in one."""
         if not self.strings:
             return False
-        tail = self.tokenizer.decode(tokens[-self.window :], skip_special_tokens=False)
-        return any(string in tail for string in self.strings)
+        last = tokens[-self.window :]
+        for begin in range(SPLIT + 1):
+            tail = self._read(last[begin:], special=True)
+            if any(string in tail for string in self.strings):
+                return True
+            if BROKEN not in tail:
+                break
+        return False
 
     def text(self, tokens: Sequence[int], own: int = 0) -> str:
         """The words of a continuation, up to the first stop string, without special tokens.
@@ -50,14 +58,14 @@ class StopStrings:
         found = [place for string in self.strings if (place := written.find(string, begin)) >= 0]
         if not found:
             return self._read(tokens)
-        kept = self._tokens_within(tokens, min(found))
+        kept = self._tokens_within(tokens, written[: min(found)])
         rest = written[len(self._read(tokens[:kept], special=True)) : min(found)]  # of a token that the string splits
         return self._read(tokens[:kept]) + ("" if tokens[kept] in self.tokenizer.all_special_ids else rest)
 
-    def _tokens_within(self, tokens: Sequence[int], characters: int) -> int:
-        """How many tokens tell no more than so many characters."""
-        counts = range(1, len(tokens) + 1)
-        return bisect_right(counts, characters, key=lambda n: len(self._read(tokens[:n], special=True)))
+    def _tokens_within(self, tokens: Sequence[int], written: str) -> int:
+        """How many tokens tell nothing but the beginning of a text, which ends near their end: as many as can be."""
+        counts = range(len(tokens), 0, -1)
+        return next((n for n in counts if written.startswith(self._read(tokens[:n], special=True))), 0)
 
     def _read(self, tokens: Sequence[int], special: bool = False) -> str:
         return self.tokenizer.decode(tokens, skip_special_tokens=not special)  # type: ignore[return-value]  # of one row

@@ -1,13 +1,15 @@
 """Stop strings: also such as name special tokens, in whole or in part; and what ends an answer of a chat model."""
 
 import copy
+import functools
 from itertools import pairwise
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from transformers import GenerationConfig
+from tokenizers import Tokenizer, decoders, models
+from transformers import GenerationConfig, PreTrainedTokenizerFast
 
 from lm.backbones.backbone import ScratchBackbone
 from lm.backbones.end_tokens import end_tokens
@@ -34,6 +36,39 @@ def writes(*tokens):
             built.model.embed_tokens.weight[now] = torch.eye(32)[place + 1]
             built.lm_head.weight[after] += torch.eye(32)[place + 1]
     return built
+
+
+@functools.cache
+def byte_tokens():
+    """A tokenizer as Llama 2, Mistral and Gemma have it: what is no word of it is written byte by byte."""
+    words = ["<unk>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), "\u2581", "a", "b", "user", "Q", ":"]
+    made = Tokenizer(models.BPE({word: id for id, word in enumerate(words)}, [], byte_fallback=True, unk_token="<unk>"))
+    replaced = decoders.Replace("\u2581", " ")
+    made.decoder = decoders.Sequence([replaced, decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)])
+    return PreTrainedTokenizerFast(tokenizer_object=made, eos_token="</s>", unk_token="<unk>")
+
+
+def byte_ids(text):
+    words = byte_tokens().get_vocab()
+    parts = [
+        [words[part]] if part in words else [2 + byte for byte in part.encode()] for part in text.replace(" ", "\u2581")
+    ]
+    return [id for part in parts for id in part]
+
+
+@given(st.text("ab Q:\n\xe9\u4e16\U0001f600", max_size=12), st.sampled_from(["\n", "Q:", "\u4e16", "a\n", "\n\n"]))
+def test_characters_that_are_written_byte_by_byte_are_whole(written, stop):
+    """Their first bytes alone are shown as several characters, and so is all beside them that is written in bytes."""
+    stops, told, before = StopStrings(byte_tokens(), [stop]), byte_tokens().decode(byte_ids(written)), None
+    ids = byte_ids(written)
+    ended = [n for n in range(1, len(ids) + 1) if stops.end(ids[:n])]
+    if stop in told:
+        before = told.partition(stop)[0]
+        ids = ids[: ended[0]]
+        assert byte_tokens().decode(ids) == before + stop
+    else:
+        assert not ended
+    assert stops.text(ids) == (told if before is None else before)
 
 
 def ids_of(text):
