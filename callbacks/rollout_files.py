@@ -24,7 +24,8 @@ class RolloutFiles(Callback):
     """Writes ``<run folder>/<name>.jsonl`` for whatever the module makes of its results, and ``counts.json``.
 
     `test` leaves ``answers.jsonl``: id, answer, gold and correct of every question, where a comparison of two models
-    needs more than a mean; and ``report.md``, accuracy by subject and level.
+    needs more than a mean; and ``report.md``, accuracy by subject and level. A module that reports by itself hands over
+    no answers, and nothing is left.
 
     The files of the run appear when they are whole, and are the same for any number of ranks and any batches. What was
     drawn before an interruption is in the cache (lm/generation/kept_answers.py).
@@ -69,14 +70,16 @@ class RolloutFiles(Callback):
     def on_test_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: PromptBatch, batch_idx: int, *_: Any
     ) -> None:
-        """Keeps the answers to some questions."""
+        """Keeps the answers to some questions; a module that reports by itself gives none."""
+        if outputs is None:
+            return
         self.results |= zip(batch.rows, outputs["answers"], strict=True)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Writes the answers of all ranks, in the order of the questions."""
         merged = merge_over_ranks(self.results)
         log_dir = trainer.log_dir
-        if trainer.is_global_zero and log_dir is not None:
+        if trainer.is_global_zero and log_dir is not None and merged:
             answers = [merged[row] for row in sorted(merged)]
             _write_lines(Path(log_dir) / "answers.jsonl", answers)
             with atomic_write(Path(log_dir) / "report.md") as file:

@@ -20,7 +20,7 @@ from lm.tokens.answer_tokens import AnswerTable, Example
 from lm.tokens.prompt_styles import StyledRenderer
 from text.qa.prompts import LETTERS, Prompt, QAPrompts
 from text.qa.qa_records import TaskRecord, shown
-from text.qa.verdicts import parse_candidates
+from text.qa.verdicts import parse_candidates, parse_ranking
 from text.records import Located
 
 
@@ -55,7 +55,7 @@ class QATasks(Conversations[AnswerTable]):
     def examples(self, found: Located[TaskRecord], notes: Counter[str]) -> Sequence[Example]:
         """The prompt of the task and its target."""
         record = found.record
-        prompt, target = prompt_of(self.template, record), self.template.written(record.target)
+        prompt, target = prompt_of(self.template, record), self.template.written(said(self.template, record))
         passages = hashlib.sha256(prompt.passages.encode()).hexdigest() if prompt.passages else None
         tokens: tuple[list[int], ...] = ()
         if hasattr(self, "renderer") and self.template.style != "chat":  # which would use a template otherwise
@@ -70,6 +70,13 @@ class QATasks(Conversations[AnswerTable]):
     def batch(self, table: AnswerTable, rows: Sequence[int]) -> Forest:
         """One path per task, in the order of ``rows``."""
         return answer_forest([table.answer(row) for row in rows], table.trees[rows].tolist())
+
+
+def said(template: QAPrompts, record: TaskRecord) -> str:
+    """What is to be written for a task: its target, with the passages' name as the words have it."""
+    if record.task == "ranking" and (slot := parse_ranking(record.target)) is not None:
+        return template.slots[slot - 1]
+    return record.target
 
 
 def prompt_of(template: QAPrompts, record: TaskRecord) -> Prompt:

@@ -44,6 +44,7 @@ OBJECTS = {
     "path": "x",
     "corpus": "x",
     "queries": "x",
+    "test": "x",
 }
 """What a user may give in Python, by the name of the argument."""
 CLASSES = [getattr(room, name) for room in (modules, datamodules) for name in room.__all__]

@@ -5,6 +5,7 @@ from worlds.biographies import Biographies
 from worlds.chain_arithmetic import ChainArithmetic
 from worlds.grading import GradingWorld
 from worlds.instructed_search import InstructedSearch
+from worlds.looked_up import LookedUp
 from worlds.manners import Manners
 from worlds.moving_events import MovingEvents
 from worlds.paraphrased_facts import ParaphrasedFacts
@@ -19,6 +20,7 @@ __all__ = [
     "ChainArithmetic",
     "GradingWorld",
     "InstructedSearch",
+    "LookedUp",
     "Manners",
     "MovingEvents",
     "ParaphrasedFacts",

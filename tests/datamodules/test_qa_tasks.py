@@ -72,6 +72,7 @@ def test_targets_are_scored_after_the_prompts_that_will_be_asked(tmp_path, style
         ({"task": "validity"}, "a task 'validity' needs 'prediction'"),
         ({"task": "ranking", "summaries": ["x"]}, "a task 'ranking' needs 2 'summaries', not 1"),
         ({"task": "summary", "candidates": ["x"], "prediction": "y"}, "'prediction' must be one of 'candidates'"),
+        ({"task": "validity", "prediction": "x", "summaries": ["s"], "target": "ok"}, "'target' is no verdict"),
         ({"contexts": [{"title": ""}]}, "field 'contexts'"),
     ],
 )

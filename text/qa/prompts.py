@@ -65,6 +65,7 @@ class Wording:
         generic: the task of a summary for none.
         validity: the question whether a summary supports its prediction.
         ranking: the question which of two summaries is better.
+        slot: how the better one is called.
         ask_answer: what is asked for an answer.
         ask_reasoning: for a chain of thought.
         ask_candidates: for candidates.
@@ -100,6 +101,7 @@ class Wording:
         " word only."
     )
     ranking: str = "Which passage is more informative to answer the question? Choices: [Passage 1, Passage 2]."
+    slot: str = "Passage {number}"
     ask_answer: str = "Question: {question}\nAnswer:"
     ask_reasoning: str = "Question: {question}\nReasoning:"
     ask_candidates: str = "Question: {question}\nCandidates:"
@@ -128,7 +130,7 @@ class QAPrompts:
             proposing candidates stands before the passages, and its form again after the question.
         passage_order: whether the best passage stands first, as in the paper, or last, next to the question.
         words: most words of an answer.
-        demonstrations: of few-shot prompts.
+        demonstrations: of few-shot prompts; null takes those of text/qa/demonstrations.py.
         wording: the words.
     """
 
@@ -136,34 +138,38 @@ class QAPrompts:
     layout: Layout = "passages_first"
     passage_order: PassageOrder = "best_first"
     words: int = 3
-    demonstrations: Sequence[Demonstration] = DEMONSTRATIONS
+    demonstrations: list[Demonstration] | None = None
     wording: Wording = Wording()
 
     def __post_init__(self) -> None:
         """Check what the configuration gave."""
-        object.__setattr__(self, "demonstrations", tuple(self.demonstrations))
         if self.words < 1:
             raise UserError(f"prompts: 'words' is {self.words}; it must be 1 or more")
-        if self.style == "few_shot" and not self.demonstrations:
+        if self.style == "few_shot" and not self.shown:
             raise UserError("prompts: style 'few_shot' needs at least one demonstration")
+
+    @property
+    def shown(self) -> Sequence[Demonstration]:
+        """The demonstrations of few-shot prompts."""
+        return DEMONSTRATIONS if self.demonstrations is None else self.demonstrations
 
     # --- with passages ------------------------------------------------------------------------------------------------
 
     def answer(self, question: str, passages: Sequence[Shown]) -> Prompt:
         """The answer from passages, or without any."""
         task = self.wording.answer if passages else self.wording.closed_book
-        cases = [({"question": d.question}, d.answer) for d in self.demonstrations]
+        cases = [({"question": d.question}, d.answer) for d in self.shown]
         return self._prompt(passages, task, self.wording.ask_answer, cases, question=question)
 
     def reasoning(self, question: str, passages: Sequence[Shown]) -> Prompt:
         """A chain of thought."""
-        cases = [({"question": d.question}, f"{d.passage} The answer is {d.answer}.") for d in self.demonstrations]
+        cases = [({"question": d.question}, f"{d.passage} The answer is {d.answer}.") for d in self.shown]
         return self._prompt(passages, self.wording.reasoning, self.wording.ask_reasoning, cases, question=question)
 
     def candidates(self, question: str, passages: Sequence[Shown], k: int) -> Prompt:
         """Stage 1: k candidates."""
         form = ", ".join(self.wording.form.format(letter=LETTERS[place]) for place in range(k))
-        cases = [({"question": d.question}, choices([d.answer, d.other])) for d in self.demonstrations]
+        cases = [({"question": d.question}, choices([d.answer, d.other])) for d in self.shown]
         task, ask = self.wording.candidates, self.wording.ask_candidates
         how = {"question": question, "form": form, "k": str(k), "n": str(len(passages))}
         if self.layout == "passages_first" or self.style == "few_shot":
@@ -175,7 +181,7 @@ class QAPrompts:
         """Stage 2: a summary that supports one of the candidates."""
         cases = [
             ({"question": d.question, "choices": choices(two), "prediction": choices(two, which)}, f"{text} {END}")
-            for d, which in zip(self.demonstrations, _alternating(), strict=False)
+            for d, which in zip(self.shown, _alternating(), strict=False)
             for two, text in [([d.answer, d.other], (d.passage, d.other_passage)[which])]
         ]
         how = {"question": question, "choices": choices(candidates), "prediction": choices(candidates, place)}
@@ -183,7 +189,7 @@ class QAPrompts:
 
     def generic(self, question: str, passages: Sequence[Shown]) -> Prompt:
         """A summary that supports no prediction, to compare with."""
-        cases = [({"question": d.question}, f"{d.passage} {END}") for d in self.demonstrations]
+        cases = [({"question": d.question}, f"{d.passage} {END}") for d in self.shown]
         return self._prompt(passages, self.wording.generic, self.wording.ask_generic, cases, question=question)
 
     # --- without passages ---------------------------------------------------------------------------------------------
@@ -195,7 +201,7 @@ class QAPrompts:
                 {"question": d.question, "prediction": (d.answer, d.other)[which], "summary": shown},
                 ("True", "False")[which],
             )
-            for d, which in zip(self.demonstrations, _alternating(), strict=False)
+            for d, which in zip(self.shown, _alternating(), strict=False)
             for shown in [(d.passage, d.other_passage)[which]]
         ]
         how = {"question": question, "prediction": prediction, "summary": summary}
@@ -206,13 +212,19 @@ class QAPrompts:
         cases = [
             (
                 {"question": d.question, "first": two[which], "second": two[1 - which]},
-                ("Passage 1", "Passage 2")[which],
+                self.slots[which],
             )
-            for d, which in zip(self.demonstrations, _alternating(), strict=False)
+            for d, which in zip(self.shown, _alternating(), strict=False)
             for two in [(d.passage, d.other_passage)]
         ]
-        task = f"{self.wording.ranking}\n\n"
+        task = f"{self.wording.ranking}\n\n" if self.wording.ranking else ""
         return self._prompt((), task, self.wording.ask_ranking, cases, question=question, first=first, second=second)
+
+    @property
+    def slots(self) -> tuple[str, str]:
+        """What the better of two summaries is called by the place where it stands."""
+        first, second = (self.wording.slot.format(number=number) for number in (1, 2))
+        return first, second
 
     # --- around them --------------------------------------------------------------------------------------------------
 

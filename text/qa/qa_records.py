@@ -13,6 +13,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, FiniteFloat, field_vali
 from pydantic_core import PydanticCustomError
 
 from text.chat.chat_records import ChatRecord
+from text.qa.verdicts import parse_ranking, parse_validity
 from text.records import Id, Record, Text
 from text.retrieval.retrieval_records import GivenPassage
 
@@ -160,6 +161,11 @@ class TaskRecord(ChatRecord):
         if len(self.summaries) != summaries:
             told = f"a task '{self.task}' needs {summaries} 'summaries', not {len(self.summaries)}"
             raise PydanticCustomError("incomplete_task", told)
+        verdicts = {"validity": parse_validity, "ranking": parse_ranking}
+        if self.task in verdicts and verdicts[self.task](self.target) is None:
+            raise PydanticCustomError(
+                "incomplete_task", "'target' is no verdict on a task '{task}'", {"task": self.task}
+            )
         if self.task == "summary" and self.prediction not in self.candidates:
             raise PydanticCustomError("incomplete_task", "'prediction' must be one of 'candidates'")
         return self

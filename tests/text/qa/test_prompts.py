@@ -80,7 +80,7 @@ def test_braces_in_texts_are_text():
         (lambda: Wording(summary="{x}"), "'summary' has the field {x}; it may use none"),
         (lambda: Wording(answer="{"), "'answer' '{'"),
         (lambda: QAPrompts(words=0), "'words' is 0"),
-        (lambda: QAPrompts(style="few_shot", demonstrations=()), "needs at least one demonstration"),
+        (lambda: QAPrompts(style="few_shot", demonstrations=[]), "needs at least one demonstration"),
     ],
 )
 def test_wrong_words_are_refused(make, told):

@@ -1,0 +1,80 @@
+"""Scores of three questions by hand, and what the report says of them."""
+
+import math
+
+import pytest
+
+from metrics.qa.decisions import sure_scores
+from metrics.qa.report import report, row, tell
+from text.qa.qa_records import ContextRecord
+from text.qa.sure_records import Comparison, JudgedCandidate, SuReRecord
+
+CONTEXTS = [
+    ContextRecord.model_validate({"id": "p1", "title": "Oslo", "text": "Oslo is the capital."}),
+    ContextRecord.model_validate({"id": "p2", "title": "", "text": "Bergen is wet."}),
+]
+
+
+def question(id, candidates, slots, chosen, by, **more) -> SuReRecord:
+    judged = [JudgedCandidate(text=text, summary=f"{text} is the capital.", valid=valid) for text, valid in candidates]
+    pairs = [Comparison(first=i, second=1 - i, slot=slot) for i, slot in enumerate(slots)]
+    prediction = judged[chosen or 0].text if judged else ""
+    status = "chosen" if pairs else "one_candidate" if judged else "no_candidate"
+    of = {"question": f"{id}?", "answers": ["Oslo"], "contexts": CONTEXTS, "none": "Rome", "base": "Bergen"}
+    of |= {"form": "ok", "chosen": chosen, "by": by, "margin": None if chosen is None else float(by != "tie")}
+    return SuReRecord.model_validate(
+        {"id": id, **of, "candidates": judged, "comparisons": pairs, "status": status, "prediction": prediction} | more
+    )
+
+
+RECORDS = [
+    question("won", [("Bergen", False), ("Oslo", True)], (2, 1), 1, "both", gold_ids=["p1"], type="a"),
+    question("lost", [("Oslo", False), ("Bergen", None)], (1, 1), 1, "rank", gold_ids=["p2"], type="b"),
+    question("alone", [("Oslo", None)], (), None, None, form="single", type="b"),
+    question("none", [], (), None, None, form="empty", type="b"),
+]
+
+
+def test_scores_by_hand():
+    scores = sure_scores(RECORDS)
+    by_hand = {
+        "em": 2 / 4,
+        "em_first": 2 / 4,
+        "em_base": 0,
+        "em_none": 0,
+        "oracle_em": 3 / 4,
+        "validity_accuracy": 2 / 4,  # one False of Oslo, one unread
+        "ranking_accuracy": (1 + 0.5) / 2,
+        "position_bias": 1 / 2,
+        "unparsed/candidates": 1 / 4,
+        "unparsed/validity": 1 / 4,
+        "unparsed/ranking": 0,
+        "changed/wrong_to_right": 1,
+        "changed/right_to_wrong": 1,
+        "questions/one_candidate": 1,
+        "questions/no_candidate": 1,
+        "summaries/quoted": 3 / 5,
+        "decided_by/rank": 1,
+        "retrieval/answer_hit@1": 1,
+        "retrieval/gold_mrr": (1 + 1 / 2) / 2,
+        "risk_coverage_area": 1 / 2,  # both margins are the same, one of two is wrong
+    }
+    assert {name: scores[name] for name in by_hand} == pytest.approx(by_hand)
+
+
+def test_nothing_measured_is_not_zero():
+    scores = sure_scores(RECORDS[3:])
+    assert all(math.isnan(scores[name]) for name in ("validity_accuracy", "ranking_accuracy", "position_bias"))
+
+
+def test_the_report_tells_changes_and_traces(tmp_path):
+    text = report(RECORDS, sure_scores(RECORDS))
+    assert "| all | the first candidate | 1 | 1 | 1.000 |" in text
+    assert "| type b | passages in the prompt | 1 | 0 | 1.000 |" in text
+    assert text.count("### ") == 3
+    assert text.index("### won?") < text.index("### lost?")
+    assert "- answer: **Oslo**, by both verdicts: right" in text
+    tell(RECORDS, sure_scores(RECORDS), tmp_path)
+    names = {file.name for file in (tmp_path / "sure").iterdir()}
+    assert names == {"report.md", "per_question.jsonl", "risk_coverage.png"}
+    assert row(RECORDS[0])["em"] == 1.0
