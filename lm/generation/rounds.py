@@ -65,7 +65,8 @@ def run_rounds(
         weigh: who tells the log-probs of choices; None where nobody asks.
 
     Raises:
-        UserError: for a prompt without tokens or as long as the model's context, or choices where nobody weighs.
+        UserError: for a prompt without tokens or as long as the model's context, choices that have no room behind
+            theirs, or choices where nobody weighs.
     """
     desk = _Desk(courses, engine.context)
     while _anyone(desk.busy, engine.sharded):
@@ -157,6 +158,9 @@ class _Desk(Generic[R]):
             raise UserError(f"a prompt has {len(tokens)} tokens{most}")
         if isinstance(wanted, Choices):
             choices = Choices(tuple(wanted.prompt), tuple(map(tuple, wanted.choices)))
+            if (longest := len(tokens) + max(map(len, choices.choices), default=0)) > self.context:
+                most = f"and the model's context is {self.context}"
+                raise UserError(f"a prompt with a choice has {longest} tokens, {most}")
             if self._is_new(choices):
                 self.choices.append(choices)
             return choices

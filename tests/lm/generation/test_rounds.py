@@ -129,7 +129,8 @@ def test_greedy_draws_are_one():
     [
         (Draw([], 1, 0), "a prompt has 0 tokens: at least 1 is needed"),
         (Draw([1] * 50, 1, 0), "a prompt has 50 tokens, and the model's context is 50"),
-        (Choices([1], [[2]]), "nobody was named who does"),
+        (Choices([1] * 48, [[2], [3, 4, 5]]), "a prompt with a choice has 51 tokens, and the model's context is 50"),
+        (Choices([1] * 48, [[2], [3, 4]]), "nobody was named who does"),
     ],
 )
 def test_what_cannot_be_asked_is_refused(wanted, message):
