@@ -110,10 +110,18 @@ class BM25Index(Index):
         for row, words in enumerate(self.retriever.words(queries)):
             rows = self.order if among is None else self.among(among[row])
             if words and self.words is not None and len(rows):
-                scores = self.words.get_scores(words)[rows]
+                scores = self._scores(words)[rows]
                 best = _best(scores, k)
                 found[row, : len(best)], score[row, : len(best)] = rows[best], scores[best]
         return found, score
+
+    def _scores(self, words: list[str]) -> np.ndarray:
+        """Of all passages, [C]; 0 where no word is shared, for which bm25l and bm25+ have a score too."""
+        assert self.words is not None
+        scores = self.words.get_scores(words)
+        if (without := self.words.nonoccurrence_array) is None:
+            return scores
+        return np.where(scores > without[self.words.get_tokens_ids(words)].sum(), scores, 0)
 
     def save(self, folder: Path) -> None:
         """See Retrieves: beside the passages the files of ``bm25s.BM25.save``."""

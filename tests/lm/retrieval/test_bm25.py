@@ -63,6 +63,12 @@ def test_stems_ties_and_passages_without_a_shared_word():
     assert found(BM25Retriever(), texts, "the", ids=ids) == {}
 
 
+@pytest.mark.parametrize("method", ["lucene", "robertson", "atire", "bm25l", "bm25+"])
+def test_no_method_finds_a_passage_that_shares_no_word(method):
+    """Two of them have a score for words that a passage lacks."""
+    assert [*found(BM25Retriever(method=method), [*WINES, "oak", "beer"], "spiders of nowhere")] == ["p2"]
+
+
 def test_a_collection_of_function_words_alone_is_never_found(tmp_path):
     index = BM25Retriever().index(passages(["the", "of", "and"]))
     assert index.search(["the wine"], 2) == [[]]
