@@ -7,7 +7,7 @@ nor what is trained on them (modules/pegasus).
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -19,18 +19,17 @@ from datamodules.loading import ResumableLoader, layout, shares
 from datamodules.records import Sources
 from lm.forests.answer_forests import answer_forest
 from lm.forests.record_order import CountedBatches, GroupedOrder, PackedBatches
-from lm.forests.vector_ids import VectorIds
 from lm.tokens.answer_tokens import AnswerTable, Example
 from lm.tokens.control_tokens import encode
 from lm.vision.batch import VideoBatch
-from lm.vision.clips import ClipReader, Clips, ClipSource, FrameOrder
-from lm.vision.prompts import clip_at, prompt_ids
+from lm.vision.clips import ClipReader, Clips, ClipSource, FrameOrder, SeenClips
+from lm.vision.prompts import prompt_ids
 from lm.vision.sight import Sight
 from text.chat.chat_records import ChatRecord
 from text.chat.messages import Message, Prompt
 from text.errors import DataFormatError, UserError
 from text.records import Located
-from text.video.video_records import VideoRecord
+from text.video.video_records import VideoRecord, with_speech
 from video.sampling import Sampling
 
 FRAMES = 8
@@ -137,7 +136,7 @@ class Videos(Conversations[AnswerTable]):
         clip = None if source is None or clips is None else clips.add(source)
         made = []
         for name, prompt, answer, kind in self._asked(record, found):
-            asked = _told(prompt, record.speech)
+            asked = with_speech(prompt, record.speech)
             ids = prompt_ids(self.renderer, asked, clip, record.system) if clip is not None else []
             tokens = (ids, []) if ids else ()
             unit = found.where
@@ -279,51 +278,3 @@ class Videos(Conversations[AnswerTable]):
         for split, clips in self._clips.items():
             if clips.merged:
                 rank_zero_info(f"{split}: {clips.merged:,} clips were longer than max_tokens: slots were merged")
-
-
-class SeenClips:
-    """The clips of a batch, and prompts with the ids of their vectors.
-
-    Args:
-        clips: of the split.
-        sight: how they are laid out.
-        words: makes tokens of a text.
-        draw: see `Clips.clip`.
-
-    Attributes:
-        shown: the clips, in the order of the table of their vectors.
-    """
-
-    def __init__(self, clips: Clips, sight: Sight, words: Callable[[str], list[int]], draw: int | None = None):
-        self.clips, self.sight, self.words, self.draw = clips, sight, words, draw
-        self.shown: list[Any] = []
-        self._ids, self._prefixes = VectorIds(), dict[int, list[int] | None]()
-
-    def expanded(self, prompt: np.ndarray) -> np.ndarray | None:
-        """A prompt whose clip is in its place; None if it cannot be shown. Text alone is as it was."""
-        prompt = prompt.astype(np.int64)
-        if (found := clip_at(prompt)) is None:
-            return prompt
-        at, number = found
-        if number not in self._prefixes:
-            self._prefixes[number] = self._prefix(number)
-        prefix = self._prefixes[number]
-        return None if prefix is None else np.concatenate([prompt[:at], prefix, prompt[at + 1 :]])
-
-    def _prefix(self, number: int) -> list[int] | None:
-        clip = self.clips.clip(number, self.sight, self.draw)
-        if clip is None:
-            return None
-        self.shown.append(clip)
-        return self.sight.prefix(clip, self._ids.run(number, clip.tokens), self.words)
-
-
-def _told(prompt: Prompt, speech: str) -> Prompt:
-    """A prompt with the transcript before the first words of the user."""
-    if not speech:
-        return prompt
-    if isinstance(prompt, str):
-        return f"{speech}\n{prompt}"
-    first = next((number for number, turn in enumerate(prompt) if turn.role == "user"), 0)
-    told = prompt[first].model_copy(update={"content": f"{speech}\n{prompt[first].content}"})
-    return [*prompt[:first], told, *prompt[first + 1 :]]

@@ -53,7 +53,10 @@ def fingerprint(model: Any, name: str, pretrained: bool) -> dict[str, Any]:
     }
     if pretrained:
         mark["tensor"] = "input embedding, first 2^20 values as bfloat16"  # the same whatever dtype it is loaded in
-        head = base.get_input_embeddings().weight.detach().flatten()[: 2**20].to("cpu", torch.bfloat16)
+        embedding = base.get_input_embeddings()
+        weight = getattr(embedding, "weight", None)  # of patches of images it is one layer further down
+        weight = next(p for p in embedding.parameters() if p.ndim > 1) if weight is None else weight
+        head = weight.detach().flatten()[: 2**20].to("cpu", torch.bfloat16)
         mark["tensor_sha256"] = hashlib.sha256(head.view(torch.uint8).numpy().tobytes()).hexdigest()
     return mark
 

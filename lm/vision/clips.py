@@ -15,7 +15,9 @@ from typing import Any, Literal
 import numpy as np
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
+from lm.forests.vector_ids import VectorIds
 from lm.vision.batch import Clip
+from lm.vision.prompts import clip_at
 from lm.vision.sight import Sight
 from text.errors import UserError
 from text.video.video_records import VideoRecord
@@ -240,6 +242,43 @@ class Clips:
                 f"{count} of {len(self.sources)} videos cannot be shown, which is more than data.max_bad_share "
                 f"{self.most_bad}; the last: {error}"
             )
+
+
+class SeenClips:
+    """The clips of a batch, and prompts with the ids of their vectors.
+
+    Args:
+        clips: of the split.
+        sight: how they are laid out.
+        words: makes tokens of a text.
+        draw: see `Clips.clip`.
+
+    Attributes:
+        shown: the clips, in the order of the table of their vectors.
+    """
+
+    def __init__(self, clips: Clips, sight: Sight, words: Callable[[str], list[int]], draw: int | None = None):
+        self.clips, self.sight, self.words, self.draw = clips, sight, words, draw
+        self.shown: list[Clip] = []
+        self._ids, self._prefixes = VectorIds(), dict[int, list[int] | None]()
+
+    def expanded(self, prompt: np.ndarray) -> np.ndarray | None:
+        """A prompt whose clip is in its place; None if it cannot be shown. Text alone is as it was."""
+        prompt = prompt.astype(np.int64)
+        if (found := clip_at(prompt)) is None:
+            return prompt
+        at, number = found
+        if number not in self._prefixes:
+            self._prefixes[number] = self._prefix(number)
+        prefix = self._prefixes[number]
+        return None if prefix is None else np.concatenate([prompt[:at], prefix, prompt[at + 1 :]])
+
+    def _prefix(self, number: int) -> list[int] | None:
+        clip = self.clips.clip(number, self.sight, self.draw)
+        if clip is None:
+            return None
+        self.shown.append(clip)
+        return self.sight.prefix(clip, self._ids.run(number, clip.tokens), self.words)
 
 
 def _number(name: str) -> int:

@@ -18,6 +18,7 @@ from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES
 
 from lm.backbones.backbone import Backbone, PretrainedBackbone, ScratchBackbone
 from lm.files.names import asked_of, resolve
+from lm.vision import lite0  # noqa: F401  which transformers knows of from then on
 from lm.vision.shapes import Shape, shape_of
 from text.errors import UserError
 
@@ -111,7 +112,7 @@ class PretrainedVision(VisionBackbone, PretrainedBackbone):
 
     auto: ClassVar[Any] = VisionHalf
     task: ClassVar[str] = "FEATURE_EXTRACTION"
-    replaceable: ClassVar[tuple[str, ...]] = ("pooler.", "head.", "vision_model.head.")
+    replaceable: ClassVar[tuple[str, ...]] = ("pooler.", "head.", "vision_model.head.", "predictor.")
 
     def __post_init__(self) -> None:
         """Check what the configuration gave."""

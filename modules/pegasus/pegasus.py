@@ -14,12 +14,14 @@ Legend: K scored tokens of all answers, P paths.
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import torch
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor
 
 from lm.backbones.backbone import Backbone
+from lm.backbones.parts import Part
 from lm.generation.cached import EngineName, engine_of
 from lm.generation.decoding import Decoding, Sample
 from lm.generation.engine import Engine
@@ -58,7 +60,10 @@ class Pegasus(Watching, LanguageModule):
         seed: of their draws.
         max_batch_tokens: tokens, prompts and answers, that are held at once.
         engine: see `modules.answering.Generation`.
-        training: see LanguageModule; ``parts`` are model, vision and aligner.
+        optimizer: see BackboneModule.
+        lr_scheduler: see BackboneModule.
+        share_prefixes: see LanguageModule.
+        parts: of ``model``, ``vision`` and ``aligner``; see BackboneModule.
     """
 
     def __init__(
@@ -75,9 +80,12 @@ class Pegasus(Watching, LanguageModule):
         seed: int = 0,
         max_batch_tokens: int = 16384,
         engine: EngineName = "auto",
-        **training: Any,
+        optimizer: OptimizerCallable = lambda p: torch.optim.AdamW(p, lr=2e-5, weight_decay=0.0),
+        lr_scheduler: LRSchedulerCallable | None = None,
+        share_prefixes: Literal["auto"] | bool = "auto",
+        parts: dict[str, Part] | None = None,
     ):
-        super().__init__(backbone, **training)
+        super().__init__(backbone, optimizer, lr_scheduler, share_prefixes, parts)
         self.see_with(vision, aligner, max_tokens, merge, time_words, kept_features)
         self.decoding, self.samples, self.seed = decoding, samples, seed
         self.max_batch_tokens, self.engine_name = max_batch_tokens, engine

@@ -180,3 +180,14 @@ class VideoRecord(ChatRecord):
         """The transcript as text, '' without one."""
         lines = [f"Speech [{line.start:.1f}-{line.end:.1f}]: {line.text}" for line in self.transcript]
         return "\n".join(lines)
+
+
+def with_speech(prompt: Prompt, speech: str) -> Prompt:
+    """A prompt with the transcript before the first words of the user."""
+    if not speech:
+        return prompt
+    if isinstance(prompt, str):
+        return f"{speech}\n{prompt}"
+    first = next((number for number, turn in enumerate(prompt) if turn.role == "user"), 0)
+    told = prompt[first].model_copy(update={"content": f"{speech}\n{prompt[first].content}"})
+    return [*prompt[:first], told, *prompt[first + 1 :]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,9 +12,10 @@ from PIL import Image
 from transformers import AutoModel
 
 from lm.vision.aligners import Aligner
-from lm.vision.encoders import ScratchVision
+from lm.vision.encoders import PretrainedVision, ScratchVision
 from lm.vision.feature_store import FeatureStore
 from lm.vision.features import features, pixels_of
+from lm.vision.lite0 import Lite0Config, Lite0Model, SameConv, _renamed
 from lm.vision.merging import merged, summaries
 from lm.vision.sight import Sight
 from text.errors import UserError
@@ -57,6 +59,32 @@ def test_clips_one_after_the_other_are_seen_as_each_alone(kind: str):
         alone = torch.cat([features(model, shape, part, [len(part)]) for part in pixels.split([5, 3])])
     assert together.shape == (shape.slots(5) + shape.slots(3), 16, 16)
     torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_published_encoders_are_those_that_were_saved(kind: str, tmp_path: Path):
+    backbone, model = built(kind)
+    model.save_pretrained(tmp_path)
+    published = PretrainedVision(str(tmp_path))
+    assert published.shape == backbone.shape
+    again = published.build(None).eval()  # type: ignore[arg-type]
+    with torch.no_grad():
+        found, expected = (features(m, backbone.shape, noise(4), [4]) for m in (again, model))
+    torch.testing.assert_close(found, expected)
+    assert published.fingerprint(again) == published.fingerprint(model)
+
+
+def test_lite0_has_the_shape_of_the_paper():
+    model = Lite0Model(Lite0Config()).eval()
+    assert sum(p.numel() for p in model.parameters()) == 3_371_008  # 4.65 million with the 1,000 classes
+    assert len(model.state_dict()) == 294
+    with torch.no_grad():
+        assert model(torch.zeros(1, 3, 224, 224)).last_hidden_state.shape == (1, 1280, 7, 7)
+        odd = SameConv(1, 1, 3, stride=2, bias=False)
+        torch.nn.init.ones_(odd.weight)
+        assert odd(torch.ones(1, 1, 4, 4))[0, 0].tolist() == [[9, 6], [6, 4]]  # it pads behind, not before
+    assert _renamed("_blocks.3._bn0.weight") == "blocks.3.expand.1.weight"
+    assert _renamed("_conv_head.weight") == "last.0.weight"
 
 
 def test_the_layer_before_the_last_is_read_without_the_last():

@@ -12,12 +12,13 @@ import torch
 from lightning.pytorch import seed_everything
 from torch.nn import functional as F
 
-from datamodules.videos import SeenClips, Videos
+from datamodules.videos import Videos
 from lm.backbones.encoder import WordTokenizer
 from lm.backbones.parts import Part
 from lm.forests.vector_ids import FIRST_VECTOR
 from lm.generation.decoding import Decoding
 from lm.vision.aligners import Aligner
+from lm.vision.clips import SeenClips
 from lm.vision.encoders import ScratchVision
 from modules.pegasus.pegasus import Pegasus
 from tests.clips import clip
