@@ -9,13 +9,18 @@ from transformers import PreTrainedTokenizerBase
 from lm.backbones.backbone import Backbone
 
 
+def context_of(config: Any) -> int | None:
+    """The most tokens that a model of this configuration reads; None where it has no limit."""
+    text = config.get_text_config()
+    scaling = getattr(text, "rope_scaling", None) or {}
+    stretched = 0.0
+    if scaling.get("rope_type") == "yarn":  # the others are told of as they are; llama3's factor is of frequencies
+        stretched = scaling["factor"] * (scaling.get("original_max_position_embeddings") or 0)
+    return max(getattr(text, "max_position_embeddings", None) or 0, int(stretched)) or None
+
+
 def model_context(module: Any, tokenizer: PreTrainedTokenizerBase) -> int | None:
     """The most tokens that the language model of a LightningModule reads; None where it has no limit, or no model."""
     backbone = getattr(module, "backbone", None)
     config = backbone.configuration(tokenizer) if isinstance(backbone, Backbone) else None
-    if config is None:
-        return None
-    text = config.get_text_config()
-    scaling = getattr(text, "rope_scaling", None) or {}
-    stretched = scaling.get("factor", 1) * scaling.get("original_max_position_embeddings", 0)  # YaRN beyond training
-    return max(getattr(text, "max_position_embeddings", None) or 0, int(stretched)) or None
+    return None if config is None else context_of(config)

@@ -31,6 +31,7 @@ from transformers import (
 )
 
 from lm.backbones.adapters import base_of
+from lm.backbones.context import context_of
 from lm.backbones.end_tokens import end_tokens
 from lm.backbones.evaluating import evaluating
 from lm.forests.vector_ids import FIRST_VECTOR
@@ -83,7 +84,7 @@ class Engine(Drawing):
     def __init__(self, model: Any, tokenizer: PreTrainedTokenizerBase, max_batch_tokens: int = 16384):
         self.model, self.tokenizer, self.max_batch_tokens = model, tokenizer, max_batch_tokens
         self.causal = base_of(model)
-        context = getattr(self.causal.config.get_text_config(), "max_position_embeddings", None) or math.inf
+        context = context_of(self.causal.config) or math.inf
         super().__init__(context, isinstance(model, FSDPModule) and dist.get_world_size() > 1)
         if max_batch_tokens < 1:
             raise UserError(f"max_batch_tokens is {max_batch_tokens}; it must be 1 or more")

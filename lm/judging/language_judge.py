@@ -15,6 +15,7 @@ from typing import Any, Literal
 import numpy as np
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
+from lm.backbones.context import context_of
 from lm.backbones.kept_key import Keeper, keeper
 from lm.generation.cached import EngineName, engine_of
 from lm.generation.decoding import Decoding
@@ -164,8 +165,7 @@ class LanguageJudge(Judge):
 
     @property
     def _context(self) -> float:
-        config = self.scores.model.config.get_text_config()
-        return getattr(config, "max_position_embeddings", None) or float("inf")
+        return context_of(self.scores.model.config) or float("inf")
 
     @property
     def _room(self) -> int:

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from lm.backbones.backbone import Backbone
+from lm.backbones.context import context_of
 from lm.backbones.reward_backbone import reward_backbone
 from lm.forests.answer_forests import Answer, end_forest
 from lm.scoring.logprobs import inside
@@ -74,9 +75,8 @@ class Rater:
     """
 
     def __init__(self, model: Any, renderer: ChatRenderer, max_length: int | None = None, max_tokens: int = 16384):
-        config = inside(model).config.get_text_config()
         self.model, self.renderer, self.max_tokens = model, renderer, max_tokens
-        self.max_length = max_length or getattr(config, "max_position_embeddings", None) or sys.maxsize
+        self.max_length = max_length or context_of(inside(model).config) or sys.maxsize
 
     @classmethod
     def of(
