@@ -132,7 +132,8 @@ class VectorIndex(Index):
         super().__init__(passages)
         if len(vectors) != len(passages):
             raise UserError(f"{len(vectors):,} vectors for {len(passages):,} passages")
-        self.vectors, self.made_by, self.encode = vectors, dict(made_by or {}), encode
+        self.vectors = vectors.detach() if isinstance(vectors, Tensor) else vectors  # a model in training made them
+        self.made_by, self.encode = dict(made_by or {}), encode
         self.device = device or (vectors.device if isinstance(vectors, Tensor) else "cpu")
         self.precision: Literal["float64", "float32"] = precision
 
@@ -151,7 +152,7 @@ class VectorIndex(Index):
             return nearest(queries, self.vectors, self.order, k, **how)
         found = np.full((len(queries), k), -1, np.int64)
         score = np.zeros((len(queries), k), np.float32)
-        for row, ids in enumerate(among):
+        for row, ids in zip(range(len(queries)), among, strict=True):
             if ids:
                 best = nearest(queries[np.asarray([row])], self.vectors, self.among(ids), k, **how)
                 found[row, : best[0].shape[1]], score[row, : best[1].shape[1]] = best[0][0], best[1][0]

@@ -59,6 +59,9 @@ def nearest(
         precision: in which products are summed. float32 is faster on some GPUs, and its last bits depend on the block.
 
     Returns: positions of the documents, int64 [Q, K], and scores, float32 [Q, K].
+
+    Raises:
+        UserError: without documents, or if a vector is not finite.
     """
     if len(order) == 0:
         raise UserError("there is no document to search")
@@ -79,6 +82,11 @@ def nearest(
         score_QK, by_score = score_QK.sort(dim=1, descending=True, stable=True)
         found[rows] = order[place_QK.gather(1, by_score).cpu().numpy()]
         scores[rows] = score_QK.cpu().numpy()
+    if not np.isfinite(scores).all():  # of all products, for what is not a number counts as the largest
+        raise UserError(
+            "a vector of a query or of a passage is not finite: the weights of its encoder are broken, or it does not "
+            "bear 16 bits"
+        )
     return found, scores
 
 

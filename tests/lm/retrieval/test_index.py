@@ -46,11 +46,21 @@ def test_a_state_of_a_model_is_a_query():
     assert ids(index().search(state, 3)) == ids(index().search(state.detach().numpy(), 3))
 
 
+def test_vectors_of_a_model_in_training_are_searched(tmp_path):
+    """As constants: what is found has no gradient."""
+    mine = VectorIndex(PASSAGES, vectors(20, 0).requires_grad_())
+    assert ids(mine.search(vectors(2, 1), 3)) == ids(index().search(vectors(2, 1), 3))
+    mine.save(tmp_path / "saved")
+    assert len(VectorIndex.load(tmp_path / "saved").passages) == 20
+
+
 def test_among_some_passages_alone():
     queries, allowed = vectors(3, 1), [["p3", "p11", "p4"], [], ["p7"]]
     found = index().search(queries, 2, allowed)
     own = (queries[0] @ vectors(20, 0)[[3, 11, 4]].T).argsort(descending=True)[:2]
     assert ids(found) == [[["p3", "p11", "p4"][i] for i in own], [], ["p7"]]
+    with pytest.raises(ValueError, match="shorter"):
+        index().search(queries, 2, allowed[:2])
     with pytest.raises(UserError, match="passage 'p99' is not in the index"):
         index().search(queries, 2, [["p99"]] * 3)
 

@@ -7,6 +7,7 @@ import torch
 
 from lm.retrieval.nearest import by_id, nearest
 from metrics.retrieval.ranks import SearchResult, find_ranks
+from text.errors import UserError
 
 
 def vectors(n: int, seed: int) -> np.ndarray:
@@ -30,6 +31,14 @@ def test_a_small_collection_comes_back_whole():
     found, _ = nearest(QUERIES, DOCUMENTS[:5], by_id(IDS[:5]), 10)
     assert found.shape == (23, 5)
     assert (np.sort(found, axis=1) == np.arange(5)).all()
+
+
+@pytest.mark.parametrize("broken", ["query", "document"])
+def test_what_is_not_a_number_is_near_nothing(broken):
+    queries, documents = QUERIES.copy(), DOCUMENTS.copy()
+    (queries if broken == "query" else documents)[20, 3] = np.nan
+    with pytest.raises(UserError, match="not finite"):
+        nearest(queries, documents, by_id(IDS), 10, block=7)
 
 
 @pytest.mark.parametrize("block", [2, 5, 4096])
