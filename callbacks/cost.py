@@ -1,7 +1,7 @@
 """What a run will cost, said before it costs anything: parameters, bytes, tokens, and soon after the time it takes.
 
 It knows the trainer, parameters and the size of a batch. It does not know what a method computes: the bytes of
-activations are an estimate for a decoder of the Hugging Face kind (`activation_bytes`). The peak that was measured is
+activations are an estimate (lm/scoring/memory.py). The peak that was measured is
 told with the speed.
 """
 
@@ -20,7 +20,7 @@ from torch.optim import Optimizer
 from lm.backbones.adapters import is_adapted
 from lm.forests.batches import TokenRows
 from lm.forests.forest import Forest
-from lm.scoring.states import LOGITS_AT_ONCE, MIN_CHUNK
+from lm.scoring.memory import activation_bytes, local_bytes
 from lm.steps.lightning_private import ends_a_step
 
 HOLES = 1.7
@@ -94,6 +94,7 @@ class Cost(Callback):
             (f"activations, {count_text(tokens)} tokens", size_text(activations, "about ")),
             (f"together, per {'process' if device.type == 'cpu' else 'device'}", size_text(sum(known), "about ")),
             *one_at_a_time(trainer, records, sum(known), activations),
+            *getattr(trainer.datamodule, "chosen", {}).items(),
             ("tokens per step", count_text(self.tokens_per_step)),
             ("tokens per epoch", count_text(epoch)),
             ("steps", "until stopped" if steps in (float("inf"), -1) else f"{steps:,} ({trainer.global_step:,} done)"),
@@ -161,12 +162,6 @@ def _of_process(name: str) -> int:
     return next((1024 * int(line.split()[1]) for line in lines if line.startswith(f"{name}:")), 0)
 
 
-def local_bytes(parameters: list[torch.nn.Parameter]) -> int:
-    """Bytes on this device: a sharded parameter counts its own shard."""
-    local = [p.to_local() if hasattr(p, "to_local") else p for p in parameters]
-    return sum(p.numel() * p.element_size() for p in local)
-
-
 def optimizer_bytes(optimizer: Optimizer, trainable: list[torch.nn.Parameter]) -> int | None:
     """Bytes of the state that the optimizer will keep; None for an optimizer of unknown kind."""
     name, defaults = type(getattr(optimizer, "optimizer", optimizer)).__name__, optimizer.defaults
@@ -178,32 +173,6 @@ def optimizer_bytes(optimizer: Optimizer, trainable: list[torch.nn.Parameter]) -
         return None
     sizes = local_bytes(trainable)
     return moments * (sum(p.numel() for p in trainable) if "8bit" in name else sizes)
-
-
-def activation_bytes(module: torch.nn.Module, tokens: int, precision: str) -> int | None:
-    """Bytes kept between forward and backward by a decoder with fused attention; None if it is not of that kind.
-
-    Per token and layer: 10 vectors of the hidden size around attention and norms, keys and values, 4 vectors of the
-    feed-forward size; in 16 bits the norms keep one more vector, in float32. With gradient checkpointing one hidden
-    vector per layer and one layer in full. Beside the layers: one chunk of logits, and under autocast the
-    weights in 16 bits.
-    """
-    configs = (getattr(part, "config", None) for part in module.modules())
-    config = next((config for config in configs if hasattr(config, "num_hidden_layers")), None)
-    if config is None or not tokens:
-        return None
-    hidden, layers = config.hidden_size, config.num_hidden_layers
-    heads = config.num_attention_heads
-    kv = 2 * hidden * (getattr(config, "num_key_value_heads", None) or heads) // heads
-    inner = getattr(config, "intermediate_size", None) or 4 * hidden
-    checkpointed = any(getattr(part, "gradient_checkpointing", False) for part in module.modules())
-    half = "16" in str(precision) or any(p.dtype in (torch.bfloat16, torch.float16) for p in module.parameters())
-    width = 2 if half else 4
-    layer = (10 * hidden + kv + 4 * inner) * width + (4 * hidden if half else 0)
-    values = layers * hidden * width + layer if checkpointed else layers * layer
-    logits = min(tokens, max(MIN_CHUNK, LOGITS_AT_ONCE // config.vocab_size)) * config.vocab_size * width
-    cast = 2 * sum(p.numel() for p in module.parameters() if p.ndim > 1) if "mixed" in str(precision) else 0
-    return tokens * values + logits + (0 if checkpointed else cast)
 
 
 def runs_on(trainer: Trainer) -> str:

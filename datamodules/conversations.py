@@ -10,18 +10,20 @@ import hashlib
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 import numpy as np
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from transformers import PreTrainedTokenizerBase
 
-from datamodules.loading import ResumableLoader, layout, shares
+from datamodules.loading import ResumableLoader, layout, require_free_choice, shares
 from datamodules.records import Sources, iter_records, name_of
 from lm.backbones.context import model_context
 from lm.files.hyperparameters import PlainHyperparameters
-from lm.forests.record_order import CountedBatches, GroupedOrder, PackedBatches
+from lm.forests.record_order import CountedBatches, GroupedOrder, PackedBatches, parts_of_a_step
+from lm.scoring.memory import token_budget
+from lm.steps.gather import from_rank_0
 from lm.tokens.answer_tokens import AnswerTable, Example, Limits, TableMaker
 from lm.tokens.chat import ChatFormat, ChatRenderer, TemplateRefusal
 from lm.tokens.control_tokens import unmarked
@@ -36,6 +38,7 @@ from worlds import World
 T = TypeVar("T", bound=AnswerTable)
 
 BATCH_SIZE = 8
+AUTO = "auto"
 
 
 class Conversations(PlainHyperparameters, LightningDataModule, Generic[T]):
@@ -59,7 +62,9 @@ class Conversations(PlainHyperparameters, LightningDataModule, Generic[T]):
         keep_system: a prompt that is cut keeps its system message.
         batch_size: records of an optimizer step over all ranks and accumulated micro-batches; null is 8.
         micro_batch_tokens: in place of it: fill micro-batches with records up to so many tokens that are computed. A
-            step then takes one of them on every rank and for every accumulation.
+            step then takes one of them on every rank and for every accumulation. ``auto``: beside ``batch_size``, which
+            still says what a step is; into how many micro-batches it is cut follows from model and device
+            (`lm.scoring.memory.token_budget`), and is kept in checkpoints.
         seed: of the order of the records.
         max_drop_fraction: refuse a source if more of its records are left out because they are too long.
         group: records of a group are met side by side. The trainers that the papers used do not do that.
@@ -69,11 +74,13 @@ class Conversations(PlainHyperparameters, LightningDataModule, Generic[T]):
         tokenizer_sha256: hash of everything that decides its ids.
         renderer: makes tokens of prompts and answers.
         dropped: how many records were left out, or count for nothing, by reason.
+        chosen: what was chosen for the user, in words, by what it is.
     """
 
     table_kind: type[T]
     least: ClassVar[int] = 1  # records of a micro-batch
     called: ClassVar[str] = "records"
+    cut_matters: ClassVar[str] = ""  # why nobody but the user says how a step is cut into micro-batches
 
     def __init__(
         self,
@@ -88,30 +95,34 @@ class Conversations(PlainHyperparameters, LightningDataModule, Generic[T]):
         max_completion_length: int | None = None,
         keep_system: bool = True,
         batch_size: int | None = None,
-        micro_batch_tokens: int | None = None,
+        micro_batch_tokens: int | Literal["auto"] | None = None,
         seed: int = 0,
         max_drop_fraction: float = 0.05,
         group: bool = False,
     ):
         super().__init__()
         self.save_hyperparameters(logger=False, ignore=["train", "val", "test", "tokenizer", "chat"])
-        if batch_size is not None and micro_batch_tokens is not None:
+        if batch_size is not None and micro_batch_tokens not in (None, AUTO):
             raise UserError(
                 "data.batch_size and data.micro_batch_tokens: give one, the number of records or that of tokens"
             )
         for name, number, least in (
             ("batch_size", batch_size, 1),
-            ("micro_batch_tokens", micro_batch_tokens, 1),
+            ("micro_batch_tokens", None if micro_batch_tokens == AUTO else micro_batch_tokens, 1),
             ("seed", seed, 0),
         ):
             if (number is not None or name == "seed") and (not isinstance(number, int) or number < least):
                 raise UserError(f"data.{name} is {number}: it must be a whole number of at least {least}")
+        if micro_batch_tokens == AUTO and self.cut_matters:
+            raise UserError(f"data.micro_batch_tokens: auto: {self.cut_matters}: give a number, or null")
         shared = train if isinstance(train, World) else None
         given = {"train": train, "val": val or shared, "test": test or shared}
         self.sources: dict[str, Sources] = {split: source for split, source in given.items() if source is not None}
         self.tokenizer_source, self.chat, self.field_map = tokenizer, chat, field_map
         self.limits = Limits(max_length, max_prompt_length, max_completion_length, keep_system)
-        self.batch_size = None if micro_batch_tokens is not None else batch_size or BATCH_SIZE
+        self.batch_size = None if isinstance(micro_batch_tokens, int) else batch_size or BATCH_SIZE
+        self.accumulated: int | None = None  # micro-batches of a step, once they are chosen
+        self.chosen: dict[str, str] = {}
         self.micro_batch_tokens, self.seed, self.max_drop_fraction = micro_batch_tokens, seed, max_drop_fraction
         self.group = group
         self.tokenizer: PreTrainedTokenizerBase
@@ -277,8 +288,9 @@ class Conversations(PlainHyperparameters, LightningDataModule, Generic[T]):
 
     def train_dataloader(self) -> ResumableLoader:
         """This rank's micro-batches; an epoch is as many whole optimizer steps as the records fill."""
-        table, accumulation = self._tables["train"], layout(self.trainer)[0]
-        batches = self._batches(table)
+        table = self._tables["train"]
+        self._choose_micro_batches(table)
+        batches, accumulation = self._batches(table), layout(self.trainer)[0]
         return ResumableLoader(
             lambda at: self.batch(table, batches.rows(at.step, at.in_epoch % accumulation).tolist()),
             len(batches),
@@ -294,9 +306,37 @@ class Conversations(PlainHyperparameters, LightningDataModule, Generic[T]):
         """The same of what is tested on."""
         return self._once("test")
 
+    def _choose_micro_batches(self, table: T) -> None:
+        """With ``auto``: tell the trainer, once, into how many micro-batches a step is cut; all ranks alike."""
+        trainer: Any = self.trainer
+        if self.micro_batch_tokens != AUTO or self.batch_size is None or trainer is None:
+            return
+        if self.chosen and trainer.accumulate_grad_batches == self.accumulated:
+            return
+        require_free_choice(trainer, "data.micro_batch_tokens: auto")
+        tokens = token_budget(trainer.lightning_module, trainer.strategy.root_device, str(trainer.precision))
+        if tokens is None:
+            raise UserError("data.micro_batch_tokens: auto needs a model of transformers: give a number, or null")
+        world_size, kept = layout(trainer)[2], self.accumulated is not None
+        if self.accumulated is None:
+            parts = parts_of_a_step(table.sizes.sum(axis=0), self.batch_size // world_size, tokens, self.least)
+            self.accumulated = from_rank_0(parts)
+        trainer.accumulate_grad_batches = self.accumulated
+        why = "as in the checkpoint" if kept else f"at most {tokens:,} tokens at once"
+        self.chosen = {"micro-batches of a step": f"{self.accumulated}, chosen ({why})"}
+
+    def state_dict(self) -> dict[str, Any]:
+        """What was chosen: a resumed run has the same batches on whatever device."""
+        return {"accumulated": self.accumulated} if self.micro_batch_tokens == AUTO and self.accumulated else {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes up what was chosen."""
+        self.accumulated = int(state_dict["accumulated"])
+
     def _once(self, split: str) -> ResumableLoader | list:
         if (table := self.table(split)) is None:
             return []
+        self._choose_micro_batches(self._tables.get("train", table))
         parts = [rows.tolist() for rows in self._shares(table)]
         return ResumableLoader(lambda at: self.batch(table, parts[at.number]), len(parts))
 
@@ -331,7 +371,7 @@ class Conversations(PlainHyperparameters, LightningDataModule, Generic[T]):
         return GroupedOrder(table.groups if self.group else table.units, self.seed)
 
     def _packed(self, table: T) -> PackedBatches:
-        assert self.micro_batch_tokens is not None
+        assert isinstance(self.micro_batch_tokens, int)
         return PackedBatches(
             self._order(table), table.sizes, table.prompt_of, self.micro_batch_tokens, self.least, *layout(self.trainer)
         )

@@ -184,6 +184,27 @@ def shares(n: int, rank: int, world_size: int, most: int) -> list[range]:
     return [range(edges[part], edges[part + 1]) for part in range(rank, batches * world_size, world_size)]
 
 
+def require_free_choice(trainer: Trainer, option: str) -> None:
+    """Refuse to choose how many micro-batches an optimizer step has where somebody counts on a number.
+
+    Args:
+        trainer: who will be told.
+        option: that asks for the choice.
+
+    Raises:
+        UserError: naming the option of the trainer that says otherwise.
+    """
+    if trainer.fast_dev_run:  # type: ignore[attr-defined]
+        return
+    if trainer.accumulate_grad_batches != 1:
+        raise UserError(f"{option} chooses trainer.accumulate_grad_batches: leave that out")
+    if "DeepSpeed" in type(trainer.strategy).__name__:
+        raise UserError(f"{option}: DeepSpeed must know accumulate_grad_batches beforehand: give that instead")
+    for name in ("val_check_interval", "limit_train_batches"):
+        if isinstance(number := getattr(trainer, name), int) and number > 1:
+            raise UserError(f"{option}: trainer.{name} {number} counts micro-batches: give a share of the epoch (0.25)")
+
+
 def layout(trainer: Trainer | None, batch_size: int | None = None) -> tuple[int, int, int]:
     """Accumulated micro-batches, this rank, ranks that see different data.
 

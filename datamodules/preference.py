@@ -245,6 +245,7 @@ class LabelledAnswers(_Judged[LabelledTable]):
 
     table_kind = LabelledTable
     called = "labelled answers"
+    cut_matters = "KTO estimates its z0 within a micro-batch"
     least = 2
 
     def __init__(

@@ -55,6 +55,7 @@ class Videos(Conversations[AnswerTable]):
 
     table_kind = AnswerTable
     called = "answers"
+    cut_matters = "nobody knows what a clip takes before it is seen"
 
     def __init__(
         self,
@@ -229,7 +230,7 @@ class Videos(Conversations[AnswerTable]):
 
     def _packed_units(self, table: AnswerTable, units: list[np.ndarray], order: GroupedOrder) -> PackedBatches:
         """By a budget of tokens, of which a clip takes what it takes at most."""
-        assert self.micro_batch_tokens is not None
+        assert isinstance(self.micro_batch_tokens, int)
         sight, sampling = self._seeing(), self._readers["train"].sampling
         most = sampling.frames or sampling.max_frames
         seen = sight.max_tokens if most is None else min(sight.max_tokens, sight.num_tokens(most))

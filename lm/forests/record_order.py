@@ -151,3 +151,20 @@ class PackedBatches:
             least = min(range(len(parts) - 1), key=lambda part: len(parts[part]) + len(parts[part + 1]))
             parts[least : least + 2] = [np.concatenate(parts[least : least + 2])]
         return parts[self.rank :: self.world_size]
+
+
+def parts_of_a_step(sizes: np.ndarray, records: int, tokens: int, least: int = 1) -> int:
+    """Into how many micro-batches of equally many records a rank's share of an optimizer step is cut.
+
+    Args:
+        sizes: tokens of all records [n]; the largest may come together.
+        records: of the share.
+        tokens: that a micro-batch may have.
+        least: records of a micro-batch, whatever they take.
+
+    Returns: as few as fit; the most that ``least`` allows where none do.
+    """
+    together = np.cumsum(np.sort(sizes)[::-1])
+    fits = np.searchsorted(together, tokens, side="right") if len(together) else 0
+    parts = [part for part in range(1, records + 1) if records % part == 0 and records // part >= least]
+    return next((part for part in parts if records // part <= max(fits, least)), parts[-1] if parts else 1)

@@ -13,11 +13,9 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from callbacks.cost import (
     Cost,
-    activation_bytes,
     batch_tokens,
     duration,
     held_bytes,
-    local_bytes,
     one_at_a_time,
     optimizer_bytes,
     peak_bytes,
@@ -27,6 +25,7 @@ from callbacks.cost import (
 from cli.trainer_cli import main
 from lm.forests.batches import TokenRows
 from lm.forests.forest import Forest, Node
+from lm.scoring.memory import activation_bytes, local_bytes
 from tests.stand_ins import LLAMA
 from tests.tiny_runs import write_config
 

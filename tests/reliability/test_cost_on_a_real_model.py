@@ -33,7 +33,7 @@ def test_the_peak_is_within_15_percent_of_what_was_said(tmp_path: Path, shape: s
     method, *options = SHAPES[shape]
     config = str(ROOT / "configs" / method / "start.yaml")
     few = ["--trainer.accelerator=cpu", "--trainer.devices=1", "--trainer.max_steps=2", "--data.batch_size=8"]
-    few += ["--trainer.accumulate_grad_batches=1", "--trainer.callbacks+=Cost", "--trainer.callbacks.measured_steps=1"]
+    few += ["--data.micro_batch_tokens=null", "--trainer.callbacks+=Cost", "--trainer.callbacks.measured_steps=1"]
     where = {"COLUMNS": "120", "SEEDLING_CACHE": str(cache_folder())}
     said = warm_runs.run(["main.py", "fit", "--config", config, *few, *options], tmp_path, **where)
     expected = told(said, r"together, per process\s+│ about ")
