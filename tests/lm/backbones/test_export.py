@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import pytest
+import torch
+from safetensors.torch import load_file
 from transformers import AutoTokenizer
 
 import export
 from lm.backbones.backbone import ScratchBackbone
-from lm.backbones.export import save_tokenizer
+from lm.backbones.export import HEAD, save_head, save_tokenizer
 from lm.merging.folders import merge
 from lm.tokens.tokenizer import tokenizer_sha256
 from tests.lm.backbones.test_run_backbone import a_run
@@ -49,6 +51,16 @@ def test_a_published_tokenizer_of_that_kind_is_its_own(tmp_path):
     assert tokenizer_sha256(AutoTokenizer.from_pretrained(tmp_path / "out")) == tokenizer_sha256(published_one)
     with pytest.raises(UserError, match="cuts text otherwise"):
         save_tokenizer(tiny_tokenizer(), tmp_path / "out")
+
+
+def test_counts_within_a_head_are_no_weights(tmp_path):
+    """In 16 bits a count of 1001 steps would be one of 1000."""
+    head = torch.nn.BatchNorm1d(4)
+    head.num_batches_tracked.fill_(1001)
+    weights = {f"head.{name}": value for name, value in head.state_dict().items()}
+    save_head("head", weights, tmp_path, dtype=torch.bfloat16)
+    written = load_file(tmp_path / HEAD)
+    assert (int(written["num_batches_tracked"]), written["weight"].dtype) == (1001, torch.bfloat16)
 
 
 def test_a_merge_is_read_as_its_models_are(tmp_path):
