@@ -184,15 +184,15 @@ def save_head(
         weights: by their names in the method's module.
         folder: an existing folder.
         adapter: refused: a head has none.
-        dtype: of what is written; as it is when missing.
+        dtype: of the numbers that are written; as it is when missing. Counts stay as they are.
 
     Raises:
         UserError: if ``adapter`` is asked for.
     """
     if adapter:
         raise UserError(f"part '{name}' is no model, and has no adapter to export")
-    own = {n.removeprefix(f"{name}."): weight.to(dtype or weight.dtype).contiguous() for n, weight in weights.items()}
-    save_file(own, folder / HEAD)
+    typed = {n: weight.to(dtype) if dtype and weight.is_floating_point() else weight for n, weight in weights.items()}
+    save_file({n.removeprefix(f"{name}."): weight.contiguous() for n, weight in typed.items()}, folder / HEAD)
 
 
 def head_card(saved: dict[str, Any], step: int) -> str:
