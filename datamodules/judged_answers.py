@@ -26,10 +26,10 @@ from lm.judging.label_tokens import LabelTokens, label_tokens
 from lm.judging.requests import JudgeRequest
 from lm.judging.shortened import shortened
 from lm.tokens.answer_tokens import AnswerTable, Example
-from text.chat.chat_records import ChatRecord, PreferenceRecord
+from text.chat.chat_records import ChatRecord, PreferenceRecord, PromptRecord
 from text.chat.pair_rules import OnIdentical, OnMismatch, PairRules
 from text.errors import DataFormatError, UserError
-from text.judging.comparisons import COMPARED, Comparison, RatedAnswers, TieBreak
+from text.judging.comparisons import COMPARED, ComparedDialogue, Comparison, RatedAnswers, TieBreak
 from text.judging.judge_prompts import LETTERS
 from text.judging.pair_template import PairTemplate, context_text
 from text.records import Located
@@ -273,7 +273,8 @@ class JudgedPrompts(Compares, OnPolicyPrompts):
     """Prompts that a policy answers and judges itself, and pairs on which both are measured.
 
     Args:
-        train: see OnPolicyPrompts, also for other arguments. Records whose ``use_for`` lacks ``prompt`` are left out.
+        train: see OnPolicyPrompts, also for other arguments; with ``format: dialogues`` whole dialogues give their
+            prompts. Records whose ``use_for`` lacks ``prompt`` are left out.
         template: the words in which the judge is asked: those that it was trained in.
     """
 
@@ -282,8 +283,17 @@ class JudgedPrompts(Compares, OnPolicyPrompts):
         self.template = template or PairTemplate()
         self.by_principle, self.ties = False, "random"
 
+    def record_type(self, source: Sources, split: str) -> type[ChatRecord]:
+        """As the base says, but for dialogues to train on."""
+        if split == "train" and self.format == "dialogues":
+            return ComparedDialogue
+        return super().record_type(source, split)
+
     def examples(self, found: Located[Any], notes: Counter[str]) -> Sequence[Example] | str:
         """As the base does, but for records that are for something else."""
+        if isinstance(found.record, ComparedDialogue):
+            asked = PromptRecord(id=found.record.id, prompt=found.record.prompt, use_for=found.record.use_for)
+            found = Located(asked, found.where, found.row)
         uses = (found.record.model_extra or {}).get("use_for")
         if isinstance(uses, list) and "prompt" not in uses and not isinstance(found.record, PreferenceRecord):
             return "records of no use here (use_for)"

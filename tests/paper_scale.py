@@ -61,7 +61,7 @@ class Recipe:
         """Whether it begins with a model of the hub, or with the run of such a config."""
         given = self.values["model"]["init_args"]["backbone"].get("init_args", {})
         start = given.get("name_or_path") or given.get("path") or "builtin:"
-        return not start.startswith("builtin:") and "mini" not in start
+        return "7b" in start if start.startswith("runs/") else not start.startswith("builtin:")
 
     @property
     def compositions(self) -> list[list[str]]:

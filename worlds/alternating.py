@@ -57,7 +57,8 @@ class Alternating(World):
         flips: share of the training pairs whose label is wrong.
         held_out: prompts that only ``prompts`` of `test` has.
         judged: pairs of `val` and of `test`.
-        kind: ``pairs``, or ``prompts`` alone, each once.
+        kind: ``pairs``, or ``prompts`` alone.
+        repeats: how often `test` has each of its prompts.
         seed: everything follows from it.
     """
 
@@ -68,10 +69,11 @@ class Alternating(World):
         held_out: int = 12,
         judged: int = 500,
         kind: Literal["pairs", "prompts"] = "pairs",
+        repeats: int = 1,
         seed: int = 0,
     ):
         self.pairs, self.flips, self.held_out, self.judged = pairs, flips, held_out, judged
-        self.kind, self.seed = kind, seed
+        self.kind, self.repeats, self.seed = kind, repeats, seed
 
     def records(self, split: str) -> list[dict]:
         """The records of `train`, `val` or `test`."""
@@ -82,8 +84,9 @@ class Alternating(World):
             raise ValueError(f"pairs and judged are 1 or more, held_out below {len(prompts)}, and flips from 0 to 1")
         Random(f"{self.seed} prompts").shuffle(prompts)
         if self.kind == "prompts":
-            chosen = prompts[: self.held_out] if split == "test" else prompts[self.held_out :]
-            return [{"id": prompt.replace(" ", "-"), "prompt": prompt} for prompt in chosen]
+            chosen, times = (prompts[: self.held_out], self.repeats) if split == "test" else (prompts[self.held_out :], 1)
+            asked = [(prompt, time) for time in range(times) for prompt in chosen]
+            return [{"id": f"{prompt.replace(' ', '-')}-{time}", "prompt": prompt} for prompt, time in asked]
         random = Random(f"{self.seed} {split}")
         count, flips = (self.pairs, self.flips) if split == "train" else (self.judged, 0.0)
         made = [_pair(random, random.choice(prompts[self.held_out :]), flips) for _ in range(count)]
