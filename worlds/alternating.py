@@ -84,7 +84,9 @@ class Alternating(World):
             raise ValueError(f"pairs and judged are 1 or more, held_out below {len(prompts)}, and flips from 0 to 1")
         Random(f"{self.seed} prompts").shuffle(prompts)
         if self.kind == "prompts":
-            chosen, times = (prompts[: self.held_out], self.repeats) if split == "test" else (prompts[self.held_out :], 1)
+            held_out = split == "test"
+            chosen = prompts[: self.held_out] if held_out else prompts[self.held_out :]
+            times = self.repeats if held_out else 1
             asked = [(prompt, time) for time in range(times) for prompt in chosen]
             return [{"id": f"{prompt.replace(' ', '-')}-{time}", "prompt": prompt} for prompt, time in asked]
         random = Random(f"{self.seed} {split}")
