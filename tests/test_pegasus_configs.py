@@ -73,3 +73,14 @@ def test_a_run_is_asked_about_a_file(trained: Path, home: Path):
     assert [line["response"] for line in lines] == [line["response"] for line in again]
     with pytest.raises((UserError, SystemExit)):
         run("predict", "ask.yaml", *model, "--data.init_args.video=nowhere.mp4", data[1])
+
+
+@pytest.mark.parametrize("name", ["tempcompass", "vidfactscore"])
+def test_what_is_on_record_is_scored_without_a_model(name: str):
+    folder = run("test", f"{name}.yaml")
+    told = json.loads((folder / "metrics.json").read_text())
+    measured = f"{name}/" + ("aspect/shape" if name == "tempcompass" else "f1")
+    assert 0 < told[measured] < 100
+    assert (folder / name / "report.md").is_file()
+    if name == "tempcompass":
+        assert told["tempcompass/aspect/shape"] > told["tempcompass/aspect/direction"]

@@ -3,6 +3,7 @@
 from worlds.alternating import Alternating
 from worlds.biographies import Biographies
 from worlds.chain_arithmetic import ChainArithmetic
+from worlds.event_answers import EventAnswers
 from worlds.grading import GradingWorld
 from worlds.instructed_search import InstructedSearch
 from worlds.looked_up import LookedUp
@@ -18,6 +19,7 @@ __all__ = [
     "Alternating",
     "Biographies",
     "ChainArithmetic",
+    "EventAnswers",
     "GradingWorld",
     "InstructedSearch",
     "LookedUp",

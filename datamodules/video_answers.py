@@ -1,0 +1,148 @@
+"""Answers about videos that are on record, and verdicts about their facts: read, joined with what is right, measured.
+
+Knows records and which prediction belongs to which question. It does not know who answered.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from lightning.pytorch import LightningDataModule
+from torch.utils.data import DataLoader
+
+from datamodules.records import Source, name_of, read_records
+from lm.files.hyperparameters import PlainHyperparameters
+from metrics.video.choices import AnsweredQuestion, choice_report
+from metrics.video.facts import Reading, Verdicts, fact_report
+from metrics.video.report import VideoReport
+from metrics.video.temporal_gain import gains_text, temporal_gains
+from text.errors import DataFormatError
+from text.video.answer_records import FactVerdicts, PredictionRecord, QuestionRecord
+from text.video.choices import Form, form_of, is_right
+
+
+class _Recorded(PlainHyperparameters, LightningDataModule):
+    """Something on record that is measured whole."""
+
+    def report(self) -> VideoReport:
+        """What it comes to."""
+        raise NotImplementedError
+
+    def test_dataloader(self) -> DataLoader:
+        """One batch, of nothing: all is measured at the end."""
+        return DataLoader([0])  # type: ignore[arg-type]
+
+
+class VideoAnswers(_Recorded):
+    """Questions about videos with predictions on record (`text.video.answer_records`).
+
+    Files of TempCompass are read as they are, and what `predict` writes (``responses.jsonl``).
+
+    Args:
+        test: questions with right answers.
+        predictions: what was said to them; null where they stand with the questions. A question without a prediction
+            is answered wrongly, and a prediction without a question is refused.
+        form: of the questions; ``auto`` tells it from each question.
+        controls: predictions of the same questions with frames in another order, by name: what order is worth.
+        seed: of bootstraps.
+    """
+
+    def __init__(
+        self,
+        test: Source,
+        predictions: Source | None = None,
+        form: Form | Literal["auto"] = "auto",
+        controls: dict[str, str] | None = None,
+        seed: int = 0,
+    ):
+        super().__init__()
+        self.test, self.predictions, self.form, self.controls, self.seed = test, predictions, form, controls or {}, seed
+
+    def setup(self, stage: str) -> None:
+        """Reads and joins."""
+        self.questions = read_records(self.test, QuestionRecord, "test")
+        if self.predictions is None:
+            self.said = [one.record.prediction for one in self.questions]
+        else:
+            self.said = self._joined(self.predictions)
+        self.of_controls = {name: self._joined(source) for name, source in self.controls.items()}
+
+    def report(self) -> VideoReport:
+        """Accuracies, and gains over controls."""
+        answered = self._answered(self.said)
+        found = choice_report(answered, self.seed)
+        scalars, text = dict(found.scalars), found.text
+        silent = sum(said is None for said in self.said)
+        if silent:
+            text += f"\n\n{silent:,} of {len(self.said):,} questions have no prediction, and count as wrong."
+        if self.of_controls:
+            controls = {name: self._answered(said) for name, said in self.of_controls.items()}
+            gains = temporal_gains(answered, controls, self.seed)
+            scalars |= {f"gain/{name}": gain["value"] for name, gain in gains.items()}
+            text += f"\n\n{gains_text(gains)}"
+        rows = [
+            {"id": one.name, "video_id": one.video, "aspect": one.aspect, "prediction": said, "right": one.right}
+            for one, said in zip(answered, self.said, strict=True)
+        ]
+        return VideoReport(scalars, text, rows)
+
+    def _answered(self, said: Sequence[str | None]) -> list[AnsweredQuestion]:
+        made = []
+        for one, prediction in zip(self.questions, said, strict=True):
+            q = one.record
+            form = form_of(q.question, q.answer) if self.form == "auto" else self.form
+            right = is_right(form, prediction, q.answer, q.question)
+            name = q.id or one.where
+            made.append(AnsweredQuestion(name, q.video_id, form, right, q.aspect, q.fine_aspect, q.official_rating))
+        return made
+
+    def _joined(self, source: Source) -> list[str | None]:
+        """The prediction for each question; the second answer to the same words is for the second such question."""
+        of_key: dict[tuple[str, ...], list[int]] = {}
+        for number, one in enumerate(self.questions):
+            of_key.setdefault(one.record.key, []).append(number)
+        found: list[str | None] = [None] * len(self.questions)
+        problems, answered = [], Counter[tuple[str, ...]]()
+        for said in read_records(source, PredictionRecord, "predictions"):
+            key = said.record.key
+            if key not in of_key:
+                key = (said.record.video_id or "", said.record.question or "")
+            if key not in of_key:
+                problems.append(f"{said.where}: no question of {name_of(self.test)} is answered by this prediction")
+            elif answered[key] == len(of_key[key]):
+                problems.append(f"{said.where}: the question is answered already by another prediction")
+            else:
+                found[of_key[key][answered[key]]] = said.record.prediction
+                answered[key] += 1
+        if problems:
+            raise DataFormatError(problems)
+        return found
+
+
+class VideoFacts(_Recorded):
+    """Verdicts about the facts of summaries (`text.video.answer_records.FactVerdicts`).
+
+    Args:
+        test: one record a video.
+        reading: see `metrics.video.facts.fact_report`.
+        seed: of bootstraps.
+    """
+
+    def __init__(self, test: Source, reading: Reading = "official", seed: int = 0):
+        super().__init__()
+        self.test, self.reading, self.seed = test, reading, seed
+
+    def setup(self, stage: str) -> None:
+        """Reads."""
+        found = read_records(self.test, FactVerdicts, "test")
+        self.verdicts = [
+            Verdicts(one.record.video_id, one.record.precision_verdicts, one.record.recall_verdicts) for one in found
+        ]
+
+    def report(self) -> VideoReport:
+        """Precision, recall and F1."""
+        found = fact_report(self.verdicts, self.reading, self.seed)
+        rows: list[dict[str, Any]] = [verdicts._asdict() for verdicts in self.verdicts]
+        return VideoReport(found.scalars, found.text, rows)

@@ -1,0 +1,61 @@
+"""Benchmarks about videos on what is on record: no model, nobody is asked.
+
+`python main.py test --config configs/pegasus/tempcompass.yaml`. Knows when a report is made and where it goes. It does
+not know what is measured (datamodules/video_answers.py, metrics/video).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import LightningModule
+
+from metrics.report_files import write_lines
+from text.errors import UserError
+from text.json_lines import plain
+from text.whole_files import write_text
+
+
+class RecordedVideoBench(LightningModule):
+    """Reports what answers on record are worth: ``<name>/average``, ``<name>/aspect/<aspect>`` and others.
+
+    Args:
+        name: what scalars are called after.
+    """
+
+    def __init__(self, name: str = "video"):
+        super().__init__()
+        self.name = name
+
+    def on_test_start(self) -> None:
+        """The report replaces Lightning's table."""
+        self.trainer.test_loop.verbose = False
+        self.results: dict[str, Any] = {}
+
+    def test_step(self, batch: Any, batch_idx: int) -> None:
+        """Nothing: all is measured at the end."""
+
+    def on_test_epoch_end(self) -> None:
+        """Measure, log and write."""
+        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        if not hasattr(data, "report"):
+            raise UserError("RecordedVideoBench measures what is on record: use VideoAnswers or VideoFacts")
+        told = data.report()
+        scalars = {f"{self.name}/{key}": value for key, value in told.scalars.items()}
+        self.log_dict(scalars, rank_zero_only=True)
+        self.results = plain(scalars)  # what is logged loses half of the digits
+        log_dir = self.trainer.log_dir  # agreed between ranks: every rank has to ask
+        if not self.trainer.is_global_zero:
+            return
+        print(told.text)
+        if log_dir is not None:
+            folder = Path(log_dir) / self.name
+            folder.mkdir(parents=True, exist_ok=True)
+            write_lines(folder / "answers.jsonl", told.rows)
+            write_text(folder / "report.md", told.text + "\n")
+            print(f"Report: {folder / 'report.md'}")
+
+    def configure_optimizers(self) -> Any:
+        """There is nothing to train."""
+        raise UserError("RecordedVideoBench has nothing to train: use `test`")

@@ -1,0 +1,108 @@
+"""Records of benchmarks about videos as they are spread: questions with predictions, verdicts about facts."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar
+
+from pydantic import ConfigDict, Field, model_validator
+
+from text.chat.messages import blame
+from text.records import Id, Record, Text
+
+NAMES = {"video": "video_id", "prompt": "question", "response": "prediction", "type": "aspect"}
+"""What `predict` writes, and our name of it."""
+
+
+class QuestionRecord(Record):
+    """A question about a video with the right answer (TempCompass' fields; the names of `predict` are read too).
+
+    Args:
+        id: joins predictions; by video and question where it is missing.
+        video_id: groups questions: intervals are over videos.
+        question: with its options.
+        answer: what is right.
+        aspect, fine_aspect: group accuracies.
+        prediction: on record; null is none.
+        official_rating: 1 or 0 by whoever published the prediction.
+    """
+
+    model_config = ConfigDict(extra="ignore")
+
+    id: Id | None = None
+    video_id: Id
+    question: Text
+    answer: Text
+    aspect: str | None = None
+    fine_aspect: str | None = None
+    prediction: str | None = None
+    official_rating: Annotated[int, Field(ge=0, le=1)] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named(cls, data: Any) -> Any:
+        return _with_our_names(data)
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """What a prediction is found by."""
+        return (self.id,) if self.id is not None else (self.video_id, self.question)
+
+
+class PredictionRecord(Record):
+    """What was said to a question.
+
+    Args:
+        id: of the question; or
+        video_id, question: its video and its words.
+        prediction: what was said; null is nothing.
+    """
+
+    model_config = ConfigDict(extra="ignore")
+
+    wanted: ClassVar[str] = "'id', or 'video_id' and 'question'"
+
+    id: Id | None = None
+    video_id: Id | None = None
+    question: str | None = None
+    prediction: str | None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named(cls, data: Any) -> Any:
+        given = _with_our_names(data)
+        if isinstance(given, dict) and "id" not in given and not {"video_id", "question"} <= given.keys():
+            blame("id", f"missing: a prediction needs {cls.wanted}")
+        return given
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """As that of its question."""
+        return (self.id,) if self.id is not None else (self.video_id or "", self.question or "")
+
+
+class FactVerdicts(Record):
+    """What a judge said of the facts of a video's summary (VidFactScore, pegasus-1-eval).
+
+    Args:
+        video_id: of the video.
+        precision_verdicts: of each fact that was told, whether the reference supports it, as the judge wrote it.
+        recall_verdicts: of each fact of the reference, whether the summary tells it.
+    """
+
+    model_config = ConfigDict(extra="ignore")
+
+    video_id: Id
+    precision_verdicts: list[str]
+    recall_verdicts: list[str]
+
+
+def _with_our_names(data: Any) -> Any:
+    if not isinstance(data, dict):
+        return data
+    given = dict(data)
+    for theirs, ours in NAMES.items():
+        if theirs in given and ours not in given:
+            given[ours] = given.pop(theirs)
+    if isinstance(given.get("video_id"), list):
+        given["video_id"] = " ".join(map(str, given["video_id"]))
+    return given
