@@ -7,20 +7,18 @@ This file does not know what any record means, nor how files are opened (datamod
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, Literal, TypeVar
 
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
-from pydantic import BaseModel, Field, ValidationError, create_model
+from pydantic import BaseModel, Field, create_model
 
 from datamodules.sources import Raw, Source, Sources, content_hash, find_files, name_of, raw_records
 from text.errors import DataFormatError
 from text.facts.wikitext import articles
-from text.record_shapes import found_instead
+from text.record_lines import look, validated
 from text.records import Located, TextRecord
-from text.suggestions import did_you_mean
 from worlds import World
 
 __all__ = [
@@ -130,34 +128,6 @@ def iter_texts(
 # --- from raw records to records, or to what is wrong with them -------------------------------------------------------
 
 
-class _Look(NamedTuple):
-    """What is seen of a record before it is validated: its fields, and what no schema would notice."""
-
-    fields: dict[str, Any]
-    problems: list[str]
-
-
-def _look(content: bytes | dict[str, Any]) -> _Look:
-    """Fields of a record, and keys that stand twice."""
-    if isinstance(content, dict):
-        return _Look(content, [])
-    problems = []
-
-    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) < len(pairs):
-            keys = [key for key, _ in pairs]
-            twice = next(key for key in found if keys.count(key) > 1)
-            problems.append(f"field '{twice}': stands twice, and only one of them can be meant")
-        return found
-
-    try:
-        fields = json.loads(content, object_pairs_hook=once, parse_int=str, parse_float=str)
-    except (ValueError, RecursionError):  # the validation says what is wrong, and where
-        return _Look({}, [])
-    return _Look(fields if isinstance(fields, dict) else {}, list(dict.fromkeys(problems)))
-
-
 class _Names:
     """In which files records go by the names of a `field_map`: those whose first record has one of them.
 
@@ -180,50 +150,9 @@ class _Names:
 
 
 def _validated(raw: Raw, model: type[R], names: _Names) -> tuple[R | None, list[str]]:
-    content, (seen, problems) = raw.content, _look(raw.content)
-    context = {"renames": names.apply(raw, seen)}
-    try:
-        if isinstance(content, dict):
-            record = model.model_validate(content, context=context)
-        else:
-            record = model.model_validate_json(content, context=context)
-    except ValidationError as error:
-        fields: dict[str, list[str]] = {}
-        for detail in error.errors(include_url=False):
-            what, (name, reason) = "", _explain(detail, model)
-            what = f"field '{name}': " if name else ""
-            fields.setdefault(what, []).append(reason)
-        problems = [f"{what}{'; '.join(dict.fromkeys(reasons))}" for what, reasons in fields.items()]
-        details = error.errors(include_url=False)
-        lacking = [
-            str(detail["loc"][0]) for detail in details if detail["type"] == "missing" and len(detail["loc"]) == 1
-        ]
-        if lacking:
-            problems[-1] += found_instead(seen, lacking, hasattr(model, "renamed"))
-        return None, [f"{raw.where}: {problem}" for problem in problems]
-    return (None if problems else record), [f"{raw.where}: {problem}" for problem in problems]
-
-
-def _explain(detail: Any, model: type[BaseModel]) -> tuple[str, str]:
-    """Name of the top-level field ('' for the record as a whole) and what is wrong with it."""
-    name, *inner = detail["loc"] or ("",)
-    names = [str(field.validation_alias or key) for key, field in model.model_fields.items()]
-    match detail["type"]:
-        case "json_invalid":
-            reason, _, column = detail["ctx"]["error"].partition(" at line 1 column ")
-            return "", f"column {column or '?'}: invalid JSON: {reason}"
-        case "missing" if not inner:
-            needed = [n for n, f in zip(names, model.model_fields.values(), strict=True) if f.is_required()]
-            article = "An" if model.__name__[0] in "AEIOU" else "A"
-            return name, f"missing. {article} {model.__name__} needs {' and '.join(map(repr, needed))}"
-        case "extra_forbidden" if not inner:
-            return name, "unknown field." + (did_you_mean(name, names) or f" Known: {', '.join(names)}")
-    place = "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in inner if key not in ("int", "str"))
-    plain = {"missing": "missing", "extra_forbidden": "unknown field"}
-    reason = plain.get(detail["type"], detail["msg"].removeprefix("Input "))
-    if detail["type"].endswith(("_type", "_error")):
-        reason += f", not {detail['input']!r:.60}"
-    return name, f"{place.lstrip('.')}: {reason}" if place else reason
+    seen = look(raw.content)
+    record, problems = validated(raw.content, model, {"renames": names.apply(raw, seen.fields)}, seen)
+    return record, [f"{raw.where}: {problem}" for problem in problems]
 
 
 def _repeated_id(located: Located[R], seen: dict[str, str]) -> list[str]:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from text.errors import DataFormatError, UserError
+from text.record_lines import numbered_lines
 from text.suggestions import missing_file
 from worlds import World
 
@@ -140,11 +141,8 @@ def _file(path: str) -> Iterator[Raw]:
 
 
 def _json_lines(path: str, stream: Any) -> Iterator[Raw]:
-    for number, line in enumerate(stream, 1):
-        if number == 1:
-            line = line.removeprefix(b"\xef\xbb\xbf")
-        if line := line.strip():
-            yield Raw(path, number, line)
+    for number, line in numbered_lines(stream):
+        yield Raw(path, number, line)
 
 
 def _told(name: str, rows: Iterator[dict[str, Any]]) -> Iterator[Raw]:

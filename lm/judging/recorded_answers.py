@@ -5,15 +5,36 @@ Knows the lines of such files. It does not know what the answers are worth.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pydantic import ConfigDict
+
 from lm.judging.requests import Judge, JudgeRequest, Verdict
 from text.errors import DataFormatError, UserError
 from text.judging.verdicts import Reading, parse_preference, parse_score
+from text.record_lines import numbered_lines, validated
+from text.records import Record
 from text.suggestions import missing_file
+
+
+class RecordedAnswer(Record):
+    """A line of such a file; what stands beside these fields is read over.
+
+    Args:
+        id: of what was asked.
+        response: null is an empty one.
+        draw: of several to one.
+        finished: false if the answer was cut off.
+    """
+
+    model_config = ConfigDict(extra="ignore")
+
+    id: int | str
+    response: str | None
+    draw: int = 0
+    finished: bool | None = None
 
 
 class Recorded(NamedTuple):
@@ -89,18 +110,15 @@ def _read(path: str, wanted: Sequence[str]) -> list[list[Recorded]]:
     if not file.is_file():
         raise UserError(missing_file(file))
     found: dict[str, dict[int, Recorded]] = {}
-    problems = []
+    problems: list[str] = []
     with file.open("rb") as lines:
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
-            try:
-                name, answer = _answer(line)
-                if answer.draw in found.setdefault(name, {}):
-                    raise ValueError(f"field 'draw': '{name}' has an answer of draw {answer.draw} already")
-                found[name][answer.draw] = answer
-            except ValueError as error:
-                problems.append(f"{path}:{number}: {error}")
+        for number, line in numbered_lines(lines):
+            answer, wrong = validated(line, RecordedAnswer)
+            if answer is not None and answer.draw in found.setdefault(name := str(answer.id), {}):
+                wrong = [f"field 'draw': '{name}' has an answer of draw {answer.draw} already"]
+            elif answer is not None:
+                found[name][answer.draw] = Recorded(answer.draw, answer.response or "", answer.finished is not False)
+            problems += [f"{path}:{number}: {what}" for what in wrong]
             if len(problems) >= DataFormatError.SHOWN:
                 break
     if problems:
@@ -111,25 +129,3 @@ def _read(path: str, wanted: Sequence[str]) -> list[list[Recorded]]:
             "answers to another file?"
         )
     return [[found[name][draw] for draw in sorted(found[name])] for name in wanted]
-
-
-def _answer(line: bytes) -> tuple[str, Recorded]:
-    """The id and the answer of a line.
-
-    Raises:
-        ValueError: saying which field is wrong.
-    """
-    try:
-        record = json.loads(line.decode("utf-8-sig"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"invalid JSON: {error}") from error
-    if not isinstance(record, dict) or not {"id", "response"} <= record.keys():
-        raise ValueError("a recorded answer needs 'id' and 'response'")
-    name, draw, text = record["id"], record.get("draw", 0), record["response"]
-    if isinstance(name, bool) or not isinstance(name, int | str):
-        raise ValueError(f"field 'id': should be text or a whole number, not {name!r:.60}")
-    if isinstance(draw, bool) or not isinstance(draw, int):
-        raise ValueError(f"field 'draw': should be a whole number, not {draw!r:.60}")
-    if text is not None and not isinstance(text, str):
-        raise ValueError(f"field 'response': should be text, not {text!r:.60}")
-    return str(name), Recorded(draw, text or "", record.get("finished") is not False)

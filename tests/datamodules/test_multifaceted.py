@@ -163,7 +163,7 @@ def test_instances_with_answers_on_record(tmp_path):
             [{"id": "q0", "response": "r"}, {"id": "q1", "response": "r"}],
             "no response to 1 of 3 instances, such as 'q2'",
         ),
-        ([{"id": "q0"}], r"responses\.jsonl:1: a recorded answer needs 'id' and 'response'"),
+        ([{"id": "q0"}], r"responses\.jsonl:1: field 'response': missing"),
         (["text"], r"responses\.jsonl:1"),
     ],
 )
