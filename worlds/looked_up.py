@@ -14,11 +14,12 @@ from worlds.world import World
 
 FIRST, SECOND = "ba do fi gu ha ke lo mi nu pe", "kol ram sit ven zar"
 NAMES = tuple(first + second for first in FIRST.split() for second in SECOND.split())
-VALUES = (
-    "amber apple arrow barley basket beetle bronze candle carpet cherry copper cotton dagger eagle feather flint ginger"
-    " goblet hammer honey ivory jasper kettle ladder lemon linen mirror needle onion pebble pepper quill ribbon saddle"
-    " silver spoon thistle velvet walnut whistle"
+THINGS = (
+    "amber apple arrow barley basket beetle bronze candle carpet cherry copper cotton dagger eagle feather flint"
+    " ginger goblet hammer honey ivory jasper kettle ladder lemon linen mirror needle onion pebble pepper quill ribbon"
+    " saddle silver spoon thistle velvet walnut whistle"
 )
+VALUES = tuple(THINGS.split())
 
 
 class LookedUp(World):
@@ -35,6 +36,8 @@ class LookedUp(World):
         validity: of a training context: verdicts on a sentence, half of them True.
         ranking: of a training context: verdicts on two sentences.
         held_out: contexts of `val`.
+        names: different ones.
+        values: different ones.
         seed: everything follows from it.
     """
 
@@ -49,15 +52,18 @@ class LookedUp(World):
         validity: int = 3,
         ranking: int = 3,
         held_out: int = 50,
+        names: int = 50,
+        values: int = 40,
         seed: int = 0,
     ):
         self.contexts, self.facts, self.test_facts, self.questions = contexts, facts, test_facts, questions
         self.answers, self.summaries, self.validity, self.ranking = answers, summaries, validity, ranking
         self.held_out, self.seed = held_out, seed
+        self.names, self.values = NAMES[:names], VALUES[:values]
 
     def records(self, split: str) -> list[dict]:
         """The tasks or questions of a split."""
-        if not 2 <= self.facts <= (most := len(VALUES.split())) or not 2 <= self.test_facts <= most:
+        if not 2 <= self.facts <= (most := min(len(self.names), len(self.values))) or not 2 <= self.test_facts <= most:
             raise ValueError(f"'facts' and 'test_facts' must lie between 2 and {most}")
         rng = Random(f"{self.seed} {split}")
         if split == "test":
@@ -68,7 +74,7 @@ class LookedUp(World):
         return [task for number in range(counts[split]) for task in self._tasks(f"{split}-{number}", rng)]
 
     def _question(self, number: int, rng: Random) -> dict[str, Any]:
-        facts = _drawn(self.test_facts, rng)
+        facts = self._drawn(self.test_facts, rng)
         name, value = facts[place := rng.randrange(len(facts))]
         passages = _passages(facts)
         return {
@@ -80,7 +86,7 @@ class LookedUp(World):
         }
 
     def _tasks(self, group: str, rng: Random) -> list[dict[str, Any]]:
-        facts = _drawn(rng.randint(2, self.facts), rng)
+        facts = self._drawn(rng.randint(2, self.facts), rng)
         seen = {"contexts": _passages(facts)}
         made: list[dict[str, Any]] = []
         for name, value in (rng.choice(facts) for _ in range(self.answers)):
@@ -94,6 +100,9 @@ class LookedUp(World):
         made += [self._verdict(facts, number, rng) for number in range(self.validity)]
         made += [self._comparison(facts, rng) for _ in range(self.ranking)]
         return [{"id": f"{group}-{number}", "group_id": group, **task} for number, task in enumerate(made)]
+
+    def _drawn(self, count: int, rng: Random) -> list[tuple[str, str]]:
+        return list(zip(rng.sample(self.names, count), rng.sample(self.values, count), strict=True))
 
     @staticmethod
     def _verdict(facts: list[tuple[str, str]], number: int, rng: Random) -> dict[str, Any]:
@@ -112,10 +121,6 @@ class LookedUp(World):
         shown = [_sentence(other, wrong)]
         shown.insert(place, _sentence(name, value))
         return {"task": "ranking", "target": f"Passage {place + 1}", "question": _question(name), "summaries": shown}
-
-
-def _drawn(count: int, rng: Random) -> list[tuple[str, str]]:
-    return list(zip(rng.sample(NAMES, count), rng.sample(VALUES.split(), count), strict=True))
 
 
 def _passages(facts: list[tuple[str, str]]) -> list[dict[str, str]]:

@@ -1,0 +1,158 @@
+"""The whole pipeline of SuRe (arXiv 2404.13081) on questions with passages, in three ways that write the same texts.
+
+    python benchmarks/sure.py [--quick] [--questions-file nq.jsonl] [--model builtin:smollm2]
+
+    one by one       a prompt at a time, nothing shared: the official code and FlashRAG
+    stages batched   all prompts that can be written together, padded, by `generate`; nothing shared
+    ours             the same prompts; what they begin with is computed once
+
+Tokens are those of prompts that the model computes, padding counted too; times are CPU seconds of one thread. Records
+of all ways are the same, or no ratio is printed. Verdicts are parsed, summaries written, and candidates drawn from the
+prompt of the answer, so that questions go through every stage also where a model writes nonsense. A file has our form,
+DPR's or FlashRAG's (docs/sure.md); without one the passages are made up, about 110 words each.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import torch
+from rich.console import Console
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.thinkers import fill_in, size, table, timed
+from datamodules.records import read_records
+from lm.backbones.backbone import PretrainedBackbone, ScratchBackbone
+from lm.generation.cached import CacheEngine
+from lm.generation.decoding import Decoding
+from lm.generation.engine import Engine
+from lm.generation.plain import PlainEngine
+from lm.generation.rounds import run_rounds
+from lm.tokens.chat import ChatFormat
+from lm.tokens.prompt_styles import StyledRenderer
+from lm.tokens.tokenizer import BPETokenizer, PretrainedTokenizer
+from modules.sure.asking import Asking
+from modules.sure.course import QuestionCourse
+from modules.sure.pipeline import Lengths, Pipeline
+from text.qa.prompts import QAPrompts
+from text.qa.qa_records import ContextRecord, QAQuestion
+from text.qa.sure_records import SuReRecord
+from worlds.looked_up import LookedUp
+
+DRAWN = Decoding(temperature=1.0)
+TEMPLATE = QAPrompts(style="few_shot", passage_order="best_last")
+
+
+def main() -> None:
+    """Measure and print."""
+    options = parse()
+    torch.set_grad_enabled(False)
+    torch.set_num_threads(1)
+    questions = read(options.questions_file, options.questions, options.passages)
+    model, tokenizer = built(options, questions)
+    styled = StyledRenderer(ChatFormat().renderer(tokenizer), TEMPLATE)
+    how = Pipeline(k=options.k, candidates="sampled", pool=2 * options.k, lengths=Lengths(summary=options.summary))
+    work = partial(answer, how, styled, questions)
+    ways: dict[str, Callable[[], list[SuReRecord]]] = {
+        "one by one": lambda: work(PlainEngine(model, tokenizer, max_batch_tokens=1)),
+        "stages batched": lambda: work(PlainEngine(model, tokenizer, options.max_batch_tokens)),
+        "ours": lambda: work(CacheEngine(model, tokenizer, options.max_batch_tokens)),
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    tokens, records = dict.fromkeys(ways, 0), {}
+    counted: list[int] = []
+    model.base_model.register_forward_pre_hook(
+        lambda _, args, kwargs: counted.append(kwargs["input_ids"].numel() * (kwargs["input_ids"].shape[1] > 1)),
+        with_kwargs=True,
+    )
+    for _ in range(options.rounds):  # interleaved, so that a busy moment hits all alike
+        for name, way in ways.items():
+            counted.clear()
+            spent, records[name] = timed(way)
+            seconds[name].append(spent)
+            tokens[name] = sum(counted)
+    first, *others = records.values()
+    assert all(other == first for other in others), "the ways did not write the same texts"
+    stages = sum(len(record.trace) for record in first)
+    judged = sum(bool(record.comparisons) for record in first)
+    print(f"{len(first)} questions, {judged} with verdicts, {stages:,} prompts; {size(model)}")
+    Console().print(table(seconds, tokens))
+    print(f"tokens of prompts computed: {tokens['stages batched'] / tokens['ours']:.2f}x fewer than batched")
+
+
+def answer(how: Pipeline, styled: StyledRenderer, questions: list[QAQuestion], engine: Engine) -> list[SuReRecord]:
+    """The records of all questions."""
+    asking = [Asking(how, styled, engine.context, DRAWN) for _ in questions]
+    courses = [
+        QuestionCourse(ask, question, str(number)).run()
+        for number, (ask, question) in enumerate(zip(asking, questions, strict=True))
+    ]
+    return run_rounds(courses, engine, DRAWN)
+
+
+def read(file: str | None, count: int, passages: int) -> list[QAQuestion]:
+    """Questions of a file, or made up: short facts among words, so that passages are as long as real ones."""
+    if file is not None:
+        found = [one.record for one in read_records(file, QAQuestion, "test")[:count]]
+        return [one.model_copy(update={"contexts": (one.contexts or [])[:passages]}) for one in found]
+    rng = Random(0)
+    filler = "the of and in to was is for on as with by at from his that it were which are".split()  # noqa: SIM905
+    made = []
+    for record in LookedUp(questions=count, test_facts=passages).records("test"):
+        contexts = [
+            ContextRecord.model_validate(one | {"text": f"{one['text']} {' '.join(rng.choices(filler, k=110))}."})
+            for one in record["contexts"]
+        ]
+        made.append(QAQuestion(question=record["question"], answers=record["answers"], contexts=contexts))
+    return made
+
+
+def built(options: argparse.Namespace, questions: list[QAQuestion]) -> tuple[Any, Any]:
+    """A model and its tokenizer: a real one, or random weights and a vocabulary of the questions."""
+    if options.model:
+        backbone = PretrainedBackbone(options.model)
+        tokenizer = PretrainedTokenizer(str(backbone.tokenizer_name)).build()
+        return backbone.build(tokenizer).eval(), tokenizer
+    texts = [TEMPLATE.answer(question.question, ()).text for question in questions]
+    texts += [context.text for question in questions for context in question.contexts or ()]
+    tokenizer = BPETokenizer(vocab_size=8000).build(texts)
+    torch.manual_seed(0)
+    config = {
+        "hidden_size": options.width,
+        "intermediate_size": options.width * 43 // 16,
+        "num_hidden_layers": options.layers,
+        "num_attention_heads": max(1, options.width // 64),
+        "max_position_embeddings": 8192,
+        "tie_word_embeddings": True,
+        "initializer_range": 0.1,  # so that likeliest tokens stand apart, and no rounding can swap them
+    }
+    return ScratchBackbone("llama", config).build(tokenizer).eval(), tokenizer
+
+
+def parse() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="a small model: only to see that it runs")
+    parser.add_argument("--questions-file", help="questions with passages (.jsonl)")
+    parser.add_argument("--questions", type=int, help="default 32, or 2 with --quick")
+    parser.add_argument("--passages", type=int, help="of a question; default 10, or 4 with --quick")
+    parser.add_argument("--summary", type=int, help="tokens of a summary; default 60, or 8 with --quick")
+    parser.add_argument("--width", type=int, help="of a model with random weights; default 256, or 64 with --quick")
+    parser.add_argument("--layers", type=int, help="default 8, or 2 with --quick")
+    parser.add_argument("--k", type=int, default=2, help="candidates of a question")
+    parser.add_argument("--model", help="a model to use in its place, such as builtin:smollm2")
+    parser.add_argument("--max-batch-tokens", type=int, default=16384)
+    parser.add_argument("--rounds", type=int, default=1)
+    sizes = {"questions": (32, 2), "passages": (10, 4), "summary": (60, 8), "width": (256, 64), "layers": (8, 2)}
+    return fill_in(parser.parse_args(), sizes)
+
+
+if __name__ == "__main__":
+    main()
