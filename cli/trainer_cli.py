@@ -203,11 +203,9 @@ def main(args: list[str] | dict[str, Any] | None = None, run: bool = True, **kwa
             on standard error without a traceback, and after Ctrl-C; 0 after SIGTERM, once what can be saved is.
     """
     quiet()
-    done = False
+    refused = False
     try:
-        cli = SeedlingCLI(args, run, **kwargs)
-        done = True
-        return cli
+        return SeedlingCLI(args, run, **kwargs)
     except SystemExit as stop:
         if isinstance(stop, SIGTERMException) or isinstance(stop.__context__, KeyboardInterrupt):
             print(stopped(os.environ.get(RUN)), flush=True)
@@ -215,12 +213,13 @@ def main(args: list[str] | dict[str, Any] | None = None, run: bool = True, **kwa
     except Exception as error:
         if (reason := known_reason(error)) is None:
             raise
+        refused = True
         sys.stderr.write(f"error: {reason}\n")
         raise SystemExit(1) from error
     finally:
         if (folder := os.environ.pop(RUN, None)) and rank_zero_only.rank == 0:
             unlock(Path(folder))
-            if not done:
+            if refused:  # one that was stopped keeps its folder: what begins it again must not take it for another
                 remove_if_nothing_happened(Path(folder))
 
 

@@ -79,7 +79,9 @@ def write_gguf(path, words="smollm") -> dict[str, np.ndarray]:
 
 
 def test_models_are_named():
-    with pytest.raises(UserError, match="'builtin:minilmm' is not known: there is builtin:minilm, builtin:smollm2"):
+    with pytest.raises(
+        UserError, match="'builtin:minilmm' is not known: there is builtin:minilm, builtin:lite0, builtin:smollm2, "
+    ):
         packaged_model("builtin:minilmm")
 
 
