@@ -19,8 +19,8 @@ def test_all_of_them_are_found() -> None:
     folders = [name.split("/")[1] for name in RECIPES]
     counts = {folder: folders.count(folder) for folder in sorted(set(folders))}
     assert counts == {
-        "dpo": 2, "evaluator": 3, "grpo": 1, "instructir": 1, "janus": 8, "knowledge_probe": 8, "kto": 1,
-        "reward_model": 1, "self_explore": 8, "self_judge": 4, "sft": 1,
+        "co_supervision": 1, "dpo": 2, "evaluator": 3, "grpo": 1, "instructir": 1, "janus": 8, "knowledge_probe": 8,
+        "kto": 1, "reward_model": 1, "self_explore": 8, "self_judge": 4, "sft": 1,
     }  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from functools import cached_property
 from itertools import product
 from random import Random
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from worlds.world import World
 
@@ -31,18 +31,20 @@ class ParaphrasedFacts(World):
     """Entities with facts, each in a passage of its own.
 
     Splits: `corpus`, all passages; `train` and `val`, answers that cite, about entities and relations to train on;
-    `test`, questions about other entities, half of them with relations that training asked for (domain ``seen``), half
-    with others (``unseen``); `documents`, {"text": ...} to pretrain on, about entities that come up nowhere else.
+    `test`, questions about other entities, with relations that training asked for (domain ``seen``) and with others
+    (``unseen``). Of kind ``documents``, `train` and `val` are to pretrain on: answers without look-ups that state facts
+    and then ask for them, about entities that come up nowhere else.
 
     Args:
+        kind: what there is to train on: answers, or documents.
         entities: to train on.
         tested: others, of which the test asks.
         relations: that are asked for in training.
         unseen: that are asked for in the test alone.
         values: different values.
         pairs: answers to train on; a fifth of that to validate.
-        documents: to pretrain on.
-        restated: facts of a document, each of which it states in a passage's words and asks in a question's.
+        documents: to pretrain on; a twentieth of that to validate.
+        restated: facts of a document.
         plain: share of answers without a look-up, whose question says the value itself.
         world: decides the language and its facts, which runs with other seeds may share; null is ``seed``.
         seed: of all else.
@@ -50,6 +52,7 @@ class ParaphrasedFacts(World):
 
     def __init__(
         self,
+        kind: Literal["answers", "documents"] = "answers",
         entities: int = 240,
         tested: int = 30,
         relations: int = 8,
@@ -62,13 +65,13 @@ class ParaphrasedFacts(World):
         world: int | None = None,
         seed: int = 0,
     ):
-        self.entities, self.tested = entities, tested
+        self.kind, self.entities, self.tested = kind, entities, tested
         self.relations, self.unseen, self.values = relations, unseen, values
         self.pairs, self.documents, self.restated, self.plain = pairs, documents, restated, plain
         self.world, self.seed = seed if world is None else world, seed
 
     def records(self, split: str) -> list[dict]:
-        """The records of `corpus`, `train`, `val`, `test` or `documents`."""
+        """The records of `corpus`, `train`, `val` or `test`."""
         names, most = self.entities + self.tested, len(SYLLABLES) ** 2 // 2
         counts = (self.entities, self.tested, self.relations, self.values, self.pairs, self.documents, self.restated)
         if min(counts) < 1 or self.unseen < 0 or names > most or not 0 <= self.plain <= 1:
@@ -76,15 +79,15 @@ class ParaphrasedFacts(World):
         match split:
             case "corpus":
                 return [self._passage(fact) for fact in self._facts]
+            case "train" | "val" if self.kind == "documents":
+                return self._documents(split)
             case "train":
-                return self._answers("train", self.pairs)
+                return self._answers(split, self.pairs)
             case "val":
-                return self._answers("val", max(1, self.pairs // 5))
+                return self._answers(split, max(1, self.pairs // 5))
             case "test":
                 return [self._question(fact) for fact in self._facts if self._is_tested(fact)]
-            case "documents":
-                return self._documents()
-        raise ValueError(f"there are the splits corpus, train, val, test and documents, not '{split}'")
+        raise ValueError(f"there are the splits corpus, train, val and test, not '{split}'")
 
     # --- the language ---------------------------------------------------------------------------------------------
 
@@ -164,16 +167,16 @@ class ParaphrasedFacts(World):
         known = {"answers": [fact.value], "gold_ids": [fact.id], "domain": "seen" if seen else "unseen"}
         return {"id": f"q{fact.id}", "question": self._ask(fact)} | known
 
-    def _documents(self) -> list[dict]:
-        """Each states some facts in both forms, and asks for them in a question's words."""
-        random, names = Random(f"{self.seed} documents"), self._names[self.entities + self.tested :]
+    def _documents(self, split: str) -> list[dict]:
+        """Each tells some facts one after the other, in a passage's words and in a question's, in either order."""
+        random, names = Random(f"{self.seed} documents {split}"), self._names[self.entities + self.tested :]
         written = []
-        for _ in range(self.documents):
-            facts = [
-                Fact("", random.choice(names), random.randrange(self.relations + self.unseen), value)
-                for value in random.sample(self._values, min(self.restated, self.values))
-            ]
-            stated = [self._stated(fact, random.randrange(FORMS)) for fact in facts]
-            asked = [f"{self._ask(fact)} {fact.value}" for fact in random.sample(facts, len(facts))]
-            written.append({"text": " ".join([*stated, *asked])})
+        for number in range(self.documents if split == "train" else max(1, self.documents // 20)):
+            told = []
+            for value in random.sample(self._values, min(self.restated, self.values)):
+                fact = Fact("", random.choice(names), random.randrange(self.relations + self.unseen), value)
+                both = [self._stated(fact, random.randrange(FORMS)), f"{self._ask(fact)} {fact.value} ."]
+                told += random.sample(both, 2)
+            first, *rest = told
+            written.append({"id": f"{split}-{number}", "question": first, "segments": [{"text": " ".join(rest)}]})
         return written

@@ -24,6 +24,7 @@ from lm.backbones.adapters import LoRA, PublishedAdapter, Quantization
 from lm.backbones.dtypes import Dtype, checked_dtype
 from lm.backbones.fingerprint import fingerprint, weight_files_sha256
 from lm.backbones.merged_adapters import TOLD, merged
+from lm.backbones.vocabulary import grow_vocabulary
 from lm.files.hyperparameters import public_name
 from lm.files.names import asked_of, is_local, resolve
 from lm.files.weight_files import require_own_files
@@ -149,6 +150,8 @@ class PretrainedBackbone(Backbone):
             ``lora`` is null), or part of the base, see below.
         merge_adapter: put the adapter into the weights before anything else happens. Then all weights are trained, or
             fresh adapters if ``lora`` asks for them.
+        grow_vocabulary: give tokens that were added to the tokenizer rows of their own, the mean of those that are
+            there. Under ``lora`` they stay as they begin.
     """
 
     name_or_path: str
@@ -162,6 +165,7 @@ class PretrainedBackbone(Backbone):
     trust_remote_code: bool = False
     adapter: str | None = None
     merge_adapter: bool = False
+    grow_vocabulary: bool = False
 
     begins_with: ClassVar[tuple[str, ...]] = ("name_or_path", "adapter")
 
@@ -224,8 +228,13 @@ class PretrainedBackbone(Backbone):
         # transformers would fill them with random numbers
         if missing := sorted(key for key in info["missing_keys"] if not key.startswith(self.replaceable)):
             raise UserError(f"'{name}' lacks {len(missing)} weights of {type(model).__name__}, such as {missing[0]}")
+        self._grow(model, tokenizer)
         check_vocabulary(model.get_input_embeddings().weight.shape[0], tokenizer, f"model '{name}'")
         return self._with_merged_adapter(model)
+
+    def _grow(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+        if self.grow_vocabulary:
+            grow_vocabulary(model, vocabulary_size(tokenizer))
 
     def _with_merged_adapter(self, model: PreTrainedModel) -> PreTrainedModel:
         """The model with the published adapter in its weights, all of which can be trained; without one as it is."""
@@ -261,6 +270,7 @@ class PretrainedBackbone(Backbone):
             config, trust = self.configuration(tokenizer), self.trust_remote_code
             dtype = config.dtype if self.dtype == "auto" else getattr(torch, self.dtype)
             model = self.auto.from_config(config, dtype=dtype, attn_implementation=attention, trust_remote_code=trust)
+        self._grow(model, tokenizer)
         return self._with_merged_adapter(model)  # which may have other parts than its base
 
 

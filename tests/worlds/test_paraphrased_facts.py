@@ -6,7 +6,8 @@ import pytest
 
 from worlds import ParaphrasedFacts
 
-WORLD = ParaphrasedFacts(entities=8, tested=3, relations=4, unseen=2, values=10, pairs=60, documents=20, seed=5)
+SIZES = {"entities": 8, "tested": 3, "relations": 4, "unseen": 2, "values": 10, "pairs": 60, "documents": 40, "seed": 5}
+WORLD = ParaphrasedFacts(**SIZES)
 
 
 def test_questions_name_their_passage_by_its_entity_alone():
@@ -35,7 +36,9 @@ def test_the_test_is_about_other_entities_and_training_asks_for_seen_relations()
 
 
 def test_documents_pair_both_words_of_every_relation_about_others():
-    text = " ".join(document["text"] for document in WORLD.records("documents"))
+    documents = ParaphrasedFacts("documents", **SIZES)
+    text = " ".join(f"{d['question']} {d['segments'][0]['text']}" for d in documents.records("train"))
+    assert len(documents.records("val")) == 2
     for question in WORLD.records("test"):
         assert question["question"].split()[1] in text
         assert " ".join(question["question"].split()[2:4]) + " " not in text
@@ -51,5 +54,5 @@ def test_runs_may_share_a_language():
 def test_wrong_worlds_are_refused():
     with pytest.raises(ValueError, match="entities at most"):
         ParaphrasedFacts(entities=5000).records("corpus")
-    with pytest.raises(ValueError, match="splits corpus, train, val, test and documents"):
+    with pytest.raises(ValueError, match="splits corpus, train, val and test"):
         WORLD.records("dev")
