@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import pickle
+import time
 import zipfile
 import zlib
 from collections.abc import Iterable
@@ -25,6 +26,7 @@ SHARDED_REST = "meta.pt"
 """The file in a sharded folder that holds everything but weights and optimizer state."""
 CHECKSUMS = "checksums."
 """The beginning of the names of files in a sharded folder that hold the hashes of the others."""
+SETTLED = 2.0  # seconds after which a file that is written again has another time
 WHOLE, REMEMBERED = "SEEDLING_WHOLE", 64
 """The environment variable in which processes tell those that they start which checkpoints are whole; how many."""
 
@@ -63,21 +65,23 @@ def damage(checkpoint: Path) -> str | None:
     again as long as its files look the same, neither by this process nor by those that it starts (the other ranks).
     """
     try:
-        looks = _looks(checkpoint)
+        looks, written = _looks(checkpoint)
     except OSError as error:
         return str(error)
     if looks in (known := os.environ.get(WHOLE, "").split()):
         return None
-    if (what := _damaged_shards(checkpoint) if checkpoint.is_dir() else _damaged_file(checkpoint)) is None:
+    if (what := _damaged_shards(checkpoint) if checkpoint.is_dir() else _damaged_file(checkpoint)) is None and (
+        time.time() - written > SETTLED
+    ):
         os.environ[WHOLE] = " ".join([*known, looks][-REMEMBERED:])
     return what
 
 
-def _looks(checkpoint: Path) -> str:
-    """Changes with where the files of a checkpoint are, their sizes, and when they were written."""
+def _looks(checkpoint: Path) -> tuple[str, float]:
+    """What changes with where the files of a checkpoint are, their sizes and times; and when the last was written."""
     files = sorted(checkpoint.iterdir()) if checkpoint.is_dir() else [checkpoint]
     seen = [(str(path.absolute()), at.st_ino, at.st_size, at.st_mtime_ns) for path in files for at in [path.stat()]]
-    return hashlib.sha256(json.dumps(seen).encode()).hexdigest()[:32]
+    return hashlib.sha256(json.dumps(seen).encode()).hexdigest()[:32], max((at for *_, at in seen), default=0) / 1e9
 
 
 def _damaged_file(checkpoint: Path) -> str | None:
