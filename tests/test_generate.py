@@ -82,5 +82,5 @@ def test_the_untrained_model_is_made_once(tmp_path):
     written = (folder / "model.safetensors").stat().st_mtime_ns
     assert resolve("builtin:untrained", "model") == str(folder)
     assert (folder / "model.safetensors").stat().st_mtime_ns == written
-    with pytest.raises(UserError, match="builtin:minilm, builtin:smollm2, builtin:untrained"):
+    with pytest.raises(UserError, match="builtin:minilm, builtin:lite0, builtin:smollm2, builtin:untrained"):
         packaged_model("builtin:untraind")

@@ -170,7 +170,6 @@ def test_the_bracket_form_is_what_the_paper_asks_in():
     assert renderer.prompt_text("Why?", "Be brief.") == "[INST] Be brief.\nWhy? [/INST]"
     assert renderer.prompt_text("Why?") == "[INST] Why? [/INST]"
     assert renderer.placement == "merge_user"
-    tiny_tokenizer.cache_clear()  # it carries the template now
 
 
 def test_the_study_is_whole():

@@ -57,7 +57,7 @@ CLASSES = reachable()
 def needs_nothing(part: type) -> bool:
     """Whether it can be made without arguments."""
     taken = [p for p in inspect.signature(part).parameters.values() if p.default is p.empty]
-    asks = part is datamodules.Judgments  # for one of two sources
+    asks = part in (datamodules.Judgments, datamodules.JudgedAnswers)  # for one of two sources
     return not asks and all(p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in taken)
 
 

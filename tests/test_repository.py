@@ -113,8 +113,8 @@ def _entered_at_yields(node: ast.AST, entered: tuple[ast.expr, ...] = ()) -> Ite
             yield from _entered_at_yields(child, (*entered, *new))
 
 
-RENAME = {"text/whole_files.py", "callbacks/checkpoints.py", "callbacks/run_folders.py", "callbacks/run_lock.py"}
-"""What puts something in its place: files, checkpoints, what a kill has left of these, locks."""
+RENAME = {"text/whole_files.py", "callbacks/checkpoints.py", "callbacks/run_lock.py", "lm/files/whole_folder.py"}
+"""What puts something in its place: files, checkpoints, locks, folders."""
 
 
 def test_files_are_written_whole_in_one_way() -> None:

@@ -168,11 +168,11 @@ class Writer:
         """A passage for each look-up; after a citation, free text."""
         asking = [pause for pause in pauses if pause.tokens[-1] == self.by.retrieve]
         look_ups = [LookUp(self._asked[p.draw.seed], (*p.draw.prefix, *p.tokens), p.state) for p in asking]
-        found = iter(self.find(look_ups) if look_ups else ())
+        found = [*(self.find(look_ups) if look_ups else ())]
         replies = []
         for pause in pauses:
             if pause.tokens[-1] == self.by.retrieve:
-                hit = next(found)
+                hit = found.pop(0)
                 replies.append(Reply(self._opening(hit.place), self._as_long(self.within(), pause), hit._asdict()))
             else:
                 done = (*pause.draw.prefix, *pause.tokens).count(self.by.begin)
