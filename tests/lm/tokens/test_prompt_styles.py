@@ -10,8 +10,6 @@ from text.qa.prompts import Prompt, QAPrompts
 
 TURNS = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}"
 TEMPLATE = TURNS + "{% if add_generation_prompt %}<a>{% endif %}"
-    "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}{% if add_generation_prompt %}<a>{% endif %}"
-)
 
 
 def styled(style, tokenizer=None, template=None) -> StyledRenderer:
