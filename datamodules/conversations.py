@@ -10,20 +10,14 @@ import hashlib
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, Generic, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
-import numpy as np
-from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from transformers import PreTrainedTokenizerBase
 
-from datamodules.loading import ResumableLoader, layout, require_free_choice, shares
+from datamodules.record_steps import AUTO, RecordSteps
 from datamodules.records import Sources, iter_records, name_of
 from lm.backbones.context import model_context
-from lm.files.hyperparameters import PlainHyperparameters
-from lm.forests.record_order import CountedBatches, GroupedOrder, PackedBatches, parts_of_a_step
-from lm.scoring.memory import token_budget
-from lm.steps.gather import from_rank_0
 from lm.tokens.answer_tokens import AnswerTable, Example, Limits, TableMaker
 from lm.tokens.chat import ChatFormat, ChatRenderer, TemplateRefusal
 from lm.tokens.control_tokens import unmarked
@@ -38,10 +32,9 @@ from worlds import World
 T = TypeVar("T", bound=AnswerTable)
 
 BATCH_SIZE = 8
-AUTO = "auto"
 
 
-class Conversations(PlainHyperparameters, LightningDataModule, Generic[T]):
+class Conversations(RecordSteps[T]):
     """Prompts and answers; see the subclasses.
 
     The order of an epoch is random, a pure function of seed and epoch. With ``group`` it is one of groups of records
@@ -78,8 +71,6 @@ class Conversations(PlainHyperparameters, LightningDataModule, Generic[T]):
     """
 
     table_kind: type[T]
-    least: ClassVar[int] = 1  # records of a micro-batch
-    called: ClassVar[str] = "records"
     cut_matters: ClassVar[str] = ""  # why nobody but the user says how a step is cut into micro-batches
 
     def __init__(
@@ -160,10 +151,6 @@ class Conversations(PlainHyperparameters, LightningDataModule, Generic[T]):
             DataFormatError: if they are wrong.
         """
         return None
-
-    @abstractmethod
-    def batch(self, table: T, rows: Sequence[int]) -> Any:
-        """Some records of a table."""
 
     # --- preparing --------------------------------------------------------------------------------------------------
 
@@ -283,95 +270,3 @@ class Conversations(PlainHyperparameters, LightningDataModule, Generic[T]):
         size = f"{len(table):,} {self.called} of {len(table.prompts):,} prompts, {tokens:,} tokens"
         line = "; ".join([size, *(f"{what}: {those}" for what, those in told.items() if those)])
         rank_zero_info(f"{split} ({name_of(self.sources[split])}): {line}")
-
-    # --- batches ----------------------------------------------------------------------------------------------------
-
-    def train_dataloader(self) -> ResumableLoader:
-        """This rank's micro-batches; an epoch is as many whole optimizer steps as the records fill."""
-        table = self._tables["train"]
-        self._choose_micro_batches(table)
-        batches, accumulation = self._batches(table), layout(self.trainer)[0]
-        return ResumableLoader(
-            lambda at: self.batch(table, batches.rows(at.step, at.in_epoch % accumulation).tolist()),
-            len(batches),
-            self.trainer,
-            accumulation,
-        )
-
-    def val_dataloader(self) -> ResumableLoader | list:
-        """Every record once over all ranks, as many batches on each."""
-        return self._once("val")
-
-    def test_dataloader(self) -> ResumableLoader | list:
-        """The same of what is tested on."""
-        return self._once("test")
-
-    def _choose_micro_batches(self, table: T) -> None:
-        """With ``auto``: tell the trainer, once, into how many micro-batches a step is cut; all ranks alike."""
-        trainer: Any = self.trainer
-        if self.micro_batch_tokens != AUTO or self.batch_size is None or trainer is None:
-            return
-        if self.chosen and trainer.accumulate_grad_batches == self.accumulated:
-            return
-        require_free_choice(trainer, "data.micro_batch_tokens: auto")
-        tokens = token_budget(trainer.lightning_module, trainer.strategy.root_device, str(trainer.precision))
-        if tokens is None:
-            raise UserError("data.micro_batch_tokens: auto needs a model of transformers: give a number, or null")
-        world_size, kept = layout(trainer)[2], self.accumulated is not None
-        if self.accumulated is None:
-            parts = parts_of_a_step(table.sizes.sum(axis=0), self.batch_size // world_size, tokens, self.least)
-            self.accumulated = from_rank_0(parts)
-        trainer.accumulate_grad_batches = self.accumulated
-        why = "as in the checkpoint" if kept else f"at most {tokens:,} tokens at once"
-        self.chosen = {"micro-batches of a step": f"{self.accumulated}, chosen ({why})"}
-
-    def state_dict(self) -> dict[str, Any]:
-        """What was chosen: a resumed run has the same batches on whatever device."""
-        return {"accumulated": self.accumulated} if self.micro_batch_tokens == AUTO and self.accumulated else {}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes up what was chosen."""
-        self.accumulated = int(state_dict["accumulated"])
-
-    def _once(self, split: str) -> ResumableLoader | list:
-        if (table := self.table(split)) is None:
-            return []
-        self._choose_micro_batches(self._tables.get("train", table))
-        parts = [rows.tolist() for rows in self._shares(table)]
-        return ResumableLoader(lambda at: self.batch(table, parts[at.number]), len(parts))
-
-    def _shares(self, table: T) -> list[np.ndarray]:
-        rows = GroupedOrder(table.groups, self.seed).as_given()
-        if self.batch_size is None:
-            return self._packed(table).shares(rows)
-        accumulation, rank, world_size = layout(self.trainer, self.batch_size)
-        parts = shares(len(table), rank, world_size, self.batch_size // (accumulation * world_size))
-        return [rows[part.start : part.stop] for part in parts]
-
-    def _batches(self, table: T) -> CountedBatches | PackedBatches:
-        batches: CountedBatches | PackedBatches
-        if self.batch_size is None:
-            batches = self._packed(table)
-        else:
-            order = self._order(table)
-            batches = counted = CountedBatches(order, self.batch_size, *layout(self.trainer, self.batch_size))
-            if counted.micro < self.least:
-                raise UserError(
-                    f"data.batch_size {self.batch_size} makes micro-batches of {counted.micro}, and {self.called} take "
-                    f"{self.least}: give more, or fewer accumulated batches"
-                )
-        if not len(batches):
-            raise UserError(
-                f"{name_of(self.sources['train'])}: {len(table):,} {self.called} do not fill one optimizer step: give "
-                "more, or a smaller batch_size or micro_batch_tokens"
-            )
-        return batches
-
-    def _order(self, table: T) -> GroupedOrder:
-        return GroupedOrder(table.groups if self.group else table.units, self.seed)
-
-    def _packed(self, table: T) -> PackedBatches:
-        assert isinstance(self.micro_batch_tokens, int)
-        return PackedBatches(
-            self._order(table), table.sizes, table.prompt_of, self.micro_batch_tokens, self.least, *layout(self.trainer)
-        )

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lightning.pytorch import Callback
 
-import datamodules.conversations as room
+import datamodules.record_steps as room
 from callbacks.cost import Cost
 from datamodules import LabelledAnswers, PreferencePairs
 from lm.forests.record_order import parts_of_a_step
