@@ -123,7 +123,11 @@ class BackboneModule(ExactLosses):
         """The injected optimizer over trainable parameters; parts with a rate of their own are groups of their own."""
         if not any(p.requires_grad for p in self.parameters()):
             raise UserError("no parameter can be trained: a quantized or frozen backbone needs 'lora'")
-        optimizer = self.optimizer(self.parts.groups(self))
+        groups = self.parts.groups(self)
+        try:
+            optimizer = self.optimizer(groups)
+        except ValueError as error:  # what torch says of a rate below 0, or one that is not a number
+            raise UserError(f"model.optimizer: {error}") from error
         if self.device_mesh is not None and type(optimizer).__module__.startswith("bitsandbytes"):
             raise UserError(
                 f"optimizer: {type(optimizer).__name__} of bitsandbytes cannot hold weights that are sharded over "
