@@ -187,7 +187,7 @@ def test_training_a_model_that_is_all_frozen_is_refused(folder):
 @pytest.mark.parametrize("lr", [-1.0, float("nan")])
 def test_what_an_optimizer_does_not_take_is_an_error_of_the_user(tmp_path, lr):
     module = Pretraining(scratch(), optimizer=partial(torch.optim.AdamW, lr=lr))
-    with pytest.raises(UserError, match="model.optimizer: Invalid learning rate: "):
+    with pytest.raises(UserError, match=r"model\.optimizer: Invalid learning rate: "):
         trainer(tmp_path, max_steps=1).fit(module, datamodule=Rows(token_rows(2), 1))
 
 
