@@ -71,10 +71,11 @@ def check_config_files(files: Iterable[str | Path]) -> None:
     """Look through config files, and those that they include, before they are parsed.
 
     Raises:
-        UserError: with file and line, for text that is not UTF-8, a key that stands twice, a number that is none
-            (``.nan``), or nesting without end. What is no YAML at all is left to the parser.
+        UserError: with file and line, for text that is not UTF-8 or no YAML, a config that is no table of options, a
+            key that stands twice, a number that is none (``.nan``), or nesting without end.
     """
-    waiting, seen, problems = [Path(file) for file in files], set[Path](), list[str]()
+    waiting, seen, problems = [*map(Path, files)], set[Path](), list[str]()
+    given = {*waiting}
     while waiting:
         file = waiting.pop(0)
         if file.resolve() in seen or not file.is_file():
@@ -88,8 +89,11 @@ def check_config_files(files: Iterable[str | Path]) -> None:
         except UnicodeDecodeError as error:
             line = error.object[: error.start].count(b"\n") + 1
             raise UserError(f"{file}:{line}: not UTF-8 text: {error.reason} (byte {error.start})") from error
-        except yaml.YAMLError:
-            continue
+        except yaml.YAMLError as error:
+            raise UserError(f"{file}:{_told_by_yaml(error)}") from error
+        if file in given and not isinstance(root, yaml.MappingNode):
+            holds = "is empty" if root is None else "holds no options"
+            raise UserError(f"{file}: this config {holds}: it begins with a name, such as 'model:' or 'trainer:'")
         for node in [] if root is None else _nodes(root):
             line = node.start_mark.line + 1
             if isinstance(node, yaml.MappingNode):
@@ -100,6 +104,13 @@ def check_config_files(files: Iterable[str | Path]) -> None:
                 waiting.append(file.parent / node.value)
     if problems:
         raise DataFormatError(problems)
+
+
+def _told_by_yaml(error: yaml.YAMLError) -> str:
+    """Where and why a text is no YAML."""
+    mark, why = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+    where = "" if mark is None else f"{mark.line + 1}:"
+    return f"{where} not YAML: {why or error}"
 
 
 def _depth(content: str) -> int:

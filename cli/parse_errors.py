@@ -42,9 +42,11 @@ WHOLE = {
 }
 BRANCH = re.compile(rf'(?:{MADE})?Parser key "(?P<key>[^"]+)":|Problem with given class_path \'(?P<owner>[^\']+)\':')
 GIVEN = re.compile(r"Given value: (?P<word>.*?)(?:\. Got value: Namespace\(.*)?$")
+ALONE = re.compile(r"^  Given value: NestedArg\(", re.MULTILINE)  # what was at fault stood on the command line
 NUMBERS = {"an integer", "a number"}
 HANDED_OVER = ("params", "optimizer")  # to what makes optimizers and schedules: not given by a user
 READABLE = {"int": "an integer", "float": "a number", "bool": "true or false", "str": "text", "NoneType": "null"}
+READABLE |= {"dict": "a table", "list": "a list", "tuple": "a list"}
 
 
 @dataclass(frozen=True)
@@ -146,9 +148,12 @@ def explain(message: str, options: Iterable[str], types: Mapping[str, Any], file
     if complaint.kind == "made" and complaint.owner.startswith("typing."):  # what the parser makes of null
         return f"{key}: no class is given that could have the option '{word}': give --{key} with its name before it"
     owner = import_class(complaint.owner) if complaint.kind != "module" else None
-    place = mention(files, unknown_part(word, options) if complaint.kind == "option" else word)
+    named = word
     if complaint.kind in ("option", "made"):
         owner, key, word = within(owner, key, word)
+        named = word.rpartition(".")[2] if owner else unknown_part(word, options)
+    place = "" if ALONE.search(message) else mention(files, named)
+    if complaint.kind in ("option", "made"):
         left = HANDED_OVER if complaint.kind == "made" else ()
         known = [name for name in (parameters(owner) if owner else options) if name not in left]
         what = f"{key} ({owner.__name__})" if owner else "the command line" if not place else "the file"
@@ -166,6 +171,8 @@ def explain(message: str, options: Iterable[str], types: Mapping[str, Any], file
             return place + missing_file((near or places)[-1])
         hint = parameters(owner).get(key.rpartition(".")[2]) if owner else types.get(key)
         names = subclasses(hint)
+        if not names and {typing.get_origin(part) for part in (hint, *typing.get_args(hint))} & {dict, Mapping}:
+            return f"{place}{key}: expected a table, all of it at once (--{key} '{{name: ...}}'), got '{word}'"
         listed = "" if did_you_mean(word, names) else f" Known: {', '.join(sorted(names))}."
         return f"{place}{key}: no class '{word}'.{did_you_mean(word, names)}{listed}"
     if complaint.kind == "value":

@@ -132,7 +132,22 @@ def test_missing_files_and_what_is_near_them(capsys: Any) -> None:
 def test_misspelt_verb_missing_model_and_broken_yaml(capsys: Any) -> None:
     assert "there is no 'fitt'. Did you mean: fit?" in refusal(capsys, "fitt")
     assert "give a file with --config" in refusal(capsys, "fit")
-    assert "line 1" in refusal(capsys, "fit", "--config", config_text("trainer: {a: [}\n"))
+    for text, said in (("", "is empty"), ("- model\n", "holds no options")):
+        assert f"change.yaml: this config {said}" in refusal(capsys, "fit", "--config", config_text(text), code=1)
+
+
+@pytest.mark.parametrize(
+    ("config", "option", "said"),
+    [
+        ("self_judge/self_judge", "decoding.temprature=1", "model.decoding (Decoding) has no option 'temprature'"),
+        ("self_judge/self_judge", "decoding.stop=abc", "model.decoding.stop: expected a list, got 'abc'"),
+        ("co_supervision/mini", "parts.model.lr=3", "model.parts: expected a table, all of it at once"),
+    ],
+)
+def test_options_within_options(capsys: Any, config: str, option: str, said: str) -> None:
+    """No line of the file is at fault, though it names the outer one."""
+    given = "--config", str(ROOT / "configs" / f"{config}.yaml"), f"--model.{option}"
+    assert refusal(capsys, "fit", *given).startswith(f"error: {said}")
 
 
 def test_errors_of_the_user_have_no_traceback_and_bugs_have_one(capsys: Any, monkeypatch: Any) -> None:
@@ -234,6 +249,7 @@ def test_texts_of_options_one_level_down_keep_their_line_breaks() -> None:
         (b"trainer: {max_steps: 1, max_steps: 1}\n", "change.yaml:1: 'max_steps' stands twice"),
         (b"model:\n  init_args:\n    lr: .nan\n", "change.yaml:3: .nan is not a number"),
         (b"# \xff\nmodel: {}\n", "change.yaml:1: not UTF-8 text"),
+        (b"model:\n  lr: [1\n", "change.yaml:3: not YAML: did not find expected"),
         (b"model: " + b"[" * 5000, "change.yaml:1: nested in more than 100 levels"),
         (b"model: " + b"{a: " * 200 + b"1" + b"}" * 200, "change.yaml:1: nested in more than 100 levels"),
     ],
