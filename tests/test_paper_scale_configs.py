@@ -20,7 +20,7 @@ def test_all_of_them_are_found() -> None:
     counts = {folder: folders.count(folder) for folder in sorted(set(folders))}
     assert counts == {
         "co_supervision": 1, "dpo": 2, "evaluator": 3, "grpo": 1, "instructir": 1, "janus": 8, "knowledge_probe": 8,
-        "kto": 1, "reward_model": 1, "self_explore": 8, "self_judge": 4, "sft": 1,
+        "kto": 1, "pegasus": 4, "reward_model": 1, "self_explore": 8, "self_judge": 4, "sft": 1,
     }  # fmt: skip
 
 

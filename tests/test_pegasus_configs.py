@@ -7,9 +7,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from transformers import AutoConfig, AutoModelForCausalLM, SiglipConfig, SiglipModel
 
 from cli.trainer_cli import main
+from lm.tokens.tokenizer import BPETokenizer
+from studies.plan import read_study
 from tests.clips import clip
+from tests.conversation_files import jsonl
 from text.errors import UserError
 
 CONFIGS = Path(__file__).parents[1] / "configs" / "pegasus"
@@ -84,3 +88,67 @@ def test_what_is_on_record_is_scored_without_a_model(name: str):
     assert (folder / name / "report.md").is_file()
     if name == "tempcompass":
         assert told["tempcompass/aspect/shape"] > told["tempcompass/aspect/direction"]
+
+
+# --- models of full size, in small ---------------------------------------------------------------------------------
+
+LARGE = ["align", "instruct", "instruct_lora", "molmo2_style"]
+SIZES = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+FAMILIES = {"align": "qwen3", "instruct": "qwen3", "instruct_lora": "smollm3", "molmo2_style": "olmo3"}
+TEMPLATE = (
+    "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}"
+    "{{ eos_token if m['role'] == 'assistant' }}{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_configs_of_full_size_build_as_they_stand(name: str):
+    built = main(["--config", str(CONFIGS / f"{name}.yaml"), *CPU, "--trainer.precision=32-true"], run=False)
+    assert type(built.model).__name__ == "Pegasus"
+
+
+def folders(home: Path, family: str) -> tuple[Path, Path]:
+    """A language model of a family, and SigLIP with both its halves, as the hub has them."""
+    language, vision = home / family, home / "siglip"
+    if not language.is_dir():
+        tokenizer = BPETokenizer(vocab_size=300).build(["what shape is the red one ? square moves left"] * 9)
+        tokenizer.chat_template = TEMPLATE
+        config = AutoConfig.for_model(
+            family, **SIZES, num_key_value_heads=2, vocab_size=len(tokenizer), max_position_embeddings=512,
+            eos_token_id=tokenizer.eos_token_id, bos_token_id=None, pad_token_id=None,
+        )  # fmt: skip
+        AutoModelForCausalLM.from_config(config).save_pretrained(language)
+        tokenizer.save_pretrained(language)
+    if not vision.is_dir():
+        text = SIZES | {"vocab_size": 20, "max_position_embeddings": 8}
+        sight = SIZES | {"image_size": 32, "patch_size": 8}
+        SiglipModel(SiglipConfig(text_config=text, vision_config=sight)).save_pretrained(vision)
+    return language, vision
+
+
+@pytest.mark.slow
+def test_configs_of_full_size_run_on_small_models_of_the_same_classes(home: Path):
+    video = clip(home, 60, "large.mp4", height=128)
+    answered = {"question": "what shape is it ?", "options": ["square", "disc"], "answer": "B"}
+    records = [{"id": str(n), "video": str(video), "questions": [answered] * 2, "end": 1 + n / 8} for n in range(8)]
+    file = jsonl(home / "large.jsonl", *records)
+    aligned = ""
+    for name in LARGE:
+        language, vision = folders(home, FAMILIES[name])
+        batch = "--data.micro_batch_tokens=400" if name == "molmo2_style" else "--data.batch_size=4"
+        given = [f"--model.backbone.name_or_path={language}", f"--model.vision.name_or_path={vision}"]
+        given += [f"--data.train={file}", "--data.val=null", "--data.video_root=null", batch]
+        given += ["--trainer.precision=32-true", "--trainer.max_steps=2", "--trainer.accumulate_grad_batches=2"]
+        given += [f"--model.parts.aligner.start={aligned}"] if name == "instruct" else []
+        folder = run("fit", f"{name}.yaml", *given, "--trainer.log_every_n_steps=1")
+        told = json.loads((folder / "metrics.json").read_text())
+        assert told["step"] == 2
+        assert 0 < told["train/loss"] < 20
+        aligned = str(folder) if name == "align" else aligned
+
+
+def test_the_study_is_one():
+    study = read_study(CONFIGS / "study.yaml")
+    assert len(study.seeds) >= 5
+    assert study.statistic.contrast == "full - shuffled"
