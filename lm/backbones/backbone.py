@@ -8,7 +8,6 @@ strings looks for their names in those files.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -17,10 +16,10 @@ import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as ARCHITECTURES
 
 from lm.backbones.adapters import LoRA, PublishedAdapter, Quantization
+from lm.backbones.blocks import decoder_blocks
 from lm.backbones.dtypes import Dtype, checked_dtype
 from lm.backbones.fingerprint import fingerprint, weight_files_sha256
 from lm.backbones.merged_adapters import TOLD, merged
@@ -359,12 +358,3 @@ class ScratchBackbone(Backbone):
         except Exception as error:  # the strict dataclasses of huggingface_hub derive from Exception
             said = " ".join(str(error).split())
             raise UserError(f"backbone: {self.architecture} does not accept this 'config': {said}") from error
-
-
-def decoder_blocks(model: nn.Module) -> Iterator[nn.Module]:
-    """The layers of the stack, outermost first: what is compiled, sharded and recomputed as one."""
-    for child in model.children():
-        if isinstance(child, GradientCheckpointingLayer):
-            yield child
-        else:
-            yield from decoder_blocks(child)

@@ -18,7 +18,8 @@ from torch.distributed.tensor import DTensor, Partial, Replicate, distribute_ten
 from transformers import PreTrainedTokenizerBase
 
 from lm.backbones.adapters import base_of
-from lm.backbones.backbone import Backbone, decoder_blocks
+from lm.backbones.backbone import Backbone
+from lm.backbones.blocks import decoder_blocks
 from text.errors import UserError
 
 

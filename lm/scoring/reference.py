@@ -18,7 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from lm.backbones.adapters import is_adapted
-from lm.backbones.backbone import Backbone, decoder_blocks
+from lm.backbones.backbone import Backbone
+from lm.backbones.blocks import decoder_blocks
 from text.errors import UserError
 
 Reference = Literal["auto", "copy", "adapter_off", "adapter_named", "precomputed", "none"]

@@ -127,7 +127,7 @@ class Watching:
                 self.store.put(clip.key, x)
             if len(clip.runs) < len(x):
                 x = torch.stack([x[run.start : run.stop].mean(0) for run in clip.runs])
-            slots.append(x.to(next(self.aligner.parameters()).dtype))
+            slots.append(x.to(next(self.aligner.parameters(), x).dtype))
         return torch.cat(slots), [len(clip.runs) for clip in clips]
 
     @cached_property

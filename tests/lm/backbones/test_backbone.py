@@ -7,7 +7,8 @@ from jsonargparse import ArgumentParser
 from transformers import AutoModelForCausalLM
 
 from lm.backbones.adapters import LoRA, Quantization
-from lm.backbones.backbone import Backbone, PretrainedBackbone, ScratchBackbone, decoder_blocks
+from lm.backbones.backbone import Backbone, PretrainedBackbone, ScratchBackbone
+from lm.backbones.blocks import decoder_blocks
 from lm.backbones.fingerprint import require_same_base
 from lm.backbones.rebuilt import rebuild_backbone
 from lm.tokens.tokenizer import BPETokenizer
