@@ -53,7 +53,8 @@ def renamed(value: Any) -> Any:
         today = {key: renamed(part) for key, part in value.items()}
         if isinstance(given := today.get("init_args"), dict):
             new = OPTIONS.get(str(today.get("class_path")).rpartition(".")[2], {})
-            today["init_args"] = {new.get(key, key): part for key, part in given.items()}
+            # where both names stand, the parser refuses the old one
+            today["init_args"] = {key if new.get(key) in given else new.get(key, key): v for key, v in given.items()}
         return today
     if not isinstance(value, str) or (path := PATH.fullmatch(value)) is None or _is_there(value.rpartition(".")[0]):
         return value
@@ -67,8 +68,8 @@ def now_called(owner: str | None, option: str) -> str | None:
         owner: name of the class whose option it is, or None if nobody knows.
         option: its old name.
     """
-    classes = [owner] if owner in OPTIONS else list(OPTIONS)
-    names = {OPTIONS[name][option] for name in classes if option in OPTIONS[name]}
+    classes = OPTIONS.values() if owner is None else [OPTIONS.get(owner, {})]
+    names = {old[option] for old in classes if option in old}
     return " or ".join(sorted(names)) or None
 
 

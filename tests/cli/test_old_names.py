@@ -68,6 +68,8 @@ def test_options_are_renamed_where_their_class_is_named():
     given = yaml.safe_load("{class_path: datamodules.Corpus, init_args: {max_tokens: 5, seq_len: 8}}")
     assert renamed(given)["init_args"] == {"max_corpus_tokens": 5, "seq_len": 8}
     assert renamed({"init_args": {"max_tokens": 5}}) == {"init_args": {"max_tokens": 5}}
+    both = {"max_corpus_tokens": 7, "max_tokens": 5}
+    assert renamed({"class_path": "Corpus", "init_args": both})["init_args"] == both  # the parser tells of the old one
 
 
 @pytest.mark.parametrize(
@@ -78,6 +80,7 @@ def test_options_are_renamed_where_their_class_is_named():
         (None, "verdict_log", "kept_verdicts"),
         (None, "log", "kept_answers or kept_verdicts"),
         ("Elsewhere", "hiden", None),
+        ("Elsewhere", "log", None),  # which it never had
     ],
 )
 def test_an_old_option_is_answered_with_the_new_one(owner, option, new):
