@@ -190,11 +190,9 @@ class CitedAnswers(PlainHyperparameters, LightningDataModule):
     def _read(self, split: str, kind: Any) -> list[Located[Any]]:
         """Records of a split, or those that training leaves to it."""
         source, train = self.sources[split], self.sources["train"]
-        if source is None and (train is None or not self.held_out):
-            return []
-        records = read_records(train if source is None else source, kind, split)
         if source is None:
-            return records[-self.held_out :]
+            return read_records(train, kind, split)[-self.held_out :] if train is not None and self.held_out else []
+        records = read_records(source, kind, split)
         if split == "train" and self.held_out:
             if not 0 < self.held_out < len(records):
                 raise UserError(f"data.held_out is {self.held_out}, and {name_of(source)} has {len(records):,} records")
@@ -300,7 +298,7 @@ class CitedAnswers(PlainHyperparameters, LightningDataModule):
 
     def _asked(self, rows: Sequence[int]) -> PromptBatch:
         found = [self.questions[row] for row in rows]
-        records = [one.record.model_dump() for one in found]
+        records = [one.record.model_dump(exclude={"contexts"}) for one in found]
         return PromptBatch(
             [self.question_tokens[row] for row in rows], [*rows], [one.record.id for one in found], records
         )

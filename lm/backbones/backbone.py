@@ -227,13 +227,10 @@ class PretrainedBackbone(Backbone):
         # transformers would fill them with random numbers
         if missing := sorted(key for key in info["missing_keys"] if not key.startswith(self.replaceable)):
             raise UserError(f"'{name}' lacks {len(missing)} weights of {type(model).__name__}, such as {missing[0]}")
-        self._grow(model, tokenizer)
-        check_vocabulary(model.get_input_embeddings().weight.shape[0], tokenizer, f"model '{name}'")
-        return self._with_merged_adapter(model)
-
-    def _grow(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
         if self.grow_vocabulary:
             grow_vocabulary(model, vocabulary_size(tokenizer))
+        check_vocabulary(model.get_input_embeddings().weight.shape[0], tokenizer, f"model '{name}'")
+        return self._with_merged_adapter(model)
 
     def _with_merged_adapter(self, model: PreTrainedModel) -> PreTrainedModel:
         """The model with the published adapter in its weights, all of which can be trained; without one as it is."""
@@ -269,7 +266,8 @@ class PretrainedBackbone(Backbone):
             config, trust = self.configuration(tokenizer), self.trust_remote_code
             dtype = config.dtype if self.dtype == "auto" else getattr(torch, self.dtype)
             model = self.auto.from_config(config, dtype=dtype, attn_implementation=attention, trust_remote_code=trust)
-        self._grow(model, tokenizer)
+        if self.grow_vocabulary:
+            grow_vocabulary(model, vocabulary_size(tokenizer))
         return self._with_merged_adapter(model)  # which may have other parts than its base
 
 

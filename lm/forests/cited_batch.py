@@ -43,6 +43,6 @@ class CitedBatch:
     def to(self, device: torch.device | str, non_blocking: bool = False) -> CitedBatch:
         """The same batch on another device."""
         keys = (self.labels, self.passage_keys, self.positive_keys)
+        labels, passage_keys, positive_keys = (part.to(device, non_blocking=non_blocking) for part in keys)
         forests = tuple(forest.to(device) for forest in self.passages)
-        moved = (part.to(device, non_blocking=non_blocking) for part in keys)
-        return CitedBatch(self.forest.to(device), forests, *moved, self.ids)
+        return CitedBatch(self.forest.to(device), forests, labels, passage_keys, positive_keys, self.ids)

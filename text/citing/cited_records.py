@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import ConfigDict, Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
+from text.qa.qa_records import QAQuestion
 from text.records import Id, Record, Text
 
 QA = "qa"
@@ -89,34 +90,28 @@ class CitedAnswer(Record):
         yield from ((f"segments[{n}].text", segment.text) for n, segment in enumerate(self.segments))
 
 
-class OpenQuestion(Record):
-    """A question to answer, with what is known of right answers; what else is there is read over.
+class OpenQuestion(QAQuestion):
+    """A question of open-domain question answering, to be answered with citations.
 
     Records of KILT (``input``, ``output``) and of ALCE (``qa_pairs``, ``claims``) are read as such.
 
     Args:
         id: unique in its source.
         task: names the template of the question.
-        question: what is asked.
         answers: right ones; any of them counts.
         gold_ids: ids of passages that support them.
         long_answer: a reference in sentences.
         claims: that an answer should entail.
         candidate_ids: the only passages that may be found; null is the whole corpus.
-        domain: metrics are told apart by it.
     """
-
-    model_config = ConfigDict(extra="ignore")
 
     id: Id
     task: Text = QA
-    question: Text
     answers: list[Text] = Field(min_length=1)
     gold_ids: list[Id] = Field(default_factory=list)
     long_answer: Text | None = None
     claims: list[Text] = Field(default_factory=list)
     candidate_ids: list[Id] | None = Field(None, min_length=1)
-    domain: Text | None = None
 
     @model_validator(mode="before")
     @classmethod
