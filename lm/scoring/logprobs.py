@@ -27,7 +27,7 @@ from lm.forests.rows import Reads, Rows
 from lm.scoring.attention import tree_inputs
 from lm.scoring.inputs import require_vector_inputs, require_vocabulary, vector_inputs
 from lm.scoring.spans import plan_spans
-from lm.scoring.states import Predictions, Read, ranks
+from lm.scoring.states import Predictions, Read, are_greedy, ranks
 from lm.scoring.trial import head_of, takes_trees
 from text.errors import UserError
 
@@ -103,6 +103,20 @@ def forest_ranks(model: nn.Module, forest: Forest, share_prefixes: SharePrefixes
     """
     with torch.no_grad():
         return _read(model, forest, share_prefixes, read=ranks)[0].long()
+
+
+def forest_greedy(model: nn.Module, forest: Forest, share_prefixes: SharePrefixes = "auto") -> Tensor:
+    """Whether greedy decoding would write every scored token, given its path: of equally likely ones it is the first.
+
+    Args:
+        model: as `forest_logprobs` takes it.
+        forest: likewise.
+        share_prefixes: likewise.
+
+    Returns: [N], bool.
+    """
+    with torch.no_grad():
+        return _read(model, forest, share_prefixes, read=are_greedy)[0].bool()
 
 
 def _wanted(forest: Forest, rows: Tensor | Sequence[int] | None) -> Tensor:

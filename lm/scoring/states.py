@@ -225,13 +225,23 @@ def _picked(logits_UV: Tensor, state_of_N: Tensor, targets_N: Tensor) -> Tensor:
 
 
 def ranks(logits_UV: Tensor, state_of_N: Tensor, targets_N: Tensor) -> Tensor:
-    """Places of some tokens among the vocabulary by their logits: 1 is the best, equal ones share the better place."""
+    """Places of some tokens among the vocabulary by their logits: 1 is the best, equal ones share the better place.
+
+    What is not a number (NaN) has the last place.
+    """
     places = []
     for low in range(0, len(targets_N), SOFTMAX_STATES):
         states_N, tokens_N = state_of_N[low : low + SOFTMAX_STATES], targets_N[low : low + SOFTMAX_STATES]
         logits = logits_UV[states_N]
-        places.append(1 + (logits > logits.gather(1, tokens_N[:, None])).sum(-1))
+        behind = (logits <= logits.gather(1, tokens_N[:, None])).sum(-1)  # itself among them, if it is a number
+        places.append(1 + logits.shape[1] - behind.clamp(min=1))
     return torch.cat(places).float()  # as models hand their logits back
+
+
+def are_greedy(logits_UV: Tensor, state_of_N: Tensor, targets_N: Tensor) -> Tensor:
+    """1 where greedy decoding would write the token, of equally likely ones the first; 0 for others, and for NaN."""
+    chosen_U = logits_UV.argmax(-1).masked_fill(logits_UV.isnan().any(-1), -1)
+    return (chosen_U[state_of_N] == targets_N).float()
 
 
 def _capped(logits: Tensor, cap: float) -> Tensor:

@@ -26,7 +26,7 @@ from lm.generation.cached import EngineName, engine_of
 from lm.generation.decoding import Decoding, Sample
 from lm.generation.engine import Engine
 from lm.generation.sampling import seed_of
-from lm.scoring.logprobs import forest_ranks
+from lm.scoring.logprobs import forest_greedy
 from lm.vision.aligners import Aligner
 from lm.vision.batch import VideoBatch, VideoPromptBatch
 from lm.vision.encoders import VisionBackbone
@@ -115,8 +115,8 @@ class Pegasus(Watching, LanguageModule):
             self.log_for(split, f"exact/{kind}", exact_P, of_kind.float())
 
     def exact(self, forest: Any) -> Tensor:
-        """Whether greedy decoding would write each path's targets: every one is the likeliest, [P], float32."""
-        first_N = forest_ranks(self.model, forest, self.share_prefixes) == 1
+        """Whether greedy decoding would write each path's targets, every one of them, [P], float32."""
+        first_N = forest_greedy(self.model, forest, self.share_prefixes)
         lengths = forest.path_offsets.diff()
         paths_K = torch.repeat_interleave(torch.arange(len(forest), device=lengths.device), lengths)
         right = torch.zeros(len(forest), device=lengths.device, dtype=torch.float32)

@@ -6,7 +6,7 @@ import torch
 
 from lm.forests.forest import Forest, Path
 from lm.scoring import states as heads
-from lm.scoring.logprobs import forest_ranks
+from lm.scoring.logprobs import forest_greedy, forest_ranks
 from tests.lm.forests.forest_oracle import VOCAB, build
 
 RNG = np.random.default_rng(3)
@@ -44,5 +44,29 @@ def test_equal_logits_share_the_better_place():
     assert places.tolist() == [4, 1, 1, 3]
 
 
+def test_what_is_not_a_number_is_the_likeliest_of_nothing():
+    """A model that has diverged would have known everything."""
+    logits = torch.tensor([[1.0, 3.0, 3.0, 2.0], [torch.nan] * 4, [1.0, torch.nan, 3.0, 2.0]])
+    state, tokens = torch.arange(3).repeat_interleave(4), torch.arange(4).repeat(3)
+    assert heads.ranks(logits, state, tokens).tolist() == [4, 1, 1, 3, *[4] * 4, 4, 4, 2, 3]
+    assert heads.are_greedy(logits, state, tokens).tolist() == [0, 1, 0, 0, *[0] * 8]  # the first of equal ones
+
+
+def test_greedy_tokens_are_those_that_a_model_writes():
+    model = build("llama")
+    with torch.no_grad():
+        alone = [model(torch.tensor([path.tokens])).logits[0].argmax(-1) for path in PATHS]
+    own = [[*path.tokens, *alone[number][len(path.tokens) - 1 :].tolist()] for number, path in enumerate(PATHS)]
+    forest = Forest.from_paths([Path(tokens, len(tokens) - 2) for tokens in own])  # the last one is the model's own
+    expected = [
+        hit
+        for path, tokens, greedy in zip(PATHS, own, alone, strict=True)
+        for hit in (int(greedy[len(path.tokens) - 2]) == tokens[-2], True)
+    ]
+    assert forest_greedy(model, forest)[forest.path_targets].tolist() == expected
+    assert not all(expected)
+
+
 def test_a_forest_without_targets_has_no_ranks():
     assert forest_ranks(build("llama"), Forest.from_paths([Path([5, 6], 2)])).tolist() == []
+    assert forest_greedy(build("llama"), Forest.from_paths([Path([5, 6], 2)])).tolist() == []
