@@ -39,7 +39,8 @@ class Questions(Prompts):
         test: the questions, with ``contexts`` where there is no corpus.
         corpus: passages to search (`text.retrieval.retrieval_records.PassageRecord`): ``id``, ``title`` and ``text``;
             contexts on record are then left aside.
-        retriever: who searches it: BM25Retriever, or a DenseRetriever. The index is made once and kept in the cache.
+        retriever: who searches it: a DenseRetriever, or a BM25Retriever; null is one with k1 1.5 and b 0.75. The index
+            is made once and kept in the cache.
         n_passages: of a question; 10 in the paper.
         short_contexts: a question with fewer on record is refused, or counted and asked with what there is.
         template: the words and the style of prompts.
@@ -58,7 +59,7 @@ class Questions(Prompts):
         self,
         test: Source,
         corpus: Source | None = None,
-        retriever: Retriever = BM25Retriever(k1=1.5, b=0.75),  # noqa: B008  frozen
+        retriever: Retriever | None = None,
         n_passages: int = 10,
         short_contexts: Literal["refuse", "count"] = "refuse",
         template: QAPrompts = QAPrompts(),  # noqa: B008  frozen
@@ -71,7 +72,8 @@ class Questions(Prompts):
         super().__init__(test, tokenizer, chat, split=split, limit=limit, batch_size=batch_size)
         if n_passages < 1:
             raise UserError(f"data.n_passages is {n_passages}: it must be 1 or more")
-        self.corpus, self.retriever, self.n_passages = corpus, retriever, n_passages
+        self.corpus, self.retriever = corpus, retriever or BM25Retriever(k1=1.5, b=0.75)
+        self.n_passages = n_passages
         self.short_contexts, self.template = short_contexts, template
         self.styled: StyledRenderer
         self.short = 0

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from cli.trainer_cli import main
+from tests.retrieval_folders import encoder_folder, jsonl
 from text.qa.sure_records import SuReRecord
 
 HERE = Path(__file__).parents[1] / "configs" / "sure"
@@ -47,7 +48,8 @@ def test_configs_build_as_they_stand(name, folder):
 @pytest.mark.parametrize("name", ["likelihood", "dense"])
 def test_overlays_compose(name, folder):
     configs = [f"--config={HERE / f'{one}.yaml'}" for one in ("nq", name)]
-    model = main([*configs, *UNTRAINED], run=False).model
+    built = main([*configs, *UNTRAINED], run=False)
+    model = built.model
     assert (model.pipeline.selection, model.rerank is None) == {
         "likelihood": ("soft", True),
         "dense": ("official", False),
@@ -102,3 +104,31 @@ def test_what_is_wrong_is_told_on_one_screen(folder, capsys):
         main(["test", "--config", str(HERE / "mini_test.yaml"), *CPU, "--data.init_args.test=q.jsonl"])
     told = "q.jsonl:1: field 'contexts': empty. Give the passages of the question, or give a corpus"
     assert told in capsys.readouterr().err
+
+
+def test_an_encoder_searches_a_corpus_and_ranks_again(folder):
+    encoder = encoder_folder(folder / "encoder", initializer_range=0.5)
+    texts = ["operating cost", "parks common", "all being", "about cost", "the parks", "i am"]  # words that it knows
+    corpus = jsonl(folder / "corpus.jsonl", [{"id": f"p{n}", "text": text} for n, text in enumerate(texts)])
+    asked = [{"question": text, "answers": ["x"]} for text in ("parks", "cost of", "i being")]
+    dense = {"class_path": "lm.retrieval.DenseRetriever", "init_args": {"encoder": encoder}}
+    options = [
+        f"--data.init_args.test={jsonl(folder / 'q.jsonl', asked)}",
+        f"--data.init_args.corpus={corpus}",
+        f"--data.init_args.retriever={json.dumps(dense)}",
+        f"--model.init_args.rerank={json.dumps(dense)}",
+        "--data.init_args.n_passages=3",
+    ]
+    main(["predict", "--config", str(HERE / "mini_test.yaml"), *CPU, "--trainer.default_root_dir=runs", *options])
+    lines = Path("runs/version_0/answers.jsonl").read_text().splitlines()
+    records = [SuReRecord.model_validate_json(line) for line in lines]
+    assert len({tuple(context.id for context in record.contexts) for record in records}) > 1
+    assert {len(record.contexts) for record in records} == {3}
+    assert {tuple(record.reranked) for record in records} == {("first", "question", "generic", "sure")}
+    files = [file for file in Path("cache").rglob("*") if file.is_file() and "rollouts" not in file.parts]
+    embedded = {file: file.stat().st_mtime_ns for file in files}
+    assert embedded
+    main(["test", "--config", str(HERE / "mini_test.yaml"), *CPU, "--trainer.default_root_dir=runs", *options])
+    assert {file: file.stat().st_mtime_ns for file in embedded} == embedded  # made once
+    metrics = json.loads(Path("runs/version_1/metrics.json").read_text())
+    assert {"em_reranked/sure", "em_from_generic", "retrieval/answer_hit@1"} <= metrics.keys()

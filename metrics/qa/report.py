@@ -138,7 +138,7 @@ def trace(record: SuReRecord) -> str:
     """A question and its way to the answer, in markdown."""
     lines = [f"### {_short(record.question)}", "", f"Right: {_short('; '.join(record.answers or ['unknown']))}.", ""]
     lines += [
-        f"{n}. {_short(f'{context.title}: ' if context.title else '')}{_short(context.text)}"
+        f"{n}. {_short(f'{context.title}: {context.text}' if context.title else context.text)}"
         for n, context in enumerate(record.contexts, 1)
     ]
     lines += ["", f"- without passages: {_short(record.none)}", f"- from passages: {_short(record.base)}"]
