@@ -27,7 +27,7 @@ from lm.tokens.tokenizer import TokenizerSource, source_for, tokenizer_sha256
 from text.errors import UserError
 from text.excerpts import shorten
 from text.records import Located
-from text.retrieval.qrels import collect_qrels, read_qrels
+from text.retrieval.qrels import Judgement, collect_qrels, read_qrels
 from text.retrieval.retrieval_records import PairRecord, QueryRecord
 from text.retrieval.tasks import IgnoreIdentical, Passage, Query, RetrievalTask, TextFormat, TextPool
 from worlds import World
@@ -181,11 +181,32 @@ class BEIR(PlainHyperparameters, LightningDataModule):
     ) -> RetrievalTask:
         """A task from a file of judgements, which need not be there if all queries are asked anyway."""
         judgements = [] if self.ask_all and not qrels.is_file() else read_qrels(qrels)
+        return self.task(name, queries, passages, self.judged(judgements, str(qrels), queries, passages), **more)
+
+    def judged(
+        self,
+        judgements: Sequence[Judgement],
+        source: str,
+        queries: Sequence[Query],
+        passages: Sequence[Passage],
+        **more: Any,
+    ) -> dict[str, dict[str, int]]:
+        """Judgements by query; those of passages that are not in the corpus are refused, or counted and told of.
+
+        Args:
+            judgements: of one source.
+            source: its name, for messages.
+            queries: that there are.
+            passages: of the corpus.
+            more: arguments of `collect_qrels`.
+        """
         known = {query.id for query in queries}, {passage.id for passage in passages}
-        found, lost = collect_qrels(judgements, *known, missing_passages=self.missing_passages == "count")
+        found, lost = collect_qrels(judgements, *known, missing_passages=self.missing_passages == "count", **more)
         if lost:
-            rank_zero_info(f"{qrels}: {lost} judgements of passages that are not in the corpus: nothing can find those")
-        return self.task(name, queries, passages, found, **more)
+            rank_zero_info(
+                f"{source}: {lost} judgements of passages that are not in the corpus: nothing can find those"
+            )
+        return found
 
     def task(
         self,

@@ -8,9 +8,9 @@ from __future__ import annotations
 from typing import Any
 
 from datamodules.beir import BEIR
-from datamodules.records import Source, read_records
+from datamodules.records import Source, name_of, read_records
 from datamodules.retrieval_folder import made_queries, read_passages
-from text.retrieval.qrels import Judgement, collect_qrels
+from text.retrieval.qrels import Judgement
 from text.retrieval.retrieval_records import QueryRecord
 from text.retrieval.tasks import RetrievalTask
 
@@ -34,8 +34,8 @@ class Collection(BEIR):
     def read_tasks(self, split: str) -> list[RetrievalTask]:
         """One task."""
         passages = read_passages(self.corpus)
-        queries = read_records(self.queries, QueryRecord, split)
-        judged = [Judgement(q.record.id, id, n, q.where) for q in queries for id, n in q.record.relevant.items()]
-        known = {query.record.id for query in queries}, {passage.id for passage in passages}
-        qrels, _ = collect_qrels(judged, *known, self.missing_passages == "count", field="gold_ids")
-        return [self.task(split, made_queries(queries), passages, qrels)]
+        found = read_records(self.queries, QueryRecord, split)
+        told = [Judgement(q.record.id, id, n, q.where) for q in found for id, n in q.record.relevant.items()]
+        queries = made_queries(found)
+        qrels = self.judged(told, name_of(self.queries), queries, passages, field="gold_ids")
+        return [self.task(split, queries, passages, qrels)]

@@ -17,9 +17,10 @@ QUESTIONS = [
 ]
 
 
-def tasks(folder, stage="test", corpus=CORPUS, questions=QUESTIONS):
+def tasks(folder, stage="test", corpus=CORPUS, questions=QUESTIONS, **options):
     files = {"corpus": jsonl(folder / "corpus.jsonl", corpus), "queries": jsonl(folder / "queries.jsonl", questions)}
-    data = Collection(tokenizer=WordTokenizer(), train=None, **{name: str(file) for name, file in files.items()})
+    files = {name: str(file) for name, file in files.items()}
+    data = Collection(tokenizer=WordTokenizer(), train=None, **files, **options)
     data.ask_all = stage == "predict"
     return data.read_tasks("test")
 
@@ -54,6 +55,14 @@ def test_complaints_name_file_line_and_field(tmp_path, questions, message):
     with pytest.raises(DataFormatError) as refused:
         tasks(tmp_path, questions=questions)
     assert message in str(refused.value)
+
+
+def test_judgements_of_passages_that_are_missing_are_counted_where_that_is_asked_for(tmp_path, caplog):
+    questions = [{"id": "a", "question": "?", "gold_ids": ["p9", "p1", "p8"]}]
+    with caplog.at_level("INFO"):
+        (task,) = tasks(tmp_path, questions=questions, missing_passages="count")
+    assert task.qrels == {"a": {"p9": 1, "p1": 1, "p8": 1}}
+    assert f"{tmp_path}/queries.jsonl: 2 judgements of passages that are not in the corpus" in caplog.text
 
 
 def test_questions_without_judgements_cannot_be_tested(tmp_path):
