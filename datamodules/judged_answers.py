@@ -292,7 +292,8 @@ class JudgedPrompts(Compares, OnPolicyPrompts):
     def examples(self, found: Located[Any], notes: Counter[str]) -> Sequence[Example] | str:
         """As the base does, but for records that are for something else."""
         if isinstance(found.record, ComparedDialogue):
-            asked = PromptRecord(id=found.record.id, prompt=found.record.prompt, use_for=found.record.use_for)
+            kept = {"id": found.record.id, "prompt": found.record.prompt, "use_for": found.record.use_for}
+            asked = PromptRecord.model_validate(kept)
             found = Located(asked, found.where, found.row)
         uses = (found.record.model_extra or {}).get("use_for")
         if isinstance(uses, list) and "prompt" not in uses and not isinstance(found.record, PreferenceRecord):

@@ -106,7 +106,7 @@ def read_images(paths: Sequence[str | Path], fps: float, sampling: Sampling | No
     presented = np.arange(len(paths)) / fps
     length = len(paths) / fps
     numbers = np.arange(len(paths)) if sampling is None else shown_at(presented, sampling.times(0.0, length))
-    images = [read_frames(paths[number], times=[0.0]).images[0] for number in numbers]
+    images = [read_frames(paths[int(number)], times=[0.0]).images[0] for number in numbers]
     for number, image in zip(numbers, images, strict=True):
         if image.shape != images[0].shape:
             sizes = " and ".join(f"{w} x {h}" for h, w, _ in (image.shape, images[0].shape))

@@ -203,8 +203,8 @@ class RewardedBatch:
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> RewardedBatch:
         """The same answers on another device."""
-        parts = (part.to(device, non_blocking=non_blocking) for part in (self.advantages, self.weights))
-        return RewardedBatch(self.forest.to(device), *parts, self.ids)
+        advantages, weights = (part.to(device, non_blocking=non_blocking) for part in (self.advantages, self.weights))
+        return RewardedBatch(self.forest.to(device), advantages, weights, self.ids)
 
 
 @dataclass
