@@ -131,6 +131,9 @@ class CitedAnswers(PlainHyperparameters, LightningDataModule):
             raise UserError("nothing to train on: give data.train, a file of answers that cite, or a world")
         if stage in ("test", "predict") and not self.questions:
             self._prepare_questions()
+        if stage == "test" and (unknown := [found.where for found in self.questions if not found.record.answers]):
+            remedy = "missing: a test needs right answers (predict does not)"
+            raise DataFormatError([f"{where}: field 'answers': {remedy}" for where in unknown])
 
     def _read_corpus(self) -> tuple[Passage, ...]:
         found = read_records(self.corpus, PassageRecord, "corpus")

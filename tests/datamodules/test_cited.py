@@ -108,7 +108,8 @@ def test_questions_with_gold_are_held_out_from_the_end(tmp_path):
         ({"corpus": [*CORPUS, {"id": "p1", "text": "other"}]}, "corpus.jsonl:3: field 'id': p1 is already the id"),
         ({"test": [QUESTION | {"gold_ids": ["p7"]}]}, "test.jsonl:1: field 'gold_ids': no passage 'p7'"),
         ({"test": [QUESTION | {"candidate_ids": ["p1", "px"]}]}, "field 'candidate_ids': no passage 'px'"),
-        ({"test": [QUESTION | {"answers": []}]}, "field 'answers': List should have at least 1 item"),
+        ({"test": [QUESTION | {"answers": []}]}, "field 'answers': empty: give the right answers"),
+        ({"test": [{"id": "q", "question": "which"}]}, r"test.jsonl:1: field 'answers': missing: a test needs"),
     ],
 )
 def test_bad_input_is_refused_with_its_place(tmp_path, tables, message):
@@ -137,6 +138,13 @@ def test_lengths_that_leave_no_room(tmp_path):
     module = data(tmp_path, {"passage_max_length": 2})
     module.setup("fit")
     assert [len(ids) for ids in module.passage_tokens.ids] == [2, 1]
+
+
+def test_questions_without_answers_can_be_answered(tmp_path):
+    module = data(tmp_path, test=[{"id": "q", "question": "which"}])
+    module.setup("predict")
+    [asked] = module.predict_dataloader()
+    assert (asked.ids, asked.records[0]["answers"]) == (["q"], [])
 
 
 def test_missing_gold_can_be_counted(tmp_path):

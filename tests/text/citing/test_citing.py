@@ -68,6 +68,8 @@ def test_questions_of_kilt_and_alce():
     outputs = [{"answer": "Rome"}, {"provenance": provenance}, {"answer": "Roma", "meta": {}}]
     kilt = OpenQuestion.model_validate({"id": "k", "input": "where", "output": outputs, "meta": {}})
     assert (kilt.question, kilt.answers, kilt.gold_ids) == ("where", ["Rome", "Roma"], ["12"])
+    hidden = OpenQuestion.model_validate({"id": "h", "input": "where", "meta": {}})
+    assert (hidden.question, hidden.answers) == ("where", [])
     pairs = [{"question": "x", "short_answers": ["a", "b"]}, {"question": "y", "short_answers": ["c"]}]
     asqa = OpenQuestion.model_validate({"sample_id": "s", "question": "q", "qa_pairs": pairs, "answer": "Long."})
     assert (asqa.id, asqa.answers, asqa.long_answer) == ("s", ["a", "b", "c"], "Long.")
