@@ -12,16 +12,17 @@ from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from datamodules.conversations import BATCH_SIZE, Conversations
 from datamodules.loading import ResumableLoader, layout, shares
 from datamodules.records import Sources
-from lm.forests.answer_forests import answer_forest
+from lm.forests.answer_forests import answer_forest, pair_forest
 from lm.forests.record_order import CountedBatches, GroupedOrder, PackedBatches
 from lm.tokens.answer_tokens import AnswerTable, Example
 from lm.tokens.control_tokens import encode
-from lm.vision.batch import VideoBatch
+from lm.vision.batch import VideoBatch, VideoPairBatch
 from lm.vision.clips import ClipReader, Clips, ClipSource, FrameOrder, SeenClips
 from lm.vision.prompts import prompt_ids
 from lm.vision.sight import Sight
@@ -279,3 +280,42 @@ class Videos(Conversations[AnswerTable]):
         for split, clips in self._clips.items():
             if clips.merged:
                 rank_zero_info(f"{split}: {clips.merged:,} clips were longer than max_tokens: slots were merged")
+
+
+class VideoPairs(Videos):
+    """Questions about videos with a better and a worse answer (``rejected``), for preference learning.
+
+    Args:
+        train: see Videos; so are the other arguments.
+    """
+
+    called = "pairs"
+
+    def examples(self, found: Located[Any], notes: Counter[str]) -> Sequence[Example] | str:
+        """One for every question that has both answers."""
+        record: VideoRecord = found.record
+        worse = {f"{record.id or found.where}#{q.id or n}": q for n, q in enumerate(record.questions) if q.rejected}
+        if not worse:
+            return "without a rejected answer"
+        kept = [example for example in super().examples(found, notes) if example.id in worse]
+        return [
+            example._replace(
+                answers=(*example.answers, worse[example.id].shown(worse[example.id].rejected or "")),
+                append_eos=(True, True),
+                tokens=(*example.tokens, []) if example.tokens else (),
+            )
+            for example in kept
+        ]
+
+    def batch(  # type: ignore[override]
+        self, table: AnswerTable, rows: Sequence[int], split: str = "train", draw: int | None = None
+    ) -> VideoPairBatch:
+        """Chosen and rejected of pair i are paths 2 i and 2 i + 1."""
+        seen = SeenClips(self._clips[split], self._seeing(), self._words, draw)
+        prompts = {row: seen.expanded(table.answer(row)[0]) for row in rows}
+        kept = [row for row in rows if prompts[row] is not None]
+        sides = [[(prompts[row], table.answer(row, which)[1]) for row in kept] for which in (0, 1)]
+        forest = pair_forest(sides[0], sides[1], table.trees[kept].tolist() if kept else [])  # type: ignore[arg-type]
+        ones = torch.ones(len(kept))
+        ids = [table.ids[row] for row in kept]
+        return VideoPairBatch(forest, torch.tensor(kept), ones, torch.zeros(len(kept)), ids, None, seen.shown)

@@ -71,7 +71,9 @@ def test_a_run_is_asked_about_a_file(trained: Path, home: Path):
     asked = ["what shape is the red one ?", "which colour comes first ?"]
     model = ["--model=VideoAnswering", f"--model.init_args.run={trained}"]
     data = [f"--data.init_args.video={video}", f"--data.init_args.questions={json.dumps(asked)}"]
-    lines = answers(run("predict", "ask.yaml", *model, *data))
+    folder = run("predict", "ask.yaml", *model, *data)
+    lines = answers(folder)
+    assert (folder / "contact_sheet.png").stat().st_size > 1000
     assert [line["prompt"] for line in lines] == asked
     again = answers(run("predict", "ask.yaml", *model, *data, "--model.init_args.engine=plain"))
     assert [line["response"] for line in lines] == [line["response"] for line in again]
@@ -131,12 +133,17 @@ def folders(home: Path, family: str) -> tuple[Path, Path]:
 def test_configs_of_full_size_run_on_small_models_of_the_same_classes(home: Path):
     video = clip(home, 60, "large.mp4", height=128)
     answered = {"question": "what shape is it ?", "options": ["square", "disc"], "answer": "B"}
-    records = [{"id": str(n), "video": str(video), "questions": [answered] * 2, "end": 1 + n / 8} for n in range(8)]
-    file = jsonl(home / "large.jsonl", *records)
+    records = [
+        {"id": str(n), "video": str(video), "questions": [answered] * 2, "end": 1 + n % 8 / 8} for n in range(40)
+    ]
+    (home / "empty.mp4").touch()
+    file = jsonl(
+        home / "large.jsonl", *records, {"id": "bad", "video": str(home / "empty.mp4"), "prompt": "a", "output": "b"}
+    )
     aligned = ""
     for name in LARGE:
         language, vision = folders(home, FAMILIES[name])
-        batch = "--data.micro_batch_tokens=400" if name == "molmo2_style" else "--data.batch_size=4"
+        batch = "--data.micro_batch_tokens=1500" if name == "molmo2_style" else "--data.batch_size=20"
         given = [f"--model.backbone.name_or_path={language}", f"--model.vision.name_or_path={vision}"]
         given += [f"--data.train={file}", "--data.val=null", "--data.video_root=null", batch]
         given += ["--trainer.precision=32-true", "--trainer.max_steps=2", "--trainer.accumulate_grad_batches=2"]
@@ -146,6 +153,7 @@ def test_configs_of_full_size_run_on_small_models_of_the_same_classes(home: Path
         assert told["step"] == 2
         assert 0 < told["train/loss"] < 20
         aligned = str(folder) if name == "align" else aligned
+    assert "empty.mp4: unreadable" in (Path(aligned) / "skipped.jsonl").read_text()
 
 
 def test_the_study_is_one():

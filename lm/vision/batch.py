@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lm.forests.batches import PromptBatch
+from lm.forests.batches import PairBatch, PromptBatch
 from lm.forests.forest import Forest
 
 
@@ -75,6 +75,22 @@ class VideoBatch:
     def to(self, device: torch.device | str, non_blocking: bool = False) -> VideoBatch:
         """The same batch on another device."""
         return replace(self, forest=self.forest.to(device), clips=[clip.to(device) for clip in self.clips])
+
+
+@dataclass
+class VideoPairBatch(PairBatch):
+    """Preference pairs about clips.
+
+    Args:
+        clips: whose vectors the forest's ids stand for, in turn.
+    """
+
+    clips: Sequence[Clip] = ()
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> VideoPairBatch:
+        """The same pairs on another device."""
+        moved = super().to(device, non_blocking)
+        return replace(self, **(vars(moved) | {"clips": [clip.to(device) for clip in self.clips]}))
 
 
 @dataclass

@@ -12,7 +12,8 @@ import torch
 from lightning.pytorch import seed_everything
 from torch.nn import functional as F
 
-from datamodules.videos import Videos
+from callbacks.text_perplexity import TextPerplexity
+from datamodules.videos import VideoPairs, Videos
 from lm.backbones.encoder import WordTokenizer
 from lm.backbones.parts import Part
 from lm.forests.vector_ids import FIRST_VECTOR
@@ -21,9 +22,11 @@ from lm.vision.aligners import Aligner
 from lm.vision.clips import SeenClips
 from lm.vision.encoders import ScratchVision
 from modules.pegasus.pegasus import Pegasus
+from modules.pegasus.video_dpo import VideoDPO
+from modules.pegasus.warm_up import VisionWarmUp, displacements
 from tests.clips import clip
 from tests.conversation_files import jsonl
-from tests.lm.vision.test_vision import SMALL
+from tests.lm.vision.test_vision import KINDS, SMALL
 from tests.stand_ins import scratch, trainer
 from text.errors import UserError
 from video.faults import VideoError
@@ -151,7 +154,9 @@ def test_the_first_stage_trains_the_aligner_and_the_second_begins_with_it(folder
     frozen = Part(frozen=True)
     first = pegasus(parts={"vision": frozen, "model": frozen, "aligner": Part(lr=0.02)})
     seed_everything(1, verbose=False)
-    run = trainer(tmp_path, max_steps=3)
+    (tmp_path / "plain.txt").write_text("it is clip 1\n\nwhy ?\n")
+    forgetting = TextPerplexity(str(tmp_path / "plain.txt"))
+    run = trainer(tmp_path, max_steps=3, callbacks=[forgetting])
     data = videos(folder)
     started: dict[str, torch.Tensor] = {}
     first.on_train_start = lambda: (started.update(weights(first)), Pegasus.on_train_start(first))  # type: ignore[method-assign, assignment, func-returns-value]
@@ -161,15 +166,18 @@ def test_the_first_stage_trains_the_aligner_and_the_second_begins_with_it(folder
     }
     assert changed == {"aligner"}
     assert {group["lr"] for group in run.optimizers[0].param_groups} == {0.02}
+    assert float(run.callback_metrics["text/perplexity_delta"]) == 0  # the language model is as it was
+    assert forgetting.first > 1
     path = str(tmp_path / "first.ckpt")
     run.save_checkpoint(path)
     begun = {name: Part(start=path, lr=rate) for name, rate in (("aligner", 1e-3), ("vision", 1e-4))}
     second = pegasus(parts={**begun, "model": Part(start=path)})
-    run = trainer(tmp_path, max_steps=1)
+    run = trainer(tmp_path, max_steps=1, callbacks=[TextPerplexity(str(tmp_path / "plain.txt"))])
     second.on_train_start = lambda: (started.update(weights(second)), Pegasus.on_train_start(second))  # type: ignore[method-assign, assignment, func-returns-value]
     run.fit(second, videos(folder))
     assert all(torch.equal(started[name], value) for name, value in weights(first).items())
     assert {group["lr"] for group in run.optimizers[0].param_groups} == {0.01, 1e-3, 1e-4}
+    assert float(run.callback_metrics["text/perplexity_delta"]) != 0
 
 
 def fitted(folder: Path, tmp_path: Path, steps: int, resumed: str | None = None, **options: Any) -> Pegasus:
@@ -324,3 +332,55 @@ def test_losses_are_means_over_answer_tokens(folder: Path):
     vectors = torch.cat([module.vectors([one]) for one in batch.clips])
     torch.testing.assert_close(module.vectors(batch.clips), vectors)
     assert F.mse_loss(vectors, torch.zeros_like(vectors)) > 0
+
+
+# --- preferences, and seeing without labels -----------------------------------------------------------------------
+
+
+def test_preferences_about_clips(folder: Path, tmp_path: Path):
+    asked = [{"question": f"what {n} ?", "answer": "a square", "rejected": "a disc"} for n in range(2)]
+    told = [{"id": str(n), "video": str(folder / f"{n}.mp4"), "questions": asked} for n in range(4)]
+    jsonl(tmp_path / "train.jsonl", *told)
+    module = VideoDPO(
+        scratch(), ScratchVision("siglip_vision_model", SMALL), Aligner("pool"), max_tokens=16, optimizer=ADAM
+    )
+    data = VideoPairs(str(tmp_path / "train.jsonl"), tokenizer=WORDS, batch_size=2)
+    seed_everything(1, verbose=False)
+    run = trainer(tmp_path, max_steps=6, log_every_n_steps=1)
+    run.fit(module, data)
+    assert float(run.callback_metrics["train/rewards/accuracy"]) == 1.0
+    assert float(run.callback_metrics["train/loss"]) < 0.65  # it began at log 2
+    batch = data.batch(data.table("train"), [0, 3])
+    assert (len(batch), len(batch.clips)) == (2, 2)
+    assert not any(p.requires_grad for name in ("vision", "aligner") for p in getattr(module, name).parameters())
+
+
+def test_displacements_are_those_of_what_stands_out():
+    before = torch.full((3, 3, 32, 32), 60, dtype=torch.uint8)
+    behind = before.clone()
+    before[0, :, 4:9, 6:11] = behind[0, :, 7:12, 4:9] = 200  # two pixels to the left, three down
+    before[1, 0, 4:9, 6:11] = behind[1, 2, 4:9, 6:11] = 200  # another colour: another thing
+    moved, known = displacements(before, behind)
+    assert moved[0].tolist() == [-2, 3]
+    assert known.tolist() == [1, 0, 0]
+
+
+def test_an_encoder_learns_to_see_and_is_taken_over(folder: Path, tmp_path: Path):
+    frozen = Part(frozen=True)
+    options = {"aligner": Aligner("pool"), "optimizer": ADAM, "max_tokens": 16}
+    tubelets = ScratchVision("vjepa2", KINDS["vjepa2"], pairs=True)
+    module = VisionWarmUp(scratch(), tubelets, parts={"model": frozen, "aligner": frozen}, **options)
+    seed_everything(1, verbose=False)
+    run = trainer(tmp_path, max_steps=8, log_every_n_steps=1)
+    losses: list[float] = []
+    module.on_train_batch_end = lambda *a: losses.append(float(run.callback_metrics["train/loss"]))  # type: ignore[method-assign]
+    run.fit(module, videos(folder, val=None))
+    assert losses[-1] < losses[0]
+    path = str(tmp_path / "seen.ckpt")
+    run.save_checkpoint(path)
+    second = Pegasus(scratch(), tubelets, parts={"vision": Part(frozen=True, start=path)}, **options)
+    ready(folder, second)
+    for name, value in second.vision.named_parameters():
+        assert torch.equal(value, dict(module.vision.named_parameters())[name])
+    with pytest.raises(UserError, match=r"parts\.vision is frozen"):
+        VisionWarmUp(scratch(), tubelets, parts={"vision": frozen}, **options)

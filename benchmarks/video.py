@@ -1,0 +1,308 @@
+"""Videos: what sharing a clip, decoding what is needed and keeping features are worth, against the ways of peers.
+
+    python benchmarks/video.py [--quick] [--repeats 5] [--only step decode epoch prefill features]
+
+- ``step``: forward and backward of a language model over the questions of a clip, as one tree against a row of its own
+  for each question, as LLaVA-NeXT and VideoLLaMA 2 train; and the memory that a process takes at its peak.
+- ``decode``: 8 frames of a minute, against decoding from the start (transformers' reader with PyAV, LLaVA-NeXT).
+- ``epoch``: reading an epoch of records with 6 questions, against a record for each question.
+- ``prefill``: tokens that are computed of the prompts of 5 questions, against a prompt for each.
+- ``features``: steps of an aligner with the features of a frozen encoder on disk, against encoding at every step.
+
+Before a ratio is printed, both ways have given the same numbers. Runs are interleaved, on one thread, in its CPU time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+from transformers import LlamaConfig, LlamaForCausalLM
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.peak_memory import peak_kibibytes
+from datamodules.videos import Videos
+from lm.backbones.backbone import ScratchBackbone
+from lm.backbones.encoder import WordTokenizer
+from lm.forests.forest import Forest
+from lm.forests.forest import Path as ForestPath
+from lm.forests.vector_ids import VectorIds
+from lm.generation.cached import CacheEngine
+from lm.generation.decoding import Decoding
+from lm.scoring.logprobs import forest_logprobs, path_sums
+from lm.vision.aligners import Aligner
+from lm.vision.encoders import ScratchVision
+from modules.pegasus.pegasus import Pegasus
+from video.reader import read_frames
+from video.sampling import Sampling, shown_at, uniform
+from video.table import probe
+from video.writer import write_clip
+
+PARTS = ("step", "decode", "epoch", "prefill", "features")
+CONSOLE = Console(width=120)
+VIT = {"hidden_size": 192, "intermediate_size": 768, "num_hidden_layers": 6, "num_attention_heads": 6}
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="smaller, two repeats: only to see that it runs")
+    parser.add_argument("--repeats", type=int, help="default 5, or 2 with --quick")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="parts to run")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    repeats = options.repeats or (2 if options.quick else 5)
+    table = Table("what", "ours", "peers' way", "ratio", "target")
+    with tempfile.TemporaryDirectory() as folder:
+        for name in options.only:
+            for row in globals()[name](Path(folder), options.quick, repeats):
+                table.add_row(*row)
+    CONSOLE.print(table)
+
+
+def timed(ways: list[Callable[[], Any]], repeats: int) -> list[float]:
+    """Median CPU seconds of each way; they take turns."""
+    found: list[list[float]] = [[] for _ in ways]
+    for _ in range(repeats):
+        for number, way in enumerate(ways):
+            begin = time.process_time()
+            way()
+            found[number].append(time.process_time() - begin)
+    return [statistics.median(times) for times in found]
+
+
+def row(what: str, ours: float, theirs: float, target: str, unit: str = "s") -> tuple[str, ...]:
+    """A line of the table."""
+    return what, f"{ours:.3g} {unit}", f"{theirs:.3g} {unit}", f"{theirs / ours:.2f}x", target
+
+
+# --- the step -----------------------------------------------------------------------------------------------------
+
+
+def questions(quick: bool) -> tuple[LlamaForCausalLM, torch.Tensor, list[ForestPath]]:
+    """A model, the vectors of a clip, and six questions about it."""
+    torch.manual_seed(0)
+    layers, width, vectors, length = (2, 64, 128, 16) if quick else (8, 256, 1024, 64)
+    sizes = {"hidden_size": width, "intermediate_size": 4 * width, "num_hidden_layers": layers}
+    config = LlamaConfig(vocab_size=2000, num_attention_heads=4, max_position_embeddings=4096, **sizes)
+    rng = np.random.default_rng(0)
+    ids = VectorIds().run("clip", vectors)
+    paths = []
+    for _ in range(6):
+        tokens: Any = np.concatenate([[1], ids, rng.integers(2, 2000, length)])
+        paths.append(ForestPath(tokens, 1 + vectors + length // 2))
+    return LlamaForCausalLM(config), torch.randn(vectors, width) * 0.02, paths
+
+
+def one_step(shared: bool, quick: bool) -> tuple[Callable[[], Any], Callable[[], torch.Tensor]]:
+    """A step as a tree or as rows, and its sums."""
+    model, table, paths = questions(quick)
+    table.requires_grad_()
+    forest = Forest.from_paths(paths).with_vectors(table)
+
+    def sums() -> torch.Tensor:
+        return path_sums(forest_logprobs(model, forest, share_prefixes=shared), forest)
+
+    def step() -> None:
+        model.zero_grad()
+        table.grad = None
+        sums().sum().backward()
+
+    return step, sums
+
+
+def peak(shared: bool, quick: bool) -> int:
+    """KiB that a process takes for a step."""
+    torch.set_num_threads(1)
+    step, _ = one_step(shared, quick)
+    before = peak_kibibytes()
+    step()
+    return peak_kibibytes() - before
+
+
+def step(folder: Path, quick: bool, repeats: int) -> list[tuple[str, ...]]:
+    """The language model's step and its memory."""
+    (ours, our_sums), (theirs, their_sums) = one_step(True, quick), one_step(False, quick)
+    with torch.no_grad():
+        torch.testing.assert_close(our_sums(), their_sums(), rtol=1e-4, atol=1e-3)
+    ours(), theirs()
+    times = timed([ours, theirs], repeats)
+    with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
+        peaks = [pool.apply(peak, (shared, quick)) / 1024 for shared in (True, False)]
+    share = (
+        "its memory at the peak",
+        f"{peaks[0]:.0f} MB",
+        f"{peaks[1]:.0f} MB",
+        f"{peaks[0] / peaks[1]:.2f}",
+        "<= 0.35",
+    )
+    return [row("step, 1,024 vectors, 6 questions of 64", *times, ">= 4.5x"), share]
+
+
+# --- decoding -----------------------------------------------------------------------------------------------------
+
+
+def minute(folder: Path, quick: bool) -> Path:
+    """A clip of 30 frames a second, with a key frame each second."""
+    path = folder / "minute.mp4"
+    if not path.is_file():
+        count, height, width = (300, 72, 128) if quick else (1800, 360, 640)
+        rng = np.random.default_rng(0)
+        noise = rng.integers(0, 255, (height // 8, width // 8, 3), dtype=np.uint8).repeat(8, 0).repeat(8, 1)
+        frames = np.stack([np.roll(noise, 3 * n, axis=1) for n in range(count)])
+        write_clip(path, frames, fps=30, options={"preset": "ultrafast", "crf": "20", "g": "30", "threads": "1"})
+    return path
+
+
+def from_the_start(path: Path, n: int) -> np.ndarray:
+    """As transformers and LLaVA-NeXT do: every frame is decoded, those that are wanted are kept."""
+    import av
+
+    info = probe(path)
+    wanted = shown_at(info.presented, uniform(n, 0, info.seconds)).tolist()
+    with av.open(str(path)) as container:
+        container.streams.video[0].thread_type = "NONE"
+        kept = [f.to_ndarray(format="rgb24") for k, f in enumerate(container.decode(video=0)) if k in wanted]
+    return np.stack(kept)
+
+
+def decode(folder: Path, quick: bool, repeats: int) -> list[tuple[str, ...]]:
+    """8 and 64 frames."""
+    path, found = minute(folder, quick), []
+    for n, target in ((8, ">= 8x"), (64, ">= 0.77x")):
+        np.testing.assert_array_equal(read_frames(path, n=n).images, from_the_start(path, n))
+        times = timed([lambda n=n: read_frames(path, n=n), lambda n=n: from_the_start(path, n)], repeats)  # type: ignore[misc]
+        found.append(row(f"{n} frames of a minute", *times, target))
+    return found
+
+
+# --- an epoch -----------------------------------------------------------------------------------------------------
+
+
+def module(folder: Path, **options: Any) -> Pegasus:
+    """A small Pegasus."""
+    text = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
+    vision = ScratchVision("siglip_vision_model", VIT | {"image_size": 64, "patch_size": 8})
+    return Pegasus(
+        ScratchBackbone("llama", text | {"max_position_embeddings": 2048}), vision, Aligner("pool"), **options
+    )
+
+
+def records(folder: Path, quick: bool) -> tuple[Path, Path]:
+    """Records with six questions each, and a record for each of the questions."""
+    video = minute(folder, quick)
+    asked = [{"question": f"what is number {n} ?", "answer": f"it is {n}"} for n in range(6)]
+    count = 4 if quick else 8
+    together = [{"id": f"r{n}", "video": str(video), "questions": asked, "start": n} for n in range(count)]
+    apart = [
+        one | {"id": f"{one['id']}-{n}", "questions": [q]} for one in together for n, q in enumerate(one["questions"])
+    ]
+    paths = folder / "together.jsonl", folder / "apart.jsonl"
+    for path, told in zip(paths, (together, apart), strict=True):
+        path.write_text("".join(json.dumps(line) + "\n" for line in told))
+    return paths
+
+
+def ready(path: Path, pegasus: Pegasus, batch_size: int) -> Videos:
+    """The data of a module, without a trainer."""
+    data = Videos(
+        str(path), tokenizer=WordTokenizer(eos_token="<end>"), sampling=Sampling(frames=8), batch_size=batch_size
+    )
+    data.sight = pegasus.sight
+    data.setup("fit")
+    if pegasus.model is None:
+        pegasus.tokenizer = data.tokenizer
+        torch.manual_seed(0)
+        pegasus.configure_model()
+        pegasus.eval()
+    return data
+
+
+def epoch(folder: Path, quick: bool, repeats: int) -> list[tuple[str, ...]]:
+    """Decoding, encoding and the language model, over an epoch."""
+    pegasus = module(folder)
+    together, apart = (ready(path, pegasus, n) for path, n in zip(records(folder, quick), (2, 12), strict=True))
+
+    def run(data: Videos) -> float:
+        total = 0.0
+        for batch in data.train_dataloader():
+            loss = -pegasus.path_logprobs(pegasus.watched(batch.forest, batch.clips)).sum()
+            loss.backward()
+            total += float(loss.detach())
+        pegasus.zero_grad()
+        return total
+
+    counts = []
+    for data in (together, apart):
+        before = data.clips("train").decoded
+        data.total = run(data)  # type: ignore[attr-defined]
+        counts.append(data.clips("train").decoded - before)
+    assert abs(together.total - apart.total) < 1e-3 * abs(apart.total)  # type: ignore[attr-defined]
+    times = timed([lambda: run(together), lambda: run(apart)], max(1, repeats // 2))
+    return [
+        row("decoded clips of an epoch", *map(float, counts), "6x", unit=""),
+        row("the epoch, end to end", *times, ">= 4x"),
+    ]
+
+
+# --- generation and features --------------------------------------------------------------------------------------
+
+
+def prefill(folder: Path, quick: bool, repeats: int) -> list[tuple[str, ...]]:
+    """Tokens of prompts that are computed."""
+    model, table, paths = questions(quick)
+    tokenizer = WordTokenizer(eos_token="<end>", words=tuple(f"w{n}" for n in range(1990))).build(["a"])
+    prompts = [[int(token) for token in path.tokens[: path.scored_from]] for path in paths[:5]]
+    decoding, counts, written = Decoding(max_new_tokens=4), [], []
+    for groups in ([prompts], [[prompt] for prompt in prompts]):
+        engine = CacheEngine(model, tokenizer)
+        engine.vectors = table
+        samples = [engine.generate(group, 1, decoding, [0] * len(group)) for group in groups]
+        written.append([sample.tokens for group in samples for sample in group])
+        counts.append(float(engine.prefilled))
+    assert written[0] == written[1]
+    return [row("tokens of 5 prompts", *counts, ">= 2.4x", unit="")]
+
+
+def features(folder: Path, quick: bool, repeats: int) -> list[tuple[str, ...]]:
+    """An aligner's step."""
+    from lm.backbones.parts import Part
+
+    frozen = {"vision": Part(frozen=True), "model": Part(frozen=True)}
+    path, ways, sums = records(folder, quick)[0], [], []
+    for kept in (str(folder / "features"), None):
+        pegasus = module(folder, parts=dict(frozen), kept_features=kept)
+        data = ready(path, pegasus, 4)
+        if kept:
+            data.clips("train").found_features = lambda key, slots, own=pegasus: own.store.get(key, slots)  # type: ignore[misc]
+
+        def run(pegasus: Pegasus = pegasus, data: Videos = data) -> float:
+            total = 0.0
+            for batch in data.train_dataloader():
+                loss = -pegasus.path_logprobs(pegasus.watched(batch.forest, batch.clips)).sum()
+                loss.backward()
+                total += float(loss.detach())
+            return total
+
+        run()
+        sums.append(run())
+        ways.append(run)
+    assert abs(sums[0] - sums[1]) < 1e-3 * abs(sums[1])
+    return [row("an epoch of stage 1", *timed(ways, max(1, repeats // 2)), ">= 5x")]
+
+
+if __name__ == "__main__":
+    main()

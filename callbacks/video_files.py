@@ -1,0 +1,104 @@
+"""What a run tells of videos in files: those that could not be shown, and what was seen of those that were asked about.
+
+It knows batches of clips, samples and run folders. It does not know how files are read or answers made.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from callbacks.run_folders import atomic_write
+from lm.generation.decoding import Sample
+from lm.steps.gather import merge_over_ranks
+from lm.vision.batch import VideoPromptBatch
+from text.excerpts import shorten
+from text.json_lines import json_line
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+class SkippedVideos(Callback):
+    """Writes ``<run folder>/skipped.jsonl`` when a run ends: each record whose video could not be shown, and why."""
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Puts what all ranks left out together."""
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        skipped = merge_over_ranks(dict(getattr(data, "skipped", {})))
+        log_dir = trainer.log_dir  # agreed between ranks: every rank has to ask
+        if not trainer.is_global_zero or not skipped or log_dir is None:
+            return
+        with atomic_write(Path(log_dir) / "skipped.jsonl") as file:
+            file.writelines(json_line({"id": name, "why": why}) for name, why in sorted(skipped.items()))
+        print(f"SkippedVideos: {Path(log_dir) / 'skipped.jsonl'} ({len(skipped)} records)")
+
+
+class ContactSheet(Callback):
+    """Draws ``<run folder>/contact_sheet.png`` when questions are answered: the frames of each clip, and what was said.
+
+    Args:
+        clips: most of them on the sheet.
+        frames: most of each clip.
+    """
+
+    def __init__(self, clips: int = 8, frames: int = 8):
+        self.clips, self.frames = clips, frames
+        self.rows: list[tuple[np.ndarray, str]] = []
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Nothing is answered yet."""
+        self.rows = []
+
+    def on_predict_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: list[Sample],
+        batch: VideoPromptBatch,
+        batch_idx: int,
+        *_: Any,
+    ) -> None:
+        """Takes what was seen and said on the first rank; questions of a clip follow one another."""
+        draws = len(outputs) // max(len(batch), 1)
+        said: dict[str, list[str]] = {}
+        for place, record in enumerate(batch.records):
+            answer = shorten(outputs[place * draws].text, 90)
+            said.setdefault(str(record.get("video")), []).append(f"{_asked(record['prompt'])}  ->  {answer}")
+        videos = [video for video in said if video != "None"]
+        for video, clip in zip(videos, batch.clips, strict=False):
+            if len(self.rows) < self.clips:
+                picked = np.unique(np.linspace(0, len(clip.pixels) - 1, self.frames).round().astype(int))
+                images = clip.pixels[picked].cpu().permute(0, 2, 3, 1).numpy()
+                self.rows.append((images, "\n".join([Path(video).name, *said[video]])))
+
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draws the sheet."""
+        log_dir = trainer.log_dir  # agreed between ranks: every rank has to ask
+        if not trainer.is_global_zero or log_dir is None or not self.rows:
+            return
+        from metrics.report_files import write_figure
+
+        write_figure(Path(log_dir) / "contact_sheet.png", self._figure())
+        print(f"ContactSheet: {Path(log_dir) / 'contact_sheet.png'}")
+
+    def _figure(self) -> Figure:
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(1.6 * self.frames, 2.4 * len(self.rows)), layout="constrained")
+        axes = figure.subplots(len(self.rows), self.frames, squeeze=False)
+        for line, (images, text) in zip(axes, self.rows, strict=True):
+            line[0].set_title(text, loc="left", fontsize=8)
+            for number, place in enumerate(line):
+                place.axis("off")
+                if number < len(images):
+                    place.imshow(images[number])
+        return figure
+
+
+def _asked(prompt: Any) -> str:
+    """The last words of a prompt."""
+    return shorten(prompt if isinstance(prompt, str) else str(prompt[-1]["content"]), 90)
