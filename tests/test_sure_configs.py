@@ -16,8 +16,10 @@ HERE = Path(__file__).parents[1] / "configs" / "sure"
 MODELS = ("mini_test", "nq", "hotpotqa", "llama3_8b")
 CPU = ["--trainer.accelerator=cpu", "--trainer.devices=1"]
 UNTRAINED = [*CPU, "--model.init_args.backbone.name_or_path=builtin:untrained"]
+TWO = ["--model.init_args.pipeline.k=2", "--model.init_args.pipeline.pool=8"]
 TINY = [
     *CPU,
+    *TWO,
     "--data.init_args.test.init_args.questions=6",
     "--data.init_args.test.init_args.test_facts=4",
     "--data.init_args.n_passages=4",
@@ -119,7 +121,7 @@ def test_an_encoder_searches_a_corpus_and_ranks_again(folder):
         f"--model.init_args.rerank={json.dumps(dense)}",
         "--data.init_args.n_passages=3",
     ]
-    main(["predict", "--config", str(HERE / "mini_test.yaml"), *CPU, "--trainer.default_root_dir=runs", *options])
+    main(["predict", "--config", str(HERE / "mini_test.yaml"), *CPU, *TWO, "--trainer.default_root_dir=runs", *options])
     lines = Path("runs/version_0/answers.jsonl").read_text().splitlines()
     records = [SuReRecord.model_validate_json(line) for line in lines]
     assert len({tuple(context.id for context in record.contexts) for record in records}) > 1
@@ -128,7 +130,7 @@ def test_an_encoder_searches_a_corpus_and_ranks_again(folder):
     files = [file for file in Path("cache").rglob("*") if file.is_file() and "rollouts" not in file.parts]
     embedded = {file: file.stat().st_mtime_ns for file in files}
     assert embedded
-    main(["test", "--config", str(HERE / "mini_test.yaml"), *CPU, "--trainer.default_root_dir=runs", *options])
+    main(["test", "--config", str(HERE / "mini_test.yaml"), *CPU, *TWO, "--trainer.default_root_dir=runs", *options])
     assert {file: file.stat().st_mtime_ns for file in embedded} == embedded  # made once
     metrics = json.loads(Path("runs/version_1/metrics.json").read_text())
     assert {"em_reranked/sure", "em_from_generic", "retrieval/answer_hit@1"} <= metrics.keys()

@@ -19,6 +19,8 @@ SMALL = [
     "--data.init_args.test.init_args.test_facts=4",
     "--data.init_args.n_passages=4",
     "--data.init_args.batch_size=2",
+    "--model.init_args.pipeline.k=2",
+    "--model.init_args.pipeline.pool=8",
     "--seed_everything=1",
 ]
 FILES = ("answers.jsonl", "tasks.jsonl")
