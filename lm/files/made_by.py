@@ -12,7 +12,7 @@ from pathlib import Path
 
 def other_parts(wanted: Mapping[str, str], found: Mapping[str, str]) -> str:
     """The names of the parts in which something is not as it is wanted; '' for none."""
-    return " and ".join(name for name in wanted if found.get(name) != wanted[name])
+    return " and ".join(name for name in {**wanted, **found} if found.get(name) != wanted.get(name))
 
 
 def not_taken(

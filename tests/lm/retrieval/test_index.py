@@ -103,6 +103,8 @@ def test_a_stale_index_says_what_is_stale(tmp_path):
     index().save(tmp_path / "saved")
     with pytest.raises(UserError, match=r"made with other weights: make the index anew"):
         VectorIndex.load(tmp_path / "saved", BY | {"weights": "v"})
+    with pytest.raises(UserError, match="made with other format: make the index anew"):
+        VectorIndex.load(tmp_path / "saved", {"weights": "w"})  # on less than it depends on
 
 
 @pytest.mark.parametrize("harm", ["cut", "zeroed", "other text"])
