@@ -21,7 +21,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +73,7 @@ def main() -> None:
     CONSOLE.print(table)
 
 
-def timed(ways: list[Callable[[], Any]], repeats: int) -> list[float]:
+def timed(ways: Sequence[Callable[[], Any]], repeats: int) -> list[float]:
     """Median CPU seconds of each way; they take turns."""
     found: list[list[float]] = [[] for _ in ways]
     for _ in range(repeats):
@@ -84,8 +84,9 @@ def timed(ways: list[Callable[[], Any]], repeats: int) -> list[float]:
     return [statistics.median(times) for times in found]
 
 
-def row(what: str, ours: float, theirs: float, target: str, unit: str = "s") -> tuple[str, ...]:
-    """A line of the table."""
+def row(what: str, pair: Sequence[float], target: str, unit: str = "s") -> tuple[str, ...]:
+    """A line of the table: ours and theirs."""
+    ours, theirs = pair
     return what, f"{ours:.3g} {unit}", f"{theirs:.3g} {unit}", f"{theirs / ours:.2f}x", target
 
 
@@ -149,7 +150,7 @@ def step(folder: Path, quick: bool, repeats: int) -> list[tuple[str, ...]]:
         f"{peaks[0] / peaks[1]:.2f}",
         "<= 0.35",
     )
-    return [row("step, 1,024 vectors, 6 questions of 64", *times, ">= 4.5x"), share]
+    return [row("step, 1,024 vectors, 6 questions of 64", times, ">= 4.5x"), share]
 
 
 # --- decoding -----------------------------------------------------------------------------------------------------
@@ -185,7 +186,7 @@ def decode(folder: Path, quick: bool, repeats: int) -> list[tuple[str, ...]]:
     for n, target in ((8, ">= 8x"), (64, ">= 0.77x")):
         np.testing.assert_array_equal(read_frames(path, n=n).images, from_the_start(path, n))
         times = timed([lambda n=n: read_frames(path, n=n), lambda n=n: from_the_start(path, n)], repeats)  # type: ignore[misc]
-        found.append(row(f"{n} frames of a minute", *times, target))
+        found.append(row(f"{n} frames of a minute", times, target))
     return found
 
 
@@ -206,7 +207,9 @@ def records(folder: Path, quick: bool) -> tuple[Path, Path]:
     video = minute(folder, quick)
     asked = [{"question": f"what is number {n} ?", "answer": f"it is {n}"} for n in range(6)]
     count = 4 if quick else 8
-    together = [{"id": f"r{n}", "video": str(video), "questions": asked, "start": n} for n in range(count)]
+    together: list[dict[str, Any]] = [
+        {"id": f"r{n}", "video": str(video), "questions": asked, "start": n} for n in range(count)
+    ]
     apart = [
         one | {"id": f"{one['id']}-{n}", "questions": [q]} for one in together for n, q in enumerate(one["questions"])
     ]
@@ -253,8 +256,8 @@ def epoch(folder: Path, quick: bool, repeats: int) -> list[tuple[str, ...]]:
     assert abs(together.total - apart.total) < 1e-3 * abs(apart.total)  # type: ignore[attr-defined]
     times = timed([lambda: run(together), lambda: run(apart)], max(1, repeats // 2))
     return [
-        row("decoded clips of an epoch", *map(float, counts), "6x", unit=""),
-        row("the epoch, end to end", *times, ">= 4x"),
+        row("decoded clips of an epoch", counts, "6x", unit=""),
+        row("the epoch, end to end", times, ">= 4x"),
     ]
 
 
@@ -274,7 +277,7 @@ def prefill(folder: Path, quick: bool, repeats: int) -> list[tuple[str, ...]]:
         written.append([sample.tokens for group in samples for sample in group])
         counts.append(float(engine.prefilled))
     assert written[0] == written[1]
-    return [row("tokens of 5 prompts", *counts, ">= 2.4x", unit="")]
+    return [row("tokens of 5 prompts", counts, ">= 2.4x", unit="")]
 
 
 def features(folder: Path, quick: bool, repeats: int) -> list[tuple[str, ...]]:
@@ -301,7 +304,7 @@ def features(folder: Path, quick: bool, repeats: int) -> list[tuple[str, ...]]:
         sums.append(run())
         ways.append(run)
     assert abs(sums[0] - sums[1]) < 1e-3 * abs(sums[1])
-    return [row("an epoch of stage 1", *timed(ways, max(1, repeats // 2)), ">= 5x")]
+    return [row("an epoch of stage 1", timed(ways, max(1, repeats // 2)), ">= 5x")]
 
 
 if __name__ == "__main__":

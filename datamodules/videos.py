@@ -297,7 +297,8 @@ class VideoPairs(Videos):
         worse = {f"{record.id or found.where}#{q.id or n}": q for n, q in enumerate(record.questions) if q.rejected}
         if not worse:
             return "without a rejected answer"
-        kept = [example for example in super().examples(found, notes) if example.id in worse]
+        made = super().examples(found, notes)
+        kept = [] if isinstance(made, str) else [example for example in made if example.id in worse]
         return [
             example._replace(
                 answers=(*example.answers, worse[example.id].shown(worse[example.id].rejected or "")),

@@ -231,7 +231,7 @@ class SpaceTimeConv(AlignerLayers):
         super().__init__(options, width_in, grid, width_out)
         self.norm = nn.LayerNorm(width_in)
         self.enter = nn.Conv2d(width_in, width_out, 1)
-        steps = tuple(min(2, side) for side in (2, *grid))
+        steps = (2, min(2, grid[0]), min(2, grid[1]))
         self.halve = nn.Conv3d(width_out, width_out, steps, stride=steps)
         self.before, self.behind = _residual(width_out), _residual(width_out)
         self.project = nn.Sequential(nn.Linear(width_out, width_out), nn.GELU(), nn.Linear(width_out, width_out))

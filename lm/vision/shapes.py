@@ -64,7 +64,7 @@ def shape_of(config: Any) -> Shape:
     if kind == "timm_wrapper":
         return _timm(config)
     size = getattr(config, "crop_size", None) or getattr(config, "image_size", None)
-    patch = getattr(config, "patch_size", None)
+    patch: Any = getattr(config, "patch_size", None)
     if kind == "siglip2_vision_model":
         size = patch * math.isqrt(config.num_patches)
     size, patch = (side[0] if isinstance(side, list | tuple) else side for side in (size, patch))

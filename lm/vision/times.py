@@ -29,6 +29,8 @@ class TimeEmbedding(nn.Module):
     def __init__(self, encoding: TimeEncoding, width: int):
         super().__init__()
         self.encoding, half = encoding, max(1, width // 2)
+        self.relative: Tensor
+        self.absolute: Tensor
         self.width = width
         steps = torch.arange(half) / half
         self.register_buffer("relative", 4 * math.pi * 100.0**-steps, persistent=False)

@@ -56,8 +56,8 @@ class VideoAnswering(Pegasus):
         held = {name: bool(weights_of(opened, name)) for name in ("vision", "aligner")}
         parts = {name: Part(frozen=True, start=run if there else None) for name, there in held.items()}
         aligner = noted["aligner"].get("init_args", noted["aligner"])
-        taken = {name: noted[name] for name in TAKEN}
-        asked = {"decoding": decoding, "samples": samples, "seed": seed, "engine": engine}
+        taken: dict[str, Any] = {name: noted[name] for name in TAKEN}
+        asked: dict[str, Any] = {"decoding": decoding, "samples": samples, "seed": seed, "engine": engine}
         super().__init__(
             TrainedBackbone(run),
             vision,
