@@ -84,7 +84,8 @@ def main() -> None:
     judged = sum(bool(record.comparisons) for record in first)
     print(f"{len(first)} questions, {judged} with verdicts, {stages:,} prompts; {size(model)}")
     Console().print(table(seconds, tokens))
-    print(f"tokens of prompts computed: {tokens['stages batched'] / tokens['ours']:.2f}x fewer than batched")
+    for name in ("one by one", "stages batched"):
+        print(f"tokens of prompts computed: {tokens[name] / tokens['ours']:.2f}x fewer than {name}")
 
 
 def answer(how: Pipeline, styled: StyledRenderer, questions: list[QAQuestion], engine: Engine) -> list[SuReRecord]:
