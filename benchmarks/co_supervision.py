@@ -46,6 +46,7 @@ from text.records import Located
 CONSOLE = Console(width=120)
 PARTS = ["step", "memory", "writing"]
 WORDS = [f"w{n}" for n in range(4000)]
+MORE = [f"x{n}" for n in range(28000)]  # with which a step has the vocabulary of Llama-2
 SIZES = {"hidden_size": 256, "intermediate_size": 704, "num_hidden_layers": 6, "num_attention_heads": 8}
 TINY = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
 QUESTION, PASSAGE, ANSWER = 16, 96, 24  # words
@@ -80,9 +81,9 @@ def main() -> None:
 # --- a training step --------------------------------------------------------------------------------------------------
 
 
-def vocabulary() -> Vocabulary:
+def vocabulary(words: Sequence[str]) -> Vocabulary:
     """Made-up words and the control tokens."""
-    tokenizer, tokens = WordTokenizer(eos_token="[EOS]", words=tuple(WORDS)).build([]), CitingTokens()
+    tokenizer, tokens = WordTokenizer(max_words=40_000, eos_token="[EOS]", words=tuple(words)).build([]), CitingTokens()
     tokens.add_to(tokenizer)
     return Vocabulary(tokenizer, tokens)
 
@@ -147,9 +148,9 @@ def official(module: CoSupervision, table: CitedTable, batch: CitedBatch) -> Ten
     ntp = F.cross_entropy(told.logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten())
     queries = torch.stack([told.hidden_states[-1][n, row.cites[0].at] for n, row in enumerate(table.rows)])
     texts = [table.passages.by.embedded(table.passages.ids[int(key) - 1]) for key in batch.passage_keys]
-    read = module.model(input_ids=padded(texts, 0), attention_mask=mask(texts), output_hidden_states=True)
+    read = module.model.base_model(input_ids=padded(texts, 0), attention_mask=mask(texts))  # which has no head there
     ends = torch.tensor([len(text) - 1 for text in texts])
-    passages = read.hidden_states[-1][torch.arange(len(texts)), ends]
+    passages = read.last_hidden_state[torch.arange(len(texts)), ends]
     scores = F.cosine_similarity(queries[:, None], passages[None], dim=-1) / module.temperature
     return ntp + F.cross_entropy(scores, batch.labels)
 
@@ -173,7 +174,7 @@ def gradients(module: CoSupervision, loss: Tensor) -> Tensor:
 
 def steps(sizes: dict[str, int], repeats: int) -> None:
     """Forward and backward."""
-    by = vocabulary()
+    by = vocabulary([*WORDS, *MORE])
     module = method(by, sizes)
     table, batch = batch_of(by, 16, module)
     ways = {
@@ -217,7 +218,7 @@ def measured(sizes: str, passages: int, way: str) -> int:
 
 def step_alone(sizes: dict[str, int], passages: int, way: str) -> None:
     """Steps in this process; prints the largest amount of memory that it has ever held."""
-    by = vocabulary()
+    by = vocabulary([*WORDS, *MORE])
     module = method(by, sizes, grad_cache_tokens=512 if way == "cache" else None)
     table, batch = batch_of(by, passages, module)
     for _ in range(0 if way == "nothing" else 2):
@@ -230,7 +231,7 @@ def step_alone(sizes: dict[str, int], passages: int, way: str) -> None:
 
 def writing(sizes: dict[str, int], repeats: int, questions: int, tokens: int) -> None:
     """Answers of so many tokens with look-ups on the way."""
-    by = vocabulary()
+    by = vocabulary(WORDS)
     module = method(by, sizes)
     module.eval()
     generator = torch.Generator().manual_seed(1)
