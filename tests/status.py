@@ -79,19 +79,19 @@ class Recorder:
 
     def watch(self) -> None:
         """Wraps the constructors of public classes and the running of verbs."""
-        from cli.trainer_cli import SeedlingCLI
+        from lightning.pytorch.cli import LightningCLI
 
         for cls in public_classes():
             if "__init__" in vars(cls):
                 cls.__init__ = self.noting(cls, cls.__init__)
-        run_verb = SeedlingCLI._run_subcommand
+        run_verb = LightningCLI._run_subcommand
 
         def run_and_note(cli: Any, verb: str) -> None:
             run_verb(cli, verb)
             files = [path for path in cli.config_files.values() if path.is_relative_to(ROOT)]
             self.seen |= {f"main.py {verb}", *(str(path.relative_to(ROOT)) for path in files)}
 
-        SeedlingCLI._run_subcommand = run_and_note
+        LightningCLI._run_subcommand = run_and_note  # of SeedlingCLI too, which has none of its own
 
     def noting(self, owner: type, init: Callable[..., None]) -> Callable[..., None]:
         """``init``, which notes under its class and those below it which arguments were not the default."""
