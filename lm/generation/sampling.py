@@ -30,7 +30,7 @@ from transformers import (
 
 from lm.generation.decoding import Decoding
 
-DRAWS = 2  # which tokens a key draws: another number whenever they become others, so that nobody takes up old ones
+DRAWS = 3  # which tokens a key draws and where answers end; another number when that changes: nobody takes up old ones
 GROUP = 128  # N: about the square root of common vocabularies
 STEP = -0x61C8864680B583EB  # 2^64 / golden ratio, odd, as a signed integer
 FIRST, SECOND = -0x40A7B892E31B1A47, -0x6B2FB644ECCEEE15  # multipliers of SplitMix64
