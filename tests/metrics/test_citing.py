@@ -19,7 +19,6 @@ def entails(pairs):
     return [hypothesis.strip(".") in premise for premise, hypothesis in pairs]
 
 
-@pytest.mark.oracle("metrics.set_retrieval")
 def test_sets_of_passages():
     assert set_retrieval(["a", "b", "a"], ["b", "c", "d"]) == (0.5, pytest.approx(1 / 3))
     assert set_retrieval([], ["b"]) == (0, 0)
@@ -67,7 +66,6 @@ def test_a_report_tells_domains_apart_and_leaves_out_what_has_no_score():
     assert "(nothing)" in page
 
 
-@pytest.mark.oracle("metrics.embedding_space")
 def test_the_shape_of_a_space():
     vectors = torch.nn.functional.normalize(torch.randn(6, 4, generator=torch.Generator().manual_seed(0)), dim=1)
     other = vectors.flip(0)

@@ -13,7 +13,7 @@ from tests.stand_ins import published, tiny_tokenizer
 from text.errors import UserError
 
 
-@pytest.mark.oracle("backbone.grow_vocabulary")
+@pytest.mark.oracle("PretrainedBackbone.grow_vocabulary")
 @pytest.mark.parametrize("tied", [True, False])
 def test_added_tokens_have_the_mean_of_all_rows(tmp_path, tied):
     name = str(published(tmp_path / "model", tie_word_embeddings=tied))

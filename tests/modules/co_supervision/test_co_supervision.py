@@ -105,7 +105,12 @@ def reference(
     return module.ntp_weight * torch.cat(nll).mean() + module.nsp_weight * torch.stack(losses).mean()
 
 
-@pytest.mark.oracle("model.similarity", "model.score_passages", "model.grad_cache_tokens", "model.querier")
+@pytest.mark.oracle(
+    "CoSupervision.similarity",
+    "CoSupervision.score_passages",
+    "CoSupervision.grad_cache_tokens",
+    "CoSupervision.querier",
+)
 @pytest.mark.parametrize(
     ("encoder", "options"),
     [

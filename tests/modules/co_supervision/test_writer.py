@@ -135,7 +135,7 @@ def naive(model, by: Vocabulary, passages, find, one: Asked, citing: Citing, dec
             current.append(token)
 
 
-@pytest.mark.oracle("model.citing.forget", "model.citing.retrieve_first", "model.citing.max_retrievals")
+@pytest.mark.oracle("Answering.citing")
 @pytest.mark.parametrize(
     ("citing", "engine", "most", "ends"),
     [

@@ -14,7 +14,7 @@ def asked(*answers):
     return JudgeRequest("p", "why {x}?", answers, PairTemplate().criterion("overall"))
 
 
-@pytest.mark.oracle("PairTemplate")
+@pytest.mark.oracle("JudgedAnswers.template")
 def test_answers_with_braces_stand_as_they_are():
     question = PairTemplate("{instruction}|{response_A}|{response_B}|{criteria}").question(asked("{0} {a", "}"))
     assert question.user == "why {x}?|{0} {a|}|Judge how helpful, honest and harmless each answer is."
