@@ -32,6 +32,8 @@ RADIUS, TRAVEL, SIDEWAYS = 6, 9, 6
 LEAST = 0.2  # of the clip that an event takes
 INTRA = {"preset": "ultrafast", "qp": "12", "g": "1", "threads": "1"}
 SPLITS = ("train", "val", "test")
+DRAWN_BY = (Path(__file__), Path(write_clip.__code__.co_filename))
+"""The code that says what is in a file."""
 
 
 @dataclass(frozen=True)
@@ -139,7 +141,7 @@ class MovingEvents(World):
         if self.clips < 10 or self.test_clips < 2 or self.test_clips % 2 or min(self.test_seconds) < 2:
             raise ValueError("clips must be at least 10, test_clips even, and test_seconds at least 2")
         scenes = self.scenes(split)
-        folder = self._folder(split)
+        folder = self._folder(split, scenes)
         folder.mkdir(parents=True, exist_ok=True)
         return [self._record(scene, folder) for scene in scenes]
 
@@ -160,11 +162,12 @@ class MovingEvents(World):
         count = self.clips if split == "train" else self.clips // 10
         return [_scene(rng, f"{split}-{number}", rng.choice((4, 5, 6, 7, 8))) for number in range(count)]
 
-    def _folder(self, split: str) -> Path:
-        told = repr((self.seed, self.clips, self.test_clips, self.test_seconds, split, INTRA, 2))
+    def _folder(self, split: str, scenes: list[Scene]) -> Path:
+        """Of these scenes as they are drawn and coded now: clips of an earlier state are never taken for them."""
+        told = repr((scenes, SIZE, FPS, INTRA)).encode() + b"".join(path.read_bytes() for path in DRAWN_BY)
         cache = Path(os.environ.get("SEEDLING_CACHE") or "~/.cache/seedling").expanduser()
         root = cache / "clips" if self.folder is None else Path(self.folder)
-        return root / f"moving_events-{split}-{hashlib.sha256(told.encode()).hexdigest()[:12]}"
+        return root / f"moving_events-{split}-{hashlib.sha256(told).hexdigest()[:12]}"
 
     def _record(self, scene: Scene, folder: Path) -> dict[str, Any]:
         path = folder / f"{scene.name}.mp4"

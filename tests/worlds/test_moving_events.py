@@ -60,6 +60,21 @@ def test_answers_are_balanced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         assert max(answers[kind].values()) < 1.3 * sum(answers[kind].values()) / count, kind
 
 
+def test_clips_that_were_drawn_otherwise_are_not_taken_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def drawn() -> bytes:
+        return Path(MovingEvents(clips=10, folder=str(tmp_path)).records("val")[0]["video"]).read_bytes()
+
+    before = drawn()
+    assert drawn() == before
+    code = tmp_path / "another_state_of_the_world.py"
+    code.write_text("")
+    monkeypatch.setattr("worlds.moving_events.DRAWN_BY", (code,))
+    monkeypatch.setitem(COLOURS, "red", (250, 0, 0))
+    monkeypatch.setitem(COLOURS, "blue", (0, 0, 250))
+    monkeypatch.setitem(COLOURS, "green", (0, 250, 0))
+    assert drawn() != before
+
+
 def test_worlds_that_cannot_be_are_refused():
     with pytest.raises(ValueError, match="not 'dev'"):
         MovingEvents().records("dev")
