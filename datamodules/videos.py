@@ -319,4 +319,4 @@ class VideoPairs(Videos):
         forest = pair_forest(sides[0], sides[1], table.trees[kept].tolist() if kept else [])  # type: ignore[arg-type]
         ones = torch.ones(len(kept))
         ids = [table.ids[row] for row in kept]
-        return VideoPairBatch(forest, torch.tensor(kept), ones, torch.zeros(len(kept)), ids, None, seen.shown)
+        return VideoPairBatch(forest, torch.tensor(kept), ones, torch.zeros(len(kept)), ids, clips=seen.shown)

@@ -37,7 +37,7 @@ def sigmoid(margins_B: Tensor, beta: float) -> Tensor:
     return -F.logsigmoid(beta * margins_B)
 
 
-def cdpo(margins_B: Tensor, beta: float, label_smoothing: float) -> Tensor:
+def cdpo(margins_B: Tensor, beta: float, label_smoothing: float | Tensor) -> Tensor:
     """Conservative DPO: labels are wrong with probability e (Mitchell 2023); least at beta * margin = logit(1 - e)."""
     return (1 - label_smoothing) * sigmoid(margins_B, beta) + label_smoothing * sigmoid(-margins_B, beta)
 
@@ -145,6 +145,7 @@ def preference_loss(
     reference_free: bool = False,
     margins: Tensor | None = None,
     nll: Tensor | None = None,
+    smoothing: Tensor | None = None,
 ) -> PreferenceOutput:
     """The loss of each pair, and the rewards that the policy stands for.
 
@@ -165,12 +166,15 @@ def preference_loss(
         reference_free: the reference finds every answer equally likely.
         margins: by which the chosen reward should win [B]; subtracted from what a logistic loss sees.
         nll: `chosen_nll` of each pair [B]; left out, its token mean over these very pairs.
+        smoothing: e of each pair [B], in [0, 0.5], in place of label_smoothing; of cdpo.
 
     Raises:
         ValueError: something that the loss needs is missing, or it would ignore an option.
     """
     kind = _kind(loss)
     _check(loss, beta, label_smoothing, margins)
+    if smoothing is not None and (loss != "cdpo" or label_smoothing):
+        raise ValueError("labels that are soft pair by pair are for the loss 'cdpo', without a label_smoothing of all")
     sides = _wide(chosen_logps), _wide(rejected_logps)
     if kind.reference and not reference_free:
         sides = _relative(loss, sides, ref_chosen_logps, ref_rejected_logps)
@@ -181,8 +185,9 @@ def preference_loss(
         losses_B = orpo_lambda * kind.equation(log_odds(compared[0]) - log_odds(compared[1]), 1.0)
     else:
         shift = (gamma if loss == "simpo" else 0.0) + (0.0 if margins is None else margins)
-        smoothing = [label_smoothing] if "label_smoothing" in kind.takes else []
-        losses_B = kind.equation(compared[0] - compared[1] - shift / beta, beta, *smoothing)
+        flipped = label_smoothing if smoothing is None else smoothing
+        options = [flipped] if "label_smoothing" in kind.takes else []
+        losses_B = kind.equation(compared[0] - compared[1] - shift / beta, beta, *options)
     if weight := nll_weight(loss, rpo_alpha):
         losses_B = losses_B + weight * (chosen_nll(chosen_logps, chosen_lengths) if nll is None else nll)
     chosen_B, rejected_B = sides if kind.reference else compared

@@ -156,7 +156,7 @@ class DPO(PolicyModule):
         if batch.margins.any() and not uses_margins(self.loss):
             raise UserError(f"the data has margins, which the loss '{self.loss}' would ignore: leave out 'margin'")
         margins = batch.margins if uses_margins(self.loss) else None
-        output = preference_loss(*pairs[:6], **self.options, margins=margins, nll=nll)
+        output = preference_loss(*pairs[:6], **self.options, margins=margins, nll=nll, smoothing=batch.smoothing)
         sums = {"c": pairs.chosen, "r": pairs.rejected, "c0": pairs.ref_chosen, "r0": pairs.ref_rejected}
         require_finite(output.losses, sums, batch.ids)
         return output

@@ -104,6 +104,7 @@ class PairBatch:
         margins: by which the chosen side should win [B], float32; 0 where the data says nothing.
         ids: of the pairs, for messages.
         references: sums of reference log-probs that came with the data, nats [2 B], float32, in the order of the paths.
+        smoothing: how likely it is that the rejected side is the better one [B], float32; None where nobody says.
     """
 
     forest: Forest
@@ -112,6 +113,7 @@ class PairBatch:
     margins: Tensor
     ids: list[str]
     references: Tensor | None = None
+    smoothing: Tensor | None = None
 
     def __len__(self) -> int:
         """Number of pairs B."""
@@ -122,8 +124,11 @@ class PairBatch:
         rows, weights, margins = (
             part.to(device, non_blocking=non_blocking) for part in (self.rows, self.weights, self.margins)
         )
-        references = None if self.references is None else self.references.to(device, non_blocking=non_blocking)
-        return PairBatch(self.forest.to(device), rows, weights, margins, self.ids, references)
+        references, smoothing = (
+            part if part is None else part.to(device, non_blocking=non_blocking)
+            for part in (self.references, self.smoothing)
+        )
+        return PairBatch(self.forest.to(device), rows, weights, margins, self.ids, references, smoothing)
 
 
 @dataclass

@@ -125,6 +125,7 @@ def sampled_pairs(
     rejected: Sequence[Sample],
     weights: Sequence[float],
     layout: PairLayout = "answers",
+    smoothing: Sequence[float] | None = None,
 ) -> PairBatch:
     """One pair of each prompt, of the very tokens that were drawn: an answer that was cut off has no end token.
 
@@ -134,6 +135,7 @@ def sampled_pairs(
         rejected: the other.
         weights: of the pairs' losses; 0 for one that teaches nothing.
         layout: that the method reads.
+        smoothing: how likely it is that the other answer is the better one, where that is known.
     """
 
     def answers(side: Sequence[Sample]) -> list[Answer]:
@@ -141,7 +143,9 @@ def sampled_pairs(
 
     weights_B = torch.tensor(weights, dtype=torch.float32)
     forest = pair_forest(answers(chosen), answers(rejected), range(len(prompts)), layout)
-    return PairBatch(forest, torch.tensor(prompts.rows), weights_B, torch.zeros_like(weights_B), prompts.ids)
+    soft_B = None if smoothing is None else torch.tensor(smoothing, dtype=torch.float32)
+    rows_B = torch.tensor(prompts.rows)
+    return PairBatch(forest, rows_B, weights_B, torch.zeros_like(weights_B), prompts.ids, smoothing=soft_B)
 
 
 def written(sample: Sample) -> list[int]:

@@ -44,12 +44,14 @@ class Found(NamedTuple):
         rejected: of the worst.
         weight: of the pair; 0 for one that teaches nothing.
         reason: why it is 0.
+        smoothing: share of the less likely answer in the judge's scores of the two, 0 to 1/2; 0 where a rule decided.
     """
 
     chosen: int
     rejected: int
     weight: float = 1.0
     reason: str | None = None
+    smoothing: float = 0.0
 
 
 class SelfJudge(JudgesPairs, OnPolicy, DPO):  # type: ignore[misc]  # a step takes prompts, and pairs within
@@ -71,6 +73,9 @@ class SelfJudge(JudgesPairs, OnPolicy, DPO):  # type: ignore[misc]  # a step tak
             who compares two answers (`lm.judging.requests.Judge`).
         truncated: answers that were cut off by their length: ``keep`` them, ``drop`` their pairs, or have them ``lose``
             against a finished one, whatever the judge says.
+        label: ``hard``: the winner is the better answer (the paper); ``soft``: it is so with the probability that the
+            judge gives it, and a pair that the judge doubts teaches little. With e = (1 - confidence) / 2 a pair's loss
+            is (1 - e) l(Delta) + e l(-Delta): that of ``loss: cdpo``, which has to be asked for, with an e of its own.
         decoding: 768 new tokens at temperature 1 and top_p 0.9 in the official code.
         method: see JudgesPairs, OnPolicy and DPO.
     """
@@ -80,6 +85,7 @@ class SelfJudge(JudgesPairs, OnPolicy, DPO):  # type: ignore[misc]  # a step tak
         backbone: Backbone,
         judge: Literal["reference", "policy"] | Judge = "reference",
         truncated: Literal["keep", "drop", "lose"] = "keep",
+        label: Literal["hard", "soft"] = "hard",
         decoding: Decoding = Decoding(max_new_tokens=768, temperature=1.0, top_p=0.9),  # noqa: B008  frozen
         **method: Any,
     ):
@@ -91,7 +97,12 @@ class SelfJudge(JudgesPairs, OnPolicy, DPO):  # type: ignore[misc]  # a step tak
                 f"model: judge: 'reference' is the frozen first policy, and the loss '{self.loss}' has no reference: "
                 "take a loss that has one, judge: policy, or another judge"
             )
-        self.judge, self.truncated = judge, truncated
+        if label == "soft" and (self.loss != "cdpo" or self.options["label_smoothing"]):
+            raise UserError(
+                f"model: label: 'soft' is the loss 'cdpo' with a smoothing of each pair's own, and the loss is "
+                f"'{self.loss}' with label_smoothing {self.options['label_smoothing']}: ask for loss: cdpo alone"
+            )
+        self.judge, self.truncated, self.label = judge, truncated, label
 
     def prepare_model(self, model: nn.Module) -> None:
         """Tell if the model was trained to judge in other words."""
@@ -123,7 +134,9 @@ class SelfJudge(JudgesPairs, OnPolicy, DPO):  # type: ignore[misc]  # a step tak
         self._log_judged([*judged.values()], found)
         chosen = [own[pair.chosen] for own, pair in zip(samples, found, strict=True)]
         rejected = [own[pair.rejected] for own, pair in zip(samples, found, strict=True)]
-        return sampled_pairs(prompts, chosen, rejected, [pair.weight for pair in found], self.pair_layout)
+        smoothing = [pair.smoothing for pair in found] if self.label == "soft" else None
+        weights = [pair.weight for pair in found]
+        return sampled_pairs(prompts, chosen, rejected, weights, self.pair_layout, smoothing)
 
     def _contests_of(
         self, prompts: PromptBatch, samples: Sequence[Sequence[Sample]]
@@ -157,7 +170,11 @@ class SelfJudge(JudgesPairs, OnPolicy, DPO):  # type: ignore[misc]  # a step tak
                 wins[(one, other)[winner]] += 1
                 wins[(one, other)[1 - winner]] -= 1
         best, worst = max(distinct, key=lambda place: wins[place]), min(distinct, key=lambda place: wins[place])
-        return Found(best, worst) if wins[best] > wins[worst] else Found(0, 1, 0.0, "undecided")
+        if wins[best] <= wins[worst]:
+            return Found(0, 1, 0.0, "undecided")
+        ruled = self.truncated == "lose" and own[best].finished != own[worst].finished
+        sureness = 1.0 if ruled else judged[number, min(best, worst), max(best, worst)].decided.sureness
+        return Found(best, worst, smoothing=1 - sureness)
 
     def _winner(self, one: Sample, other: Sample, judged: Judged) -> Literal[0, 1] | None:
         if self.truncated == "lose" and one.finished != other.finished:

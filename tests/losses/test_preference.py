@@ -164,6 +164,14 @@ def test_cdpo_is_least_at_the_log_odds_of_its_smoothing():
     assert chosen.grad.item() == pytest.approx(0, abs=1e-12)
 
 
+def test_labels_may_be_soft_pair_by_pair():
+    """By hand: -log sigma(0.2) = 0.598139, -log sigma(-0.2) = 0.798139; 0, 1/4 and 1/2 of the second."""
+    chosen, zero = torch.full((3,), 2.0, dtype=torch.float64), torch.zeros(3, dtype=torch.float64)
+    soft = torch.tensor([0.0, 0.25, 0.5])
+    losses = preference_loss(chosen, zero, zero, zero, loss="cdpo", beta=0.1, smoothing=soft).losses
+    assert losses.tolist() == pytest.approx([0.598139, 0.648139, 0.698139], abs=1e-6)
+
+
 @pytest.mark.parametrize("margin", [10.0, 12.0])
 def test_hinge_has_no_gradient_at_its_kink_and_beyond(margin):
     chosen, zero = torch.tensor([margin], requires_grad=True), torch.zeros(1)
@@ -323,6 +331,8 @@ def test_what_each_loss_needs():
         ({"loss": "kto"}, "kto_loss"),
         ({"loss": "sigmod"}, "'sigmod'.*sigmoid"),
         ({"loss": "hinge", "margins": torch.ones(3)}, "margins"),
+        ({"loss": "robust", "smoothing": torch.zeros(3)}, "soft"),
+        ({"loss": "cdpo", "label_smoothing": 0.1, "smoothing": torch.zeros(3)}, "soft"),
     ],
 )
 def test_an_option_that_would_be_ignored_is_refused(options, message):

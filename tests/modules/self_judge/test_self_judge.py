@@ -19,7 +19,7 @@ from lm.forests.batches import PromptBatch
 from lm.forests.readable import path_tokens
 from lm.generation import Sample
 from lm.judging.comparing import Contest, compare
-from lm.judging.requests import ProgrammaticJudge
+from lm.judging.requests import ProgrammaticJudge, Verdict
 from lm.scoring.model_scores import ModelScores
 from metrics.judging.two_orders import TwoOrders
 from modules import SelfJudge
@@ -208,6 +208,27 @@ def test_a_tie_may_be_skipped_and_an_answer_that_was_cut_off_may_lose(by_hand):
     assert made_of(by_hand(truncated="lose"), CUT, ONE)[0] == [[7, 2], [7, 8, 9, 10]]
 
 
+def test_a_judge_in_doubt_gives_soft_labels(by_hand):
+    """A judge that gives both labels their share of the words: 2 against 1 is right with 2/3; a rule is sure."""
+
+    def told(request):
+        first, second = (len(text.split()) for text in request.responses)
+        shares = first / (first + second), second / (first + second)
+        return Verdict(preference="A" if first > second else "B", probabilities=shares)
+
+    judge = SimpleNamespace(judge=lambda requests: [told(request) for request in requests])
+    soft = by_hand(label="soft", loss="cdpo")
+    soft.judge = judge
+    asked = PromptBatch([[5, 6]], [0], ["p"], [{"prompt": "Q s1 s2"}])
+    assert soft.batch_of(asked, [(ONE, TWO)]).smoothing.tolist() == pytest.approx([1 / 3])
+    assert soft.batch_of(asked, [(TWO, TWO)]).smoothing.tolist() == [0]
+    hard = by_hand()
+    assert hard.batch_of(asked, [(ONE, TWO)]).smoothing is None
+    ruled = by_hand(label="soft", loss="cdpo", truncated="lose")
+    ruled.judge = judge
+    assert ruled.batch_of(asked, [(CUT, ONE)]).smoothing.tolist() == [0]
+
+
 def test_a_step_without_any_pair_moves_nothing(folder, tmp_path):
     made = module(folder, truncated="drop")
     made.engine = SimpleNamespace(generate=lambda prompts, k, *_: [CUT] * (k * len(prompts)))
@@ -223,6 +244,8 @@ def test_a_step_without_any_pair_moves_nothing(folder, tmp_path):
         ({"num_samples": 1}, "a pair takes 2 answers"),
         ({"loss": "simpo", "beta": 2.0}, "the loss 'simpo' has no reference"),
         ({"reference": "precomputed"}, "needs all answers beforehand"),
+        ({"label": "soft"}, "ask for loss: cdpo"),
+        ({"label": "soft", "loss": "cdpo", "label_smoothing": 0.1}, "ask for loss: cdpo"),
     ],
 )
 def test_what_cannot_be_is_refused(folder, options, problem):
