@@ -33,6 +33,11 @@ class OnPolicyPrompts(PreferencePairs):
         super().__init__(train, **kwargs)
         self._asked: dict[str, dict[str, Any]] = {}  # training records by id
 
+    @property
+    def repeats(self) -> int:
+        """Steps that learn from the same answers."""
+        return getattr(self.trainer and self.trainer.lightning_module, "updates_per_rollout", 1)
+
     def record_type(self, source: Sources, split: str) -> type[ChatRecord]:
         """Prompts to train on, pairs for the rest."""
         return PromptRecord if split == "train" else super().record_type(source, split)

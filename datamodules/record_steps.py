@@ -64,13 +64,18 @@ class RecordSteps(PlainHyperparameters, LightningDataModule, Generic[T]):
         """This rank's micro-batches; an epoch is as many whole optimizer steps as the records fill."""
         table = self._tables["train"]
         self._choose_micro_batches(table)
-        batches, accumulation = self._batches(table), layout(self.trainer)[0]
+        batches, accumulation, repeats = self._batches(table), layout(self.trainer)[0], self.repeats
         return ResumableLoader(
-            lambda at: self.batch(table, batches.rows(at.step, at.in_epoch % accumulation).tolist()),
-            len(batches),
+            lambda at: self.batch(table, batches.rows(at.step // repeats, at.in_epoch % accumulation).tolist()),
+            len(batches) * repeats,
             self.trainer,
             accumulation,
         )
+
+    @property
+    def repeats(self) -> int:
+        """Optimizer steps in turn that are of the same records."""
+        return 1
 
     def val_dataloader(self) -> ResumableLoader | list:
         """Every record once over all ranks, as many batches on each."""

@@ -74,19 +74,19 @@ class _PolicyGradient(PolicyModule):
         """The loss; exact over the global batch, whatever its split into micro-batches and ranks."""
         forest, lengths_P = batch.forest, path_lengths(batch.forest)
         logprobs_K = self.forest_logprobs(forest)[forest.path_targets]
-        losses_K = clipped_surrogate(
-            logprobs_K,
-            logprobs_K.detach(),
-            batch.advantages.repeat_interleave(lengths_P),
-            self.clip_low,
-            self.clip_high,
-        )
+        if batch.old_logprobs is None:  # the first update of these answers: the policy is still the one that wrote them
+            batch.old_logprobs = logprobs_K.detach()
+        advantages_K = batch.advantages.repeat_interleave(lengths_P)
+        losses_K = clipped_surrogate(logprobs_K, batch.old_logprobs, advantages_K, self.clip_low, self.clip_high)
         weights_K = batch.weights.repeat_interleave(lengths_P)
+        ratio_K = (logprobs_K.detach() - batch.old_logprobs).exp()
+        outside_K = (ratio_K < 1 - self.clip_low) | (ratio_K > 1 + self.clip_high)
+        self.log_for("train", "outside_clip", outside_K.float(), weights_K)
         if self.beta:
             kl_K = reverse_kl(logprobs_K, self.reference(forest)[forest.path_targets])
             self.log_for("train", "kl", kl_K, weights_K)
             if self.unbiased_kl:
-                kl_K = kl_K * (logprobs_K - logprobs_K.detach()).exp()
+                kl_K = kl_K * (logprobs_K - batch.old_logprobs).exp()
             losses_K = losses_K + self.beta * kl_K
         if self.averaged == "tokens":
             return self.global_mean(losses_K, weights_K)
@@ -109,11 +109,12 @@ class GRPO(OnPolicy, _PolicyGradient):  # type: ignore[misc]  # a step takes pro
     .. math:: \ell_{i,t} = -\min(\rho_{i,t} A_i, \mathrm{clip}(\rho_{i,t}, 1 - \epsilon_l, 1 + \epsilon_h) A_i)
               + \beta \, \mathrm{KL}_{i,t}.
 
-    There is one update for the answers of a step: its ratio :math:`\rho` is 1 when the gradient is taken, and no clip
-    acts.
+    The ratio :math:`\rho` is to the policy that wrote the answers: 1 at the first update, where no clip acts, and free
+    from the second on (``updates_per_rollout``).
 
     Logged of a step beside what OnPolicy logs: ``rollout/reward``, ``rollout/reward_std`` (within a group, the mean of
-    it), ``rollout/alike`` (share of the prompts whose answers have equal rewards, and teach nothing), ``kl``.
+    it), ``rollout/alike`` (share of the prompts whose answers have equal rewards, and teach nothing), ``kl``,
+    ``outside_clip`` (share of the tokens whose ratio has left the range of the clip).
 
     Args:
         backbone: the policy.

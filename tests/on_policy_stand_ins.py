@@ -46,13 +46,13 @@ class FixedPrompts(LightningDataModule):
 
     def train_dataloader(self) -> ResumableLoader:
         accumulation = self.trainer.accumulate_grad_batches
-        micro = self.step // accumulation
+        micro, repeats = self.step // accumulation, self.trainer.lightning_module.updates_per_rollout
 
         def batch_at(position: Position) -> PromptBatch:
-            first = (position.step * self.step + position.in_epoch % accumulation * micro) % self.number
+            first = (position.step // repeats * self.step + position.in_epoch % accumulation * micro) % self.number
             return self.prompts(range(first, first + micro))
 
-        return ResumableLoader(batch_at, self.number // micro, self.trainer, accumulation)
+        return ResumableLoader(batch_at, self.number // micro * repeats, self.trainer, accumulation)
 
     def prompts(self, rows: Sequence[int]) -> PromptBatch:
         """Some of the prompts."""

@@ -195,12 +195,14 @@ class RewardedBatch:
         advantages: of each answer over others to its prompt [P], float32.
         weights: of each answer's tokens in the loss [P], float32.
         ids: of the prompts.
+        old_logprobs: of all targets of the paths under the policy that wrote them, nats [K]; None until it is asked.
     """
 
     forest: Forest
     advantages: Tensor
     weights: Tensor
     ids: list[str]
+    old_logprobs: Tensor | None = None
 
     def __len__(self) -> int:
         """Number of prompts."""
@@ -209,7 +211,8 @@ class RewardedBatch:
     def to(self, device: torch.device | str, non_blocking: bool = False) -> RewardedBatch:
         """The same answers on another device."""
         advantages, weights = (part.to(device, non_blocking=non_blocking) for part in (self.advantages, self.weights))
-        return RewardedBatch(self.forest.to(device), advantages, weights, self.ids)
+        old = None if self.old_logprobs is None else self.old_logprobs.to(device, non_blocking=non_blocking)
+        return RewardedBatch(self.forest.to(device), advantages, weights, self.ids, old)
 
 
 @dataclass

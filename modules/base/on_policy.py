@@ -2,8 +2,9 @@
 
 Prompts come in, the policy answers them as it is at that moment, and a method makes a batch of the answers. All prompts
 of an optimizer step are answered before its first micro-batch. What is drawn depends on the seed, the step and the
-prompt alone: a run that goes on, on other ranks or with another accumulation too, draws what it would have drawn. This
-file knows how to generate. It does not know what is learnt from answers, nor where prompts come from.
+prompt alone: a run that goes on, on other ranks or with another accumulation too, draws what it would have drawn. What
+several steps learn from travels with the checkpoint (modules/base/rollouts.py). This file knows how to generate. It
+does not know what is learnt from answers, nor where prompts come from.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 
 from lm.backbones.backbone import Backbone
@@ -24,7 +26,10 @@ from lm.forests.answer_forests import Answer, PairLayout, pair_forest
 from lm.forests.batches import PairBatch, PromptBatch
 from lm.generation import Decoding, Engine, Sample, engine_of
 from lm.generation.sampling import seed_of
+from lm.steps.gather import merge_over_ranks, ranks
+from modules.base.exact_logs import Split
 from modules.base.language_module import LanguageModule
+from modules.base.rollouts import Rollout, Told
 from text.errors import UserError
 
 
@@ -32,7 +37,9 @@ class OnPolicy(LanguageModule):
     """Answers prompts, and has a method learn from the answers: ``class Yours(OnPolicy, DPO)``.
 
     Logged of a step: ``rollout/length`` (tokens of an answer, with its end token), ``rollout/finished`` (share of the
-    answers that came to an end by themselves), ``rollout/seconds`` (until the batches of the step were made).
+    answers that came to an end by themselves), ``rollout/seconds`` (until the batches of the step were made); and where
+    answers serve several steps ``rollout/age`` (steps since they were drawn). These, and what a method logs of its
+    answers, are logged at every step that learns from them.
 
     Args:
         backbone: the policy.
@@ -42,6 +49,8 @@ class OnPolicy(LanguageModule):
         max_rollout_tokens: tokens that are held at once while answers are written.
         engine: ``cache``, ``plain``, or ``auto``, see docs/generation.md; those that draw by random numbers of their
             own, or with a copy of the weights, are of no use here.
+        updates_per_rollout: so many optimizer steps in turn learn from the answers of the first of them; above 1 the
+            others are no longer on-policy. An epoch has so many times its steps.
         method: arguments of the method that learns.
     """
 
@@ -53,9 +62,12 @@ class OnPolicy(LanguageModule):
         seed: int = 42,
         max_rollout_tokens: int = 16384,
         engine: Literal["auto", "cache", "plain"] = "auto",
+        updates_per_rollout: int = 1,
         **method: Any,
     ):
         super().__init__(backbone, **method)
+        if updates_per_rollout < 1:
+            raise UserError(f"model: updates_per_rollout is {updates_per_rollout}: 1 or more")
         if num_samples < 1 or (num_samples > 1 and decoding.temperature == 0):
             raise UserError(f"model: num_samples is {num_samples}: 1 or more, and 1 where nothing is drawn (greedy)")
         if getattr(self, "reference_mode", None) == "precomputed":
@@ -65,8 +77,11 @@ class OnPolicy(LanguageModule):
             )
         self.num_samples, self.decoding, self.seed = num_samples, decoding, seed
         self.max_rollout_tokens, self.engine_name = max_rollout_tokens, engine
-        self._fresh: dict[tuple[int, int], Any] = {}  # what the present step learns from, by step and micro-batch
-        self._place = (0, 0)
+        self.updates_per_rollout = updates_per_rollout
+        self._rollout: Rollout | None = None  # what the present step learns from
+        self._saved: dict[str, Any] | None = None  # one that a checkpoint brought
+        self._number = 0  # of the micro-batch in its step
+        self._told: list[Told] | None = None  # what is told while answers are drawn
 
     @cached_property
     def engine(self) -> Engine:
@@ -86,21 +101,59 @@ class OnPolicy(LanguageModule):
     # --- a step -----------------------------------------------------------------------------------------------------
 
     def on_fit_start(self) -> None:
-        """Forget what an earlier fit wrote."""
+        """Forget what an earlier fit wrote; go on with what the checkpoint brings."""
         super().on_fit_start()
-        self._fresh = {}
+        self._rollout = None if self._saved is None else Rollout.of_plain(self._saved, self.device)
+        self._saved = None
 
     def training_step(self, batch: PromptBatch, batch_idx: int) -> Tensor:
         """The method's own, on what is made of fresh answers."""
-        self._place = self.global_step, batch_idx
-        if self._place not in self._fresh:
-            made = self._made([batch, *super()._rest_of_step()])
-            self._fresh = {(self.global_step, later): one for later, one in enumerate(made, batch_idx)}
-        return super().training_step(self._fresh[self._place], batch_idx)
+        self._number = batch_idx % self.trainer.accumulate_grad_batches
+        if (rollout := self._rollout) is None or not self._serves(rollout, batch):
+            rollout = self._rollout = self._drawn([batch, *super()._rest_of_step()])
+        if self._number == min(rollout.batches):
+            for name, values, weights in rollout.told:
+                self.log_for("train", name, values, weights)
+        if self.updates_per_rollout > 1:
+            age = float(self.global_step - rollout.step)
+            self.log_for("train", "rollout/age", torch.tensor(age, device=self.device))
+        return super().training_step(rollout.batches[self._number], batch_idx)
+
+    def _serves(self, rollout: Rollout, batch: PromptBatch) -> bool:
+        """Whether these prompts were answered, and may be learnt from once more."""
+        if self.global_step - rollout.step >= self.updates_per_rollout:
+            return False
+        found = rollout.batches.get(self._number)
+        if found is not None and found.ids == batch.ids:
+            return True
+        if self.global_step > rollout.step:
+            rank_zero_warn(
+                f"step {self.global_step} asks for other prompts than those that were answered at step {rollout.step}: "
+                "they are answered now. A run that goes on within a rollout repeats itself only on as many ranks and "
+                "accumulated batches"
+            )
+        return False
 
     def _rest_of_step(self) -> list[Any]:
         """What the step goes on to learn from, in place of prompts."""
-        return [batch for place, batch in self._fresh.items() if place > self._place]
+        assert self._rollout is not None
+        return [batch for number, batch in self._rollout.batches.items() if number > self._number]
+
+    def log_for(self, split: Split, name: str, values: Tensor, weights: Tensor | None = None) -> None:
+        """As everywhere; what is told while answers are drawn is kept for all steps that learn from them."""
+        if self._told is None:
+            super().log_for(split, name, values, weights)
+        else:
+            self._told.append((name, values, weights))
+
+    def _drawn(self, parts: Sequence[PromptBatch]) -> Rollout:
+        """Batches of the rest of a step."""
+        told: list[Told] = []
+        self._told = told
+        try:
+            return Rollout(self.global_step, dict(enumerate(self._made(parts), self._number)), told)
+        finally:
+            self._told = None
 
     def _made(self, parts: Sequence[PromptBatch]) -> list[Any]:
         """Batches of some micro-batches of prompts, which are answered together."""
@@ -117,6 +170,20 @@ class OnPolicy(LanguageModule):
         for name, numbers in told.items():
             self.log_for("train", f"rollout/{name}", torch.tensor(numbers, device=self.device))
         return made
+
+    # --- its checkpoints --------------------------------------------------------------------------------------------
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add what steps to come learn from and could not be drawn again, of every rank."""
+        super().on_save_checkpoint(checkpoint)
+        kept = self._rollout
+        if kept is not None and 0 < self.global_step - kept.step < self.updates_per_rollout:
+            checkpoint["rollouts"] = merge_over_ranks({ranks()[0]: kept.plain()})
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take up this rank's."""
+        super().on_load_checkpoint(checkpoint)
+        self._saved = checkpoint.get("rollouts", {}).get(ranks()[0])
 
 
 def sampled_pairs(

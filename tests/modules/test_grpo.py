@@ -57,17 +57,18 @@ def settled(run):
     return {name: parameter.detach() for name, parameter in run.module.model.named_parameters()}
 
 
-@pytest.mark.oracle("GRPO", "GRPO.scale")
+@pytest.mark.oracle("GRPO", "GRPO.scale", "GRPO.updates_per_rollout")
 @pytest.mark.parametrize(
-    ("averaged", "loss_type", "scale", "kl"),
+    ("averaged", "loss_type", "scale", "kl", "updates"),
     [
-        ("tokens", "dapo", "group", (0.1, True)),
-        ("answers", "grpo", "batch", (0.1, False)),
-        ("constant", "dr_grpo", "none", (0.0, True)),
+        ("tokens", "dapo", "group", (0.1, True), 1),
+        ("answers", "grpo", "batch", (0.1, False), 1),
+        ("constant", "dr_grpo", "none", (0.0, True), 1),
+        ("tokens", "dapo", "group", (0.1, True), 2),
     ],
 )
-def test_one_step_is_trls_step(folder, tmp_path, averaged, loss_type, scale, kl):
-    """On the very samples that we drew; two optimizer steps, so that the reference is no longer the policy."""
+def test_one_step_is_trls_step(folder, tmp_path, averaged, loss_type, scale, kl, updates):
+    """On the very samples that we drew; two updates, so that the reference is no longer the policy."""
     import trl
     from datasets import Dataset
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -81,9 +82,14 @@ def test_one_step_is_trls_step(folder, tmp_path, averaged, loss_type, scale, kl)
 
     beta, unbiased = kl
     given = {"reward": PROGRAM, "decoding": SHORT, "optimizer": SGD, "num_samples": 4, "unbiased_kl": unbiased}
-    ours = Kept(PretrainedBackbone(folder), averaged=averaged, scale=scale, beta=beta, **given)
-    run = fit(tmp_path, ours, data(), limit_val_batches=0)
-    assert len(drawn) == 2
+    ours = Kept(
+        PretrainedBackbone(folder), averaged=averaged, scale=scale, beta=beta, updates_per_rollout=updates, **given
+    )
+    run = fit(tmp_path, ours, data(), limit_val_batches=0, max_steps=2)
+    assert (len(drawn), run.trainer.global_step) == (2 // updates, 2)
+    outside = [row["train/outside_clip"] for row in run.logs]
+    assert outside[0] == 0
+    assert updates == 1 or outside[1] > 0
 
     tokenizer = AutoTokenizer.from_pretrained(folder)
     order = [(prompt, own) for prompts, samples in drawn for prompt, own in zip(prompts.records, samples, strict=True)]
@@ -100,7 +106,8 @@ def test_one_step_is_trls_step(folder, tmp_path, averaged, loss_type, scale, kl)
 
     arguments = trl.GRPOConfig(
         str(tmp_path / "theirs"), per_device_train_batch_size=16, num_generations=4, max_completion_length=6,
-        max_steps=2, learning_rate=0.5, optim="sgd", lr_scheduler_type="constant", max_grad_norm=0.0, report_to=[],
+        max_steps=2, num_iterations=updates, learning_rate=0.5, optim="sgd", lr_scheduler_type="constant",
+        max_grad_norm=0.0, report_to=[],
         use_cpu=True, bf16=False, save_strategy="no", disable_tqdm=True, gradient_checkpointing=False, beta=beta,
         loss_type=loss_type, scale_rewards=scale, shuffle_dataset=False, use_bias_correction_kl=unbiased,
     )  # fmt: skip

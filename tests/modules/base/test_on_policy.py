@@ -174,6 +174,28 @@ def test_a_run_that_is_broken_off_within_a_step_goes_on_bit_for_bit(tmp_path, fo
     assert untimed(resumed) == untimed(whole)[1:]
 
 
+@pytest.mark.parametrize("call", [6, 10])  # within the second update of a rollout, and at the third
+def test_answers_of_a_rollout_serve_several_updates_also_when_it_is_broken_off(tmp_path, folder, call):
+    def run(root, *callbacks, **options):
+        made = Longer(backbone(folder, "copy"), optimizer=ADAM, disable_dropout=False, updates_per_rollout=3)
+        kept = Checkpoints(dirpath=tmp_path / root, save_last=True, save_on_exception=True, every_n_train_steps=100)
+        options |= {"accumulate_grad_batches": 4, "enable_checkpointing": True}
+        return fit(tmp_path, made, FixedPrompts(8, 4), callbacks=[RNGState(), kept, *callbacks], **options)
+
+    whole = run("whole")
+    assert [(step, id) for step, id, _ in whole.module.seen] == [(n // 4 * 3, f"p{n}") for n in range(8)]
+    assert [row["train/rollout/age"] for row in whole.logs] == [0, 1, 2, 0, 1, 2]
+    assert whole.logs[1]["train/rollout/length"] == whole.logs[0]["train/rollout/length"]
+    assert "rollouts" not in torch.load(tmp_path / "whole" / "last.ckpt", weights_only=True)
+    with pytest.raises(RuntimeError, match="interrupted"):
+        run("broken", Interrupt("on_before_backward", call))
+    assert "rollouts" in torch.load(tmp_path / "broken" / "last.ckpt", weights_only=True)
+    resumed = run("broken", seed=9, ckpt_path=tmp_path / "broken" / "last.ckpt")
+    torch.testing.assert_close(resumed.module.state_dict(), whole.module.state_dict(), atol=0, rtol=0)
+    assert resumed.module.seen == whole.module.seen[4:]
+    assert untimed(resumed) == untimed(whole)[(call - 1) // 4 :]
+
+
 # ---- one model
 
 
@@ -193,6 +215,7 @@ def test_policy_reference_and_writer_are_one_set_of_weights(tmp_path, folder):
         ({"reference": "precomputed"}, "reference: 'precomputed' needs all answers beforehand"),
         ({"num_samples": 2, "decoding": Decoding()}, "num_samples is 2"),
         ({"num_samples": 0}, "num_samples is 0"),
+        ({"updates_per_rollout": 0}, "updates_per_rollout is 0"),
     ],
 )
 def test_what_cannot_be_is_refused(options, problem):
