@@ -57,7 +57,7 @@ def settled(run):
     return {name: parameter.detach() for name, parameter in run.module.model.named_parameters()}
 
 
-@pytest.mark.oracle("GRPO", "GRPO.scale", "GRPO.updates_per_rollout")
+@pytest.mark.oracle("GRPO", "GRPO.scale")
 @pytest.mark.parametrize(
     ("averaged", "loss_type", "scale", "kl", "updates"),
     [
