@@ -15,7 +15,10 @@ from pathlib import Path
 from studies.keys import digest
 
 # What a run can import. The doors and the study engine itself cannot change its outcome.
-PRODUCT = ("callbacks", "datamodules", "lm", "losses", "metrics", "modules", "text", "worlds", "cli", "main.py")
+PRODUCT = (
+    *("text", "video", "losses", "worlds", "metrics", "lm", "modules", "datamodules", "callbacks", "cli"),
+    "main.py",
+)
 DOORS = ("cli/trainer_cli.py", "main.py")  # part of every run
 NAME = re.compile(r"[A-Za-z_]\w*(?:\.\w+)*")  # also several in one text: an option may hold JSON
 

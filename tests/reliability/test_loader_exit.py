@@ -11,7 +11,8 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 
 FIT = """
-import time, torch
+import signal, time, torch
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs begin with it ignored
 from lightning.pytorch import LightningModule, Trainer
 from datamodules.loading import ResumableLoader
 

@@ -27,6 +27,8 @@ pytestmark = pytest.mark.slow
 
 KINDS = {"olmo": OlmoConfig, "llama": LlamaConfig, "mistral": MistralConfig}
 HUB = {"OLMo": "olmo", "istral": "mistral", "zephyr": "mistral"}  # the others are Llamas
+BUILT_ONLY = ("co_supervision/", "grpo/", "pegasus/", "self_judge/")
+"""Their configs of full size are built as they stand in tests/test_<method>_configs.py, and take no step here yet."""
 SMALL = [
     "--trainer.accelerator=cpu",
     "--trainer.devices=2",
@@ -132,7 +134,8 @@ def command(recipe: Recipe, composed: list[str], data: list[str]) -> list[str]:
 
 def test_every_recipe_takes_a_step_with_every_overlay_it_names(there: Path) -> None:
     models()
-    data, found = sources(), recipes()
+    found = [one for one in recipes() if not one.name.removeprefix("configs/").startswith(BUILT_ONLY)]
+    data = sources()
     by_root = {root(recipe): recipe for recipe in found}
     jobs = []
     for recipe in sorted(found, key=lambda recipe: depth(recipe, by_root)):

@@ -2,6 +2,7 @@
 
 import sys
 import threading
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -126,3 +127,9 @@ def test_a_real_run_executes_nothing_outside(tmp_path, monkeypatch, config):
     assert method in executed
     assert other in sources.trees
     assert other not in reached
+
+
+def test_no_room_is_forgotten() -> None:
+    """A room that is not hashed would let results of its earlier state stand for those of the new one."""
+    rooms = tomllib.loads((PROJECT / "pyproject.toml").read_text())["tool"]["importlinter"]["root_packages"]
+    assert {*rooms} - {"studies"} == {*PRODUCT} - {"main.py"}
