@@ -14,10 +14,10 @@ from torch.utils.data import DataLoader
 
 from datamodules.records import Source, name_of, read_records
 from lm.files.hyperparameters import PlainHyperparameters
-from metrics.video.choices import AnsweredQuestion, choice_report
+from metrics.video.answers import answers_report
+from metrics.video.choices import AnsweredQuestion
 from metrics.video.facts import Reading, Verdicts, fact_report
 from metrics.video.report import VideoReport
-from metrics.video.temporal_gain import gains_text, temporal_gains
 from text.errors import DataFormatError
 from text.video.answer_records import FactVerdicts, PredictionRecord, QuestionRecord
 from text.video.choices import Form, form_of, is_right
@@ -71,22 +71,8 @@ class VideoAnswers(_Recorded):
 
     def report(self) -> VideoReport:
         """Accuracies, and gains over controls."""
-        answered = self._answered(self.said)
-        found = choice_report(answered, self.seed)
-        scalars, text = dict(found.scalars), found.text
-        silent = sum(said is None for said in self.said)
-        if silent:
-            text += f"\n\n{silent:,} of {len(self.said):,} questions have no prediction, and count as wrong."
-        if self.of_controls:
-            controls = {name: self._answered(said) for name, said in self.of_controls.items()}
-            gains = temporal_gains(answered, controls, self.seed)
-            scalars |= {f"gain/{name}": gain["value"] for name, gain in gains.items()}
-            text += f"\n\n{gains_text(gains)}"
-        rows = [
-            {"id": one.name, "video_id": one.video, "aspect": one.aspect, "prediction": said, "right": one.right}
-            for one, said in zip(answered, self.said, strict=True)
-        ]
-        return VideoReport(scalars, text, rows)
+        controls = {name: self._answered(said) for name, said in self.of_controls.items()}
+        return answers_report(self._answered(self.said), self.said, controls, self.seed)
 
     def _answered(self, said: Sequence[str | None]) -> list[AnsweredQuestion]:
         made = []

@@ -6,6 +6,7 @@ Knows records and how they are rendered. It does not know what answers them, nor
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -44,6 +45,7 @@ class VideoPrompts(PlainHyperparameters, LightningDataModule):
         transcript: of ``video``, as text that is shown before the question.
         sampling: which frames are looked at; by default 8 in equal parts.
         frame_order: see `lm.vision.clips.ClipReader`.
+        controls: other orders in which `test` shows every clip too: what order is worth.
         video_root: folder that paths of records begin in.
         tokenizer: by default the backbone's own.
         chat: the template, and where system messages go; what the model was trained with.
@@ -69,6 +71,7 @@ class VideoPrompts(PlainHyperparameters, LightningDataModule):
         transcript: str | None = None,
         sampling: Sampling | None = None,
         frame_order: FrameOrder = "ordered",
+        controls: list[FrameOrder] | None = None,
         video_root: str | None = None,
         tokenizer: TokenizerSource | None = None,
         chat: ChatFormat = ChatFormat(),  # noqa: B008  frozen
@@ -87,6 +90,9 @@ class VideoPrompts(PlainHyperparameters, LightningDataModule):
         self.video, self.questions, self.records = video, questions or ["What happens?"], records
         self.window, self.transcript = (start, end), transcript
         self.reader = ClipReader(sampling or Sampling(frames=FRAMES), frame_order, seed=seed)
+        self.orders: list[FrameOrder] = [frame_order, *(controls or [])]
+        if len(set(self.orders)) < len(self.orders):
+            raise UserError(f"data.controls: {', '.join(self.orders)} names one twice (the first is frame_order)")
         self.video_root, self.tokenizer_source, self.chat, self.split = video_root, tokenizer, chat, split
         self.on_bad_video, self.max_bad_share, self.batch_size = on_bad_video, max_bad_share, batch_size
         self.sight: Sight | None = None
@@ -97,7 +103,7 @@ class VideoPrompts(PlainHyperparameters, LightningDataModule):
     @property
     def skipped(self) -> dict[str, str]:
         """What was left out because its video cannot be shown: record -> why."""
-        return {name: str(error) for name, error in self.clips.bad.items()}
+        return {name: str(error) for clips in self._clips_of.values() for name, error in clips.bad.items()}
 
     def setup(self, stage: str) -> None:
         """Reads and tokenises what is asked."""
@@ -107,6 +113,7 @@ class VideoPrompts(PlainHyperparameters, LightningDataModule):
         self.renderer = self.chat.renderer(source.build([q for one in found for q in _words(one.record)]))
         self.tokenizer = self.renderer.tokenizer
         self.clips = Clips(self.reader, self.on_bad_video, self.max_bad_share)
+        self._clips_of: dict[str, Clips] = {self.frame_order: self.clips}
         self.asked, self._prompts, self._parts = [], [], list[range]()
         for one in found:
             begin = len(self.asked)
@@ -123,6 +130,25 @@ class VideoPrompts(PlainHyperparameters, LightningDataModule):
                 self._prompts.append(ids)
             self._parts.append(range(begin, len(self.asked)))
         self.clips.require_files()
+        for order in self.orders[1:]:
+            reader = replace(self.reader, order=order)
+            self._clips_of[order] = Clips(reader, self.on_bad_video, self.max_bad_share)
+            self._clips_of[order].sources = self.clips.sources
+        if stage == "test":
+            self._require_answers()
+
+    @property
+    def frame_order(self) -> FrameOrder:
+        """The order in which frames are shown, beside controls."""
+        return self.orders[0]
+
+    def _require_answers(self) -> None:
+        lacking = [asked["id"] for asked in self.asked if "answer" not in asked]
+        if lacking:
+            raise UserError(
+                f"{len(lacking)} of {len(self.asked)} questions have no 'answer', the first is '{lacking[0]}': `test` "
+                "scores answers by them; `predict` needs none"
+            )
 
     def _read(self) -> list[Located[VideoRecord]]:
         if self.records is not None:
@@ -141,25 +167,35 @@ class VideoPrompts(PlainHyperparameters, LightningDataModule):
 
     def predict_dataloader(self) -> ResumableLoader:
         """This rank's records, as many batches on every rank."""
+        return self._loader(self.orders[:1])
+
+    def test_dataloader(self) -> ResumableLoader:
+        """The same, then once more with frames in the order of each control."""
+        return self._loader(self.orders)
+
+    def _loader(self, orders: Sequence[FrameOrder]) -> ResumableLoader:
         _, rank, world = layout(self.trainer)
         parts = shares(len(self._parts), rank, world, self.batch_size)
 
         def batch_at(at: Any) -> VideoPromptBatch:
-            return self.batch([row for number in parts[at.number] for row in self._parts[number]])
+            order, number = divmod(at.number, len(parts))
+            return self.batch([row for part in parts[number] for row in self._parts[part]], orders[order])
 
-        return ResumableLoader(batch_at, len(parts))
+        return ResumableLoader(batch_at, len(parts) * len(orders))
 
-    def test_dataloader(self) -> ResumableLoader:
-        """The same."""
-        return self.predict_dataloader()
+    def batch(self, rows: Sequence[int], order: FrameOrder | None = None) -> VideoPromptBatch:
+        """Some questions by number; without those whose video cannot be shown.
 
-    def batch(self, rows: Sequence[int]) -> VideoPromptBatch:
-        """Some questions by number; without those whose video cannot be shown."""
+        Args:
+            rows: of what is asked.
+            order: in which frames are shown, by default `frame_order`.
+        """
+        order = order or self.frame_order
         module = self.trainer and self.trainer.lightning_module
         sight = self.sight or getattr(module, "sight", None)
         if sight is None:
             raise UserError("VideoPrompts is for a module that sees, such as Pegasus")
-        seen = SeenClips(self.clips, sight, lambda text: encode(self.tokenizer, [text])[0])
+        seen = SeenClips(self._clips_of[order], sight, lambda text: encode(self.tokenizer, [text])[0])
         kept, prompts = [], []
         for row in rows:
             ids = seen.expanded(np.asarray(self._prompts[row]))
@@ -167,7 +203,7 @@ class VideoPrompts(PlainHyperparameters, LightningDataModule):
                 kept.append(row)
                 prompts.append(ids.tolist())
         records = [self.asked[row] for row in kept]
-        return VideoPromptBatch(prompts, kept, [one["id"] for one in records], records, seen.shown)
+        return VideoPromptBatch(prompts, kept, [one["id"] for one in records], records, seen.shown, order)
 
 
 def _asked(one: Located[VideoRecord]) -> list[tuple[dict[str, Any], Prompt]]:

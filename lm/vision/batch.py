@@ -99,6 +99,8 @@ class VideoPromptBatch(PromptBatch):
 
     Args:
         clips: whose vectors the prompts' ids stand for, in turn.
+        frame_order: in which the frames are shown.
     """
 
     clips: Sequence[Clip] = ()
+    frame_order: str = "ordered"

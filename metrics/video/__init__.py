@@ -3,6 +3,7 @@
 It does not know who answered.
 """
 
+from metrics.video.answers import answers_report
 from metrics.video.choices import AnsweredQuestion, ChoiceReport, choice_report
 from metrics.video.facts import FactReport, fact_report
 from metrics.video.report import VideoReport
@@ -13,6 +14,7 @@ __all__ = [
     "ChoiceReport",
     "FactReport",
     "VideoReport",
+    "answers_report",
     "choice_report",
     "fact_report",
     "temporal_gains",

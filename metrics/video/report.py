@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
+
+from metrics.report_files import write_lines
+from text.whole_files import write_text
 
 
 @dataclass(frozen=True)
@@ -19,3 +23,10 @@ class VideoReport:
     scalars: dict[str, float]
     text: str
     rows: list[dict[str, Any]] = field(default_factory=list)
+
+    def write(self, folder: Path) -> Path:
+        """``answers.jsonl`` and ``report.md``; tells where the latter is."""
+        folder.mkdir(parents=True, exist_ok=True)
+        write_lines(folder / "answers.jsonl", self.rows)
+        write_text(folder / "report.md", self.text + "\n")
+        return folder / "report.md"

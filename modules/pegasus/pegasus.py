@@ -34,7 +34,9 @@ from lm.vision.merging import Merge
 from lm.vision.times import TimeWords
 from modules.base.exact_logs import Split
 from modules.base.language_module import LanguageModule
+from modules.pegasus.scored_answers import ScoredAnswers
 from modules.pegasus.watching import Watching
+from text.json_lines import plain
 
 
 class Pegasus(Watching, LanguageModule):
@@ -64,6 +66,9 @@ class Pegasus(Watching, LanguageModule):
         lr_scheduler: see BackboneModule.
         share_prefixes: see LanguageModule.
         parts: of ``model``, ``vision`` and ``aligner``; see BackboneModule.
+
+    Attributes:
+        results: the scores of the last test that answered questions, as metrics.json holds them.
     """
 
     def __init__(
@@ -89,6 +94,7 @@ class Pegasus(Watching, LanguageModule):
         self.see_with(vision, aligner, max_tokens, merge, time_words, kept_features)
         self.decoding, self.samples, self.seed = decoding, samples, seed
         self.max_batch_tokens, self.engine_name = max_batch_tokens, engine
+        self.results: dict[str, Any] = {}
 
     # ------------------------------------------------------------------------------------------------- training
 
@@ -101,9 +107,25 @@ class Pegasus(Watching, LanguageModule):
         """``val/loss``, and ``val/exact``: how many answers the model would write as they are, by kind of question."""
         self._evaluate("val", batch)
 
-    def test_step(self, batch: VideoBatch, batch_idx: int) -> None:
-        """The same as ``test/...``."""
-        self._evaluate("test", batch)
+    def test_step(self, batch: VideoBatch | VideoPromptBatch, batch_idx: int) -> None:
+        """The same as ``test/...``; questions without answers beside them (VideoPrompts) are answered, then scored."""
+        if isinstance(batch, VideoPromptBatch):
+            self._scored.take(batch, self.predict_step(batch, batch_idx))
+        else:
+            self._evaluate("test", batch)
+
+    def on_test_epoch_start(self) -> None:
+        """Nothing is answered yet."""
+        super().on_test_epoch_start()
+        self._scored, self.results = ScoredAnswers(), {}
+
+    def on_test_epoch_end(self) -> None:
+        """Log the means of the epoch, or ``test/average`` and others of what was answered (`answers_report`)."""
+        super().on_test_epoch_end()
+        order = getattr(self.trainer.datamodule, "frame_order", "ordered")  # type: ignore[attr-defined]
+        scalars = self._scored.report(self.trainer, order, self.seed)
+        self.results = plain({f"test/{name}": value for name, value in scalars.items()})
+        self.log_dict(self.results, rank_zero_only=True)  # what is logged loses half of the digits
 
     def _evaluate(self, split: Split, batch: VideoBatch) -> None:
         forest = self.watched(batch.forest, batch.clips)

@@ -11,10 +11,8 @@ from typing import Any
 
 from lightning.pytorch import LightningModule
 
-from metrics.report_files import write_lines
 from text.errors import UserError
 from text.json_lines import plain
-from text.whole_files import write_text
 
 
 class RecordedVideoBench(LightningModule):
@@ -50,11 +48,7 @@ class RecordedVideoBench(LightningModule):
             return
         print(told.text)
         if log_dir is not None:
-            folder = Path(log_dir) / self.name
-            folder.mkdir(parents=True, exist_ok=True)
-            write_lines(folder / "answers.jsonl", told.rows)
-            write_text(folder / "report.md", told.text + "\n")
-            print(f"Report: {folder / 'report.md'}")
+            print(f"Report: {told.write(Path(log_dir) / self.name)}")
 
     def configure_optimizers(self) -> Any:
         """There is nothing to train."""
