@@ -23,7 +23,7 @@ from rich.console import Console
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.thinkers import fill_in, size, table, thinker, timed, words
+from benchmarks.thinkers import fill_in, prefilled, size, table, thinker, words
 from lm.backbones.backbone import PretrainedBackbone
 from lm.generation.cached import CacheEngine
 from lm.generation.decoding import Decoding
@@ -52,19 +52,7 @@ def main() -> None:
         "in batches (plain)": partial(write, engines["plain"], prompts),
         "beginnings once (cache)": partial(write, engines["cache"], prompts),
     }
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
-    tokens, answers = dict.fromkeys(ways, 0), {}
-    counted: list[int] = []
-    model.base_model.register_forward_pre_hook(
-        lambda _, args, kwargs: counted.append(kwargs["input_ids"].numel() * (kwargs["input_ids"].shape[1] > 1)),
-        with_kwargs=True,
-    )
-    for _ in range(options.rounds):  # interleaved, so that a busy moment hits all alike
-        for name, way in ways.items():
-            counted.clear()
-            spent, answers[name] = timed(way)
-            seconds[name].append(spent)
-            tokens[name] = sum(counted)
+    seconds, tokens, answers = prefilled(model, ways, options.rounds)
     told = list(answers.values())
     assert all(answer == told[0] for answer in told), "the ways did not write the same tokens"
     print(f"{options.questions} questions of {PROMPTS} prompts, {sum(map(len, prompts)):,} tokens; {size(model)}")

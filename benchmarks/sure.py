@@ -27,7 +27,7 @@ from rich.console import Console
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.thinkers import fill_in, size, table, timed
+from benchmarks.thinkers import fill_in, prefilled, size, table
 from datamodules.records import read_records
 from lm.backbones.backbone import PretrainedBackbone, ScratchBackbone
 from lm.generation.cached import CacheEngine
@@ -65,19 +65,7 @@ def main() -> None:
         "stages batched": lambda: work(PlainEngine(model, tokenizer, options.max_batch_tokens)),
         "ours": lambda: work(CacheEngine(model, tokenizer, options.max_batch_tokens)),
     }
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
-    tokens, records = dict.fromkeys(ways, 0), {}
-    counted: list[int] = []
-    model.base_model.register_forward_pre_hook(
-        lambda _, args, kwargs: counted.append(kwargs["input_ids"].numel() * (kwargs["input_ids"].shape[1] > 1)),
-        with_kwargs=True,
-    )
-    for _ in range(options.rounds):  # interleaved, so that a busy moment hits all alike
-        for name, way in ways.items():
-            counted.clear()
-            spent, records[name] = timed(way)
-            seconds[name].append(spent)
-            tokens[name] = sum(counted)
+    seconds, tokens, records = prefilled(model, ways, options.rounds)
     first, *others = records.values()
     assert all(other == first for other in others), "the ways did not write the same texts"
     stages = sum(len(record.trace) for record in first)

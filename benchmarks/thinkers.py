@@ -1,8 +1,8 @@
 """What the benchmarks of sampling and exploring share: a model with random weights whose solutions end as real ones do.
 
 Speed depends on lengths, not on sense. So solutions are of the length of those of GSM8K, and which of them are right is
-decided by chance that is the same for every way of computing. Used by benchmarks/rollouts.py and
-benchmarks/self_explore.py.
+decided by chance that is the same for every way of computing. Used by the benchmarks of rollouts, self_explore,
+beginnings and sure.
 """
 
 from __future__ import annotations
@@ -133,6 +133,32 @@ def timed(way: Callable[[], Any]) -> tuple[float, Any]:
     began = time.thread_time()
     result = way()
     return time.thread_time() - began, result
+
+
+def prefilled(
+    model: Any, ways: Mapping[str, Callable[[], Any]], rounds: int
+) -> tuple[dict[str, list[float]], dict[str, int], dict[str, Any]]:
+    """Seconds of each round, tokens of prompts that the last one computed, and what came out, by way.
+
+    Args:
+        model: that all ways ask.
+        ways: by name; interleaved, so that a busy moment hits all alike.
+        rounds: how often.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    tokens, found = dict.fromkeys(ways, 0), {}
+    counted: list[int] = []
+    model.base_model.register_forward_pre_hook(
+        lambda _, args, kwargs: counted.append(kwargs["input_ids"].numel() * (kwargs["input_ids"].shape[1] > 1)),
+        with_kwargs=True,
+    )
+    for _ in range(rounds):
+        for name, way in ways.items():
+            counted.clear()
+            spent, found[name] = timed(way)
+            seconds[name].append(spent)
+            tokens[name] = sum(counted)
+    return seconds, tokens, found
 
 
 def table(seconds: dict[str, list[float]], tokens: dict[str, int]) -> Table:

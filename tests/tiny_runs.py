@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import os
 import signal
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -184,6 +185,11 @@ def csv_rows(run: Path) -> list[dict[str, str]]:
     """The CSV log without empty cells."""
     with (run / "metrics.csv").open(newline="") as file:
         return [{name: value for name, value in row.items() if value} for row in csv.DictReader(file)]
+
+
+def logged_numbers(run: Path, skip: Collection[str] = ()) -> list[dict[str, float]]:
+    """The CSV log as numbers, without the columns that no two runs share."""
+    return [{name: float(value) for name, value in row.items() if name not in skip} for row in csv_rows(run)]
 
 
 def tensorboard_scalars(run: Path, skip: tuple[str, ...] = ()) -> dict[str, list[tuple[int, float]]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from lm.backbones.checkpoints import find_checkpoint, open_checkpoint
 from tests.conversation_files import jsonl
 from tests.reliability.two_ranks import ROOT, on_two_ranks
 from tests.stand_ins import LLAMA, published
+from tests.tiny_runs import logged_numbers
 from worlds import Manners
 
 pytestmark = pytest.mark.slow
@@ -49,9 +49,7 @@ def configured(kind: str) -> str:
 
 
 def logs(run: str) -> list[dict[str, float]]:
-    with open(f"{run}/version_0/metrics.csv", encoding="utf-8") as file:
-        rows = [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
-    return [{name: value for name, value in row.items() if name not in TIMED} for row in rows]
+    return logged_numbers(Path(run, "version_0"), TIMED)
 
 
 def test_ranks_sharding_and_accumulation_draw_and_learn_the_same(tmp_path, monkeypatch):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ from lm.backbones.checkpoints import find_checkpoint, open_checkpoint
 from tests import warm_runs
 from tests.conversation_files import jsonl
 from tests.stand_ins import LLAMA, published
+from tests.tiny_runs import logged_numbers
 from tests.warm_runs import ranks
 from worlds import Manners
 
@@ -63,9 +63,7 @@ def fit(folder, root, *arguments, method="DPO", backbone=SCRATCH, steps=3, cache
 
 
 def logs(run: Path) -> list[dict[str, float]]:
-    with open(run / "metrics.csv", encoding="utf-8") as file:
-        rows = [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
-    return [{name: value for name, value in row.items() if name not in TIMED} for row in rows]
+    return logged_numbers(run, TIMED)
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:

@@ -9,12 +9,13 @@ import torch
 import torch.nn.functional as F
 
 from lm.backbones.backbone import ScratchBackbone
-from lm.backbones.encoder import ScratchEncoder, WordTokenizer
+from lm.backbones.encoder import ScratchEncoder
 from lm.backbones.parts import Part
 from lm.steps.step_mean import StepMean
 from lm.tokens.cited_table import CitedTable, PassageTokens, Reading, read_rows
-from lm.tokens.cited_tokens import CitingTokens, Vocabulary
+from lm.tokens.cited_tokens import Vocabulary
 from modules.co_supervision.co_supervision import CoSupervision, Read, first_places
+from tests.citing_stand_ins import vocabulary
 from tests.stand_ins import LLAMA
 from text.citing.cited_records import CitedAnswer
 from text.errors import UserError
@@ -40,10 +41,7 @@ RECORDS = [
 
 @pytest.fixture(scope="module")
 def by() -> Vocabulary:
-    tokenizer = WordTokenizer(eos_token="[EOS]").build([WORDS])
-    tokens = CitingTokens()
-    tokens.add_to(tokenizer)
-    return Vocabulary(tokenizer, tokens)
+    return vocabulary(WORDS)
 
 
 @pytest.fixture(scope="module")

@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from lm.backbones.backbone import ScratchBackbone
-from lm.backbones.encoder import WordTokenizer
 from lm.generation.cached import CacheEngine
 from lm.generation.decoding import Decoding
 from lm.generation.plain import PlainEngine
 from lm.generation.sampling import drawn, row_keys, seed_of
-from lm.tokens.cited_tokens import CitingTokens, Vocabulary
+from lm.tokens.cited_tokens import Vocabulary
 from modules.co_supervision.writer import Answer, Asked, Citing, Hit, Retrieved, Writer
+from tests.citing_stand_ins import vocabulary
 from tests.stand_ins import LLAMA
 from text.citing.citations import Piece
 from text.errors import UserError
@@ -26,10 +26,7 @@ WORDS = "red blue green one two three ask"
 
 @pytest.fixture(scope="module")
 def by() -> Vocabulary:
-    tokenizer = WordTokenizer(eos_token="[EOS]").build([WORDS])
-    tokens = CitingTokens()
-    tokens.add_to(tokenizer)
-    return Vocabulary(tokenizer, tokens)
+    return vocabulary(WORDS)
 
 
 @pytest.fixture(scope="module")
