@@ -23,6 +23,10 @@ COMPARISONS: dict[str, Callable[[float, float], bool]] = {
     "<": operator.lt,
 }
 
+# What a claim is to its study: the one that the seeds were committed for, one of several looked at beside it, or a
+# condition of both that says nothing new when it holds.
+Kind = Literal["confirmatory", "exploratory", "check"]
+
 Names = Annotated[list[str], BeforeValidator(lambda value: [value] if isinstance(value, str) else value)]
 
 

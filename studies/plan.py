@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BeforeValidator, Field, PrivateAttr, ValidationError, model_validator
 
-from studies.claims import Claim, Contrast, Names, Part, hint
+from studies.claims import Claim, Contrast, Kind, Names, Part, hint
 from text.errors import UserError
 
 PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
@@ -54,13 +54,15 @@ class Quick(Part):
 
 
 class Study(Claim):
-    """configs/<method>/study.yaml. The claim at the top is the headline; ``also`` are further claims on the same runs.
+    """configs/<method>/study.yaml. The claim at the top is what the study is there to confirm.
 
     Args:
         seeds: the reported seeds.
         calibration_seed: the seed (or seeds) of development, never reported.
         stages: the runs, by name.
         arms: what is compared; every arm runs on every seed.
+        also: further claims on the same runs: exploratory, so that they share one chance to be shown by luck (holm.py).
+        checks: what must hold for the set-up to be sound, or hardly could fail: they stand apart and are not counted.
         ablations: further arms, run with ``--ablations`` only.
         development_settings_tried: how many settings were looked at before this one was committed.
         quick: see Quick.
@@ -71,6 +73,7 @@ class Study(Claim):
     stages: dict[str, StagePlan] = Field(min_length=1)
     arms: dict[str, ArmPlan] = Field(min_length=1)
     also: list[Claim] = Field([])
+    checks: list[Claim] = Field([])
     ablations: dict[str, ArmPlan] = Field({})
     development_settings_tried: int = Field(ge=0)
     quick: Quick | None = None
@@ -87,9 +90,13 @@ class Study(Claim):
         return self.path.parent.name
 
     @property
-    def claims(self) -> list[Claim]:
-        """The headline first."""
-        return [self, *self.also]
+    def claims(self) -> list[tuple[Kind, Claim]]:
+        """What each claim is, and the claim: the confirmatory one first, checks last."""
+        return [
+            ("confirmatory", self),
+            *(("exploratory", claim) for claim in self.also),
+            *(("check", claim) for claim in self.checks),
+        ]
 
     def refuse_calibration(self, seeds: Iterable[int]) -> None:
         """Development and report never share a seed: what was tuned on cannot be evidence."""
@@ -112,8 +119,10 @@ class Study(Claim):
         for stage_name, settings in (self.quick.set if self.quick else {}).items():
             _check_names("quick.set", [stage_name], self.stages, "stage")
             _check_settings(f"quick.set.{stage_name}", settings, self.stages[stage_name].needs, "its 'needs'")
-        for place, claim in enumerate(self.claims):
-            _check_claim(self, claim, f"also.{place - 1}." if place else "")
+        _check_claim(self, self, "")
+        for field, claims in (("also", self.also), ("checks", self.checks)):
+            for place, claim in enumerate(claims):
+                _check_claim(self, claim, f"{field}.{place}.")
         return self
 
 

@@ -10,7 +10,7 @@ from studies.plan import Study
 
 def criterion_hash(study: Study) -> str:
     """Hash of what a verdict depends on: seeds, statistics and criteria of all claims."""
-    judged = [claim.model_dump(mode="json", include={"statistic", "criterion"}) for claim in study.claims]
+    judged = [claim.model_dump(mode="json", include={"statistic", "criterion"}) for _, claim in study.claims]
     return digest([study.seeds, judged])
 
 

@@ -1,14 +1,14 @@
 """The report of a study: verdicts, every number behind them, and how honest they can be.
 
-Equal runs give equal bytes. This file knows tables. It does not know statistics (verdict.py) or how figures are drawn
-(figure.py).
+Equal runs give equal bytes. This file knows what a report holds. It does not know statistics (verdict.py), how its page
+is laid out (page.py) or how figures are drawn (figure.py).
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +16,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from metrics.tables import on_its_side
-from studies.claims import Claim
+from studies.claims import Claim, Kind
 from studies.figure import draw
+from studies.page import bounds, markdown, marks_of, number, p_words
 from studies.provenance import criterion_commit, criterion_hash
-from studies.readings import FACTS, Readings, facts
+from studies.readings import Readings, facts
 from studies.run import read_record
 from studies.stages import Work
-from studies.verdict import Estimate, Outcome, judge
+from studies.verdict import Estimate, Outcome, judge, judge_together
 from text.whole_files import write_text
 
 # What is kept in the repository of a result: all that a verdict can be worked out from anew, and no times or places.
@@ -37,8 +37,9 @@ KEPT = (
     "code_version",
     "packages",
 )
+# Said of checks, which show nothing of the paper when they hold.
+OF_CHECKS = {"SHOWN": "holds", "NOT SHOWN": "fails", "INCONCLUSIVE": "unclear"}
 COLOURS = {"SHOWN": "green", "NOT SHOWN": "red", "INCONCLUSIVE": "yellow"}
-NOT_AVAILABLE = "not available"
 
 
 def report_folder(work: Work) -> Path:
@@ -53,7 +54,7 @@ def write_report(work: Work) -> dict[str, Any]:
     """
     folder, report = report_folder(work), make_report(work)
     _write_json(folder / "report.json", report)
-    _write(folder / "report.md", "\n".join(_markdown(report)) + "\n")
+    _write(folder / "report.md", "\n".join(markdown(report)) + "\n")
     draw(report, folder / "report.png")
     if work.mode == "reported" and set(work.study.seeds) <= set(work.seeds):
         _write_json(results_file(work), {name: report[name] for name in KEPT})
@@ -68,7 +69,7 @@ def results_file(work: Work) -> Path:
 def make_report(work: Work) -> dict[str, Any]:
     """Everything the report says, as plain values; what is not a number is None."""
     study = work.study
-    outcomes = [_judge(work, claim) for claim in study.claims]
+    outcomes = judge_together([(kind, _judge(work, claim)) for kind, claim in study.claims])
     runs = [
         {
             "stage": stage.name,
@@ -84,8 +85,8 @@ def make_report(work: Work) -> dict[str, Any]:
     return {
         "study": study.name,
         "mode": work.mode,
-        "verdict": outcomes[0].verdict,
-        "claims": [_claim(outcome, work.mode) for outcome in outcomes],
+        "verdict": outcomes[0][1].verdict,
+        "claims": [_claim(kind, outcome, work.mode) for kind, outcome in outcomes],
         "seeds": work.seeds,
         "calibration_seed": study.calibration_seed,
         "development_settings_tried": study.development_settings_tried,
@@ -132,11 +133,12 @@ def _warnings(work: Work) -> Iterator[str]:
             yield f"{what}: {', '.join(stages)} (seeds {', '.join(seeds)})."
 
 
-def _claim(outcome: Outcome, mode: str) -> dict[str, Any]:
+def _claim(kind: Kind, outcome: Outcome, mode: str) -> dict[str, Any]:
     claim, criterion = outcome.claim, outcome.claim.criterion
-    words = outcome.verdict + (" (reversed)" if outcome.reversed else "")
+    words = (OF_CHECKS[outcome.verdict] if kind == "check" else outcome.verdict) + " (reversed)" * outcome.reversed
     return {
         "claim": " ".join(claim.claim.split()),
+        "kind": kind,
         "paper": claim.paper,
         "verdict": outcome.verdict,
         "words": words if mode == "reported" else f"no verdict ({mode})",
@@ -147,6 +149,8 @@ def _claim(outcome: Outcome, mode: str) -> dict[str, Any]:
         "than": criterion.than if criterion.direction else None,
         "point": list(criterion.point) if criterion.point else None,
         "level": criterion.level,
+        "p": _finite(outcome.p),
+        "corrected_p": None if outcome.corrected_p is None else _finite(outcome.corrected_p),
         "estimate": _estimate(outcome.contrast),
         "arms": {name: _estimate(arm) for name, arm in outcome.arms.items()},
     }
@@ -167,120 +171,18 @@ def _finite(value: float) -> float | None:
     return float(value) if math.isfinite(value) else None
 
 
-def _markdown(report: dict[str, Any]) -> Iterator[str]:
-    headline = report["claims"][0]
-    yield f"# {report['study']}: {headline['words']}"
-    yield f"\n> {headline['claim']}\n"
-    yield from (f"**{warning}**\n" for warning in report["warnings"])
-    yield "![Every arm and contrast with its interval](report.png)\n"
-    yield "| claim | measured | interval | criterion | verdict |"
-    yield "|---|---|---|---|---|"
-    for claim in report["claims"]:
-        found = claim["estimate"]
-        yield _row(
-            claim["claim"],
-            f"{', '.join(claim['metric'])} of {claim['contrast']} = {number(found['mean'])}",
-            f"{bounds(found, marks_of(claim))} ({100 * claim['level']:g} %)",
-            claim["criterion"],
-            claim["words"],
-        )
-    for place, claim in enumerate(report["claims"], start=1):
-        yield from _claim_section(place, claim, report["seeds"])
-    yield from _method_section(report)
-
-
-def _claim_section(place: int, claim: dict[str, Any], seeds: list[int]) -> Iterator[str]:
-    yield f"\n## {place}. {claim['claim']}\n"
-    yield from (f"- {note}" for note in claim["notes"])
-    yield f"\nThe paper: {'; '.join(_paper(claim['paper']))}.\n"
-    paired = " and ".join(claim["paired_by"])
-    yield f"Metric: {' and '.join(f'`{metric}`' for metric in claim['metric'])}; {claim['test']}, paired by {paired}.\n"
-    yield _row("", "mean", f"{100 * claim['level']:g} % interval", *(f"seed {seed}" for seed in seeds))
-    yield "|" + "---|" * (3 + len(seeds))
-    others = {name: found for name, found in claim["arms"].items() if name != claim["contrast"]}
-    for name, found in [*others.items(), (f"**{claim['contrast']}**", claim["estimate"])]:
-        values = [number(found["per_seed"][str(seed)]) for seed in seeds]
-        marks = marks_of(claim) if found is claim["estimate"] else []
-        yield _row(name, number(found["mean"]), bounds(found, marks), *values)
-
-
-def _method_section(report: dict[str, Any]) -> Iterator[str]:
-    yield "\n## How this came about\n"
-    yield f"- Criterion committed in: {report['criterion_commit'] or '**UNCOMMITTED**'}"
-    yield f"- Seeds: {', '.join(map(str, report['seeds']))} ({report['mode']})."
-    yield f"- Kept for calibration, never reported: {', '.join(map(str, report['calibration_seed']))}."
-    yield f"- Settings tried in development: {report['development_settings_tried']}"
-    yield f"- Code version: {report['code_version'][:12]}"
-    yield f"- Packages: {', '.join(f'{name} {version}' for name, version in report['packages'].items())}"
-    seconds = [run["seconds"] for run in report["runs"]]
-    yield f"- Wall-clock of all runs together: {clock(sum(s or 0 for s in seconds))}" + (
-        f" ({seconds.count(None)} runs without a record)" if None in seconds else ""
-    )
-    yield "\n" + _row("stage", "arms", "seed", *FACTS, "wall-clock")
-    yield "|---|---|---|" + "---|" * len(FACTS) + "---|"
-    for run in report["runs"]:
-        counts = [f"{run[name]:,.0f}" if run.get(name) is not None else "" for name in FACTS]
-        seed = "shared" if run["seed"] is None else str(run["seed"])
-        yield _row(run["stage"], ", ".join(run["arms"]), seed, *counts, clock(run["seconds"]))
-    yield "\nThe commands, in order (`reproduce.py` runs them, and only those that have not finished):\n"
-    yield "```sh"
-    yield from (run["command"] for run in report["runs"])
-    yield "```"
-
-
-def _row(*cells: str) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
-
-
-def _paper(value: Any, name: str = "") -> Iterator[str]:
-    if isinstance(value, dict) and value:
-        for key, part in value.items():
-            yield from _paper(part, f"{name}, {key}" if name else str(key))
-    else:
-        shown = NOT_AVAILABLE if value is None or value == {} else str(value)
-        yield f"{name}: {shown}" if name else shown
-
-
-def marks_of(claim: dict[str, Any]) -> list[float]:
-    """The numbers that a claim's interval is compared with."""
-    return [mark for mark in (claim["than"], claim["point"] and claim["point"][1]) if mark is not None]
-
-
-def bounds(found: dict[str, Any], marks: Sequence[float] = ()) -> str:
-    """``[0.12, 0.34]``, or why there is no interval.
-
-    Args:
-        found: an estimate.
-        marks: what the bounds are compared with: they are not rounded across.
-    """
-    if found["low"] is None:
-        return "none: one seed" if found["units"] == 1 else "none: a value is missing"
-    return f"[{number(found['low'], marks)}, {number(found['high'], marks)}]"
-
-
-def number(value: float | None, marks: Sequence[float] = ()) -> str:
-    """Four significant digits, more where rounding would cross a mark."""
-    return "n/a" if value is None else on_its_side(lambda v, digits: f"{v:.{digits}g}", value, 4, marks)
-
-
-def clock(seconds: float | None) -> str:
-    """``m:ss``, or ``h:mm:ss``."""
-    if seconds is None:
-        return "n/a"
-    hours, rest = divmod(round(seconds), 3600)
-    return f"{hours}:{rest // 60:02d}:{rest % 60:02d}" if hours else f"{rest // 60}:{rest % 60:02d}"
-
-
 def conclude(work: Work, console: Console) -> None:
     """Write the report, print the verdicts, and say where the rest is."""
     report, folder = write_report(work), report_folder(work)
-    table = Table("claim", "measured", "interval", "verdict", title=report["study"], title_justify="left")
+    table = Table("claim", "kind", "measured", "interval", "p", "verdict", title=report["study"], title_justify="left")
     for claim in report["claims"]:
         found = claim["estimate"]
         table.add_row(
             Text(claim["claim"]),
+            claim["kind"],
             f"{claim['contrast']} = {number(found['mean'])}",
             Text(bounds(found, marks_of(claim))),
+            p_words(claim),
             Text(claim["words"], COLOURS[claim["verdict"]]),
         )
     console.print(table)

@@ -5,6 +5,8 @@
     INCONCLUSIVE   the interval holds both, or the runs cannot tell: a single seed, a missing value, a precondition that
                    does not hold, other seeds than were committed
 
+Of several exploratory claims each verdict must also outlast Holm's correction for their number.
+
 Seeds are the unit: a claim is about what training gives, not about the models that happened to be trained. This file
 knows values per arm and seed. It does not know where they were read (readings.py).
 
@@ -14,19 +16,21 @@ Shape suffixes: B bootstrap resamples, S seeds, R rows.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 
 from metrics.intervals import Interval, small_sample_bounds, t_interval
-from studies.claims import Claim, Condition, Criterion, Statistic
+from studies.claims import Claim, Condition, Criterion, Kind, Statistic
+from studies.holm import holm
 
 Verdict = Literal["SHOWN", "NOT SHOWN", "INCONCLUSIVE"]
 Measured = Mapping[str, float]  # what was measured in one run; a run that is paired by seed has the one row ""
 Values = Mapping[int, Measured]  # by seed
 RESAMPLES = 2000
+SMALLEST_P = 1e-9  # below it a quantile of t is rounding
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,8 @@ class Outcome:
         notes: why it is inconclusive, and what else a reader must know.
         arms: the estimate of each arm.
         contrast: the estimate that the criterion judges.
+        p: see `p_value`; NaN without an interval.
+        corrected_p: the same after Holm's correction, where the claim is one of several exploratory ones.
     """
 
     claim: Claim
@@ -56,6 +62,8 @@ class Outcome:
     notes: tuple[str, ...]
     arms: dict[str, Estimate]
     contrast: Estimate
+    p: float
+    corrected_p: float | None = None
 
 
 def judge(claim: Claim, values: Mapping[str, Values], guards: list[float], obstacles: list[str]) -> Outcome:
@@ -88,7 +96,43 @@ def judge(claim: Claim, values: Mapping[str, Values], guards: list[float], obsta
             notes.append(f"every seed gave exactly the same value of {name}: does the seed reach it?")
     if obstacles:
         verdict, is_reversed = "INCONCLUSIVE", False
-    return Outcome(claim, verdict, is_reversed, tuple(dict.fromkeys(notes)), arms, found)
+    p = p_value(criterion, intervals(difference, statistic))
+    return Outcome(claim, verdict, is_reversed, tuple(dict.fromkeys(notes)), arms, found, p)
+
+
+def judge_together(outcomes: Sequence[tuple[Kind, Outcome]]) -> list[tuple[Kind, Outcome]]:
+    """Correct the exploratory claims of a study for their number: a verdict that does not outlast it is withdrawn."""
+    corrected = iter(holm([outcome.p for kind, outcome in outcomes if kind == "exploratory"]))
+    return [(kind, _corrected(found, next(corrected)) if kind == "exploratory" else found) for kind, found in outcomes]
+
+
+def _corrected(outcome: Outcome, p: float) -> Outcome:
+    found = replace(outcome, corrected_p=p)
+    if outcome.verdict == "INCONCLUSIVE" or p <= 1 - outcome.claim.criterion.level:
+        return found
+    note = f"{outcome.verdict} by its own interval (p = {outcome.p:.2g}), and not among its number (Holm: {p:.2g})"
+    return replace(found, verdict="INCONCLUSIVE", reversed=False, notes=(*outcome.notes, note))
+
+
+def p_value(criterion: Criterion, interval: Callable[[float], Interval]) -> float:
+    """The smallest 1 - level at which a criterion is still decided, either way; NaN where there is no interval.
+
+    For one bound and Student's t it is the two-sided p-value of the mean against it. Intervals of lower levels lie in
+    those of higher ones, so it is found by halving.
+    """
+
+    def decides(p: float) -> bool:
+        return decide(criterion, interval(1 - p))[0] != "INCONCLUSIVE"
+
+    if math.isnan(interval(0.5).low):
+        return math.nan
+    low, high = math.log(SMALLEST_P), math.log(1 - SMALLEST_P)
+    if decides(SMALLEST_P) or not decides(1 - SMALLEST_P):
+        return SMALLEST_P if decides(SMALLEST_P) else 1.0
+    while high - low > 1e-6:
+        middle = (low + high) / 2
+        low, high = (low, middle) if decides(math.exp(middle)) else (middle, high)
+    return math.exp(high)
 
 
 def decide(criterion: Criterion, found: Interval) -> tuple[Verdict, bool]:
@@ -118,20 +162,32 @@ def paired(first: Values, second: Values) -> tuple[Values, list[str]]:
 
 def estimate(values: Values, statistic: Statistic, level: float) -> Estimate:
     """Mean over seeds and its interval, by the statistic's test."""
-    rows = {seed: np.array([found[row] for row in sorted(found)], dtype=np.float64) for seed, found in values.items()}
-    per_seed = {seed: float(found.mean()) if len(found) else math.nan for seed, found in rows.items()}
-    means = list(per_seed.values())
+    return Estimate(intervals(values, statistic)(level), _per_seed(values))
+
+
+def intervals(values: Values, statistic: Statistic) -> Callable[[float], Interval]:
+    """The interval at any level."""
+    means = list(_per_seed(values).values())
     if any(math.isnan(value) for value in means):  # a mean over the seeds that happen to be there would flatter
-        interval = Interval(math.nan, math.nan, math.nan, len(means))
-    elif statistic.test == "t":
-        interval = t_interval(means, level)
-    else:
-        interval = _two_level(values, level)
-    return Estimate(interval, per_seed)
+        return lambda level: Interval(math.nan, math.nan, math.nan, len(means))
+    if statistic.test == "t":
+        return lambda level: t_interval(means, level)
+    mean, draws_B = float(np.mean(means)), _two_level(values)
+
+    def bounds(level: float) -> Interval:
+        low, high = small_sample_bounds(mean, draws_B, len(means), level)
+        return Interval(mean, float(low), float(high), len(means))
+
+    return bounds
 
 
-def _two_level(values: Values, level: float) -> Interval:
-    """Bootstrap that draws seeds, and rows: a new seed would bring new rows, too.
+def _per_seed(values: Values) -> dict[int, float]:
+    rows = {seed: np.array([found[row] for row in sorted(found)], dtype=np.float64) for seed, found in values.items()}
+    return {seed: float(found.mean()) if len(found) else math.nan for seed, found in rows.items()}
+
+
+def _two_level(values: Values) -> np.ndarray:
+    """Means of a bootstrap, [B], that draws seeds, and rows: a new seed would bring new rows, too.
 
     Rows of the same names in all seeds are drawn together (Owen 2007, the pigeonhole bootstrap): what is hard for one
     model may be hard for all. Others are drawn within their seeds.
@@ -143,11 +199,7 @@ def _two_level(values: Values, level: float) -> Interval:
         table_SR, count = np.stack(rows), len(names[0])
         seeds_BS = rng.multinomial(n, np.full(n, 1 / n), RESAMPLES) / n
         rows_BR = rng.multinomial(count, np.full(count, 1 / count), RESAMPLES) / count
-        draws_B = (seeds_BS @ table_SR * rows_BR).sum(axis=1)
-    else:
-        drawn = [found[rng.integers(0, len(found), (RESAMPLES, len(found)))].mean(axis=1) for found in rows]
-        seeds, of_them = rng.integers(0, n, (RESAMPLES, n)), rng.integers(0, RESAMPLES, (RESAMPLES, n))
-        draws_B = np.stack(drawn)[seeds, of_them].mean(axis=1)
-    estimate = float(np.mean([found.mean() for found in rows]))
-    low, high = small_sample_bounds(estimate, draws_B, n, level)
-    return Interval(estimate, float(low), float(high), n)
+        return (seeds_BS @ table_SR * rows_BR).sum(axis=1)
+    drawn = [found[rng.integers(0, len(found), (RESAMPLES, len(found)))].mean(axis=1) for found in rows]
+    seeds, of_them = rng.integers(0, n, (RESAMPLES, n)), rng.integers(0, RESAMPLES, (RESAMPLES, n))
+    return np.stack(drawn)[seeds, of_them].mean(axis=1)

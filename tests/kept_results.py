@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import pytest
 
 from metrics.intervals import Interval, t_interval
 from studies.claims import Criterion
-from studies.verdict import decide
+from studies.holm import holm
+from studies.report import OF_CHECKS
+from studies.verdict import decide, p_value
 
 NUMBER = r"[+-]?\d+(?:\.\d+)?"
 SAID = re.compile(rf"({NUMBER})[^\[\];:|]*\[({NUMBER}), ({NUMBER})\][^\[\];:|]*: (SHOWN|NOT SHOWN|INCONCLUSIVE)")
@@ -23,7 +26,7 @@ Result = Mapping[str, Any]
 
 def problems_of(result: Result) -> list[str]:
     """Verdicts and intervals of a result that do not follow from the numbers beside them."""
-    found = []
+    found = list(_corrections(result["claims"]))
     for claim in result["claims"]:
         estimate = claim["estimate"]
         low, high = (math.nan if estimate[side] is None else estimate[side] for side in ("low", "high"))
@@ -32,7 +35,11 @@ def problems_of(result: Result) -> list[str]:
             direction=claim["direction"], than=claim["than"] or 0.0, level=claim["level"], point=point
         )
         verdict, is_reversed = decide(criterion, Interval(math.nan, low, high, estimate["units"]))
-        if claim["words"] not in (verdict + " (reversed)" * is_reversed, "INCONCLUSIVE" if claim["notes"] else ""):
+        if (claim.get("corrected_p") or 0) > 1 - claim["level"]:
+            verdict, is_reversed = "INCONCLUSIVE", False
+        names = OF_CHECKS if claim.get("kind") == "check" else {}
+        words = names.get(verdict, verdict) + " (reversed)" * is_reversed
+        if claim["words"] not in (words, names.get("INCONCLUSIVE", "INCONCLUSIVE") if claim["notes"] else ""):
             found.append(f"{claim['claim']}: {claim['words']}, where the interval says {verdict}")
         per_seed = list(estimate["per_seed"].values())
         if claim["test"] == "t" and None not in per_seed:
@@ -41,7 +48,25 @@ def problems_of(result: Result) -> list[str]:
                 [again.mean, again.low, again.high]
             ):
                 found.append(f"{claim['claim']}: the interval is not that of the seeds")
+            again_p = p_value(criterion, partial(t_interval, per_seed))
+            if claim.get("p") is not None and claim["p"] != pytest.approx(again_p, rel=1e-3):
+                found.append(f"{claim['claim']}: the p-value is not that of the seeds")
     return found
+
+
+def _corrections(claims: list[dict[str, Any]]) -> Iterator[str]:
+    """Exploratory claims whose corrected p-value is not Holm's."""
+    several = [claim for claim in claims if claim.get("kind") == "exploratory"]
+    corrected = holm([math.nan if claim["p"] is None else claim["p"] for claim in several])
+    for claim, again in zip(several, corrected, strict=True):
+        stated = math.nan if claim["corrected_p"] is None else claim["corrected_p"]
+        if stated != pytest.approx(again, rel=1e-4, nan_ok=True):
+            yield f"{claim['claim']}: the corrected p-value is not Holm's"
+
+
+def counted(claims: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The claims that count: checks do not, for they say nothing of the paper when they hold."""
+    return [claim for claim in claims if claim.get("kind") != "check"]
 
 
 def contradictions(readme: str, results: Mapping[str, Result], studies: list[str]) -> list[str]:
@@ -69,7 +94,7 @@ def _of_row(row: str, claims: list[dict[str, Any]]) -> Iterator[str]:
     for *numbers, verdict in said:
         if not any(claim["verdict"] == verdict and _same(claim["estimate"], numbers) for claim in claims):
             yield f"no claim has {numbers[0]} [{numbers[1]}, {numbers[2]}]: {verdict}"
-    counts = len(claims), sum(claim["verdict"] == "SHOWN" for claim in claims)
+    counts = len(counted(claims)), sum(claim["verdict"] == "SHOWN" for claim in counted(claims))
     for stated in COUNTED.findall(row) or [("no", "no")]:
         if tuple(stated) != tuple(map(str, counts)):
             yield f"{stated[0]} claims, {stated[1]} shown, where it is {counts[0]} and {counts[1]}"

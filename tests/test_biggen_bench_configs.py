@@ -167,4 +167,4 @@ def test_an_evaluator_is_trained_asked_and_compared_with_the_human():
 
 def test_the_study_is_whole():
     study = read_study(HERE / "study.yaml")
-    assert {arm for claim in study.claims for arm in claim.statistic.arms} == set(study.arms)
+    assert {arm for _, claim in study.claims for arm in claim.statistic.arms} == set(study.arms)

@@ -121,4 +121,4 @@ def test_the_released_judge_is_named_where_a_judge_can_stand():
 
 def test_the_study_is_whole():
     study = read_study(HERE / "study.yaml")
-    assert {arm for claim in study.claims for arm in claim.statistic.arms} <= set(study.arms)
+    assert {arm for _, claim in study.claims for arm in claim.statistic.arms} <= set(study.arms)

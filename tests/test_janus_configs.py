@@ -174,4 +174,4 @@ def test_the_bracket_form_is_what_the_paper_asks_in():
 
 def test_the_study_is_whole():
     study = read_study(HERE / "study.yaml")
-    assert {arm for claim in study.claims for arm in claim.statistic.arms} == set(study.arms)
+    assert {arm for _, claim in study.claims for arm in claim.statistic.arms} == set(study.arms)

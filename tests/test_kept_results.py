@@ -67,6 +67,20 @@ def test_a_result_that_does_not_follow_from_its_numbers(changed, problem):
     assert problems_of({"claims": [GOOD | changed]}) == [problem]
 
 
+def test_checks_have_words_of_their_own_and_verdicts_outlast_the_correction():
+    """CLEAR has t = 0.21 / (0.01 / sqrt 3) = 36.4 with two degrees of freedom, p = 0.000755; GOOD 3.46 and 0.0742."""
+    check = CLEAR | {"kind": "check", "words": "holds", "p": 0.000755, "corrected_p": None}
+    several = [
+        CLEAR | {"kind": "exploratory", "p": 0.000755, "corrected_p": 0.00151},
+        GOOD | {"kind": "exploratory", "p": 0.07418, "corrected_p": 0.07418},
+    ]
+    assert problems_of({"claims": [check, *several]}) == []
+    assert problems_of({"claims": [check | {"words": "SHOWN"}]}) == ["c: SHOWN, where the interval says SHOWN"]
+    assert problems_of({"claims": [check | {"p": 0.01}]}) == ["c: the p-value is not that of the seeds"]
+    withdrawn = CLEAR | {"kind": "exploratory", "p": 0.000755, "corrected_p": 0.06, "level": 0.95}
+    assert "c: SHOWN, where the interval says INCONCLUSIVE" in problems_of({"claims": [withdrawn]})
+
+
 def test_what_could_not_tell_is_inconclusive_whatever_the_interval():
     assert problems_of({"claims": [CLEAR | {"words": "INCONCLUSIVE", "notes": ["precondition not met"]}]}) == []
 

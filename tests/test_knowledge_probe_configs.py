@@ -117,4 +117,4 @@ def test_overlays_compose_with_a_recipe(overlay, capsys):
 
 def test_the_study_is_whole():
     study = read_study(HERE / "study.yaml")
-    assert {arm for claim in study.claims for arm in claim.statistic.arms} == set(study.arms)
+    assert {arm for _, claim in study.claims for arm in claim.statistic.arms} == set(study.arms)

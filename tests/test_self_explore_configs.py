@@ -215,7 +215,7 @@ def test_a_question_without_an_answer_is_named(capsys):
 def test_the_study_compares_like_with_like():
     """Arms of stage 5 differ in what they reject and in their rate alone; ablations, in what they are named for."""
     study = read_study(HERE / "study.yaml")
-    assert {arm for claim in study.claims for arm in claim.statistic.arms} == set(study.arms)
+    assert {arm for _, claim in study.claims for arm in claim.statistic.arms} == set(study.arms)
     dpo, outcome = study.stages["dpo"].set, study.stages["outcome_dpo"].set
     assert {key for key in dpo | outcome if dpo.get(key) != outcome.get(key)} == {"data.train"}
     for arm in [*study.arms.values(), *study.ablations.values()]:

@@ -25,7 +25,7 @@ def test_a_study_reads_with_its_defaults(toy):
     assert study.name == "toy"
     assert study.calibration_seed == [0]
     assert study.stages["base"].configs == ["base.yaml"]
-    assert [claim.claim for claim in study.claims] == ["Fast beats slow"]
+    assert [(kind, claim.claim) for kind, claim in study.claims] == [("confirmatory", "Fast beats slow")]
     assert str(study.criterion) == "95 % interval wholly above 0"
 
 
@@ -109,6 +109,14 @@ def test_further_claims_are_checked_like_the_first(toy):
     refused(toy, "field 'also.1.criterion.requires.0.contrast'", "Did you mean: fast")
 
 
+def test_claims_know_what_they_are(toy):
+    claim = {name: toy.study[name] for name in ("claim", "paper", "statistic", "criterion")}
+    toy.study["also"], toy.study["checks"] = [claim, claim], [claim]
+    assert [kind for kind, _ in toy.read().claims] == ["confirmatory", "exploratory", "exploratory", "check"]
+    toy.study["checks"] = [claim | {"statistic": {"metric": "score", "contrast": "fats"}}]
+    refused(toy, "field 'checks.0.statistic.contrast'", "Did you mean: fast")
+
+
 def test_a_name_that_stands_twice_is_not_dropped(toy):
     toy.read()
     toy.path.write_text(toy.path.read_text() + "\nseeds: [4]\n")
@@ -125,7 +133,8 @@ def test_several_mistakes_come_together(toy):
 def test_the_example_of_the_docs_is_a_study():
     text = (Path(__file__).resolve().parents[2] / "docs/studies.md").read_text()
     study = Study.model_validate(yaml.safe_load(re.search(r"```yaml\n(.*?)```", text, re.DOTALL)[1]))
-    assert [str(claim.criterion) for claim in study.claims] == [
+    assert [str(claim.criterion) for _, claim in study.claims] == [
         "95 % interval wholly above 0",
+        "95 % interval wholly below 0",
         "95 % interval wholly >= 0.5",
     ]

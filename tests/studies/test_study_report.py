@@ -7,10 +7,11 @@ from importlib import metadata
 import pytest
 from rich.console import Console
 
+from studies.page import bounds
 from studies.readings import Readings
-from studies.report import bounds, conclude, make_report, report_folder, write_report
+from studies.report import conclude, make_report, report_folder, write_report
 from studies.run import run
-from tests.kept_results import problems_of
+from tests.kept_results import contradictions, problems_of
 from tests.studies.toy_project import launch
 
 
@@ -79,6 +80,33 @@ def test_a_result_on_all_seeds_is_kept_without_times_and_places(toy, tmp_path):
     assert claim["estimate"]["per_seed"] == pytest.approx({"1": 0.4, "2": 0.408, "3": 0.428})
     assert found["packages"]["torch"] == metadata.version("torch").partition("+")[0]
     assert problems_of(found) == []
+
+
+def test_exploratory_claims_are_corrected_and_checks_stand_apart(toy, tmp_path):
+    claim = {name: toy.study[name] for name in ("paper", "statistic", "criterion")}
+    toy.study["also"] = [
+        claim | {"claim": "Fast again"},
+        claim | {"claim": "Slower", "criterion": {"direction": "less"}},
+        claim | {"claim": "Far", "criterion": {"direction": "greater", "than": 0.383}},
+    ]
+    toy.study["checks"] = [claim | {"claim": "It ran"}]
+    report = write_report(finish(toy, tmp_path))
+    claims = report["claims"]
+    # Differences 0.4, 0.408, 0.428 have t = 3.48 against 0.383, p = 0.073: no verdict, corrected or not.
+    assert [one["words"] for one in claims] == ["SHOWN", "SHOWN", "NOT SHOWN (reversed)", "INCONCLUSIVE", "holds"]
+    assert [one["corrected_p"] is None for one in claims] == [True, False, False, False, True]
+    assert claims[1]["corrected_p"] == pytest.approx(3 * claims[1]["p"])
+    text = (toy.root / "runs/toy/report.md").read_text()
+    assert text.index("What the study is there to confirm") < text.index("Exploratory, 3 on the same runs")
+    assert text.index("Slower") < text.index("Checks: what must hold") < text.index("It ran")
+    assert "| 0.073 (Holm: 0.073) | INCONCLUSIVE |" in text
+    kept = json.loads((toy.root / "docs/results/toy.json").read_text())
+    assert problems_of(kept) == []
+    row = "| x | `python reproduce.py toy` | x | 0.412 [0.376, 0.448]: SHOWN; {} claims, {} shown |"
+    assert contradictions(row.format(4, 2), {"toy": kept}, ["toy"]) == []
+    assert contradictions(row.format(5, 3), {"toy": kept}, ["toy"]) == ["toy: 5 claims, 3 shown, where it is 4 and 2"]
+    claims[1]["corrected_p"] = claims[1]["p"]
+    assert problems_of(report) == ["Fast again: the corrected p-value is not Holm's"]
 
 
 def test_a_bound_is_never_rounded_onto_the_other_side():
