@@ -10,6 +10,7 @@ The files go through a codec (H.264), as any video does. They are written once a
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 from dataclasses import dataclass
@@ -143,7 +144,9 @@ class MovingEvents(World):
         scenes = self.scenes(split)
         folder = self._folder(split, scenes)
         folder.mkdir(parents=True, exist_ok=True)
-        return [self._record(scene, folder) for scene in scenes]
+        with (folder / ".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # arms of a study that run side by side want the same files
+            return [self._record(scene, folder) for scene in scenes]
 
     def scenes(self, split: str) -> list[Scene]:
         """The scenes of a split; those of `test` by length, each with its twin behind it."""

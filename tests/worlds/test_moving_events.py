@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 from text.video.video_records import VideoRecord
 from video.reader import read_frames
 from video.sampling import Sampling
+from worlds import moving_events
 from worlds.moving_events import BACKWARDS, COLOURS, MovingEvents
 
 LOOK = Sampling(fps=2.0, min_frames=4, max_frames=16, middle=True)
@@ -32,6 +34,16 @@ def test_twins_have_the_same_pixels_and_other_answers(tmp_path: Path):
         assert all(asked[question] != other[question] for question in asked)
     assert records == world.records("test")
     assert all(VideoRecord.model_validate(record).questions for record in records)
+
+
+def test_who_comes_second_waits_and_finds_the_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    written, write = [], moving_events.write_clip
+    monkeypatch.setattr(moving_events, "write_clip", lambda path, *a, **k: (written.append(path), write(path, *a, **k)))
+    world = MovingEvents(clips=10, folder=str(tmp_path))
+    with ThreadPoolExecutor(4) as pool:
+        first, *others = pool.map(world.records, ["train"] * 4)
+    assert others == [first] * 3
+    assert sorted(map(str, written)) == sorted(record["video"] for record in first), "each is written once"
 
 
 def test_a_scene_is_what_its_answers_say():
