@@ -5,9 +5,10 @@ Knows records and how they are rendered. It does not know what answers them, nor
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from functools import partial
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from lightning.pytorch import LightningDataModule
@@ -19,18 +20,21 @@ from lm.files.hyperparameters import PlainHyperparameters
 from lm.tokens.chat import ChatFormat, ChatRenderer
 from lm.tokens.control_tokens import encode
 from lm.tokens.tokenizer import TokenizerSource, source_for
-from lm.vision.batch import VideoPromptBatch
+from lm.vision.batch import Talk, VideoPromptBatch
 from lm.vision.clips import ClipReader, Clips, ClipSource, FrameOrder, SeenClips
-from lm.vision.prompts import prompt_ids
+from lm.vision.prompts import prompt_ids, turn_ids
 from lm.vision.sight import Sight
-from text.chat.messages import Message, Prompt
-from text.errors import DataFormatError, UserError
+from text.errors import UserError
 from text.records import Located
+from text.video.asked import asked_alone, asked_in_turn, file_of, system_of, words_of
 from text.video.video_records import VideoRecord, with_speech
 from video.sampling import Sampling
 from worlds import World
 
 FRAMES = 8
+
+Turns: TypeAlias = Callable[[Sequence[str]], list[int]]
+"""The tokens of a turn's prompt after these answers, with a place for the clip."""
 
 
 class VideoPrompts(PlainHyperparameters, LightningDataModule):
@@ -46,7 +50,9 @@ class VideoPrompts(PlainHyperparameters, LightningDataModule):
         sampling: which frames are looked at; by default 8 in equal parts.
         frame_order: see `lm.vision.clips.ClipReader`.
         controls: other orders in which `test` shows every clip too: what order is worth.
-        video_root: folder that paths of records begin in.
+        conversation: the questions of a record are turns: each sees those before it and the model's own answers. Of
+            ``messages`` the user's are asked; what they say the assistant answered is what is right.
+        video_root: folder that paths of records begin in; or one for each file of records, by its name without ending.
         tokenizer: by default the backbone's own.
         chat: the template, and where system messages go; what the model was trained with.
         split: what to ask of a world.
@@ -54,6 +60,9 @@ class VideoPrompts(PlainHyperparameters, LightningDataModule):
         max_bad_share: of the videos that may be left out.
         seed: of draws of frames.
         batch_size: records that a rank answers at a time.
+
+    Raises:
+        DataFormatError: see `text.video.asked.asked_in_turn`.
 
     Attributes:
         tokenizer: the tokenizer, with the chat template that is used.
@@ -72,7 +81,8 @@ class VideoPrompts(PlainHyperparameters, LightningDataModule):
         sampling: Sampling | None = None,
         frame_order: FrameOrder = "ordered",
         controls: list[FrameOrder] | None = None,
-        video_root: str | None = None,
+        conversation: bool = False,
+        video_root: str | dict[str, str] | None = None,
         tokenizer: TokenizerSource | None = None,
         chat: ChatFormat = ChatFormat(),  # noqa: B008  frozen
         split: str = "test",
@@ -88,7 +98,7 @@ class VideoPrompts(PlainHyperparameters, LightningDataModule):
         if video is not None and not questions:
             raise UserError("data.questions is missing: what is to be asked about the video, as a list of texts")
         self.video, self.questions, self.records = video, questions or ["What happens?"], records
-        self.window, self.transcript = (start, end), transcript
+        self.window, self.transcript, self.conversation = (start, end), transcript or "", conversation
         self.reader = ClipReader(sampling or Sampling(frames=FRAMES), frame_order, seed=seed)
         self.orders: list[FrameOrder] = [frame_order, *(controls or [])]
         if len(set(self.orders)) < len(self.orders):
@@ -110,24 +120,16 @@ class VideoPrompts(PlainHyperparameters, LightningDataModule):
         found = self._read()
         module = self.trainer and self.trainer.lightning_module
         source = source_for(self.tokenizer_source, getattr(module, "backbone", None))
-        self.renderer = self.chat.renderer(source.build([q for one in found for q in _words(one.record)]))
+        self.renderer = self.chat.renderer(source.build([q for one in found for q in words_of(one.record)]))
         self.tokenizer = self.renderer.tokenizer
         self.clips = Clips(self.reader, self.on_bad_video, self.max_bad_share)
         self._clips_of: dict[str, Clips] = {self.frame_order: self.clips}
-        self.asked, self._prompts, self._parts = [], [], list[range]()
+        self.asked, self._prompts, self._parts = [], list[list[int]](), list[range]()
+        self._talks: dict[int, tuple[int, Turns]] = {}
         for one in found:
             begin = len(self.asked)
-            clip = ClipSource.of(one.record, self.video_root, one.name)
-            number = None if clip is None else self.clips.add(clip)
-            for asked, prompt in _asked(one):
-                self.asked.append(asked)
-                told = with_speech(prompt, one.record.speech)
-                ids = (
-                    self.renderer.prompt_ids(told, one.record.system)
-                    if number is None
-                    else prompt_ids(self.renderer, told, number, one.record.system)
-                )
-                self._prompts.append(ids)
+            clip = ClipSource.of(one.record, self._root(one), one.name)
+            (self._add_talk if self.conversation else self._add)(one, None if clip is None else self.clips.add(clip))
             self._parts.append(range(begin, len(self.asked)))
         self.clips.require_files()
         for order in self.orders[1:]:
@@ -136,6 +138,32 @@ class VideoPrompts(PlainHyperparameters, LightningDataModule):
             self._clips_of[order].sources = self.clips.sources
         if stage == "test":
             self._require_answers()
+
+    def _root(self, one: Located[VideoRecord]) -> str | None:
+        if not isinstance(self.video_root, dict):
+            return self.video_root
+        if (file := file_of(one)) not in self.video_root:
+            raise UserError(
+                f"data.video_root names {', '.join(self.video_root)}, and not '{file}', the file of {one.where}"
+            )
+        return self.video_root[file]
+
+    def _add(self, one: Located[VideoRecord], clip: int | None) -> None:
+        """The questions of a record, each for itself."""
+        for asked, prompt in asked_alone(one):
+            self.asked.append(asked)
+            told = with_speech(prompt, one.record.speech or self.transcript)
+            self._prompts.append(prompt_ids(self.renderer, told, clip, one.record.system))
+
+    def _add_talk(self, one: Located[VideoRecord], clip: int | None) -> None:
+        """The questions of a record as turns; prompts of later ones are not known yet."""
+        turns, speech = asked_in_turn(one), one.record.speech or self.transcript
+        questions = [asked["prompt"] for asked in turns]
+        system = system_of(one.record)
+        turn = partial(turn_ids, self.renderer, asked=questions, clip=clip, system=system, speech=speech)
+        self._talks[len(self.asked)] = len(turns), turn
+        self.asked += turns
+        self._prompts += [turn([]), *([] for _ in turns[1:])]
 
     @property
     def frame_order(self) -> FrameOrder:
@@ -158,12 +186,7 @@ class VideoPrompts(PlainHyperparameters, LightningDataModule):
         given |= {"questions": [{"question": question} for question in self.questions]}
         if self.video is None:
             given |= {"video": _made_up(), "start": 0.0, "end": None}
-        record = VideoRecord.model_validate(given)
-        if self.transcript:
-            told = [with_speech(question.question, self.transcript) for question in record.questions]
-            asked = [q.model_copy(update={"question": t}) for q, t in zip(record.questions, told, strict=True)]
-            record = record.model_copy(update={"questions": asked})
-        return [Located(record, "data.video", 0)]
+        return [Located(VideoRecord.model_validate(given), "data.video", 0)]
 
     def predict_dataloader(self) -> ResumableLoader:
         """This rank's records, as many batches on every rank."""
@@ -187,7 +210,7 @@ class VideoPrompts(PlainHyperparameters, LightningDataModule):
         """Some questions by number; without those whose video cannot be shown.
 
         Args:
-            rows: of what is asked.
+            rows: of what is asked; of conversations, all turns in order.
             order: in which frames are shown, by default `frame_order`.
         """
         order = order or self.frame_order
@@ -196,43 +219,25 @@ class VideoPrompts(PlainHyperparameters, LightningDataModule):
         if sight is None:
             raise UserError("VideoPrompts is for a module that sees, such as Pegasus")
         seen = SeenClips(self._clips_of[order], sight, lambda text: encode(self.tokenizer, [text])[0])
-        kept, prompts = [], []
+        kept, prompts, talks = list[int](), list[list[int]](), list[Talk]()
         for row in rows:
-            ids = seen.expanded(np.asarray(self._prompts[row]))
-            if ids is not None:
-                kept.append(row)
-                prompts.append(ids.tolist())
+            later_turn = self.conversation and row not in self._talks
+            if later_turn or (ids := seen.expanded(np.asarray(self._prompts[row]))) is None:
+                continue
+            count, turn = self._talks.get(row, (1, None))
+            if turn is not None:
+                talks.append(Talk(range(len(kept), len(kept) + count), partial(_expanded, seen, turn)))
+            kept += range(row, row + count)
+            prompts += [ids.tolist(), *([] for _ in range(count - 1))]
         records = [self.asked[row] for row in kept]
-        return VideoPromptBatch(prompts, kept, [one["id"] for one in records], records, seen.shown, order)
+        return VideoPromptBatch(prompts, kept, [one["id"] for one in records], records, seen.shown, order, talks)
 
 
-def _asked(one: Located[VideoRecord]) -> list[tuple[dict[str, Any], Prompt]]:
-    """What is asked of a record, each with what goes along to its answer."""
-    record = one.record
-    shown = {"video": record.video, **({"meta": record.meta} if record.meta else {})}
-    if record.form != "questions":
-        if not isinstance(record.prompt, list):
-            raise DataFormatError([f"{one.where}: field 'prompt': missing"])
-        said = {} if record.spoken is None else {"answer": record.spoken.content}
-        kind = record.aspect or record.task
-        asked = [turn.said() for turn in record.prompt]
-        return [({"id": one.name, **shown, "prompt": asked, "type": kind, **said}, _plain(record.prompt, record))]
-    found: list[tuple[dict[str, Any], Prompt]] = []
-    for number, q in enumerate(record.questions):
-        told = {"id": f"{one.name}#{q.id or number}", **shown, "prompt": q.asked, "type": q.type or record.aspect}
-        if q.answer is not None:
-            told["answer"] = q.shown(q.answer)
-        found.append((told, q.asked))
-    return found
-
-
-def _plain(prompt: list[Message], record: VideoRecord) -> Prompt:
-    return prompt[0].content if record.form == "prompt" else prompt
-
-
-def _words(record: VideoRecord) -> list[str]:
-    turns = record.prompt if isinstance(record.prompt, list) else []
-    return [*(question.asked for question in record.questions), *(turn.content for turn in turns)]
+def _expanded(seen: SeenClips, turn: Turns, answers: Sequence[str]) -> list[int]:
+    """The tokens of a turn's prompt, with the vectors of a clip that was shown before."""
+    ids = seen.expanded(np.asarray(turn(answers)))
+    assert ids is not None
+    return ids.tolist()
 
 
 def _made_up() -> str:

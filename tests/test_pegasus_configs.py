@@ -92,6 +92,16 @@ def test_what_is_on_record_is_scored_without_a_model(name: str):
         assert told["tempcompass/aspect/shape"] > told["tempcompass/aspect/direction"]
 
 
+def test_what_is_on_record_is_judged_axis_by_axis():
+    folder = run("test", "video_chat.yaml")
+    told = json.loads((folder / "metrics.json").read_text())
+    axes = ("correctness", "detail", "context", "temporal", "consistency", "summary/correctness", "summary/average")
+    assert all(1 <= told[f"video_chat/{axis}"] <= 5 for axis in axes)
+    assert told["video_chat/correctness"] > told["video_chat/temporal"]  # whoever answers sees shapes, and order badly
+    assert told["video_chat/temporal/unread"] == 0
+    assert "consistency" in (folder / "video_chat" / "report.md").read_text()
+
+
 # --- models of full size, in small ---------------------------------------------------------------------------------
 
 LARGE = ["align", "instruct", "instruct_lora", "molmo2_style"]

@@ -97,21 +97,35 @@ def read_frames(
     return Frames(np.stack([found[number] for number in taken]), info.presented[taken], replaced, end - start)
 
 
-def read_images(paths: Sequence[str | Path], fps: float, sampling: Sampling | None = None) -> Frames:
+def read_images(
+    paths: Sequence[str | Path],
+    fps: float,
+    sampling: Sampling | None = None,
+    start: float = 0.0,
+    end: float | None = None,
+) -> Frames:
     """Ordered image files as if they were a video; those that are not sampled are not opened.
 
+    Args:
+        paths: of the images.
+        fps: at which they were taken.
+        sampling: see `Sampling`; None takes all of the window.
+        start: of the window, seconds.
+        end: of the window; see `read_frames`.
+
     Raises:
-        VideoError: for a file that is no image, or not of the size of the first.
+        VideoError: for a file that is no image, or not of the size of the first, and a window that is not within.
     """
     presented = np.arange(len(paths)) / fps
-    length = len(paths) / fps
-    numbers = np.arange(len(paths)) if sampling is None else shown_at(presented, sampling.times(0.0, length))
+    start, end = _window(paths[0], len(paths) / fps, 1 / fps, start, end)
+    within = np.flatnonzero((presented >= start - SAME) & (presented < end - SAME))
+    numbers = within if sampling is None else shown_at(presented, sampling.times(start, end))
     images = [read_frames(paths[int(number)], times=[0.0]).images[0] for number in numbers]
     for number, image in zip(numbers, images, strict=True):
         if image.shape != images[0].shape:
             sizes = " and ".join(f"{w} x {h}" for h, w, _ in (image.shape, images[0].shape))
             raise VideoError(paths[number], "unreadable", f"the images of one video differ in size: {sizes}")
-    return Frames(np.stack(images), presented[numbers], 0, length)
+    return Frames(np.stack(images), presented[numbers], 0, end - start)
 
 
 def window(info: VideoInfo, start: float, end: float | None) -> tuple[float, float]:
@@ -120,12 +134,15 @@ def window(info: VideoInfo, start: float, end: float | None) -> tuple[float, flo
     Raises:
         VideoError: of kind ``window``, if it is not within the file.
     """
-    allowed = max(OVERSHOOT, info.seconds / len(info))
-    last = info.seconds if end is None else end
-    if not 0 <= start < last or start >= info.seconds or last > info.seconds + allowed + SAME:
-        told = f"{start:g} to {'its end' if end is None else f'{end:g}'} s, and the file has {info.seconds:.3f} s"
-        raise VideoError(info.path, "window", told)
-    return start, min(last, info.seconds)
+    return _window(info.path, info.seconds, info.seconds / len(info), start, end)
+
+
+def _window(path: str | Path, seconds: float, frame: float, start: float, end: float | None) -> tuple[float, float]:
+    last = seconds if end is None else end
+    if not 0 <= start < last or start >= seconds or last > seconds + max(OVERSHOOT, frame) + SAME:
+        told = f"{start:g} to {'its end' if end is None else f'{end:g}'} s, and the file has {seconds:.3f} s"
+        raise VideoError(path, "window", told)
+    return start, min(last, seconds)
 
 
 def _require_within(info: VideoInfo, times: np.ndarray) -> None:

@@ -8,8 +8,12 @@ engines and samples. It does not know what the answers are for.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+
+import torch
+from torch import Tensor
 
 from lm.backbones.kept_key import Keeper, keeper, kept_key
 from lm.files.append_log import AppendLog
@@ -35,6 +39,15 @@ class LoggedEngine(Drawing):
         self.engine, self.folder, self.found = engine, Path(folder), 0
         self._opened: dict[Keeper, _Log] = {}
 
+    @property
+    def vectors(self) -> Tensor | None:
+        """See Engine; answers about vectors are known by what these hold."""
+        return self.engine.vectors
+
+    @vectors.setter
+    def vectors(self, table: Tensor | None) -> None:
+        self.engine.vectors = table
+
     def serve(
         self, draws: list[Draw], decoding: Decoding, hook: TokenHook | None = None
     ) -> Iterator[tuple[int, Sample]]:
@@ -42,7 +55,7 @@ class LoggedEngine(Drawing):
         by = keeper(self.engine.model, self.engine.tokenizer, self.engine.end_ids, self.engine.drawn_by)
         if by not in self._opened:
             self._opened = {by: _Log(self.folder, by)}  # weights that are gone are not asked again
-        turn = _Turn(draws, _Kept(self._opened[by], decoding, hook), any_root=self.engine.sharded)
+        turn = _Turn(draws, _Kept(self._opened[by], decoding, hook, self.engine.vectors))
         yield from turn.found()
         takes_part = self.engine.sharded  # each rank of a sharded model does, also with nothing to ask
         while turn.left or takes_part:
@@ -76,10 +89,13 @@ class _Kept:
         log: in which they are.
         decoding: of draws without one of their own.
         hook: that was asked.
+        vectors: the table of the ids of vectors.
     """
 
-    def __init__(self, log: _Log, decoding: Decoding, hook: TokenHook | None):
+    def __init__(self, log: _Log, decoding: Decoding, hook: TokenHook | None, vectors: Tensor | None):
         self.log, self.decoding = log, decoding
+        table = () if vectors is None else vectors.detach().cpu().contiguous().view(torch.uint8).numpy()
+        self.vectors = [hashlib.blake2b(row.tobytes(), digest_size=16).hexdigest() for row in table]
         self.hook = None if hook is None else [sorted(hook.tokens), hook.key]
 
     def get(self, draw: Draw) -> Sample | None:
@@ -95,10 +111,14 @@ class _Kept:
         self.log.known[key] = kept
 
     def _key(self, draw: Draw) -> str:
-        if max(draw.prefix) >= FIRST_VECTOR:
-            raise UserError("answers about vectors (videos) are not kept: their ids say nothing of what they hold")
         decoding = draw.decoding or self.decoding
-        return kept_key(self.log.by, list(draw.prefix), draw.seed, draw.number, decoding, self.hook)
+        return kept_key(self.log.by, self._seen(draw.prefix), draw.seed, draw.number, decoding, self.hook)
+
+    def _seen(self, prefix: Sequence[int]) -> list[int | str]:
+        """A prefix as the model sees it: ids of vectors say nothing of what they hold, and a batch has its own."""
+        if max(prefix) >= FIRST_VECTOR + len(self.vectors):
+            raise UserError("a prefix has ids of vectors, and no table is given that has them")
+        return [self.vectors[id - FIRST_VECTOR] if id >= FIRST_VECTOR else id for id in prefix]
 
 
 class _Turn:
@@ -107,19 +127,18 @@ class _Turn:
     Args:
         draws: of the call; more may be appended.
         kept: what there is.
-        any_root: the engine does not care how long the roots of what is appended are.
 
     Attributes:
         asked: the draws that the engine is asked for at the moment.
-        left: those that it is asked for next: their roots are longer than an engine may be given in the meantime.
+        left: those that it is asked for next.
         count: of the draws that were there.
     """
 
-    def __init__(self, draws: list[Draw], kept: _Kept, any_root: bool):
-        self.draws, self.kept, self.any_root, self.count = draws, kept, any_root, 0
+    def __init__(self, draws: list[Draw], kept: _Kept):
+        self.draws, self.kept, self.count = draws, kept, 0
         self.asked: list[Draw] = []
         self.left: list[tuple[int, Draw]] = []
-        self._looked, self._longest, self._places = 0, 0, list[int]()
+        self._looked, self._places = 0, list[int]()
 
     def found(self) -> Iterator[tuple[int, Sample]]:
         """Those of the new draws that are there; what is said of them may append more."""
@@ -129,7 +148,7 @@ class _Turn:
             if (sample := self.kept.get(draw)) is not None:
                 self.count += 1
                 yield place, sample
-            elif self.asked and (self.any_root or len(draw.root or draw.prefix) <= self._longest):
+            elif self.asked:  # it has what these begin with at hand
                 self.asked.append(draw)
                 self._places.append(place)
             else:
@@ -138,7 +157,7 @@ class _Turn:
     def begin(self) -> None:
         """All that are left are asked for."""
         self._places, self.asked = [place for place, _ in self.left], [draw for _, draw in self.left]
-        self._longest, self.left = max((len(draw.root or draw.prefix) for draw in self.asked), default=0), []
+        self.left = []
 
     def made(self, number: int, sample: Sample) -> tuple[int, Sample]:
         """Keeps what came of one that was asked for."""

@@ -5,9 +5,10 @@ Legend: T frames of a clip, S its slots, R runs of slots that stand for one, N v
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -93,6 +94,18 @@ class VideoPairBatch(PairBatch):
         return replace(self, **(vars(moved) | {"clips": [clip.to(device) for clip in self.clips]}))
 
 
+class Talk(NamedTuple):
+    """A conversation about a clip: the prompt of a turn is known when those before it are answered.
+
+    Args:
+        places: of its turns in a batch, in order.
+        prompt: the tokens of the turn that follows these answers.
+    """
+
+    places: range
+    prompt: Callable[[Sequence[str]], list[int]]
+
+
 @dataclass
 class VideoPromptBatch(PromptBatch):
     """Questions to answer about clips; the prompts stay on the host.
@@ -100,7 +113,9 @@ class VideoPromptBatch(PromptBatch):
     Args:
         clips: whose vectors the prompts' ids stand for, in turn.
         frame_order: in which the frames are shown.
+        talks: if questions are turns of conversations, all of them; the prompts of later turns are then empty.
     """
 
     clips: Sequence[Clip] = ()
     frame_order: str = "ordered"
+    talks: Sequence[Talk] = ()

@@ -27,6 +27,8 @@ from video.sampling import Sampling, shown_at
 from video.table import probe
 
 FrameOrder = Literal["ordered", "shuffled", "reversed", "single", "none"]
+ENDINGS = (".mp4", ".mkv", ".webm", ".avi", ".mov")
+IMAGES = (".jpg", ".jpeg", ".png", ".webp")
 TOLD = 10  # files that are told one by one
 
 
@@ -49,12 +51,16 @@ class ClipSource:
 
     @classmethod
     def of(cls, record: VideoRecord, root: str | None, name: str) -> ClipSource | None:
-        """Of a record; None of text alone."""
+        """Of a record; None of text alone.
+
+        A name without an ending is that of a file with one of `ENDINGS`, or of a folder of images, in the order of
+        their names.
+        """
         if record.video is None:
             return None
         paths = [record.video] if isinstance(record.video, str) else record.video
         found = tuple(str(Path(root or "", path).expanduser()) for path in paths)
-        video = found[0] if isinstance(record.video, str) else found
+        video = _there(found[0], record.fps) if isinstance(record.video, str) else found
         return cls(video, record.start, record.end, record.fps, name)
 
     @property
@@ -97,7 +103,7 @@ class ClipReader:
             return Frames(np.zeros((1, 8, 8, 3), np.uint8), np.zeros(1), 0, 1.0)
         if isinstance(source.video, tuple):
             assert source.fps is not None
-            frames = read_images(source.video, source.fps, self.sampling)
+            frames = read_images(source.video, source.fps, self.sampling, source.start, source.end)
         else:
             frames = read_frames(
                 source.video,
@@ -127,6 +133,20 @@ class ClipReader:
         told = stamps, source.start, source.end, source.fps, self.sampling, self.order, self.seed, size
         own = source.name if self.order in ("shuffled", "single") else ""
         return hashlib.sha256(repr((told, own)).encode()).hexdigest()
+
+
+def _there(path: str, fps: float | None) -> str | tuple[str, ...]:
+    """What goes by this name: a file, or the images of a folder, whose rate must be known."""
+    named = Path(path)
+    if named.is_dir():
+        images = tuple(sorted(str(file) for file in named.iterdir() if file.suffix.lower() in IMAGES))
+        if images and fps is not None:
+            return images
+        told = "'fps' of the record is missing: at which rate they were taken" if images else "no image is in it"
+        raise UserError(f"{path} is a folder, which is a video as images: {told}")
+    if not named.suffix and not named.exists():
+        return next((path + ending for ending in ENDINGS if Path(path + ending).is_file()), path)
+    return path
 
 
 class Clips:

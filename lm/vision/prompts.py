@@ -7,6 +7,7 @@ apart, so that no token is of both. Knows renderers and ids, no pixels.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import zip_longest
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from lm.tokens.chat import ChatRenderer, Rendered
 from lm.tokens.control_tokens import encode
 from text.chat.messages import Message
 from text.errors import UserError
+from text.video.video_records import with_speech
 
 PLACE = "\ue000"
 """Stands where something is seen; a character that no text has."""
@@ -32,18 +34,44 @@ def clip_at(ids: np.ndarray) -> tuple[int, int] | None:
 
 
 def prompt_ids(
-    renderer: ChatRenderer, prompt: str | Sequence[Message], clip: int, system: str | None = None
+    renderer: ChatRenderer, prompt: str | Sequence[Message], clip: int | None, system: str | None = None
 ) -> list[int]:
-    """The tokens of a prompt, with the id of a clip at the beginning of what the user says first.
+    """The tokens of a prompt, with the id of a clip at the beginning of what the user says first; None: text alone.
 
     Raises:
         UserError: if the chat template does not show it.
     """
+    if clip is None:
+        return renderer.prompt_ids(prompt, system)
     before, found, behind = renderer.prompt_text(_marked(prompt), system).partition(PLACE)
     if not found:
         raise UserError("the chat template does not show the beginning of what the user says, where the video belongs")
     told = encode(renderer.tokenizer, [behind])[0] if behind else []
     return [*renderer.encode_prompts([Rendered(before)])[0], place_of(clip), *told]
+
+
+def turn_ids(
+    renderer: ChatRenderer,
+    answers: Sequence[str],
+    asked: Sequence[str],
+    clip: int | None,
+    system: str | None = None,
+    speech: str = "",
+) -> list[int]:
+    """The tokens of a turn's prompt: what was asked before it, with the answers that were given, and its own question.
+
+    Args:
+        renderer: of messages.
+        answers: to the questions before this one.
+        asked: all questions of the conversation, in order.
+        clip: that it is about.
+        system: see `prompt_ids`.
+        speech: see `text.video.video_records.with_speech`.
+    """
+    said = [Message(role="assistant", content=answer) for answer in answers]
+    questions = [Message(role="user", content=question) for question in asked[: len(said) + 1]]
+    turns = [turn for pair in zip_longest(questions, said) for turn in pair if turn is not None]
+    return prompt_ids(renderer, with_speech(turns, speech), clip, system)
 
 
 def _marked(prompt: str | Sequence[Message]) -> str | list[Message]:

@@ -38,7 +38,7 @@ def answers_report(
     if controls:
         gains = temporal_gains(answered, controls, seed)
         others = {name: choice_report(of_control, seed).scalars for name, of_control in controls.items()}
-        shared = [name for name in scalars if name == "average" or name.startswith("aspect/")]
+        shared = [name for name in scalars if name.startswith(("average", "aspect/"))]
         for control, told in others.items():
             scalars |= {f"{control}/{name}": told[name] for name in shared}
         scalars |= {f"gain/{name}": gain["value"] for name, gain in gains.items()}

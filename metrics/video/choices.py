@@ -45,6 +45,8 @@ class AnsweredQuestion:
 class ChoiceReport:
     """Accuracies in percent, by name: ``average``, ``aspect/<aspect>``, ``fine/<aspect>``, ``form/<form>``.
 
+    With several aspects also ``average_of_aspects``: the mean of theirs, as MVBench takes that of its tasks.
+
     Args:
         accuracy: value, low and high of each.
         counts: questions of each.
@@ -87,13 +89,32 @@ def choice_report(answered: Sequence[AnsweredQuestion], seed: int = 0) -> Choice
             if label:
                 groups.setdefault(f"{kind}/{label}", []).append(number)
     names = ["average", *sorted(name for name in groups if name != "average")]
+    found = {name: accuracy(right[groups[name]], [answered[n].video for n in groups[name]], seed) for name in names}
+    aspects = [groups[name] for name in names if name.startswith("aspect/")]
+    if len(aspects) > 1:
+        places = [place for group in aspects for place in group]
+        groups["average_of_aspects"] = places
+        found["average_of_aspects"] = _of_aspects(right, aspects, [one.video for one in answered], seed)
     rated = [(one.official, bool(one.right)) for one in answered if one.official is not None]
     return ChoiceReport(
-        {name: accuracy(right[groups[name]], [answered[n].video for n in groups[name]], seed) for name in names},
-        {name: len(groups[name]) for name in names},
+        found,
+        {name: len(groups[name]) for name in found},
         100 * float(np.mean([one.right is not None for one in answered])),
         100 * float(np.mean([official == ours for official, ours in rated])) if rated else None,
     )
+
+
+def _of_aspects(right: np.ndarray, aspects: Sequence[list[int]], videos: Sequence[str], seed: int) -> dict[str, Any]:
+    """The mean of the aspects' means; in a resample, of those that have a question in it."""
+
+    def statistic(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        counts = np.stack([weights[:, group].sum(1) for group in aspects], 1)
+        sums = np.stack([weights[:, group] @ values[group] for group in aspects], 1)
+        means = np.divide(sums, counts, out=np.zeros_like(sums), where=counts > 0)
+        return means.sum(1) / np.maximum((counts > 0).sum(1), 1)
+
+    found = cluster_bootstrap(right, videos, statistic, resamples=RESAMPLES, seed=seed)
+    return {"value": 100 * found.mean, "low": 100 * found.low, "high": 100 * found.high}
 
 
 def accuracy(values: np.ndarray, videos: Sequence[str], seed: int = 0) -> dict[str, Any]:

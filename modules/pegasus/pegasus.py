@@ -25,6 +25,7 @@ from lm.backbones.parts import Part
 from lm.generation.cached import EngineName, engine_of
 from lm.generation.decoding import Decoding, Sample
 from lm.generation.engine import Engine
+from lm.generation.kept_answers import LoggedEngine
 from lm.generation.sampling import seed_of
 from lm.scoring.logprobs import forest_greedy
 from lm.vision.aligners import Aligner
@@ -34,6 +35,7 @@ from lm.vision.merging import Merge
 from lm.vision.times import TimeWords
 from modules.base.exact_logs import Split
 from modules.base.language_module import LanguageModule
+from modules.pegasus.conversation import converse
 from modules.pegasus.scored_answers import ScoredAnswers
 from modules.pegasus.watching import Watching
 from text.json_lines import plain
@@ -62,6 +64,8 @@ class Pegasus(Watching, LanguageModule):
         seed: of their draws.
         max_batch_tokens: tokens, prompts and answers, that are held at once.
         engine: see `modules.answering.Generation`.
+        kept_answers: folder in which answers are kept as they come: a run that was broken off finds them there. Null
+            keeps none.
         optimizer: see BackboneModule.
         lr_scheduler: see BackboneModule.
         share_prefixes: see LanguageModule.
@@ -85,6 +89,7 @@ class Pegasus(Watching, LanguageModule):
         seed: int = 0,
         max_batch_tokens: int = 16384,
         engine: EngineName = "auto",
+        kept_answers: str | None = None,
         optimizer: OptimizerCallable = lambda p: torch.optim.AdamW(p, lr=2e-5, weight_decay=0.0),
         lr_scheduler: LRSchedulerCallable | None = None,
         share_prefixes: Literal["auto"] | bool = "auto",
@@ -93,7 +98,7 @@ class Pegasus(Watching, LanguageModule):
         super().__init__(backbone, optimizer, lr_scheduler, share_prefixes, parts)
         self.see_with(vision, aligner, max_tokens, merge, time_words, kept_features)
         self.decoding, self.samples, self.seed = decoding, samples, seed
-        self.max_batch_tokens, self.engine_name = max_batch_tokens, engine
+        self.max_batch_tokens, self.engine_name, self.log_folder = max_batch_tokens, engine, kept_answers
         self.results: dict[str, Any] = {}
 
     # ------------------------------------------------------------------------------------------------- training
@@ -148,14 +153,20 @@ class Pegasus(Watching, LanguageModule):
     # ----------------------------------------------------------------------------------------------- answering
 
     @cached_property
-    def engine(self) -> Engine:
+    def engine(self) -> Engine | LoggedEngine:
         """What generates, once the model is built."""
         assert self.tokenizer is not None
-        return engine_of(self.engine_name, self.model, self.tokenizer, self.max_batch_tokens)
+        engine = engine_of(self.engine_name, self.model, self.tokenizer, self.max_batch_tokens)
+        return engine if self.log_folder is None else LoggedEngine(engine, self.log_folder)
 
     @torch.no_grad()
     def predict_step(self, batch: VideoPromptBatch, batch_idx: int) -> list[Sample]:
-        """``samples`` answers of each question; what is seen of a clip is computed once for all its questions."""
+        """``samples`` answers of each question; what is seen of a clip is computed once for all its questions.
+
+        Those of a batch of conversations are turns of these (modules/pegasus/conversation.py).
+        """
         self.engine.vectors = self.vectors([clip.to(self.device) for clip in batch.clips])
         seeds = [seed_of(self.seed, name) for name in batch.ids]
+        if batch.talks:
+            return converse(batch, self.engine, self.samples, self.decoding, seeds)
         return self.engine.generate(batch.prompts, self.samples, self.decoding, seeds)

@@ -11,6 +11,7 @@ from typing import Any
 
 from lightning.pytorch import LightningModule
 
+from metrics.video.report import VideoReport
 from text.errors import UserError
 from text.json_lines import plain
 
@@ -34,12 +35,15 @@ class RecordedVideoBench(LightningModule):
     def test_step(self, batch: Any, batch_idx: int) -> None:
         """Nothing: all is measured at the end."""
 
-    def on_test_epoch_end(self) -> None:
-        """Measure, log and write."""
-        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+    def tell(self, data: Any) -> VideoReport:
+        """What the records come to."""
         if not hasattr(data, "report"):
             raise UserError("RecordedVideoBench measures what is on record: use VideoAnswers or VideoFacts")
-        told = data.report()
+        return data.report()
+
+    def on_test_epoch_end(self) -> None:
+        """Measure, log and write."""
+        told = self.tell(self.trainer.datamodule)  # type: ignore[attr-defined]
         scalars = {f"{self.name}/{key}": value for key, value in told.scalars.items()}
         self.log_dict(scalars, rank_zero_only=True)
         self.results = plain(scalars)  # what is logged loses half of the digits

@@ -32,6 +32,7 @@ class VideoAnswering(Pegasus):
         seed: of their draws.
         max_batch_tokens: tokens, prompts and answers, that are held at once.
         engine: see `modules.answering.Generation`.
+        kept_answers: see Pegasus.
         vision_base: where the encoder lies today that the run began with, if the run does not say it.
 
     Raises:
@@ -46,6 +47,7 @@ class VideoAnswering(Pegasus):
         seed: int = 0,
         max_batch_tokens: int = 16384,
         engine: EngineName = "auto",
+        kept_answers: str | None = None,
         vision_base: str | None = None,
     ):
         opened = open_checkpoint(find_checkpoint(run))
@@ -58,6 +60,7 @@ class VideoAnswering(Pegasus):
         aligner = noted["aligner"].get("init_args", noted["aligner"])
         taken: dict[str, Any] = {name: noted[name] for name in TAKEN}
         asked: dict[str, Any] = {"decoding": decoding, "samples": samples, "seed": seed, "engine": engine}
+        asked["kept_answers"] = kept_answers
         super().__init__(
             TrainedBackbone(run),
             vision,

@@ -11,6 +11,8 @@ from text.records import Id, Record, Text
 
 NAMES = {"video": "video_id", "prompt": "question", "response": "prediction", "type": "aspect"}
 """What `predict` writes, and our name of it."""
+VIDEO_CHATGPT = {"video_name": "video_id", "Q": "question", "A": "answer", "pred": "prediction"}
+"""Names of Video-ChatGPT's files."""
 
 
 class QuestionRecord(Record):
@@ -24,6 +26,7 @@ class QuestionRecord(Record):
         aspect, fine_aspect: group accuracies.
         prediction: on record; null is none.
         official_rating: 1 or 0 by whoever published the prediction.
+        rephrases: id of the question that this one asks in other words: answers to both are judged together.
     """
 
     model_config = ConfigDict(extra="ignore")
@@ -36,6 +39,7 @@ class QuestionRecord(Record):
     fine_aspect: str | None = None
     prediction: str | None = None
     official_rating: Annotated[int, Field(ge=0, le=1)] | None = None
+    rephrases: Id | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -100,9 +104,11 @@ def _with_our_names(data: Any) -> Any:
     if not isinstance(data, dict):
         return data
     given = dict(data)
-    for theirs, ours in NAMES.items():
+    for theirs, ours in (NAMES | VIDEO_CHATGPT).items():
         if theirs in given and ours not in given:
             given[ours] = given.pop(theirs)
+    if isinstance(said := given.get("question"), list) and said and isinstance(said[-1], dict):
+        given["question"] = said[-1].get("content")  # of messages, what was asked last
     if isinstance(given.get("video_id"), list):
         given["video_id"] = " ".join(map(str, given["video_id"]))
     return given

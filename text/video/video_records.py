@@ -15,6 +15,7 @@ from pydantic_core import PydanticCustomError
 from text.chat.chat_records import ChatRecord
 from text.chat.messages import Message, Prompt, blame, read_messages, require_prompt
 from text.records import Id, Record, Text
+from text.video.published import read_published
 
 PLACEHOLDER = re.compile(r"\s*<(?:video|image)>\s*")  # where LLaVA's records put what is seen
 LETTERS = "ABCDEFGH"
@@ -34,6 +35,8 @@ class Question(Record):
         rejected: a worse answer, for preference learning.
         type: groups metrics; ``aspect`` is the same.
         options: of which one is chosen; they are shown below the question, A, B, ...
+        rephrases: id of an earlier question of the record that this one asks in other words: their answers are judged
+            together.
     """
 
     id: Id | None = None
@@ -42,6 +45,7 @@ class Question(Record):
     rejected: Text | None = None
     type: str | None = None
     options: list[Text] = Field(default_factory=list, max_length=len(LETTERS))
+    rephrases: Id | None = None
 
     @model_validator(mode="after")
     def _answer_is_an_option(self) -> Self:
@@ -86,7 +90,7 @@ class VideoRecord(ChatRecord):
     """Questions or a conversation about a video; without a video, text alone.
 
     Read as they are: LLaVA's ``conversations`` of ``from`` and ``value``, whose placeholder may stand anywhere in the
-    first turn: what is seen comes at its beginning.
+    first turn: what is seen comes at its beginning; and what `text.video.published` reads.
 
     Args:
         video: a file; or image files in order, which need ``fps``. ``image`` is a video of one frame.
@@ -99,6 +103,7 @@ class VideoRecord(ChatRecord):
         aspect: likewise, of questions without a type.
         meta: goes along to answers.
         form: how the record was written.
+        by_file: kinds of questions are the names of files, as in MVBench and Video-ChatGPT.
     """
 
     prompt: Prompt = ""
@@ -113,6 +118,7 @@ class VideoRecord(ChatRecord):
     aspect: str | None = None
     meta: dict[str, Any] = Field(default_factory=dict)
     form: Form = Field("prompt", exclude=True)
+    by_file: bool = Field(False, exclude=True)
 
     @classmethod
     def _normal(cls, given: dict[str, Any]) -> None:
@@ -120,6 +126,8 @@ class VideoRecord(ChatRecord):
             if "video" in given:
                 blame("image", "given, and 'video' too: one record shows one thing")
             given["video"] = given.pop("image")
+        given["by_file"] = bool(given.keys() & {"candidates", "Q"})
+        read_published(given)
         ways = [name for name in ("questions", *CONVERSATIONS, *ASKED) if name in given]
         if len(ways) != 1:
             told = f"given, and '{ways[0]}' too" if ways else "missing"
@@ -165,6 +173,9 @@ class VideoRecord(ChatRecord):
     def _whole(self) -> Self:
         if self.form == "questions" and not self.questions:
             blame("questions", "must not be empty")
+        for number, question in enumerate(self.questions):
+            if question.rephrases is not None and question.rephrases not in [q.id for q in self.questions[:number]]:
+                blame("questions", f"[{number}].rephrases: no earlier question has the id '{question.rephrases}'")
         if self.end is not None and self.end <= self.start:
             blame("end", f"is {self.end:g}, and 'start' is {self.start:g}: it must be later")
         if isinstance(self.video, list) and self.fps is None:
