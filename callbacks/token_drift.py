@@ -14,13 +14,11 @@ from torch import Tensor
 
 from lm.backbones.adapters import base_of
 from lm.backbones.sharding import whole
-from metrics.embedding_space import drift, mean_cosine
-
-ROWS = 2048  # tokens that are watched, spread over the vocabulary
+from metrics.embedding_space import drift, mean_cosine, spread
 
 
 class TokenDrift(Callback):
-    """Logs ``val/token_drift`` and ``val/mean_cosine/tokens``.
+    """Logs ``val/token_drift`` and ``val/mean_cosine/tokens``, and both of ``train/`` at the end of every epoch.
 
     The first is how far token embeddings are from where training began, as a share of their length; the second is how
     narrow their cone is. A run that goes on measures from its own beginning.
@@ -45,15 +43,23 @@ class TokenDrift(Callback):
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log how far it is."""
-        if self.before is None or trainer.sanity_checking:
+        if not trainer.sanity_checking:
+            self._log(pl_module, "val")
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log how far it is; a run without validation has no other moment for it."""
+        self._log(pl_module, "train")
+
+    def _log(self, pl_module: LightningModule, split: str) -> None:
+        if self.before is None:
             return
         rows = self._rows(pl_module)
-        pl_module.log("val/token_drift", drift(self.before, rows))
-        pl_module.log("val/mean_cosine/tokens", mean_cosine(F.normalize(rows, dim=1)))
+        pl_module.log(f"{split}/token_drift", drift(self.before, rows))
+        pl_module.log(f"{split}/mean_cosine/tokens", mean_cosine(F.normalize(rows, dim=1)))
 
     @staticmethod
     @torch.no_grad()
     def _rows(pl_module: Any) -> Tensor:
         """Some token embeddings [N, D], on the host; every rank of a sharded model has to ask."""
         weight = whole(base_of(pl_module.model).get_input_embeddings().weight)
-        return weight[:: max(1, len(weight) // ROWS)].float().cpu().clone()
+        return spread(weight).float().cpu().clone()

@@ -162,8 +162,10 @@ def report(lines: Sequence[dict[str, Any]]) -> dict[str, float]:
     return means
 
 
-def report_page(means: dict[str, float], lines: Sequence[dict[str, Any]], shown: int = 20) -> str:
-    """A page: the scores, then the first answers with their citations."""
+def report_page(
+    means: dict[str, float], lines: Sequence[dict[str, Any]], space: Mapping[str, float] | None = None, shown: int = 20
+) -> str:
+    """A page: the scores, the shape of the space that is searched, then the first answers with their citations."""
     domains = sorted({name.partition("/")[2] for name in means} - {""})
     rows = [
         [name, *(f"{means[key]:.3f}" if (key := f"{name}/{d}" if d else name) in means else "" for d in ("", *domains))]
@@ -171,7 +173,12 @@ def report_page(means: dict[str, float], lines: Sequence[dict[str, Any]], shown:
         if name in means
     ]
     page = f"# Answers that cite\n\n{means['questions']:,.0f} questions.\n\n"
-    page += section("Scores", "", ["", "all", *domains], rows) + "\n\n## The first answers\n"
+    page += section("Scores", "", ["", "all", *domains], rows) + "\n"
+    if space:
+        told = "Squared distances of questions and right passages, and how narrow the cone of either is."
+        cells = [[name, f"{value:.3f}"] for name, value in space.items()]
+        page += "\n" + section("The space of sequences", told, ["", "value"], cells) + "\n"
+    page += "\n## The first answers\n"
     for line in lines[:shown]:
         output = printable(line["output"]) or "(nothing)"
         page += f"\n**{printable(line['question'])}** ({line['finish_reason']})\n\n{output}\n\n"

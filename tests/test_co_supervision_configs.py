@@ -71,6 +71,8 @@ def test_arms_train_and_are_tested(name):
     folder = run("test", name, "--ckpt_path=last")
     found = scores(folder)
     assert all(f"{score}{part}" in found for score in NAMED for part in ("", "/seen", "/unseen"))
+    assert ("space/alignment" in found) is (name != "mini_ntp.yaml")
+    assert "train/token_drift" in fitted
     lines = [json.loads(line) for line in (folder / "answers.jsonl").read_text().splitlines()]
     assert len(lines) == found["questions"] == 24
     assert (folder / "report.md").read_text().startswith("# Answers that cite")

@@ -39,6 +39,7 @@ from lm.tokens.cited_table import PassageTokens
 from lm.tokens.cited_tokens import Vocabulary
 from lm.tokens.text_table import TextLoader, TokenTable
 from metrics.citing import Told, report, report_page, scores
+from metrics.embedding_space import shape
 from metrics.report_files import write_lines
 from modules.base.language_module import LanguageModule
 from modules.co_supervision.writer import Asked, Citing, Hit, LookUp, Writer
@@ -98,6 +99,7 @@ class Answering(LanguageModule):
         self.keep, self.engine_name = keep, engine
         self.results: dict[str, Any] = {}
         self._lines: dict[int, dict[str, Any]] = {}
+        self._queries: dict[int, Tensor] = {}  # states that search, on the host, by the rows of questions
 
     def backbones(self) -> dict[str, Backbone]:
         """The model that writes, and those beside it that there are."""
@@ -167,18 +169,21 @@ class Answering(LanguageModule):
         found.close()
         return VectorIndex(passages, vectors.to(self.device))
 
-    def look_up(self, look_ups: Sequence[LookUp], k: int) -> list[list[Hit]]:
-        """The k best passages of each look-up."""
+    def look_up(self, look_ups: Sequence[LookUp], k: int, queries: Any = None) -> list[list[Hit]]:
+        """The k best passages of each look-up, found by `queries_of` them."""
         if not look_ups:
             return []
         among = [look_up.asked.candidates or self.index.rows for look_up in look_ups]
         among_all = all(look_up.asked.candidates is None for look_up in look_ups)
-        if self.retriever is not None:
-            queries: Any = [look_up.asked.question for look_up in look_ups]
-        else:
-            queries = self.direction(self._states(look_ups)).float()
+        queries = self.queries_of(look_ups) if queries is None else queries
         found = self.index.search(queries, k, None if among_all else among)
         return [[Hit(self.index.rows[hit.passage.id], hit.passage.id, hit.score) for hit in hits] for hits in found]
+
+    def queries_of(self, look_ups: Sequence[LookUp]) -> Any:
+        """By what passages are found: vectors [M, D], or the words of the questions."""
+        if self.retriever is not None:
+            return [look_up.asked.question for look_up in look_ups]
+        return self.direction(self._states(look_ups)).float()
 
     def _states(self, look_ups: Sequence[LookUp]) -> Tensor:
         """The states that search [M, D]: those that came along, where the model that writes searches."""
@@ -222,7 +227,7 @@ class Answering(LanguageModule):
         by, shown = self.vocabulary, self.passage_tokens.ids
         more = self.citing, self.decoding, self.answer_seed, key
         self.writer = Writer(self.engine, by, shown, self._best, *more)
-        self._lines = {}
+        self._lines, self._queries = {}, {}
 
     def _asked(self, batch: PromptBatch) -> list[Asked]:
         of_each = zip(batch.ids, batch.records, batch.prompts, strict=True)
@@ -267,7 +272,11 @@ class Answering(LanguageModule):
     def test_step(self, batch: PromptBatch, batch_idx: int) -> None:
         """Answer some questions, and tell what the answers are worth."""
         asked = self._asked(batch)
-        found = self.look_up([LookUp(one, (*one.prompt, self.vocabulary.retrieve)) for one in asked], 10)
+        look_ups = [LookUp(one, (*one.prompt, self.vocabulary.retrieve)) for one in asked]
+        queries = self.queries_of(look_ups)
+        if isinstance(queries, Tensor):
+            self._queries |= zip(batch.rows, queries.cpu(), strict=True)
+        found = self.look_up(look_ups, 10, queries)
         read = self._read_gold(asked, batch.records)
         lines, answers = self._answers(batch)
         for row, line, record, hits, said, answer in zip(
@@ -304,12 +313,22 @@ class Answering(LanguageModule):
     def on_test_epoch_end(self) -> None:
         """Scores over all questions of all ranks: metrics.json, answers.jsonl and report.md."""
         lines = self._write_lines()
-        self.results = report(lines)
+        means, space = report(lines), self._space(lines)
+        self.results = means | {f"space/{name}": value for name, value in space.items()}
         log_dir = self.trainer.log_dir  # agreed between ranks: every rank has to ask
         if self.trainer.is_global_zero and log_dir is not None:
-            write_text(Path(log_dir) / "report.md", report_page(self.results, lines))
-        shown = {name: value for name, value in self.results.items() if "/" not in name}
+            write_text(Path(log_dir) / "report.md", report_page(means, lines, space))
+        shown = {name: value for name, value in means.items() if "/" not in name}
         self.log_dict(shown, rank_zero_only=True)
+
+    def _space(self, lines: Sequence[dict[str, Any]]) -> dict[str, float]:
+        """The shape of the space in which questions find passages; empty where they find them by words."""
+        queries = merge_over_ranks(self._queries)
+        if not queries or not isinstance(self.index, VectorIndex):
+            return {}
+        gold = [next((self.index.rows[id] for id in line["gold_ids"] if id in self.index.rows), -1) for line in lines]
+        vectors = torch.as_tensor(self.index.vectors).cpu()
+        return shape(torch.stack([queries[row] for row in sorted(queries)]), vectors, torch.tensor(gold))
 
     def on_predict_epoch_end(self) -> None:
         """answers.jsonl."""

@@ -23,6 +23,7 @@ def test_drift_is_a_share_of_the_beginning(tmp_path):
     fit = trainer(tmp_path, max_steps=1, callbacks=[watch], num_sanity_val_steps=0)
     fit.fit(module, datamodule=Rows(token_rows(4), 4))
     assert float(fit.callback_metrics["val/token_drift"]) == pytest.approx(1, abs=1e-5)
+    assert float(fit.callback_metrics["train/token_drift"]) == float(fit.callback_metrics["val/token_drift"])
     assert abs(float(fit.callback_metrics["val/mean_cosine/tokens"])) < 0.2
     again = TokenDrift()
     again.load_state_dict(watch.state_dict())

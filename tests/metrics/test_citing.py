@@ -11,7 +11,7 @@ from sklearn.metrics.pairwise import cosine_similarity, euclidean_distances
 
 from lm.judging.entailment import Claim, LexicalEntailment
 from metrics.citing import Told, citation_scores, report, report_page, scores, set_retrieval
-from metrics.embedding_space import alignment, drift, mean_cosine, uniformity
+from metrics.embedding_space import PROBED, alignment, drift, mean_cosine, shape, spread, uniformity
 from text.citing.citations import Piece
 
 
@@ -64,6 +64,8 @@ def test_a_report_tells_domains_apart_and_leaves_out_what_has_no_score():
     page = report_page(means, shown)
     assert "| answer_em | 0.500 | 1.000 | 0.000 |" in page
     assert "(nothing)" in page
+    assert "The space" not in page
+    assert "| alignment | 0.500 |" in report_page(means, shown, {"alignment": 0.5})
 
 
 def test_the_shape_of_a_space():
@@ -77,3 +79,25 @@ def test_the_shape_of_a_space():
     assert alignment(vectors, other)[0].item() == pytest.approx(distances[0, 5] ** 2, abs=1e-5)
     assert float(drift(vectors, vectors * 1.5)) == pytest.approx(0.5)
     assert float(uniformity(vectors[:1])) == 0
+
+
+def test_the_shape_of_look_ups_and_passages_by_hand():
+    """Look-ups along x and y, passages along x, y and -x; the second look-up should find the first passage."""
+    queries, passages = torch.tensor([[2.0, 0.0], [0.0, 0.5]]), torch.tensor([[3.0, 0.0], [0.0, 1.0], [-1.0, 0.0]])
+    found = shape(queries, passages, torch.tensor([0, 0]))
+    assert found == pytest.approx(
+        {
+            "alignment": 1.0,  # 0 and 2
+            "uniformity/queries": -4.0,  # one pair, squared distance 2
+            "mean_cosine/queries": 0.0,
+            "uniformity/passages": math.log((2 * math.exp(-4) + math.exp(-8)) / 3),  # 2, 2 and 4
+            "mean_cosine/passages": -1 / 3,  # 0, 0 and -1
+        }
+    )
+    assert shape(queries, passages, torch.tensor([-1, 1]))["alignment"] == pytest.approx(0)
+    assert shape(queries[:1], passages[:1], torch.tensor([-1])) == {}
+
+
+def test_of_many_vectors_some_are_taken_at_equal_distances():
+    assert torch.equal(spread(torch.arange(PROBED)), torch.arange(PROBED))
+    assert torch.equal(spread(torch.arange(PROBED + 1)), torch.arange(0, PROBED + 1, 2))
