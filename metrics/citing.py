@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from metrics.qa.answers import answer_accuracy, exact_match, token_f1
+from metrics.qa.long_answers import best_rouge_l, claim_recall, label_accuracy, string_match
 from metrics.tables import section
 from text.citing.citations import Piece, cited_text, units, without_citations
 from text.excerpts import printable, shorten
@@ -24,6 +25,11 @@ SCORES = (
     "answer_em",
     "answer_f1",
     "answer_presence",
+    "rouge_l",
+    "str_em",
+    "str_hit",
+    "claim_recall",
+    "label_accuracy",
     "answer_in_passage",
     "set_precision",
     "set_recall",
@@ -51,6 +57,9 @@ class Told:
         gold: ids of passages that support them.
         found: ids that the look-up right behind the question finds, best first.
         read: what was written behind the gold passage; None where there is none.
+        long_answer: a reference in sentences.
+        short_answers: right ones of each sub-question.
+        claims: that an answer should entail.
     """
 
     pieces: Sequence[Piece]
@@ -60,6 +69,9 @@ class Told:
     gold: Sequence[str] = ()
     found: Sequence[str] = ()
     read: str | None = None
+    long_answer: str | None = None
+    short_answers: Sequence[Sequence[str]] = ()
+    claims: Sequence[str] = ()
 
 
 def scores(told: Told, entails: Callable[[Sequence[tuple[str, str]]], Sequence[bool]]) -> dict[str, float | None]:
@@ -73,6 +85,7 @@ def scores(told: Told, entails: Callable[[Sequence[tuple[str, str]]], Sequence[b
     em, gold = exact_match(output, told.answers), set(told.gold)
     precision, recall = set_retrieval(told.retrieved, told.gold)
     cited_recall, cited_precision = citation_scores(told.pieces, told.passages, entails)
+    str_em, str_hit = string_match(output, told.short_answers)
     right_passage = float(bool(gold & {*told.retrieved})) if gold else None
     return {
         "retrieval@1": _hit(told.found[:1], gold),
@@ -81,6 +94,11 @@ def scores(told: Told, entails: Callable[[Sequence[tuple[str, str]]], Sequence[b
         "answer_em": em,
         "answer_f1": token_f1(output, told.answers),
         "answer_presence": answer_accuracy(output, told.answers),
+        "rouge_l": best_rouge_l(output, told.answers if told.long_answer is None else [told.long_answer]),
+        "str_em": str_em,
+        "str_hit": str_hit,
+        "claim_recall": claim_recall(output, told.claims, entails),
+        "label_accuracy": label_accuracy(output, told.answers),
         "answer_in_passage": answer_in_passage([*told.passages.values()], told.answers),
         "set_precision": precision,
         "set_recall": recall,

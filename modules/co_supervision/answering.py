@@ -285,7 +285,8 @@ class Answering(LanguageModule):
             used = [one.id for one in answer.retrieved if one.used]
             texts = {id: self._text(id) for id in used}
             places = [hit.id for hit in hits]
-            told = Told(answer.pieces, used, texts, record["answers"], record["gold_ids"], places, said)
+            known = {name: record[name] for name in ("answers", "long_answer", "short_answers", "claims")}
+            told = Told(answer.pieces, used, texts, gold=record["gold_ids"], found=places, read=said, **known)
             own = {"answers": record["answers"], "gold_ids": record["gold_ids"], "domain": record["domain"]}
             self._lines[row] = line | own | {"found": places} | scores(told, self._entails)
 

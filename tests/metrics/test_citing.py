@@ -43,11 +43,28 @@ def test_scores_of_a_question():
     found = scores(told, lambda pairs: LexicalEntailment().entails([Claim(*pair) for pair in pairs]))
     assert found == {
         "retrieval@1": 0.0, "retrieval@10": 1.0, "reading": 0.0, "answer_em": 1.0, "answer_f1": 1.0,
-        "answer_presence": 1.0, "answer_in_passage": 1.0, "set_precision": 1.0, "set_recall": 1.0,
+        "answer_presence": 1.0, "rouge_l": 1.0, "str_em": None, "str_hit": None, "claim_recall": None,
+        "label_accuracy": None, "answer_in_passage": 1.0, "set_precision": 1.0, "set_recall": 1.0,
         "citation_recall": 1.0, "citation_precision": 1.0, "joint": 1.0, "emitted": 1.0,
     }  # fmt: skip
     wrong = scores(Told([Piece("Rome", "p2")], ["p2"], {"p2": "Oslo"}, ["rome"], ["p1"]), entails)
     assert (wrong["answer_em"], wrong["joint"], wrong["citation_precision"], wrong["reading"]) == (1, 0, 0, None)
+
+
+def test_scores_of_long_answers_are_there_where_their_references_are():
+    pieces = [Piece("Ann lives in Rome.", "p1"), Piece("Bob too.")]
+    told = Told(
+        pieces,
+        ["p1"],
+        {"p1": "Ann lives in Rome"},
+        ["x"],
+        long_answer="Ann lives in Oslo",
+        short_answers=[["Rome", "Roma"], ["Oslo"]],
+        claims=["Rome", "Oslo"],
+    )
+    found = scores(told, entails)
+    assert (found["str_em"], found["str_hit"], found["claim_recall"]) == (0.5, 0.0, 0.5)
+    assert found["rouge_l"] == pytest.approx(2 * 3 / (6 + 4))  # of "ann lives in rome bob too", without its mark
 
 
 def test_a_report_tells_domains_apart_and_leaves_out_what_has_no_score():

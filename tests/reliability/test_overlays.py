@@ -27,7 +27,7 @@ pytestmark = pytest.mark.slow
 
 KINDS = {"olmo": OlmoConfig, "llama": LlamaConfig, "mistral": MistralConfig}
 HUB = {"OLMo": "olmo", "istral": "mistral", "zephyr": "mistral"}  # the others are Llamas
-BUILT_ONLY = ("co_supervision/", "grpo/", "pegasus/", "self_judge/")
+BUILT_ONLY = ("grpo/", "pegasus/", "self_judge/")
 """Their configs of full size are built as they stand in tests/test_<method>_configs.py, and take no step here yet."""
 SMALL = [
     "--trainer.accelerator=cpu",
@@ -88,6 +88,10 @@ def sources() -> dict[str, list[str]]:
     told = jsonl(Path("told.jsonl"), *({"prompt": r["prompt"], "output": r["chosen"]} for r in said))
     judged = {kind: collection(kind) for kind in ("direct", "pairwise")}
     judged["joint"] = json.dumps(list(judged.values()))
+    cited = [{"id": f"{n}", "question": f"q {n}", "answers": [f"a {n}"], "gold_ids": [f"p{n % 8}"]} for n in range(64)]
+    passages = [{"id": f"p{n}", "text": f"a {n}"} for n in range(8)]
+    citing = [f"--data.train={jsonl(Path('cited.jsonl'), *cited)}"]
+    citing += [f"--data.corpus={jsonl(Path('passages.jsonl'), *passages)}"]
     return {
         "sft/": [f"--data.train={told}", packed],
         "reward_model/": [f"--data.train={jsonl(Path('spoken.jsonl'), *spoken)}", few],
@@ -100,6 +104,7 @@ def sources() -> dict[str, list[str]]:
         "self_explore/math_7b": [f"--data.train={jsonl(Path('proved.jsonl'), *proved)}", few],
         "knowledge_probe/": [*knowledge, "--data.batch_size=4"],
         "instructir/": [f"--data.train={jsonl(Path('found.jsonl'), *found)}", few, "--data.num_negatives=2"],
+        "co_supervision/": [*citing, few],
         "dpo/": pairs,
         "kto/": pairs,
     }
@@ -119,7 +124,8 @@ def depth(recipe: Recipe, by_root: dict[str, Recipe]) -> int:
 
 def command(recipe: Recipe, composed: list[str], data: list[str]) -> list[str]:
     """What a user types, on small models and files."""
-    backbone: Any = recipe.values["model"]["init_args"]["backbone"]["init_args"]
+    arguments: Any = recipe.values["model"]["init_args"]
+    backbone = arguments["backbone"]["init_args"]
     given = [part for file in composed for part in ("--config", str(ROOT / file))]
     model = []
     if name := backbone.get("name_or_path"):
@@ -127,6 +133,7 @@ def command(recipe: Recipe, composed: list[str], data: list[str]) -> list[str]:
             name = "Mistral"
         model = [f"--model.backbone.name_or_path={next((HUB[part] for part in HUB if part in name), 'llama')}"]
         model += ["--model.backbone.revision=null"] if "revision" in backbone else []
+        model += [model[0].replace("backbone", "embedder")] if "embedder" in arguments else []
     if "val" in recipe.values["data"]["init_args"]:
         data = [*data, data[0].replace(".train=", ".val=")]
     return ["fit", *given, *SMALL, *model, *data]

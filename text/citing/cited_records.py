@@ -8,7 +8,7 @@ A record checks itself and says which field is wrong; where the line stood is th
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
@@ -101,6 +101,7 @@ class OpenQuestion(QAQuestion):
         answers: right ones; any of them counts. Only a test needs them.
         gold_ids: ids of passages that support them.
         long_answer: a reference in sentences.
+        short_answers: right ones of each sub-question, where there are some.
         claims: that an answer should entail.
         candidate_ids: the only passages that may be found; null is the whole corpus.
     """
@@ -110,6 +111,7 @@ class OpenQuestion(QAQuestion):
     answers: list[Text] = Field(default_factory=list)
     gold_ids: list[Id] = Field(default_factory=list)
     long_answer: Text | None = None
+    short_answers: list[Annotated[list[Text], Field(min_length=1)]] = Field(default_factory=list)
     claims: list[Text] = Field(default_factory=list)
     candidate_ids: list[Id] | None = Field(None, min_length=1)
 
@@ -145,8 +147,10 @@ def _from_alce(data: dict[str, Any]) -> dict[str, Any]:
     pairs = data.get("qa_pairs") or []
     if not isinstance(pairs, list) or not all(isinstance(pair, dict) for pair in pairs):
         raise PydanticCustomError("no_alce", "field 'qa_pairs': must be a list of objects, as in ALCE")
-    answers = [answer for pair in pairs for answer in pair.get("short_answers") or ()]
+    short = [pair["short_answers"] for pair in pairs if isinstance(pair.get("short_answers"), list)]
+    answers = [answer for of_pair in short for answer in of_pair]
     known: dict[str, Any] = {"answers": found} if (found := answers or data.get("claims")) else {}
+    known["short_answers"] = short
     if "id" not in data and "sample_id" in data:
         known["id"] = data["sample_id"]
     if isinstance(data.get("answer"), str):

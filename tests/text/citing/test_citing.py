@@ -73,8 +73,10 @@ def test_questions_of_kilt_and_alce():
     pairs = [{"question": "x", "short_answers": ["a", "b"]}, {"question": "y", "short_answers": ["c"]}]
     asqa = OpenQuestion.model_validate({"sample_id": "s", "question": "q", "qa_pairs": pairs, "answer": "Long."})
     assert (asqa.id, asqa.answers, asqa.long_answer) == ("s", ["a", "b", "c"], "Long.")
+    assert asqa.short_answers == [["a", "b"], ["c"]]
     eli5 = OpenQuestion.model_validate({"id": "1", "question": "q", "claims": ["It is."], "answer": "Long."})
     assert eli5.answers == eli5.claims == ["It is."]
+    assert eli5.short_answers == kilt.short_answers == []
 
 
 DATA = {
