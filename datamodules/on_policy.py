@@ -31,7 +31,8 @@ class OnPolicyPrompts(PreferencePairs):
 
     def __init__(self, train: Sources, **kwargs: Any):
         super().__init__(train, **kwargs)
-        self._asked: dict[str, dict[str, Any]] = {}  # training records by id
+        self._asked: dict[str, dict[str, dict[str, Any]]] = {}  # records of prompts by split and id
+        self._reading = "train"
 
     @property
     def repeats(self) -> int:
@@ -42,13 +43,18 @@ class OnPolicyPrompts(PreferencePairs):
         """Prompts to train on, pairs for the rest."""
         return PromptRecord if split == "train" else super().record_type(source, split)
 
+    def _tokenised(self, split: str) -> PreferenceTable:
+        self._reading = split
+        return super()._tokenised(split)
+
     def examples(self, found: Located[Any], notes: Counter[str]) -> Sequence[Example] | str:
         """The pair, or the prompt alone."""
         record = found.record
         if not isinstance(record, PromptRecord):
             return super().examples(found, notes)
         name = record.id or found.where
-        self._asked[name] = record.model_dump(include={"prompt", "system"}, exclude_none=True) | record.kept()
+        asked = record.model_dump(include={"prompt", "system"}, exclude_none=True) | record.kept()
+        self._asked.setdefault(self._reading, {})[name] = asked
         numbers = (1.0, 0.0, np.nan, np.nan)  # as of a pair without references
         return [Example(name, record.prompt, (), (), record.system, record.group_id, None, numbers, (), record.inputs)]
 
@@ -58,4 +64,5 @@ class OnPolicyPrompts(PreferencePairs):
             return super().batch(table, rows)
         prompts = [table.prompts[table.prompt_of[row]].tolist() for row in rows]
         ids = [table.ids[row] for row in rows]
-        return PromptBatch(prompts, [int(row) for row in rows], ids, [self._asked[id] for id in ids])
+        [asked] = [self._asked[split] for split, own in self._tables.items() if own is table]  # ids may recur in others
+        return PromptBatch(prompts, [int(row) for row in rows], ids, [asked[id] for id in ids])

@@ -19,7 +19,7 @@ from tests.conversation_files import jsonl, set_up, tiny
 from tests.preference_stand_ins import fit
 from tests.self_judge_stand_ins import SHORT, symbols
 from text.errors import DataFormatError, UserError
-from worlds import Alternating
+from worlds import Alternating, World
 
 SGD = partial(torch.optim.SGD, lr=0.5)
 
@@ -153,6 +153,23 @@ def test_questions_bring_their_right_answers(folder, tmp_path):
     wrong = jsonl(tmp_path / "w.jsonl", {"question": "2+3?", "answer": "five"})
     with pytest.raises(DataFormatError, match=r"w.jsonl:1: field 'gold': 'five' cannot be read"):
         set_up(RewardedPrompts(wrong, format="questions", tokenizer=tiny(tmp_path)))
+
+
+class Sums(World):
+    """Questions without ids, other ones in each split."""
+
+    def records(self, split):
+        return [{"prompt": f"{split} {number}?", "gold": f"{split}{number}"} for number in range(2)]
+
+
+def test_a_held_out_question_of_the_same_name_leaves_the_right_answer_alone(tmp_path):
+    train, val = ([{"prompt": f"{n} {name}?", "id": n, "gold": name} for n in range(2)] for name in ("one", "other"))
+    files = jsonl(tmp_path / "train.jsonl", *train), jsonl(tmp_path / "val.jsonl", *val)
+    for source, more in ((files[0], {"val": files[1]}), (Sums(), {})):
+        read = set_up(RewardedPrompts(source, tokenizer=tiny(tmp_path), batch_size=2, **more))
+        batches = [read.batch(read.table(split), [0, 1]) for split in ("train", "val")]
+        told = [[record["gold"] for record in batch.records] for batch in batches]
+        assert told in ([["one"] * 2, ["other"] * 2], [["train0", "train1"], ["val0", "val1"]])
 
 
 @pytest.mark.parametrize(
