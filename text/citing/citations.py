@@ -55,8 +55,11 @@ def raw_text(pieces: Sequence[Piece], retrieve: str, begin: str, end: str) -> st
 
 
 def sentences(text: str) -> list[str]:
-    """The sentences of a text: it is cut behind full stops, question marks and exclamation marks."""
-    return [part.strip() for part in _SENTENCE.split(text.strip()) if part.strip()]
+    """The sentences of a text: it is cut behind full stops, question marks and exclamation marks.
+
+    What has neither letter nor digit says nothing, such as the full stop behind a citation, and is no sentence.
+    """
+    return [part.strip() for part in _SENTENCE.split(text.strip()) if any(map(str.isalnum, part))]
 
 
 class Unit(NamedTuple):

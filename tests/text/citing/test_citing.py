@@ -36,6 +36,11 @@ def test_sentences_without_a_citation_belong_to_the_next():
     ]
 
 
+def test_a_full_stop_behind_a_citation_is_no_sentence():
+    found = units([Piece("One", "p1"), Piece(". "), Piece("Two", "p2"), Piece("...", "p3"), Piece("Three.", "p3")])
+    assert [(unit.sentences, unit.passage) for unit in found] == [(["One"], "p1"), (["Two"], "p2"), (["Three."], "p3")]
+
+
 def test_answers_are_read_from_segments_or_from_a_question_with_its_gold():
     given = {"id": 3, "question": "who", "segments": [{"text": "a"}, {"retrieve": "p1", "text": "b"}]}
     record = CitedAnswer.model_validate(given)
