@@ -122,7 +122,7 @@ class Seq2SeqEntailment(_Model):
 
     Args:
         name_or_path: hub id or local folder of an encoder and decoder.
-        max_length: tokens of premise and hypothesis together.
+        max_length: tokens of the question; the premise is cut.
         batch_size: pairs at a time.
         template: of the question.
         yes: what it writes then.
@@ -143,10 +143,20 @@ class Seq2SeqEntailment(_Model):
         tokenizer, model = self._loaded
         told: list[bool] = []
         for some in self._batches(claims):
-            texts = [self.template.format(**claim._asdict()) for claim in some]
+            texts = [self._asked(tokenizer, claim) for claim in some]
             cut = {"truncation": True, "max_length": self.max_length}
             inputs = tokenizer(texts, padding=True, return_tensors="pt", **cut).to(model.device)
             written = model.generate(**inputs, max_new_tokens=8, do_sample=False)
             texts = tokenizer.batch_decode(written, skip_special_tokens=True)
             told += [text.strip() == self.yes for text in texts]
         return told
+
+    def _asked(self, tokenizer: Any, claim: Claim) -> str:
+        """The question, with as much of the premise as leaves room for the hypothesis, which stands behind it."""
+        text = self.template.format(**claim._asdict())
+        premise = tokenizer(claim.premise, add_special_tokens=False, verbose=False)["input_ids"]
+        while premise and (over := len(tokenizer(text, verbose=False)["input_ids"]) - self.max_length) > 0:
+            premise = premise[: max(0, len(premise) - over)]
+            kept = tokenizer.decode(premise, skip_special_tokens=True)
+            text = self.template.format(premise=kept, hypothesis=claim.hypothesis)
+        return text

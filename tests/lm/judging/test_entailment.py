@@ -67,3 +67,17 @@ def test_a_model_that_writes_its_answer(tmp_path):
     assert judge.entails(CLAIMS) == [text == "1" for text in written]
     same = Seq2SeqEntailment(name, yes=written[0])
     assert same.entails(CLAIMS[:1]) == [True]
+
+
+def test_a_long_premise_is_cut_and_the_hypothesis_never(tmp_path):
+    torch.manual_seed(0)
+    sizes = {"d_model": 32, "d_ff": 32, "d_kv": 8, "num_layers": 1, "num_heads": 2, "vocab_size": 300}
+    name = save(tmp_path / "t5", T5ForConditionalGeneration(T5Config(decoder_start_token_id=0, **sizes)))
+    judge = Seq2SeqEntailment(name, max_length=60)
+    tokenizer, _ = judge._loaded
+    asked = judge._asked(tokenizer, Claim("the cat sat on the mat. " * 40, "a dog ran"))
+    assert asked.startswith("premise: the cat")
+    assert asked.endswith(" hypothesis: a dog ran")
+    assert len(tokenizer(asked)["input_ids"]) <= 60
+    short = Claim("the cat", "a cat")
+    assert judge._asked(tokenizer, short) == "premise: the cat hypothesis: a cat"
