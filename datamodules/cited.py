@@ -194,7 +194,7 @@ class CitedAnswers(PlainHyperparameters, LightningDataModule):
         """Records of a split, or those that training leaves to it."""
         source, train = self.sources[split], self.sources["train"]
         if source is None:
-            return read_records(train, kind, split)[-self.held_out :] if train is not None and self.held_out else []
+            return read_records(train, kind, "train")[-self.held_out :] if train is not None and self.held_out else []
         records = read_records(source, kind, split)
         if split == "train" and self.held_out:
             if not 0 < self.held_out < len(records):

@@ -11,6 +11,7 @@ import pytest
 from datamodules.cited import CitedAnswers
 from lm.backbones.encoder import WordTokenizer
 from text.errors import UserError
+from worlds import World
 
 CORPUS = [{"id": "p1", "title": "T", "text": "one two"}, {"_id": "p2", "text": "three"}]
 ANSWER = {"id": "a1", "question": "which", "segments": [{"text": "so"}, {"retrieve": "p1", "text": "two"}]}
@@ -80,6 +81,21 @@ def test_questions_with_gold_are_held_out_from_the_end(tmp_path):
     assert module._tables["val"].ids == [found.record.id for found in module.questions] == ["q3", "q4"]
     with pytest.raises(UserError, match="held_out is 9"):
         data(tmp_path, {"held_out": 9, "test": None}, train=records).setup("fit")
+
+
+class Asked(World):
+    """Questions of a split."""
+
+    def records(self, split: str) -> list[dict]:
+        return [QUESTION | {"id": f"{split}{number}"} for number in range(3)]
+
+
+def test_what_is_held_out_is_of_the_training_records_also_of_a_world(tmp_path):
+    module = data(tmp_path, {"held_out": 1, "train": Asked(), "test": None})
+    module.setup("fit")
+    module.setup("test")
+    assert module._tables["train"].ids == ["train0", "train1"]
+    assert module._tables["val"].ids == [found.record.id for found in module.questions] == ["train2"]
 
 
 @pytest.mark.parametrize(
