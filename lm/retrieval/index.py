@@ -195,6 +195,11 @@ class VectorIndex(Index):
 class Retriever(ABC):
     """How an index is made, in plain values."""
 
+    @property
+    @abstractmethod
+    def made_by(self) -> dict[str, str]:
+        """On what an index depends beside its passages: weights, too, which may change where a name does not."""
+
     @abstractmethod
     def index(self, passages: Sequence[Passage]) -> Index:
         """The index of a collection: of what can be read; made once, and kept in the cache for the next time."""

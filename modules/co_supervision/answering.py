@@ -219,15 +219,21 @@ class Answering(LanguageModule):
         self.passages: Sequence[Passage] = data.passages
         self.passage_tokens: PassageTokens = data.passage_tokens
         self.index = self.make_index(self.passages, self.passage_tokens)
-        candidates = [[q.record.id, q.record.candidate_ids] for q in data.questions if q.record.candidate_ids]
-        asked_by = "words" if self.retriever is not None else model_sha256(self.searcher)
-        made_by = str(self.retriever) if self.retriever is not None else model_sha256(self.reader)
-        ids = [passage.id for passage in self.passages]
-        key = digest(asked_by, made_by, self.cosine, ids, self.passage_tokens.ids, candidates)
         by, shown = self.vocabulary, self.passage_tokens.ids
-        more = self.citing, self.decoding, self.answer_seed, key
+        more = self.citing, self.decoding, self.answer_seed, self._found_by(data.questions)
         self.writer = Writer(self.engine, by, shown, self._best, *more)
         self._lines, self._queries = {}, {}
+
+    def _found_by(self, questions: Sequence[Any]) -> str:
+        """Hash of all that decides which passage a look-up finds: answers that are kept depend on it."""
+        if self.retriever is not None:  # it reads words that models may not be shown
+            texts = [[passage.title, passage.text] for passage in self.passages]
+            by: list[Any] = [str(self.retriever), self.retriever.made_by, texts]
+        else:
+            by = [model_sha256(self.searcher), model_sha256(self.reader)]
+        candidates = [[q.record.id, q.record.candidate_ids] for q in questions if q.record.candidate_ids]
+        ids = [passage.id for passage in self.passages]
+        return digest(by, self.cosine, ids, self.passage_tokens.ids, candidates)
 
     def _asked(self, batch: PromptBatch) -> list[Asked]:
         of_each = zip(batch.ids, batch.records, batch.prompts, strict=True)
