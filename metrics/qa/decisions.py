@@ -43,6 +43,11 @@ def arms(record: SuReRecord) -> dict[str, str]:
     return told | {f"_reranked/{name}": text for name, text in record.reranked.items()}
 
 
+def all_arms(records: Answered) -> list[str]:
+    """The suffixes of all answers: a question without passages lacks some, and nothing is right there."""
+    return [*dict.fromkeys(suffix for record in records for suffix in arms(record))]
+
+
 def sure_scores(records: Answered) -> dict[str, float]:
     """All scores of questions whose right answers are known, by their names in metrics.json.
 
@@ -50,7 +55,7 @@ def sure_scores(records: Answered) -> dict[str, float]:
         records: at least one, all asked alike.
     """
     scores: dict[str, float] = {}
-    for suffix in arms(records[0]):
+    for suffix in all_arms(records):
         answers = [(arms(record).get(suffix, ""), record.answers or [""]) for record in records]
         scores[f"em{suffix}"] = fmean(exact_match(*one) for one in answers)
         scores[f"f1{suffix}"] = fmean(token_f1(*one) for one in answers)

@@ -13,7 +13,7 @@ import numpy as np
 
 from metrics.intervals import cluster_bootstrap
 from metrics.qa.answers import exact_match, token_f1
-from metrics.qa.decisions import arms, first, is_right, margin_curve
+from metrics.qa.decisions import all_arms, arms, first, is_right, margin_curve
 from metrics.qa.paired import mcnemar
 from metrics.report_files import write_figure, write_lines
 from metrics.tables import interval, number, section
@@ -70,7 +70,7 @@ def report(records: Answered, scores: Mapping[str, float]) -> str:
 def _answers(records: Answered) -> str:
     rows = []
     for name, group in _groups(records).items():
-        for suffix in arms(records[0]):
+        for suffix in all_arms(records):
             values = [_percent(group, suffix, score) for score in (exact_match, token_f1)]
             rows.append([name, NAMES.get(suffix, suffix.strip("_").replace("/", ": ")), str(len(group)), *values])
     about = "Percent, with 95 % intervals over questions (bootstrap)."

@@ -127,7 +127,8 @@ class SuReRecord(Record):
         Args:
             right: whether each candidate is right.
 
-        Returns: none for a question without known answers. Ranking only where one candidate of a pair is right.
+        Returns: none for a question without known answers. Ranking only where one candidate of a pair is right, and
+            both have summaries.
         """
         if not self.answers:
             return []
@@ -146,8 +147,8 @@ class SuReRecord(Record):
                 judged = {"summaries": [candidate.summary], "target": str(right[place])}
                 made.append({"task": "validity", **judged, **of, **about})
         for pair in self.comparisons:
-            if right[pair.first] != right[pair.second]:
-                shown = [self.candidates[place].summary for place in (pair.first, pair.second)]
+            shown = [self.candidates[place].summary for place in (pair.first, pair.second)]
+            if right[pair.first] != right[pair.second] and all(shown):
                 target = "Passage 1" if right[pair.first] else "Passage 2"
                 made.append({"task": "ranking", "summaries": shown, "target": target, **of})
         return [TaskRecord.model_construct(id=f"{self.id}-{n}", **task) for n, task in enumerate(made)]

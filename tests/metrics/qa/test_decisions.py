@@ -4,9 +4,9 @@ import math
 
 import pytest
 
-from metrics.qa.decisions import sure_scores
+from metrics.qa.decisions import right, sure_scores
 from metrics.qa.report import report, row, tell
-from text.qa.qa_records import ContextRecord
+from text.qa.qa_records import ContextRecord, TaskRecord
 from text.qa.sure_records import Comparison, JudgedCandidate, SuReRecord
 
 CONTEXTS = [
@@ -78,3 +78,19 @@ def test_the_report_tells_changes_and_traces(tmp_path):
     names = {file.name for file in (tmp_path / "sure").iterdir()}
     assert names == {"report.md", "per_question.jsonl", "risk_coverage.png"}
     assert row(RECORDS[0])["em"] == 1.0
+
+
+def test_tasks_can_be_read_again_where_a_summary_is_empty():
+    won = RECORDS[0]
+    silent = won.candidates[0].model_copy(update={"summary": ""})
+    mute = won.model_copy(update={"candidates": [silent, won.candidates[1]]})
+    tasks = mute.tasks(right(mute))
+    assert [task.task for task in tasks] == ["answer", "candidates", "summary", "validity"]
+    assert [TaskRecord.model_validate_json(task.model_dump_json()).task for task in tasks] == [t.task for t in tasks]
+    assert [task.task for task in won.tasks(right(won))].count("ranking") == 2
+
+
+def test_an_answer_that_the_first_question_lacks_is_scored_all_the_same():
+    told = [one.model_copy(update={"reranked": {} if one.id == "won" else {"sure": "Oslo"}}) for one in RECORDS]
+    assert sure_scores(told)["em_reranked/sure"] == 3 / 4
+    assert "reranked: sure" in report(told, sure_scores(told))
