@@ -43,7 +43,7 @@ class FactReport:
             ``recall_pooled`` over all facts; value, low and high of each.
         videos: that count.
         left_out: videos whose reference has no facts.
-        unread: verdicts that are neither yes nor no.
+        unread: verdicts that are neither yes nor no, as they are read.
     """
 
     scores: dict[str, dict[str, float]]
@@ -93,7 +93,7 @@ def fact_report(verdicts: Sequence[Verdicts], reading: Reading = "official", see
         "recall_pooled": measured(counts, lambda v, w: _pooled(v, w, 2)),
     }
     texts = [text for one in kept for text in (*one.precision, *one.recall)]
-    unread = sum(text.strip().lower() not in ("yes", "no") for text in texts)
+    unread = sum(_read(text, reading) not in ("yes", "no") for text in texts)
     return FactReport(scores, len(kept), len(verdicts) - len(kept), unread)
 
 
@@ -112,5 +112,9 @@ def _pooled(values: np.ndarray, weights: np.ndarray, at: int) -> np.ndarray:
 
 
 def _yes(verdicts: Sequence[str], reading: Reading) -> list[bool]:
-    read = [text.strip().lower() for text in verdicts]
-    return [(text.rstrip(".!") if reading == "lenient" else text) == "yes" for text in read]
+    return [_read(text, reading) == "yes" for text in verdicts]
+
+
+def _read(text: str, reading: Reading) -> str:
+    said = text.strip().lower()
+    return said.rstrip(".!") if reading == "lenient" else said

@@ -7,6 +7,7 @@ one is right (text/video/choices.py).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,7 @@ class ScoredAnswers:
     def report(self, trainer: Trainer, order: str, seed: int) -> dict[str, float]:
         """Scores over all questions of all ranks, by name; files and screen tell more. Nothing without answers.
 
-        Questions whose video could not be shown in one of the orders are left out of all.
+        Questions whose video could not be shown in one of the orders are left out of all; ``skipped`` counts records.
 
         Args:
             trainer: whose run folder is written into.
@@ -68,11 +69,15 @@ class ScoredAnswers:
         given = {one: [merged[one, row][0] for row in rows] for one in orders}
         said = [merged[order, row][1] for row in rows]
         told = answers_report(given.pop(order), said, given, seed)
+        skipped = merge_over_ranks(dict(getattr(trainer.datamodule, "skipped", {})))  # type: ignore[attr-defined]
+        if skipped:
+            why = "their video cannot be shown (skipped.jsonl)"
+            told = replace(told, text=f"{told.text}\n\n{len(skipped):,} records are left out: {why}.")
         if trainer.is_global_zero:
             print(told.text)
             if log_dir is not None:
                 print(f"Report: {told.write(Path(log_dir) / FOLDER)}")
-        return told.scalars
+        return told.scalars | {"skipped": float(len(skipped))}
 
 
 def _last_words(prompt: Any) -> str:

@@ -154,12 +154,18 @@ class VideoRecord(ChatRecord):
             blame(field, "names a <video>, and the record has none")
         if marks > 1:
             blame(field, f"names {marks} videos; a record shows one, at the beginning of its first question")
-        plain = (
-            [m.model_copy(update={"content": PLACEHOLDER.sub("", m.content)}) for m in messages] if marks else messages
-        )
+        plain = [m.model_copy(update={"content": _without_mark(m.content)}) for m in messages] if marks else messages
         if plain[-1].role == "assistant":
             given["spoken"] = plain.pop()
         given["prompt"] = require_prompt(plain, field)
+
+    @field_validator("questions")
+    @classmethod
+    def _different_ids(cls, questions: list[Question]) -> list[Question]:
+        names = [question.id or str(number) for number, question in enumerate(questions)]
+        if twice := next((name for place, name in enumerate(names) if name in names[:place]), None):
+            raise PydanticCustomError("same_id", "two have the id '{id}' (without one it is its number)", {"id": twice})
+        return questions
 
     @field_validator("transcript")
     @classmethod
@@ -191,6 +197,11 @@ class VideoRecord(ChatRecord):
         """The transcript as text, '' without one."""
         lines = [f"Speech [{line.start:.1f}-{line.end:.1f}]: {line.text}" for line in self.transcript]
         return "\n".join(lines)
+
+
+def _without_mark(text: str) -> str:
+    """A text without the placeholder, whose neighbours stay two words."""
+    return " ".join(part for part in PLACEHOLDER.split(text) if part) if PLACEHOLDER.search(text) else text
 
 
 def with_speech(prompt: Prompt, speech: str) -> Prompt:

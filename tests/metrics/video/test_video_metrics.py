@@ -65,7 +65,9 @@ def test_facts_by_hand():
     nothing = fact_report([Verdicts("A", ["No"], ["Yes."])])
     assert nothing.scores["f1"]["value"] == 0  # not NaN
     assert nothing.unread == 1
-    assert fact_report([Verdicts("A", ["No"], ["Yes."])], "lenient").scores["recall"]["value"] == 100
+    lenient = fact_report([Verdicts("A", ["No"], ["Yes.", "maybe"])], "lenient")
+    assert lenient.scores["recall"]["value"] == 50
+    assert lenient.unread == 1  # what is read as yes is read
 
 
 @pytest.mark.parametrize(

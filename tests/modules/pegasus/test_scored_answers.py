@@ -61,6 +61,8 @@ def test_scores_by_kind_and_control_are_those_by_hand(records: str, tmp_path: Pa
     assert list(data.skipped) == ["v2"]
     (report,) = tmp_path.rglob("answers/report.md")
     assert "reversed/order" in report.read_text()
+    assert "1 records are left out" in report.read_text()
+    assert told["test/skipped"] == 1
 
 
 def test_a_test_scores_what_predict_writes(records: str, tmp_path: Path):

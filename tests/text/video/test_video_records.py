@@ -22,6 +22,8 @@ def test_forms_become_one():
         assert record.prompt[0].content == "What?"
         assert record.spoken.content == "A dog."
     assert read(conversations=LLAVA).form == "llava"
+    within = [{"role": "user", "content": "Look at <video>\nand tell."}, TURNS[1]]
+    assert read(messages=within).prompt[0].content == "Look at and tell."
     assert VideoRecord.model_validate({"image": "a.png", "prompt": "What?"}).video == "a.png"
     asked = read(questions=[{"question": "Which?", "options": ["a dog", "a cat"], "answer": "B"}]).questions[0]
     assert asked.asked == "Which?\nA. a dog\nB. a cat"
@@ -36,6 +38,7 @@ def test_forms_become_one():
         ({}, "questions", "give 'questions', 'messages' or 'prompt'"),
         ({"prompt": "a", "messages": TURNS}, "prompt", "one of them"),
         ({"questions": []}, "questions", "must not be empty"),
+        ({"questions": [{"question": "a", "id": "1"}, {"question": "b"}]}, "questions", "two have the id '1'"),
         ({"prompt": "a", "start": 2, "end": 1}, "end", "must be later"),
         ({"prompt": "a", "start": -1}, "start", "greater than or equal to 0"),
         ({"prompt": "a", "video": ["a.png"]}, "fps", "needs the rate"),
