@@ -128,9 +128,9 @@ class ClipReader:
         return frames
 
     def key(self, source: ClipSource, size: int) -> str:
-        """What decides the pixels of a clip: files as they are now, times, size and order."""
+        """What decides the pixels of a clip: files as they are now, times, size and order, and what damage may do."""
         stamps = [(path, at.st_size, at.st_mtime_ns) for path in source.files for at in [Path(path).stat()]]
-        told = stamps, source.start, source.end, source.fps, self.sampling, self.order, self.seed, size
+        told = stamps, source.start, source.end, source.fps, self.sampling, self.order, self.seed, self.damage, size
         own = source.name if self.order in ("shuffled", "single") else ""
         return hashlib.sha256(repr((told, own)).encode()).hexdigest()
 

@@ -1,7 +1,7 @@
 """Features of an encoder that stays as it is, kept on disk: a second epoch, or run, neither decodes nor encodes.
 
-They are found by the weights of the encoder and the key of a clip, which tells file, times and size. Knows features as
-rows of numbers (lm/files/embedding_store.py); asked from the thread of a loader, too.
+They are found by the weights and the precision of the encoder and the key of a clip, which tells file, times and size.
+Knows features as rows of numbers (lm/files/embedding_store.py); asked from the thread of a loader, too.
 
 Legend: S slots, P features of a slot, D their width.
 """
@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lm.backbones.kept_key import model_sha256
+from lm.backbones.kept_key import digest, model_sha256
 from lm.files.embedding_store import KEY, EmbeddingStore
 from lm.vision.shapes import Shape
 
@@ -29,14 +29,15 @@ class FeatureStore:
         folder: for all encoders.
         vision: the encoder.
         shape: of it.
+        precision: in which it computes.
 
     Attributes:
         found: how many clips were there.
     """
 
-    def __init__(self, folder: str | Path, vision: Any, shape: Shape):
+    def __init__(self, folder: str | Path, vision: Any, shape: Shape, precision: str = "32-true"):
         self.shape, self.found = shape, 0
-        own = Path(folder).expanduser() / model_sha256(vision)[:32]
+        own = Path(folder).expanduser() / digest(model_sha256(vision), precision)[:32]
         self._store = EmbeddingStore(own, shape.patches * shape.width)
         self._lock = Lock()
         self._written: set[str] = set()

@@ -37,6 +37,7 @@ class Watching:
     """
 
     parts: Any
+    trainer: Any
     device: torch.device
     model: Any
     vision: Any
@@ -93,7 +94,7 @@ class Watching:
         """Features of earlier runs, if they are kept."""
         if self.features_folder is None:
             return None
-        return FeatureStore(self.features_folder, self.vision, self.sight.shape)
+        return FeatureStore(self.features_folder, self.vision, self.sight.shape, str(self.trainer.precision))
 
     def watched(self, forest: Forest, clips: Sequence[Clip]) -> Forest:
         """A forest whose positions have the vectors of its clips; gradients flow back to what is trained."""

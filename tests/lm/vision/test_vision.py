@@ -247,6 +247,7 @@ def test_features_are_found_again(tmp_path):
     assert torch.equal(FeatureStore(tmp_path, model, backbone.shape).get("a", 3), x)
     assert store.get("a", 4) is None
     assert store.get("b", 3) is None
+    assert FeatureStore(tmp_path, model, backbone.shape, "bf16-mixed").get("a", 3) is None
     with torch.no_grad():
         next(model.parameters()).add_(1)
     assert FeatureStore(tmp_path, model, backbone.shape).get("a", 3) is None  # another encoder sees otherwise
