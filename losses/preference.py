@@ -166,7 +166,7 @@ def preference_loss(
         reference_free: the reference finds every answer equally likely.
         margins: by which the chosen reward should win [B]; subtracted from what a logistic loss sees.
         nll: `chosen_nll` of each pair [B]; left out, its token mean over these very pairs.
-        smoothing: e of each pair [B], in [0, 0.5], in place of label_smoothing; of cdpo.
+        smoothing: e of each pair [B], in [0, 1], in place of label_smoothing; of cdpo.
 
     Raises:
         ValueError: something that the loss needs is missing, or it would ignore an option.

@@ -114,6 +114,11 @@ class Decided(NamedTuple):
     bias: float
     mass: float
 
+    def share(self, side: int) -> float:
+        """Of the first (0) or the second answer (1) in both scores; 1/2 where neither has any."""
+        total = self.first + self.second
+        return (self.first, self.second)[side] / total if total else 0.5
+
     @property
     def sureness(self) -> float:
         """Share of the likelier answer in both scores, 1/2 to 1."""

@@ -44,7 +44,8 @@ class Found(NamedTuple):
         rejected: of the worst.
         weight: of the pair; 0 for one that teaches nothing.
         reason: why it is 0.
-        smoothing: share of the less likely answer in the judge's scores of the two, 0 to 1/2; 0 where a rule decided.
+        smoothing: share of the rejected answer in the judge's scores of the two; above 1/2 where these say otherwise
+            than wins do; 0 where a rule decided.
     """
 
     chosen: int
@@ -74,8 +75,9 @@ class SelfJudge(JudgesPairs, OnPolicy, DPO):  # type: ignore[misc]  # a step tak
         truncated: answers that were cut off by their length: ``keep`` them, ``drop`` their pairs, or have them ``lose``
             against a finished one, whatever the judge says.
         label: ``hard``: the winner is the better answer (the paper); ``soft``: it is so with the probability that the
-            judge gives it, and a pair that the judge doubts teaches little. With e = (1 - confidence) / 2 a pair's loss
-            is (1 - e) l(Delta) + e l(-Delta): that of ``loss: cdpo``, which has to be asked for, with an e of its own.
+            judge gives it, and a pair that the judge doubts teaches little. With the share e of the other answer in the
+            scores of both a pair's loss is (1 - e) l(Delta) + e l(-Delta): that of ``loss: cdpo``, which has to be
+            asked for, with an e of its own.
         decoding: 768 new tokens at temperature 1 and top_p 0.9 in the official code.
         method: see JudgesPairs, OnPolicy and DPO.
     """
@@ -172,9 +174,10 @@ class SelfJudge(JudgesPairs, OnPolicy, DPO):  # type: ignore[misc]  # a step tak
         best, worst = max(distinct, key=lambda place: wins[place]), min(distinct, key=lambda place: wins[place])
         if wins[best] <= wins[worst]:
             return Found(0, 1, 0.0, "undecided")
-        ruled = self.truncated == "lose" and own[best].finished != own[worst].finished
-        sureness = 1.0 if ruled else judged[number, min(best, worst), max(best, worst)].decided.sureness
-        return Found(best, worst, smoothing=1 - sureness)
+        if self.truncated == "lose" and own[best].finished != own[worst].finished:
+            return Found(best, worst)
+        decided = judged[number, min(best, worst), max(best, worst)].decided
+        return Found(best, worst, smoothing=decided.share(int(worst > best)))
 
     def _winner(self, one: Sample, other: Sample, judged: Judged) -> Literal[0, 1] | None:
         if self.truncated == "lose" and one.finished != other.finished:

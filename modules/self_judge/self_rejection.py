@@ -67,7 +67,7 @@ class SelfRejection(LanguageModule):
         engine: see Generation.
 
     Attributes:
-        results: matches, and the mean score of the kept answers where there is a grader.
+        results: matches, and where there is a grader the mean score of the kept answers, and how many have none.
     """
 
     def __init__(
@@ -172,7 +172,9 @@ class SelfRejection(LanguageModule):
             "self_rejection/distinct": mean(one["distinct"] for one in told),
             "self_rejection/length": mean(one["length"] for one in told),
         }
-        self.results |= {"self_rejection/score": mean(graded)} if graded else {}
+        if self.grader is not None:  # a mean is over answers that have a score; how many have none is told
+            unscored = {"self_rejection/unscored": len(told) - len(graded)}
+            self.results |= ({"self_rejection/score": mean(graded)} if graded else {}) | unscored
         if self.trainer.is_global_zero:
             print(", ".join(f"{name.partition('/')[2]} {value:.4g}" for name, value in self.results.items()))
 

@@ -229,6 +229,23 @@ def test_a_judge_in_doubt_gives_soft_labels(by_hand):
     assert ruled.batch_of(asked, [(CUT, ONE)]).smoothing.tolist() == [0]
 
 
+def test_a_soft_label_is_the_judges_even_where_it_prefers_the_other(by_hand):
+    """One wins more matches than four, and yet loses against it: the judge is 9 to 1 for four."""
+    better = {(1, 2), (1, 3), (2, 3), (2, 4), (3, 4), (4, 1)}
+    words = [Sample((7,), " ".join(["s1"] * n), True, 2) for n in (1, 2, 3, 4)]
+
+    def told(request):
+        first, second = (len(text.split()) for text in request.responses)
+        return Verdict(preference="A", probabilities=(0.9, 0.1) if (first, second) in better else (0.1, 0.9))
+
+    soft = by_hand(label="soft", loss="cdpo", num_samples=4)
+    soft.judge = SimpleNamespace(judge=lambda requests: [told(request) for request in requests])
+    asked = PromptBatch([[5, 6]], [0], ["p"], [{"prompt": "Q s1 s2"}])
+    one, two, three, four = words
+    assert soft.batch_of(asked, [(one, four, two, three)]).smoothing.tolist() == pytest.approx([0.9])
+    assert soft.batch_of(asked, [(two, four, one, three)]).smoothing.tolist() == pytest.approx([0.1])
+
+
 def test_a_step_without_any_pair_moves_nothing(folder, tmp_path):
     made = module(folder, truncated="drop")
     made.engine = SimpleNamespace(generate=lambda prompts, k, *_: [CUT] * (k * len(prompts)))

@@ -50,6 +50,14 @@ def test_a_judge_that_knows_finds_the_best_of_n(folder, tmp_path, strategy):
         assert one.notes["score"] == quality(prompt, one.text) == max(values)
         assert samples[5 * row].text == drawn[row].text
     assert module.results["self_rejection/score"] >= sum(one.notes["score"] for one in drawn) / len(drawn)
+    assert module.results["self_rejection/unscored"] == 0
+
+
+def test_answers_without_a_score_are_counted(folder, tmp_path):
+    grader = ProgrammaticJudge(other=lambda request, text: None if "s1" in request.instruction else 2.0)
+    found, module, _ = chosen(folder, tmp_path, judge=PROGRAM, num_samples=1, grader=grader)
+    assert module.results["self_rejection/unscored"] == sum("score" not in one.notes for one in found) > 0
+    assert module.results["self_rejection/score"] == 2
 
 
 def seed(module, name):
