@@ -234,7 +234,7 @@ def test_what_the_paper_gains():
     """Figure 3: the gains of the abstract are means over three models."""
     found = {
         name: numbers
-        for claim in read_study(HERE / "study.yaml").claims
+        for _, claim in read_study(HERE / "study.yaml").claims
         for table in (claim.paper or {}).values()
         for name, numbers in table.items()
     }

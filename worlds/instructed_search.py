@@ -21,7 +21,7 @@ TOPICS = 60
 EVALUATED = 8  # facets of a topic that are asked for in the test
 TRAINED = 12  # other facets of the topic, for training; with other topics all facets are trained
 TYPES = 4
-NOISE_WORDS, TEMPLATE_WORDS, FILLERS = 5, 60, 40
+TEMPLATE_WORDS, FILLERS = 60, 40
 SEEN_TEMPLATE_WORDS, FIRST_TEST_TEMPLATE_WORD = 45, 15  # of training; a third of a test template's words is in none
 
 
@@ -65,6 +65,7 @@ class InstructedSearch(World):
         facets: how many there are; with few of them every style learns everything.
         task_templates: how many descriptions a task has.
         task_content: words in a description that sound like content.
+        noise: of a need without instruction, at most so many words. With none of it, nothing teaches to skip words.
         seed: everything follows from it. Documents and users are the same in all styles.
     """
 
@@ -75,17 +76,19 @@ class InstructedSearch(World):
         facets: int = 96,
         task_templates: int = 64,
         task_content: int = 3,
+        noise: int = 5,
         seed: int = 0,
     ):
         self.style, self.rounds, self.facets = style, rounds, facets
-        self.task_templates, self.task_content, self.seed = task_templates, task_content, seed
+        self.task_templates, self.task_content, self.noise, self.seed = task_templates, task_content, noise, seed
 
     def records(self, split: str) -> list[dict]:
         """The records of `train`, `corpus`, `test` or `own`."""
-        if self.facets < EVALUATED + TRAINED or min(self.rounds, self.task_templates) < 1 or self.task_content < 0:
+        counts = self.rounds, self.task_templates
+        if self.facets < EVALUATED + TRAINED or min(counts) < 1 or min(self.task_content, self.noise) < 0:
             raise ValueError(
                 f"facets must be at least {EVALUATED + TRAINED}, rounds and task_templates at least 1, "
-                "task_content at least 0"
+                "task_content and noise at least 0"
             )
         match split:
             case "train":
@@ -201,7 +204,7 @@ class InstructedSearch(World):
         match self.style:
             case "natural" | "none":
                 heard = TEMPLATE_WORDS if self.style == "natural" else SEEN_TEMPLATE_WORDS
-                noise = random.choices(self._template_words[:heard], k=random.randint(0, NOISE_WORDS))
+                noise = random.choices(self._template_words[:heard], k=random.randint(0, self.noise))
                 return {"query": _mixed(random, [*topic, facet, *([type] if random.random() < 0.5 else []), *noise])}
             case "task":
                 instruction = random.choice(self._task_templates[document.type])

@@ -23,7 +23,9 @@ HELD_OUT_SEED = 2405  # what is held out is the same whatever the seed of a run
 ATTEMPTS = 50  # to draw a message of a given length that fits
 VARIANTS = 3  # messages under which a test asks each of its instructions
 
-TESTS = ("own", "iid", "unseen_combination", "unseen_value", "no_system")
+TESTS = ("own", "iid", "unseen_combination", "unseen_value", "unseen_role", "no_system")
+ONE_VALUE = ("unseen_value", "unseen_role", "val_unseen_value")
+FEWEST = 3  # markers that must serve in training: the first ones, which serve in every arm of the study
 
 
 class Value(NamedTuple):
@@ -45,8 +47,10 @@ class ValueMessages(World):
 
     Splits: `train`; `val`, the same for other instructions; and records of a benchmark, with rubrics: `own`, again the
     same; `iid`, messages as training could have them if every marker served; `unseen_combination`, with a held-out
-    pair and no held-out value; `unseen_value`, with at least one; `no_system`, with a message that states no value.
-    `test` is all of these, `dev` has `own`, `iid` and `val_unseen_value`, whose values are neither trained nor tested.
+    pair and no held-out value; `unseen_value`, with exactly one held-out value, which alone is scored, beside values
+    that are trained even where three markers serve; `unseen_role`, the same for the markers that then serve elsewhere;
+    `no_system`, with a message that states no value. `test` is all of these, `dev` has `own`, `iid` and
+    `val_unseen_value`, as `unseen_value` with values that are neither trained nor tested.
 
     Args:
         instructions: to train on.
@@ -77,8 +81,10 @@ class ValueMessages(World):
         counts = (self.words, self.instructions, self.messages, self.test_records)
         if self.markers < 12 or self.markers % 12 or min(counts) < 1:
             raise ValueError("markers: a multiple of 12; words, instructions, messages, test_records: at least 1")
-        if self.trained_markers is not None and not 3 <= self.trained_markers <= self.markers:
-            raise ValueError(f"trained_markers is {self.trained_markers}; it must be between 3 and {self.markers}")
+        if self.trained_markers is not None and not FEWEST <= self.trained_markers <= self.markers:
+            raise ValueError(
+                f"trained_markers is {self.trained_markers}; it must be between {FEWEST} and {self.markers}"
+            )
         match split:
             case "train":
                 return list(self._answered(split, self.instructions, self.messages))
@@ -88,7 +94,7 @@ class ValueMessages(World):
                 return [record for test in TESTS for record in self._asked(test)]
             case "dev":
                 return [record for test in ("own", "iid", "val_unseen_value") for record in self._asked(test)]
-        if split in (*TESTS, "val_unseen_value"):
+        if split in {*TESTS, *ONE_VALUE}:
             return list(self._asked(split))
         raise ValueError(f"ValueMessages has the splits train, val, dev, test and {', '.join(TESTS)}, not '{split}'")
 
@@ -116,9 +122,22 @@ class ValueMessages(World):
 
     @cached_property
     def _may_train(self) -> set[Value]:
-        serve = set(self._markers[: self.trained_markers])
+        return self._trained_by(self.trained_markers)
+
+    @cached_property
+    def _always_trained(self) -> set[Value]:
+        return self._trained_by(FEWEST)
+
+    def _trained_by(self, markers: int | None) -> set[Value]:
+        """The values that training has where so many markers serve."""
+        serve = set(self._markers[:markers])
         values = [value for values in self._values.values() for value in values if value not in self._held_out]
         return {value for value in values if value.dimension == "order" or value.name in serve}
+
+    def _alone(self, message: Message, purpose: str) -> Value | None:
+        """The one held-out value of a message whose other values are trained in any case; None of other messages."""
+        others = [value for value in message if value not in self._always_trained]
+        return others[0] if len(others) == 1 and self._held_out.get(others[0]) == purpose else None
 
     def _belongs(self, split: str, message: Message) -> bool:
         """Whether a split has messages like this one."""
@@ -129,9 +148,12 @@ class ValueMessages(World):
             case "unseen_combination":
                 return parts == {None} and _held_out_pair(message)
             case "unseen_value":
-                return "test" in parts and "val" not in parts
+                return self._alone(message, "test") is not None
+            case "unseen_role":
+                alone = self._alone(message, "test")
+                return alone is not None and alone.name in self._markers[:FEWEST]
             case "val_unseen_value":
-                return "val" in parts and "test" not in parts
+                return self._alone(message, "val") is not None
         return self._may_train.issuperset(message) and not _held_out_pair(message)
 
     # --- instructions, messages, records --------------------------------------------------------------------------
@@ -180,7 +202,10 @@ class ValueMessages(World):
         else:
             plain = self._answered(test, max(1, self.test_records // VARIANTS), VARIANTS)
         for record in plain:
-            names = ["content", *(value["dimension"] for value in record["preference_set"])]
+            values = [Value(value["dimension"], value["preference"]) for value in record["preference_set"]]
+            names = ["content", *(value.dimension for value in values)]
+            if test in ONE_VALUE:
+                names = [value.dimension for value in values if value in self._held_out]
             rubric = [RUBRICS[name] for name in names if name in RUBRICS]
             yield record | {"source": test, "reference_answer": record["output"], "rubric": rubric}
 

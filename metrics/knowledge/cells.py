@@ -20,14 +20,15 @@ from metrics.knowledge.statistics import Settings, estimate, mean_of
 def describe(sample: Sample, injected: bool, settings: Settings) -> dict:
     """Statistics of one scenario and type.
 
-    Always: probes, passages, effectivity (Definition 2) overall and by exposure, gain after the last exposure and at
-    the end of the run, the mean curve. Where facts were injected also retention (Definition 3), its decay, and what is
-    known against a control run (`net`) and against another record's target (`specificity`).
+    Always: probes, passages, effectivity (Definition 2) overall, unfiltered and by exposure, gain after the last
+    exposure and at the end of the run, the mean curve. Where facts were injected also retention (Definition 3), its
+    decay, and what is known against a control run (`net`) and against another record's target (`specificity`).
     """
     cell = {
         "n_probes": len(sample),
         "n_passages": len(set(sample.clusters)),
         "effectivity": estimate(st.mean_effectivity, sample, settings),
+        "effectivity_unfiltered": estimate(st.unfiltered_effectivity, sample, settings),
         "effectivity_by_exposure": estimate(st.effectivity_by_exposure, sample, settings),
         "gain": estimate(mean_of("gain_P"), sample, settings),
         "gain_end": estimate(mean_of("end_P"), sample, settings),

@@ -20,6 +20,7 @@ from metrics.knowledge.statistics import Settings, contrast, estimate, mean_of, 
 
 STATEMENTS = {
     "jump": "effectivity, injected minus control records (nats)",
+    "jump_unfiltered": "the same with no outlier left out (nats)",
     "decline": "change of the gain from its maximum to the end, duplication minus control (nats)",
     "log_linear": "R2 of R over log10 t, duplication; 0 where R rises",
     "gain_dup_minus_para": "gain after the last exposure, duplication minus paraphrase (nats)",
@@ -31,7 +32,8 @@ STATEMENTS = {
 def compare(runs: Sequence[Run], samples: dict, settings: Settings) -> dict:
     """Quantities behind the claims of the paper, each with its interval; what has no data is left out.
 
-    jump/{type}: effectivity of injected records minus the same windowed statistic of control records.
+    jump/{type}: effectivity of injected records minus the same windowed statistic of control records; the filter leaves
+        out outliers of each by themselves, so jump_unfiltered/{type} has them all.
     decline/{type}: change of the gain from the last maximum to the end, duplication minus control records (each with
         its own maximum, since picking a maximum picks noise).
     log_linear/{type}: R2 of the ratio of means over log10 t, duplication; 0 where the line rises.
@@ -44,6 +46,7 @@ def compare(runs: Sequence[Run], samples: dict, settings: Settings) -> dict:
     for kind, never in control.items():
         if injected := draw_sample(runs, INJECTED, [kind]):
             found[f"jump/{kind}"] = contrast(st.mean_effectivity, injected, never, settings)
+            found[f"jump_unfiltered/{kind}"] = contrast(st.unfiltered_effectivity, injected, never, settings)
         if kind in duplication:
             found[f"decline/{kind}"] = contrast(st.mean_change, duplication[kind], never, settings)
             found[f"gain_over_control_sd/{kind}"] = _gain_over_spread(duplication[kind], never)

@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy import optimize, stats
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class DecayFit:
         no_decay: the line does not fall.
         n: points in the fit.
         rmse: of the line, in units of R.
-        c: of the exponential, fitted as a line through log R where R > 0.
+        c: of the exponential, fitted by least squares as the line is, so that their RMSE compare.
         k: of the exponential, per step.
         rmse_exponential: on the same points.
         better: "log" or "exponential", by RMSE.
@@ -79,8 +79,7 @@ def fit_decay(elapsed_G: np.ndarray, curve_G: np.ndarray, tokens_per_step: float
     a, b = -line.slope, line.intercept
     log10_tau = b / a if a > 0 else np.inf
     rmse = _rmse(curve, b - a * np.log10(t))
-    c, k = _exponential(t, curve)
-    rmse_exponential = _rmse(curve, c * np.exp(-k * t))
+    c, k, rmse_exponential = _exponential(t, curve)
     log10_tau_tokens = log10_tau + np.log10(tokens_per_step)
     return DecayFit(
         a=float(a),
@@ -127,12 +126,24 @@ def tau_of_angle(angle: float) -> float:
     return np.inf if angle == 0 else _power_of_ten(1 / np.tan(angle))
 
 
-def _exponential(t: np.ndarray, curve: np.ndarray) -> tuple[float, float]:
-    positive = curve > 0
-    if positive.sum() < 2:
-        return np.nan, np.nan
-    line = stats.linregress(t[positive], np.log(curve[positive]))
-    return float(np.exp(line.intercept)), float(-line.slope)
+def _exponential(t: np.ndarray, curve: np.ndarray) -> tuple[float, float, float]:
+    """Least squares in R: c, k and the RMSE. For each k the best c is known: a grid of k says where to begin."""
+    since, length = t - t[0], np.ptp(t)
+    rates = np.concatenate([[0.0], np.geomspace(1e-3, 1e3, 61), -np.geomspace(1e-3, 10, 41)]) / length
+    falling_KG = np.exp(-rates[:, None] * since)
+    height_K = falling_KG @ curve / (falling_KG**2).sum(axis=1)
+    best = int(np.argmin(((curve - height_K[:, None] * falling_KG) ** 2).sum(axis=1)))
+
+    def misses(height_and_rate: np.ndarray) -> np.ndarray:
+        height, rate = height_and_rate
+        return height * np.exp(-rate * since) - curve
+
+    found = optimize.least_squares(
+        misses, [height_K[best], rates[best]], x_scale=[1, 1 / length], xtol=1e-15, ftol=1e-15, gtol=1e-15
+    )
+    height, k = found.x
+    with np.errstate(over="ignore"):
+        return float(height * np.exp(k * t[0])), float(k), _rmse(curve, curve + found.fun)
 
 
 def _rmse(curve: np.ndarray, fitted: np.ndarray) -> float:

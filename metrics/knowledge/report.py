@@ -106,9 +106,10 @@ def write_report(report: dict, folder: str | Path) -> Path:
 def final_scalars(report: dict) -> dict[str, float]:
     """Names and numbers for a logger; what is not finite is left out.
 
-    probe/{scenario}/{type}/: effectivity, effectivity_first, gain, gain_end; for what was injected also
-    retainability_end, decay_constant, r2, tau_steps, tau_tokens, retainability_at_steps/{t} and
-    retainability_at_tokens/{t} at powers of two, net_* against a paired control run.
+    probe/{scenario}/{type}/: effectivity, effectivity_unfiltered, effectivity_first, gain, gain_end; for what was
+    injected also retainability_end, decay_constant, r2, rmse (of the line over log t), rmse_exponential, tau_steps,
+    tau_tokens, retainability_at_steps/{t} and retainability_at_tokens/{t} at powers of two, net_* against a paired
+    control run.
     claims/{name}: see `claims.compare`.
     """
     scalars = {f"claims/{name}": claim["value"] for name, claim in report["claims"].items()}
@@ -119,11 +120,12 @@ def final_scalars(report: dict) -> dict[str, float]:
 
 
 def _cell_scalars(cell: dict) -> dict[str, float]:
-    scalars = {name: cell[name]["value"] for name in ("effectivity", "gain", "gain_end")}
+    scalars = {name: cell[name]["value"] for name in ("effectivity", "effectivity_unfiltered", "gain", "gain_end")}
     scalars["effectivity_first"] = cell["effectivity_by_exposure"]["value"][0]
     if "decay" in cell:
         fit = cell["decay"]
         scalars |= {"decay_constant": fit["a"]["value"], "r2": fit["r2"]["value"]}
+        scalars |= {name: fit[name] for name in ("rmse", "rmse_exponential")}
         scalars |= {name: fit[name]["value"] for name in ("tau_steps", "tau_tokens")}
         scalars["retainability_end"] = cell["retainability_end"]["value"]
         for unit, values in cell["retainability_at"].items():

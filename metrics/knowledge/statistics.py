@@ -106,6 +106,14 @@ def mean_effectivity(sample: Sample, weights_BP: np.ndarray, settings: Settings)
         return (weights_BP @ sums_P1 / (weights_BP @ keep_PN.sum(axis=1, keepdims=True).astype(np.float64)))[:, 0]
 
 
+def unfiltered_effectivity(sample: Sample, weights_BP: np.ndarray, settings: Settings) -> np.ndarray:
+    """Definition 2 over all probes and exposures, none left out; nats, [B]."""
+    known_PN = np.isfinite(sample.effectivity_PN)
+    sums_P1 = np.where(known_PN, sample.effectivity_PN, 0.0).sum(axis=1, keepdims=True)
+    with np.errstate(invalid="ignore"):
+        return (weights_BP @ sums_P1 / (weights_BP @ known_PN.sum(axis=1, keepdims=True).astype(np.float64)))[:, 0]
+
+
 def effectivity_by_exposure(sample: Sample, weights_BP: np.ndarray, settings: Settings) -> np.ndarray:
     """The same for each exposure by itself, [B, N]."""
     keep_PN = definitions.iqr_keep(sample.effectivity_PN, settings.iqr_factor, axis=0)

@@ -65,6 +65,7 @@ def _acquisition(report: dict) -> str:
         [
             *(scenario, label(kind), str(cell["n_probes"]), str(cell["n_passages"])),
             interval(cell["effectivity"]),
+            interval(cell["effectivity_unfiltered"]),
             number(cell["effectivity_by_exposure"]["value"][0]),
             interval(cell["gain"]),
             interval(cell["gain_end"]),
@@ -73,9 +74,9 @@ def _acquisition(report: dict) -> str:
     ]
     text = (
         "Effectivity: gain of l from just before an exposure to its maximum in the window, mean over probes and "
-        "exposures, outliers left out. Gains are measured from before the first exposure."
+        "exposures, outliers left out; unfiltered: none left out. Gains are measured from before the first exposure."
     )
-    head = ["effectivity", "first exposure", "gain after the last", "gain at the end"]
+    head = ["effectivity", "unfiltered", "first exposure", "gain after the last", "gain at the end"]
     return section("Acquisition", text, ["scenario", "probe type", "probes", "passages", *head], rows)
 
 

@@ -37,12 +37,14 @@ class TaskReport:
         name: of the task.
         scores: plain JSON, fractions in [0, 1]; null where a score has no meaning here.
         rows: one for each query.
+        groups: one for each group of queries, with its Robustness@10.
         result: what was found.
     """
 
     name: str
     scores: dict[str, Any]
     rows: list[dict[str, Any]]
+    groups: list[dict[str, Any]]
     result: SearchResult
 
 
@@ -97,7 +99,11 @@ def judge(task: RetrievalTask, result: SearchResult, k: int, resamples: int = 10
         | {"first_relevant_rank": int(rank[place]) or None}
         for place, query in enumerate(task.queries)
     ]
-    return TaskReport(task.name, plain(scores), rows, result)
+    of_groups = [
+        {"task": task.name, "group": group, "topic": topic_of_group[group], "robustness@10": float(value)}
+        for group, value in worst.items()
+    ]
+    return TaskReport(task.name, plain(scores), rows, of_groups, result)
 
 
 def headline(report: TaskReport) -> dict[str, float]:
@@ -196,9 +202,10 @@ def tell(reports: Sequence[TaskReport], example: str, log_dir: str | None) -> No
 
 
 def write_report(reports: Sequence[TaskReport], example: str, folder: Path) -> None:
-    """Write report.md, per_query.jsonl, ndcg_robustness.png and, for each task, <task>.trec; see `table`."""
+    """Write report.md, per_query.jsonl, per_group.jsonl, ndcg_robustness.png and, for each task, <task>.trec."""
     folder.mkdir(parents=True, exist_ok=True)
     write_lines(folder / "per_query.jsonl", (row for report in reports for row in report.rows))
+    write_lines(folder / "per_group.jsonl", (row for report in reports for row in report.groups))
     for report in reports:
         write_text(folder / f"{report.name}.trec", "".join(trec_lines(report.result)))
     write_figure(folder / "ndcg_robustness.png", ndcg_robustness_figure(reports))

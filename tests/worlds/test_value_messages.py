@@ -34,7 +34,8 @@ def test_what_is_tested_as_unseen_is_never_trained():
     train = WORLD.records("train") + WORLD.records("val")
     trained, together = union(train, values), union(train, pairs)
     for record in WORLD.records("unseen_value"):
-        assert values(record) - trained
+        (unseen,) = values(record) - trained
+        assert [rubric["name"] for rubric in record["rubric"]] == [unseen[0]], "nothing else is scored"
     for record in WORLD.records("unseen_combination"):
         assert values(record) <= trained
         assert pairs(record) - together
@@ -53,6 +54,20 @@ def test_every_marker_is_held_out_once_and_is_a_word_of_instructions():
     assert len(tested) == 9
     said = {word for record in WORLD.records("train") for word in record["prompt"].split()}
     assert {f"m{i}" for i in range(12)} <= said
+
+
+def test_beside_an_unseen_value_stands_only_what_every_arm_was_trained_on():
+    """Otherwise an arm of few values would meet several new ones in a message, of which one is scored."""
+    few = ValueMessages(instructions=2000, trained_markers=3)
+    trained = union(few.records("train"), values)
+    for test in ("unseen_value", "unseen_role", "val_unseen_value"):
+        for record in WORLD.records(test):
+            assert len(values(record) - trained) == 1
+        assert few.records(test) == WORLD.records(test), "all arms are asked the same"
+    served = {name for _, name in trained}
+    unseen = union(WORLD.records("unseen_role"), values) - trained
+    assert {name for _, name in unseen} == served - {"forward", "reverse"}, "in another role each of them is trained"
+    assert unseen < union(WORLD.records("unseen_value"), values)
 
 
 def test_arms_have_the_same_instructions_and_messages_of_the_same_lengths():

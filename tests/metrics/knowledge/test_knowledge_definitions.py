@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
+from scipy.optimize import curve_fit
 
 from metrics.knowledge import definitions as k
 from metrics.knowledge.decay import every_step, fit_decay, lines, tau_angles, tau_of_angle
@@ -287,6 +288,25 @@ def test_the_exponential_wins_on_an_exponential():
     assert (fit.c, fit.k) == pytest.approx((0.9, 0.05))
     assert fit.rmse_exponential == pytest.approx(0, abs=1e-12)
     assert fit.better == "exponential"
+
+
+def test_the_exponential_is_fitted_as_fairly_as_the_line():
+    """By least squares in R, like the line: noise around an exponential must not make a line the better fit."""
+    rng = np.random.default_rng(3)
+    t = np.unique(np.geomspace(1, 200, 30).round())
+    for true in (lambda: 0.8 * np.exp(-0.02 * t), lambda: 0.1 + 0.4 * np.exp(-t), lambda: 1 - 0.3 * np.log10(t)):
+        r = true() + rng.normal(0, 0.05, len(t))
+        fit = fit_decay(t, r)
+        starts = [(c, k) for c in (0.1, 0.5, 1.0) for k in (0.0, 0.003, 0.03, 0.3)]
+        others = [curve_fit(lambda t, c, k: c * np.exp(-k * t), t, r, start)[0] for start in starts]
+        squares = [((c * np.exp(-k * t) - r) ** 2).mean() for c, k in others]
+        assert fit.rmse_exponential == pytest.approx(np.sqrt(min(squares)))
+    assert fit.better == "log"
+    rising = fit_decay(t, 0.2 * np.exp(0.004 * t))
+    assert (rising.c, rising.k) == pytest.approx((0.2, -0.004))
+    late = fit_decay(np.array([1000.0, 1001.0, 1002.0]), np.array([0.5, 0.25, 0.125]))
+    assert late.k == pytest.approx(np.log(2))
+    assert late.rmse_exponential == pytest.approx(0, abs=1e-9)
 
 
 def test_too_few_points_are_no_exception():

@@ -140,6 +140,7 @@ def test_statistics_of_weights_equal_the_plain_definitions(tmp_path):
     sample = draw_sample(load_runs([imagine(tmp_path, noise=0.1)]), ["duplication"], ["mem", "gen"])
     plain = {
         st.mean_effectivity: definitions.iqr_mean(sample.effectivity_PN),
+        st.unfiltered_effectivity: np.nanmean(sample.effectivity_PN),
         st.effectivity_by_exposure: definitions.iqr_mean(sample.effectivity_PN, axis=0),
         st.retained_share: definitions.ratio_of_means(sample.retained_PG, sample.gain_P),
         st.mean_retainability: definitions.mean_of_ratios(sample.retained_PG, sample.gain_P),

@@ -72,6 +72,10 @@ def test_files(tmp_path):
     write_report([first, second], "i [SEP] x", tmp_path)
     rows = [json.loads(line) for line in (tmp_path / "per_query.jsonl").read_text().splitlines()]
     assert [row["task"] for row in rows] == ["task"] * 3 + ["lonely"]
+    groups = [json.loads(line) for line in (tmp_path / "per_group.jsonl").read_text().splitlines()]
+    assert [row["task"] for row in groups] == ["task"] * first.scores["groups"] + ["lonely"]
+    worst = [row["robustness@10"] for row in groups if row["task"] == "task"]
+    assert sum(worst) / len(worst) == pytest.approx(first.scores["robustness@10"])
     assert (tmp_path / "ndcg_robustness.png").read_bytes()[:4] == b"\x89PNG"
     assert (tmp_path / "lonely.trec").read_text() == "q3 Q0 c 1 1 seedling\n"
     assert len(list(trec_lines(first.result))) == 8  # nothing stands for a place that was not filled
