@@ -86,7 +86,7 @@ class Compares:
         drawn = hashlib.sha256(repr((found.name, answers)).encode()).digest()[0] % 2
         criterion = self.template.criterion(one.principle)
         placed = (one.rejected, one.chosen) if drawn else answers
-        return Contest(found.name, context, placed, (criterion,), better=drawn)
+        return Contest(found.name, context, placed, (criterion,), better=drawn, source=found.record.source)
 
 
 class JudgedAnswers(Compares, Instructions):

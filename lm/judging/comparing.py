@@ -29,6 +29,7 @@ class Contest:
         criteria: what they are judged by, at least one.
         reference: an answer that deserves the highest score, if there is one.
         better: which of them is known to be better, 0 or 1; None where it is not known.
+        source: where the pair is from; measures are also of each source.
     """
 
     id: str
@@ -37,6 +38,7 @@ class Contest:
     criteria: tuple[Criterion, ...]
     reference: str | None = None
     better: int | None = None
+    source: str | None = None
 
     def requests(self) -> list[JudgeRequest]:
         """Both orders of the first principle, both of the second, and so on."""

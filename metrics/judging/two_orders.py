@@ -9,12 +9,13 @@ Legend: order 0 shows the first answer as A, order 1 the second.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Literal, NamedTuple
 
 from metrics.judging.calibration import calibration_error
+from metrics.judging.groups import by_group
 from metrics.means import mean
 from text.errors import UserError
 
@@ -22,6 +23,8 @@ Combine = Literal["probability", "renormalized", "logit"]
 OnTie = Literal["second", "random", "skip"]
 LOW_MASS = 0.5  # a judge that gives its labels less than this together does not know what it is asked for
 TINIEST = 1e-30  # probabilities below are this: their logarithms have to be finite
+
+AVERAGED = ("accuracy", "accuracy_half", "consistency")  # have a mean over parts
 
 Probabilities = tuple[float, float]  # of the labels A and B
 
@@ -144,6 +147,33 @@ def two_orders_report(found: Sequence[Decided], gold: Sequence[int]) -> dict[str
         "skipped": mean(float(one.winner is None) for one in found),
         "n": float(len(found)),
     }
+
+
+def report_by_parts(
+    found: Sequence[Decided], gold: Sequence[int], parts: Mapping[str, Sequence[str | None]]
+) -> dict[str, float]:
+    """`two_orders_report` of all verdicts, and of those that belong together.
+
+    Args:
+        found: the verdicts.
+        gold: which answer is better.
+        parts: by kind (principle, source), the part to which each verdict belongs; None for one that belongs to none.
+
+    Returns: beside the numbers of all ``<kind>/<part>/<number>``, and ``<kind>/mean/<number>`` over the parts, which
+        weighs a small part like a large one. A kind with fewer than two parts tells nothing more and is left out.
+    """
+    report = two_orders_report(found, gold)
+    for kind, belongs in parts.items():
+        names = sorted({name for name in belongs if name is not None})
+        rows = [[row for row, own in enumerate(belongs) if own == name] for name in names]
+
+        def part(number: int, rows: Sequence[Sequence[int]] = rows) -> dict[str, float]:
+            own = rows[number]
+            return two_orders_report([found[row] for row in own], [gold[row] for row in own])
+
+        if len(names) > 1:
+            report |= {f"{kind}/{name}": value for name, value in by_group(names, {}, part, AVERAGED).items()}
+    return report
 
 
 def mean_of(values: Sequence[float]) -> float:

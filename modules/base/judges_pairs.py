@@ -17,7 +17,7 @@ from lm.protocols import ComparesPairs
 from lm.scoring.model_scores import ModelScores
 from lm.steps.gather import merge_over_ranks, ranks
 from lm.steps.lightning_private import trainer_of
-from metrics.judging.two_orders import TwoOrders, two_orders_report
+from metrics.judging.two_orders import TwoOrders, report_by_parts
 from modules.base.language_module import LanguageModule
 from text.errors import UserError
 from text.json_lines import plain
@@ -29,7 +29,8 @@ SILENT = Judging(verdicts="constrained", feedback=False, shorten=True)
 class JudgesPairs(LanguageModule):
     """A language model that judges pairs, and is measured: ``val/judge/...``, and ``judge/...`` in `test`.
 
-    The measures are those of `metrics.judging.two_orders.two_orders_report`.
+    The measures are those of `metrics.judging.two_orders.two_orders_report`, and the same of each principle
+    (``judge/principle/<name>/...``) and of each ``source`` of the records, where there are several.
 
     Args:
         backbone: see LanguageModule.
@@ -93,7 +94,11 @@ class JudgesPairs(LanguageModule):
             found = compare(judge, [contests[number] for number in mine], self.comparing)
         merged: dict[int, Judged] = merge_over_ranks(dict(zip(mine, found, strict=True)))
         gold = [contest.better or 0 for contest in contests]
-        return two_orders_report([merged[number].decided for number in range(len(contests))], gold)
+        parts = {
+            "principle": [contest.criteria[0].name for contest in contests],
+            "source": [contest.source for contest in contests],
+        }
+        return report_by_parts([merged[number].decided for number in range(len(contests))], gold, parts)
 
     def on_validation_epoch_end(self) -> None:
         """Log what the judges are worth."""

@@ -7,7 +7,7 @@ import math
 import pytest
 
 from metrics.judging.calibration import calibration_error
-from metrics.judging.two_orders import Decided, TwoOrders, two_orders_report
+from metrics.judging.two_orders import Decided, TwoOrders, report_by_parts, two_orders_report
 from text.errors import UserError
 
 OFFICIAL = TwoOrders(ties="second")
@@ -82,6 +82,19 @@ def test_a_report_counts_what_is_left_out_as_half():
     assert found["position_bias"] == pytest.approx(0.1)
     assert found["ece"] == pytest.approx(abs(0.95 - 0.5))
     assert math.isnan(two_orders_report([], [])["accuracy"])
+
+
+def test_parts_have_numbers_of_their_own_and_a_mean():
+    def one(winner):
+        return Decided(0.5, 0.5, winner, 0.9, True, False, 0.0, 1.0)
+
+    found, gold = [one(0), one(0), one(1), one(1), one(0)], [0, 0, 0, 1, 1]
+    told = report_by_parts(found, gold, {"source": ["a", "a", "a", "b", None], "principle": ["overall"] * 5})
+    assert told["accuracy"] == 3 / 5
+    assert told["source/a/accuracy"] == pytest.approx(2 / 3)
+    assert (told["source/b/accuracy"], told["source/b/n"]) == (1, 1)
+    assert told["source/mean/accuracy"] == pytest.approx((2 / 3 + 1) / 2)
+    assert not any(name.startswith("principle/") for name in told), "one part is the whole"
 
 
 def test_calibration_by_hand():

@@ -11,6 +11,7 @@ from datamodules import JudgedAnswers
 from lm.backbones.encoder import WordTokenizer
 from lm.scoring.logprobs import forest_logprobs
 from modules import JSFT
+from tests.conversation_files import jsonl
 from tests.preference_stand_ins import fit
 from tests.stand_ins import scratch, trainer
 from text.errors import UserError
@@ -24,9 +25,13 @@ SGD = partial(torch.optim.SGD, lr=0.1)
 
 
 def data(**options):
-    world = Alternating(pairs=16, judged=6, seed=1)
-    given = {"template": TEMPLATE, "tokenizer": WordTokenizer(words=WORDS, eos_token="[END]"), "batch_size": 24}
-    return JudgedAnswers(world, **(given | options))
+    given = {
+        "train": Alternating(pairs=16, judged=6, seed=1),
+        "template": TEMPLATE,
+        "tokenizer": WordTokenizer(words=WORDS, eos_token="[END]"),
+        "batch_size": 24,
+    }
+    return JudgedAnswers(**(given | options))
 
 
 def module(**options):
@@ -97,6 +102,32 @@ def test_a_test_judges_all_pairs_in_both_orders(tmp_path):
     [found] = made.test(tested, source, verbose=False)
     assert found["judge/n"] == tested.results["judge/n"] == 6
     assert found["judge/accuracy"] == pytest.approx(tested.results["judge/accuracy"])
+
+
+def test_a_judge_is_measured_by_principle_and_by_source(tmp_path):
+    def pair(number, principle, source):
+        return {"prompt": "Q s0 s1", "chosen": f"s0 s1 s{number}", "rejected": "s2", "principle": principle} | source
+
+    sources = [{"source": "a"}, {"source": "b"}, {}]
+    pairs = [pair(n, ("long", "short")[n < 2], source) for n, source in enumerate(sources * 2)]
+    template = PairTemplate(
+        "J {criteria} {instruction} : {response_A} | {response_B}", opening="=", criteria={"long": "s8", "short": "s9"}
+    )
+    file = str(jsonl(tmp_path / "pairs.jsonl", *pairs))
+    source, tested = data(train=file, template=template, test=file), module()
+    source.prepare_data()
+    [found] = trainer(tmp_path, logger=False).test(tested, source, verbose=False)
+    counted = {name: value for name, value in found.items() if name.endswith("/n")}
+    assert counted == {
+        "judge/n": 6,
+        "judge/principle/long/n": 4,
+        "judge/principle/short/n": 2,
+        "judge/source/a/n": 2,
+        "judge/source/b/n": 2,
+    }
+    parts = [tested.results[f"judge/principle/{name}/accuracy"] for name in ("long", "short")]
+    assert tested.results["judge/accuracy"] == pytest.approx((4 * parts[0] + 2 * parts[1]) / 6)
+    assert tested.results["judge/principle/mean/accuracy"] == pytest.approx(sum(parts) / 2)
 
 
 def test_what_cannot_be_is_refused(tmp_path):
