@@ -59,6 +59,12 @@ class Bracket(NamedTuple):
         """How many there were."""
         return max((result.round for result in self.results), default=0)
 
+    @property
+    def runner_up(self) -> int:
+        """Whom the winner met last; the winner itself where it met nobody."""
+        met = [result for result in self.results if self.winner in (result.one, result.other)]
+        return met[-1].one + met[-1].other - self.winner if met else self.winner
+
 
 Play = Callable[[Sequence[Match]], Sequence[int | None]]
 """From the matches of a round to their winners: 0 for the one, 1 for the other, None for undecided."""

@@ -39,7 +39,8 @@ class Chosen(NamedTuple):
     Args:
         text: without special tokens.
         finished: see `lm.generation.decoding.Sample`.
-        notes: what is written beside it: ``draw``, ``matches`` as ``[round, one, other, winner]``, and ``score``.
+        notes: what is written beside it: ``draw``, ``matches`` as ``[round, one, other, winner]``, ``runner_up``, the
+            answer that it met last (itself where it met none), and ``score``.
     """
 
     text: str
@@ -128,8 +129,9 @@ class SelfRejection(LanguageModule):
         kept = [own[bracket.winner] for own, bracket in zip(groups, brackets, strict=True)]
         scores = self._scores(batch, kept)
         chosen = []
-        for id, sample, bracket, score in zip(batch.ids, kept, brackets, scores, strict=True):
+        for id, own, sample, bracket, score in zip(batch.ids, groups, kept, brackets, scores, strict=True):
             notes = {"draw": bracket.winner, "matches": [list(result) for result in bracket.results]}
+            notes["runner_up"] = own[bracket.runner_up].text
             notes |= {} if score is None else {"score": score}
             self._told[id] = notes | {"distinct": self.num_samples - len(bracket.alike), "length": len(sample.tokens)}
             chosen.append(Chosen(sample.text, sample.finished, notes))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import permutations
 
 import pytest
 
@@ -34,6 +35,10 @@ def test_the_best_of_n_wins(strategy):
             assert (len(bracket.results), bracket.rounds) == (size - 1, math.ceil(math.log2(size)))
         else:
             assert (len(bracket.results), bracket.rounds) == (size * (size - 1) // 2, int(size > 1))
+        if strategy == "tournament" and size > 1:
+            assert bracket.results[-1][:3] in [
+                (bracket.rounds, *pair) for pair in permutations((bracket.winner, bracket.runner_up))
+            ]
     assert len(calls) == max(bracket.rounds for bracket in found)  # all prompts of a round at once
     assert sum(calls) == sum(len(bracket.results) for bracket in found)
     assert before == ANSWERS
@@ -58,6 +63,7 @@ def test_equal_answers_take_part_once():
 
     [found, alone] = choose("tournament", [["a", "a", "b"], ["c", "c"]], play, [1, 2])
     assert (found.winner, found.alike, alone.winner, alone.results) == (2, (1,), 0, ())
+    assert (found.runner_up, alone.runner_up) == (0, 0)  # whom it met, and itself
     assert len(calls) == 1
 
 

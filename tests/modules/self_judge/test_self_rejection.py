@@ -85,6 +85,8 @@ def test_the_model_chooses_by_its_own_judgement_whatever_the_batches(folder, tmp
             assert winner == (first, second)[again.decided.winner]
             matches += 1
         assert one.text == texts[one.notes["draw"]]
+        final = one.notes["matches"][-1] if one.notes["matches"] else (0, 0, 0, 0)
+        assert one.notes["runner_up"] == texts[final[1] + final[2] - final[3]]
     assert module.results["self_rejection/matches"] == matches > 20
 
 
