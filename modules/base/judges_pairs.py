@@ -94,7 +94,7 @@ class JudgesPairs(LanguageModule):
             found = compare(judge, [contests[number] for number in mine], self.comparing)
         merged: dict[int, Judged] = merge_over_ranks(dict(zip(mine, found, strict=True)))
         gold = [contest.better or 0 for contest in contests]
-        parts = {
+        parts: dict[str, list[str | None]] = {
             "principle": [contest.criteria[0].name for contest in contests],
             "source": [contest.source for contest in contests],
         }
