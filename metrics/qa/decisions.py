@@ -36,6 +36,7 @@ def first(record: SuReRecord) -> str:
 def arms(record: SuReRecord) -> dict[str, str]:
     """All answers to a question, by the suffix of their scores: "" is SuRe's own."""
     told = {"": record.prediction, "_first": first(record), "_base": record.base, "_none": record.none}
+    told |= {f"_{name}": record.alone.get(name, record.prediction) for name in ("valid_only", "rank_only")}
     if record.cot is not None:
         told["_cot"] = record.cot
     if record.from_generic is not None:
@@ -140,6 +141,8 @@ def _stages(records: Answered) -> dict[str, float]:
     }
     if records[0].cot is not None:
         scores["unparsed/cot"] = _mean(not record.cot for record in records)
+    if any(record.orders_read for record in records):
+        scores["unparsed/order"] = _mean(not read for record in records for read in record.orders_read)
     if any(candidate.held is not None for candidate in judged):
         scores["summaries/held"] = _mean(bool(candidate.held) for candidate in judged)
     written = [_is_quoted(one.summary, record) for record in records for one in record.candidates if one.summary]

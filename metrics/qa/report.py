@@ -28,6 +28,8 @@ NAMES = {
     "": "SuRe",
     "_first": "the first candidate",
     "_base": "passages in the prompt",
+    "_valid_only": "validity alone",
+    "_rank_only": "ranking alone",
     "_none": "no passages",
     "_cot": "chain of thought",
     "_from_generic": "from a generic summary",
@@ -103,6 +105,7 @@ def _stages(scores: Mapping[str, float]) -> str:
         "candidates that could not be read as asked for": "unparsed/candidates",
         "validity verdicts that could not be read": "unparsed/validity",
         "rankings that could not be read": "unparsed/ranking",
+        "orders of passages that could not be read": "unparsed/order",
         "sentences that hold their candidate": "summaries/held",
     }
     rows = [[what, number(100 * scores[name], 1)] for what, name in told.items() if name in scores]

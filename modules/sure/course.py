@@ -15,8 +15,8 @@ from typing import Any, TypeVar
 
 from lm.generation.rounds import Course
 from modules.sure.asking import Asking
-from modules.sure.pipeline import Pipeline
-from modules.sure.selection import Choice, Pair, choose, preference, ranks, validities
+from modules.sure.pipeline import Listwise, Pipeline
+from modules.sure.selection import Choice, Pair, Selection, choose, preference, ranks, validities
 from text.qa.answers import normalise_answer
 from text.qa.extractive import supporting_sentence
 from text.qa.prompts import Prompt
@@ -28,6 +28,7 @@ from text.qa.verdicts import (
     parse_answer,
     parse_candidates,
     parse_conclusion,
+    parse_order,
     parse_ranking,
     parse_summary,
     parse_validity,
@@ -35,6 +36,7 @@ from text.qa.verdicts import (
 
 T = TypeVar("T")
 TRUTH = ("True", "False")
+ALONE: tuple[Selection, ...] = ("valid_only", "rank_only")
 Judgements = tuple[list[JudgedCandidate], list[Comparison]]
 Nearest = Callable[[str, Sequence[str]], int]
 """From a text and others to the place of the one that is nearest to it."""
@@ -69,7 +71,8 @@ class QuestionCourse:
         said = yield from self.ask.write(self._first())
         found = yield from self._candidates(said)
         judged, comparisons = yield from self._judged(found.texts)
-        choice = self._choice(judged, comparisons) if comparisons else None
+        choices = self._choices(judged, comparisons) if comparisons else {}
+        choice = choices.get(self.how.selection)
         rationale = judged[choice.place].summary if choice else ""
         generic = parse_summary(said["generic"]) if self.generic else None
         further = yield from self._further(rationale, generic)
@@ -92,6 +95,7 @@ class QuestionCourse:
             scores=choice.scores if choice else [],
             margin=choice.margin if choice else None,
             prediction=found.texts[choice.place if choice else 0] if found.texts else "",
+            alone={name: found.texts[choices[name].place] for name in ALONE if name in choices},
             rationale=rationale,
             generic=generic,
             **further,
@@ -170,39 +174,67 @@ class QuestionCourse:
             found = [{"summary": parse_summary(text)} for text in said.values()]
         return [one.model_copy(update=summary) for one, summary in zip(candidates, found, strict=True)]
 
-    def _choice(self, judged: Sequence[JudgedCandidate], comparisons: Sequence[Comparison]) -> Choice:
+    def _choices(self, judged: Sequence[JudgedCandidate], comparisons: Sequence[Comparison]) -> dict[Selection, Choice]:
+        """What is decided by how it is decided: as the settings say, and by each kind of verdict alone."""
         by_pair = {(one.first, one.second): one for one in comparisons}
-        if self.how.selection == "soft":
-            odds = [0.0] * len(judged)
-            for one in comparisons:  # the mean of both orders, so that a liking for a slot cancels out
-                odds[one.first] += (one.margin or 0.0) / 2
-                odds[one.second] -= (one.margin or 0.0) / 2
-            return choose([one.margin or 0.0 for one in judged], odds, "soft")
         preferences: dict[Pair, float] = {
             (i, j): preference(one.slot, by_pair[j, i].slot, self.how.partial)
             for (i, j), one in by_pair.items()
             if i < j
         }
-        ranked = ranks(len(judged), preferences)
-        return choose(validities([one.valid for one in judged]), ranked, self.how.selection)
+        valid, ranked = validities([one.valid for one in judged]), ranks(len(judged), preferences)
+        choices: dict[Selection, Choice] = {name: choose(valid, ranked, name) for name in ("official", *ALONE)}
+        odds = [0.0] * len(judged)
+        for one in comparisons:  # the mean of both orders, so that a liking for a slot cancels out
+            odds[one.first] += (one.margin or 0.0) / 2
+            odds[one.second] -= (one.margin or 0.0) / 2
+        return choices | {"soft": choose([one.margin or 0.0 for one in judged], odds, "soft")}
 
     # --- what is compared with ----------------------------------------------------------------------------------------
 
     def _further(self, rationale: str, generic: str | None) -> Course[dict[str, Any]]:
-        """Answers from the generic summary, and from single passages: the best, and the nearest to several texts."""
+        """Answers from the generic summary, and from single passages: the best, and those that others put first."""
         asked: dict[str, Prompt] = {}
         if generic is not None:
             asked["from generic"] = self.ask.template.answer(self.asked, [Shown("", generic)])
+        places: dict[str, int] = {}
         if self.nearest is not None and self.passages:
             texts = [passage.text or passage.title for passage in self.passages]
             queries = {"question": self.asked, "generic": generic, "sure": rationale}
-            places = {name: self.nearest(text, texts) if text else 0 for name, text in queries.items()}
-            for name, place in {"first": 0, **places}.items():
-                asked[f"rerank {name}"] = self.ask.template.answer(self.asked, [self.passages[place]])
+            places |= {name: self.nearest(text, texts) if text else 0 for name, text in queries.items()}
+        order, read = yield from self._ordered()
+        if order:
+            places["listwise"] = order[0]
+        for name, place in ({"first": 0} | places if places else {}).items():
+            asked[f"rerank {name}"] = self.ask.template.answer(self.asked, [self.passages[place]])
         said = (yield from self.ask.write(asked)) if asked else {}
         answers = {name: parse_answer(text) for name, text in said.items()}
         reranked = {name.removeprefix("rerank "): text for name, text in answers.items() if name.startswith("rerank ")}
-        return {"from_generic": answers.get("from generic"), "reranked": reranked}
+        own = {"reordered": order, "orders_read": read}
+        return {"from_generic": answers.get("from generic"), "reranked": reranked, **own}
+
+    def _ordered(self) -> Course[tuple[list[int], list[bool]]]:
+        """Places of the passages as the model orders them, and which of its orders could be read.
+
+        The last window begins with the first passage, also where steps of the others would pass it over.
+        """
+        order, read = [*range(len(self.passages))] if self.how.listwise else [], list[bool]()
+        for begin, end in _windows(len(order), self.how.listwise):
+            some = order[begin:end]
+            prompt = self.ask.template.order(self.asked, [self.passages[place] for place in some])
+            [said] = (yield from self.ask.write({f"order {len(read) + 1}": prompt})).values()
+            found = parse_order(said, len(some))
+            read.append(found is not None)
+            order[begin:end] = [some[place] for place in found or range(len(some))]
+        return order, read
+
+
+def _windows(count: int, how: Listwise | None) -> list[tuple[int, int]]:
+    """Begin and end of each part that is ordered, the last passages first; none where there is nothing to order."""
+    if how is None or count < 2:
+        return []
+    begins = [*range(count - how.window, 0, -how.step), 0]
+    return [(begin, min(count, begin + how.window)) for begin in begins]
 
 
 def _likeliest(ways: dict[tuple[int, ...], str], logprobs: dict[tuple[int, ...], float]) -> list[str]:

@@ -23,6 +23,7 @@ class Lengths:
         summary: a summary.
         validity: a verdict on one.
         ranking: a verdict on two.
+        order: an order of passages.
     """
 
     answer: int = 16
@@ -31,11 +32,30 @@ class Lengths:
     summary: int = 256
     validity: int = 4
     ranking: int = 6
+    order: int = 24
 
     def __post_init__(self) -> None:
         """Check what the configuration gave."""
         if (least := min(vars(self).values())) < 1:
             raise UserError(f"lengths: {least} tokens; each must be 1 or more")
+
+
+@dataclass(frozen=True)
+class Listwise:
+    """How the model itself puts passages in order: some of them at a time, from the last on, the best move up.
+
+    Args:
+        window: passages that are ordered together; 5 in the code of arXiv 2404.13081.
+        step: by how many places the next window begins earlier; 3 there.
+    """
+
+    window: int = 5
+    step: int = 3
+
+    def __post_init__(self) -> None:
+        """Check what the configuration gave."""
+        if not 1 <= self.step < self.window:
+            raise UserError(f"listwise: 'step' is {self.step}; it must lie between 1 and 'window' {self.window} less 1")
 
 
 @dataclass(frozen=True)
@@ -52,6 +72,7 @@ class Pipeline:
         selection: what decides; see modules.sure.selection.choose. ``soft`` needs likelihoods.
         partial: see modules.sure.selection.preference.
         reasoning: also answer by a chain of thought, to compare with.
+        listwise: also answer from the passage that the model itself puts first; null does not.
         lengths: most tokens of what is written.
     """
 
@@ -63,6 +84,7 @@ class Pipeline:
     selection: Selection = "official"
     partial: float = PARTIAL
     reasoning: bool = False
+    listwise: Listwise | None = None
     lengths: Lengths = Lengths()
 
     def __post_init__(self) -> None:

@@ -65,6 +65,7 @@ class Wording:
         generic: the task of a summary for none.
         validity: the question whether a summary supports its prediction.
         ranking: the question which of two summaries is better.
+        order: the task of putting passages in order.
         slot: how the better one is called.
         ask_answer: what is asked for an answer.
         ask_reasoning: for a chain of thought.
@@ -73,6 +74,7 @@ class Wording:
         ask_generic: for a summary for no prediction.
         ask_validity: for a verdict on a summary.
         ask_ranking: for a verdict on two.
+        ask_order: for an order of passages.
     """
 
     passage: str = "Passage {number} Title: {title}\nPassage {number} Text: {text}"
@@ -101,6 +103,7 @@ class Wording:
         " word only."
     )
     ranking: str = "Which passage is more informative to answer the question? Choices: [Passage 1, Passage 2]."
+    order: str = "Order the passages by how much they help to answer the question, the best first, as in {form}.\n\n"
     slot: str = "Passage {number}"
     ask_answer: str = "Question: {question}\nAnswer:"
     ask_reasoning: str = "Question: {question}\nReasoning:"
@@ -109,6 +112,7 @@ class Wording:
     ask_generic: str = "Question: {question}\nPassage:"
     ask_validity: str = "Question: {question}\nPrediction: {prediction}\nPassage: {summary}\n{validity}\nAnswer:"
     ask_ranking: str = "Passage 1: {first}\n\nPassage 2: {second}\n\nQuestion: {question}\n{ranking}\nAnswer:"
+    ask_order: str = "{listed}Question: {question}\nOrder:"
 
     def __post_init__(self) -> None:
         """Check what the configuration gave."""
@@ -220,6 +224,17 @@ class QAPrompts:
         task = f"{self.wording.ranking}\n\n" if self.wording.ranking else ""
         return self._prompt((), task, self.wording.ask_ranking, cases, question=question, first=first, second=second)
 
+    def order(self, question: str, passages: Sequence[Shown]) -> Prompt:
+        """The order of some passages, to be told by their numbers; they stand in their own, whatever the style."""
+        cases = [
+            ({"question": d.question, "listed": self._listed(two[:: 1 - 2 * which])}, ("1 > 2", "2 > 1")[which])
+            for d, which in zip(self.shown, _alternating(), strict=False)
+            for two in [[Shown("", d.passage), Shown("", d.other_passage)]]
+        ]
+        form = " > ".join(str(number) for number in range(len(passages), 0, -1))
+        how = {"question": question, "listed": self._listed(passages), "form": form}
+        return self._prompt((), self.wording.order, self.wording.ask_order, cases, **how)
+
     @property
     def slots(self) -> tuple[str, str]:
         """What the better of two summaries is called by the place where it stands."""
@@ -230,15 +245,17 @@ class QAPrompts:
 
     def passages(self, passages: Sequence[Shown]) -> str:
         """All passages, each with its rank as number."""
+        return self._listed(passages, 1 if self.passage_order == "best_first" else -1)
+
+    def _listed(self, passages: Sequence[Shown], way: Literal[1, -1] = 1) -> str:
         shown = [self.wording.passage.format(number=n, title=p.title, text=p.text) for n, p in enumerate(passages, 1)]
-        ordered = shown if self.passage_order == "best_first" else shown[::-1]
-        return "".join(text + self.wording.between for text in ordered)
+        return "".join(text + self.wording.between for text in shown[::way])
 
     def written(self, target: str) -> str:
         """What is written after a prompt to say this."""
         return target if self.style == "chat" else f" {target}"
 
-    def stops(self, task: Task | Literal["reasoning"]) -> tuple[str, ...]:
+    def stops(self, task: Task | Literal["reasoning", "order"]) -> tuple[str, ...]:
         """Where what is written ends, beside the end of a turn: a model that is not chatted with goes on and on."""
         if task == "summary":
             return (END,) if self.style == "chat" else (END, "\n\n")

@@ -88,9 +88,12 @@ class SuReRecord(Record):
         scores: of the candidates.
         margin: by which the chosen one leads; None without a choice.
         prediction: the answer.
+        alone: what one kind of verdict alone would choose: ``valid_only`` and ``rank_only``; empty without a choice.
         rationale: the summary of the chosen candidate.
         generic: a summary for no candidate, to compare with.
         reranked: the answer from a single passage, by what it was chosen by.
+        reordered: the places of the passages as the model orders them, the best first; empty without `listwise`.
+        orders_read: whether each of its orders could be read.
         from_generic: the answer from the generic summary.
         trace: all that was asked, in order.
     """
@@ -115,9 +118,12 @@ class SuReRecord(Record):
     scores: list[float] = Field(default_factory=list)
     margin: float | None = None
     prediction: str
+    alone: dict[str, str] = Field(default_factory=dict)
     rationale: str = ""
     generic: str | None = None
     reranked: dict[str, str] = Field(default_factory=dict)
+    reordered: list[int] = Field(default_factory=list)
+    orders_read: list[bool] = Field(default_factory=list)
     from_generic: str | None = None
     trace: list[Step] = Field(default_factory=list)
 

@@ -90,6 +90,21 @@ def parse_ranking(text: str) -> Literal[1, 2] | None:
     return 2 if named == {"2"} else None
 
 
+def parse_order(text: str, count: int) -> list[int] | None:
+    """The places of passages, the best first, from their numbers in the first line; None where no number is told.
+
+    As RankGPT reads them (arXiv 2304.09542): the first mention of a number counts, numbers that no
+    passage has are passed over, and passages that are not named follow in their order.
+
+    Args:
+        text: such as "2 > 3 > 1" or "[2] > [1]".
+        count: of the passages.
+    """
+    named = [int(number) - 1 for number in re.findall(r"\d+", first_line(text))]
+    known = dict.fromkeys(place for place in named if 0 <= place < count)
+    return [*known, *(place for place in range(count) if place not in known)] if known else None
+
+
 def parse_summary(text: str) -> str:
     """A summary without its end mark."""
     return text.partition(END)[0].strip()

@@ -27,8 +27,9 @@ def question(id, candidates, slots, chosen, by, **more) -> SuReRecord:
     )
 
 
+OWN = {"alone": {"valid_only": "Bergen", "rank_only": "Oslo"}, "orders_read": [True, False]}
 RECORDS = [
-    question("won", [("Bergen", False), ("Oslo", True)], (2, 1), 1, "both", gold_ids=["p1"], type="a"),
+    question("won", [("Bergen", False), ("Oslo", True)], (2, 1), 1, "both", gold_ids=["p1"], type="a", **OWN),
     question("lost", [("Oslo", False), ("Bergen", None)], (1, 1), 1, "rank", gold_ids=["p2"], type="b"),
     question("alone", [("Oslo", None)], (), None, None, form="single", type="b"),
     question("none", [], (), None, None, form="empty", type="b"),
@@ -40,6 +41,8 @@ def test_scores_by_hand():
     by_hand = {
         "em": 2 / 4,
         "em_first": 2 / 4,
+        "em_valid_only": 1 / 4,  # where nothing was to be chosen, as the others
+        "em_rank_only": 2 / 4,
         "em_base": 0,
         "em_none": 0,
         "oracle_em": 3 / 4,
@@ -49,6 +52,7 @@ def test_scores_by_hand():
         "unparsed/candidates": 1 / 4,
         "unparsed/validity": 1 / 4,
         "unparsed/ranking": 0,
+        "unparsed/order": 1 / 2,
         "changed/wrong_to_right": 1,
         "changed/right_to_wrong": 1,
         "questions/one_candidate": 1,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from dataclasses import replace
 
@@ -11,9 +12,10 @@ from lm.generation.decoding import Decoding, Drawing, Sample
 from lm.generation.rounds import run_rounds
 from lm.tokens.chat import ChatRenderer
 from lm.tokens.prompt_styles import StyledRenderer
+from metrics.qa.decisions import sure_scores
 from modules.sure.asking import Asking
 from modules.sure.course import QuestionCourse
-from modules.sure.pipeline import Lengths, Pipeline
+from modules.sure.pipeline import Lengths, Listwise, Pipeline
 from tests.stand_ins import tiny_tokenizer
 from text.errors import UserError
 from text.qa.prompts import QAPrompts
@@ -78,10 +80,11 @@ class Script(Drawing):
 
 
 def answered(how=Pipeline(), names=NAMES, template=QAPrompts(style="plain"), engine=None, weigh=None, **options):  # noqa: B008
+    contexts = options.pop("contexts", PASSAGES)
     engine = engine or Script()
     styled = StyledRenderer(ChatRenderer(engine.tokenizer), template)
     drawn = Decoding(temperature=0.7)
-    questions = [QAQuestion(question=name, answers=["blue"], contexts=PASSAGES) for name in names]
+    questions = [QAQuestion(question=name, answers=["blue"], contexts=contexts) for name in names]
     courses = [
         QuestionCourse(Asking(how, styled, engine.context, drawn), q, q.question, **options).run() for q in questions
     ]
@@ -101,6 +104,9 @@ def test_stages_predictions_and_number_of_requests():
     normal = found["normal"]
     assert (normal.rationale, normal.base, normal.chosen) == ("Blue is cold.", "red", 1)
     assert [candidate.valid for candidate in normal.candidates] == [False, True]
+    assert [found[name].alone for name in NAMES] == [
+        {"valid_only": "blue", "rank_only": "blue"}, {}, {}, {"valid_only": "red", "rank_only": "red"},
+    ]  # fmt: skip
     assert [(one.first, one.second, one.slot) for one in normal.comparisons] == [(0, 1, 2), (1, 0, 1)]
     assert [step.stage for step in normal.trace] == (
         ["none", "base", "candidates", "summary 1", "summary 2", "validity 1", "validity 2", "ranking 1", "ranking 2"]
@@ -150,6 +156,7 @@ def test_verdicts_are_weighed(selection):
     assert [(one.valid, one.margin) for one in record.candidates] == [(False, -2.0), (True, 1.0)]
     assert [(one.slot, one.margin) for one in record.comparisons] == [(2, -2.0), (2, -2.0)]  # slot 2 whatever is there
     assert (record.prediction, record.by, record.margin) == ("blue", "valid", 3.0 if selection == "soft" else 1.0)
+    assert record.alone == {"valid_only": "blue", "rank_only": "red"}
 
 
 def test_further_arms_and_the_nearest_passage():
@@ -163,6 +170,45 @@ def test_further_arms_and_the_nearest_passage():
     assert set(record.reranked) == {"first", "question", "generic", "sure"}
     asked = {step.stage: step for step in record.trace}
     assert set(asked) >= {"rerank sure", "from generic"}
+
+
+class Sorter(Script):
+    """Orders passages by their last word, a letter, the latest first, and names two; if d is last it says nothing."""
+
+    def said(self, prompt, number):
+        if not prompt.endswith("\nOrder:"):
+            return super().said(prompt, number)
+        letters = re.findall(r"Text: \w+ (\w)", prompt)
+        self.asked["".join(letters), "order"] += 1
+        if letters[-1] == "d":
+            return " no idea"
+        return " " + " > ".join(str(letters.index(letter) + 1) for letter in sorted(letters, reverse=True)[:2])
+
+    def kind(self, prompt):
+        return "base" if "Title:" in prompt else super().kind(prompt)
+
+
+@pytest.mark.parametrize(
+    ("texts", "windows", "order", "read"),
+    [
+        # by hand: def becomes fed; bcf, of which f and c are named, fcb; afc fca, though steps of 2 pass over its place
+        ("abcdef", ["def", "bcf", "afc"], "fcabed", [True, True, True]),
+        ("abcd", ["bcd", "abc"], "cbad", [False, True]),
+        ("ab", ["ab"], "ba", [True]),
+        ("a", [], "a", []),
+    ],
+)
+def test_the_model_orders_passages_from_the_last_on(texts, windows, order, read):
+    how = Pipeline(listwise=Listwise(window=3, step=2))
+    contexts = [ContextRecord.model_validate({"text": f"is {letter}"}) for letter in texts]
+    engine, found = answered(how, ["normal"], engine=Sorter(), contexts=contexts)
+    record = found["normal"]
+    assert ["".join(texts[place] for place in record.reordered), record.orders_read] == [order, read]
+    assert [letters for letters, kind in engine.asked if kind == "order"] == windows
+    assert set(record.reranked) == {"first", "listwise"}
+    [asked] = [step for step in record.trace if step.stage == "rerank listwise"]
+    assert asked.wrote
+    assert ("unparsed/order" in sure_scores([record])) is bool(windows)
 
 
 def test_passages_without_room_are_left_out_and_counted():
@@ -203,3 +249,9 @@ def test_a_record_becomes_tasks_that_are_read_again():
 def test_settings_that_cannot_be(wrong, told):
     with pytest.raises(UserError, match=told):
         Pipeline(**wrong)
+
+
+@pytest.mark.parametrize("step", [0, 5])
+def test_windows_must_overlap(step):
+    with pytest.raises(UserError, match=f"'step' is {step}"):
+        Listwise(window=5, step=step)

@@ -38,6 +38,7 @@ def test_parts_come_in_the_official_order(style):
     assert parts(ask.generic("q", PASSAGES)) == f"{shown}<generic><ask_genericq>"
     assert parts(ask.validity("q", "x", "s")) == "<ask_validityqxs<validity>>"
     assert parts(ask.ranking("q", "s", "t")) == "<ranking> <ask_rankingstq<ranking>>"
+    assert parts(ask.order("q", PASSAGES)) == f"<order2 > 1><ask_order{shown}q>"
 
 
 def of_passages(ask: QAPrompts) -> list:
@@ -50,6 +51,16 @@ def test_with_passages_first_all_prompts_of_passages_begin_with_them(style):
     prompts = of_passages(QAPrompts(style=style))
     assert {(prompt.before, prompt.passages) for prompt in prompts} == {("", prompts[0].passages)}
     assert len({prompt.after for prompt in prompts}) == len(prompts)
+
+
+def test_an_order_is_asked_of_passages_that_stand_in_theirs_and_shown_both_ways():
+    asked = QAPrompts(style="few_shot", passage_order="best_last").order("q", PASSAGES).text
+    assert re.findall(r"Order:(.*)", asked) == [" 1 > 2", " 2 > 1", " 1 > 2", ""]
+    *shown, own, _ = asked.split("Order:")
+    tokyo, kyoto = shown[0].index("Tokyo has been"), shown[0].index("Kyoto was")
+    assert tokyo < kyoto  # and the right one is the first of "1 > 2"
+    assert shown[1].index("Charlotte Bronte is") < shown[1].index("Pride and Prejudice is")
+    assert own.index("Oslo is") < own.index("Bergen is")
 
 
 def test_the_best_passage_may_stand_last_and_keeps_its_number():

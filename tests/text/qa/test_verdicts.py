@@ -6,6 +6,7 @@ from text.qa.verdicts import (
     parse_answer,
     parse_candidates,
     parse_conclusion,
+    parse_order,
     parse_ranking,
     parse_summary,
     parse_validity,
@@ -72,6 +73,22 @@ def test_validity(text, verdict):
 )
 def test_ranking(text, verdict):
     assert parse_ranking(text) == verdict
+
+
+@pytest.mark.parametrize(
+    ("text", "order"),
+    [
+        ("2 > 3 > 1", [1, 2, 0]),
+        ("[3] > [1] > [2]\n[1]", [2, 0, 1]),
+        ("Passage 2 is best", [1, 0, 2]),  # the others follow in their order
+        ("2 > 2 > 7 > 0 > 1", [1, 0, 2]),  # the first mention; there is no 7 and no 0
+        ("all of them", None),
+        ("7", None),
+        ("", None),
+    ],
+)
+def test_order(text, order):
+    assert parse_order(text, 3) == order
 
 
 def test_answers_conclusions_and_summaries():
