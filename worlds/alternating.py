@@ -19,6 +19,7 @@ SYMBOLS = tuple(f"s{number}" for number in range(12))
 ASK = "Q"
 LONGEST = 8  # symbols of an answer
 SHORTEST = 4  # of one in the data
+LEAST_SKILL = 0.2  # of one in the data: the chance that a symbol is one of the two
 SPLITS = ("train", "val", "test")
 
 
@@ -59,6 +60,8 @@ class Alternating(World):
         judged: pairs of `val` and of `test`.
         kind: ``pairs``, or ``prompts`` alone.
         repeats: how often `test` has each of its prompts.
+        skill: the most that an answer of the data has: the chance that a symbol is one of the two, from 0.2 up. Near 1
+            answers differ by whether they repeat themselves, so that a judge has to learn it.
         seed: everything follows from it.
     """
 
@@ -70,16 +73,19 @@ class Alternating(World):
         judged: int = 500,
         kind: Literal["pairs", "prompts"] = "pairs",
         repeats: int = 1,
+        skill: float = 0.8,
         seed: int = 0,
     ):
         self.pairs, self.flips, self.held_out, self.judged = pairs, flips, held_out, judged
-        self.kind, self.repeats, self.seed = kind, repeats, seed
+        self.kind, self.repeats, self.skill, self.seed = kind, repeats, skill, seed
 
     def records(self, split: str) -> list[dict]:
         """The records of `train`, `val` or `test`."""
         if split not in SPLITS:
             raise ValueError(f"there are the splits train, val and test, not '{split}'")
         prompts = [f"{ASK} {one} {other}" for one, other in permutations(SYMBOLS, 2)]
+        if not LEAST_SKILL <= self.skill <= 1:
+            raise ValueError(f"skill is {self.skill}; it is from {LEAST_SKILL} to 1")
         if min(self.pairs, self.judged) < 1 or not 0 < self.held_out < len(prompts) or not 0 <= self.flips <= 1:
             raise ValueError(f"pairs and judged are 1 or more, held_out below {len(prompts)}, and flips from 0 to 1")
         Random(f"{self.seed} prompts").shuffle(prompts)
@@ -91,22 +97,22 @@ class Alternating(World):
             return [{"id": f"{prompt.replace(' ', '-')}-{time}", "prompt": prompt} for prompt, time in asked]
         random = Random(f"{self.seed} {split}")
         count, flips = (self.pairs, self.flips) if split == "train" else (self.judged, 0.0)
-        made = [_pair(random, random.choice(prompts[self.held_out :]), flips) for _ in range(count)]
+        made = [_pair(random, random.choice(prompts[self.held_out :]), flips, self.skill) for _ in range(count)]
         return [{"id": f"{split}-{number}"} | pair for number, pair in enumerate(made)]
 
 
-def _pair(random: Random, prompt: str, flips: float) -> dict:
+def _pair(random: Random, prompt: str, flips: float, skill: float) -> dict:
     """Two answers of different quality; the better one is chosen, but for flips."""
     while True:
-        one, other = (_answer(random, prompt.split()[1:]) for _ in range(2))
+        one, other = (_answer(random, prompt.split()[1:], skill) for _ in range(2))
         lead = quality(prompt, one) - quality(prompt, other)
         if lead:
             better, worse = (one, other) if (lead > 0) == (random.random() >= flips) else (other, one)
             return {"prompt": prompt, "chosen": better, "rejected": worse}
 
 
-def _answer(random: Random, wanted: Sequence[str]) -> str:
+def _answer(random: Random, wanted: Sequence[str], most: float) -> str:
     """An answer of the data: of some skill, which is drawn for it."""
-    skill = random.uniform(0.2, 0.8)
+    skill = random.uniform(LEAST_SKILL, most)
     length = random.randint(SHORTEST, LONGEST)
     return " ".join(random.choice(wanted if random.random() < skill else SYMBOLS) for _ in range(length))

@@ -30,6 +30,20 @@ def test_labels_tell_the_quality_but_for_flips():
     assert 1 < mean < 2  # far from the 8 of the best answers
 
 
+def test_skilful_answers_differ_by_what_they_repeat():
+    """With a skill of 1 pairs are met whose answers hold no other symbol; their qualities differ all the same."""
+    worlds = [Alternating(pairs=2000, flips=0, seed=3, skill=skill) for skill in (0.8, 1.0)]
+
+    def alike(record):
+        wanted = record["prompt"].split()[1:]
+        return all(word in wanted for side in ("chosen", "rejected") for word in record[side].split())
+
+    few, many = (sum(map(alike, world.records("train"))) for world in worlds)
+    assert few < many / 2
+    with pytest.raises(ValueError, match=r"skill is 1\.2"):
+        Alternating(skill=1.2).records("train")
+
+
 def test_held_out_prompts_are_never_trained_on():
     pairs, prompts = Alternating(pairs=3000, seed=3), Alternating(kind="prompts", seed=3)
     held_out = {one["prompt"] for one in prompts.records("test")}
