@@ -25,7 +25,8 @@ WIDTH, LINE, FOOT, CAPTION = 10.0, 0.38, 0.66, 0.3  # inches: LINE an arm, FOOT 
 def draw(report: dict[str, Any], path: Path) -> None:
     """Write the picture as PNG. Equal reports give equal bytes."""
     claims = report["claims"]
-    titles = [textwrap.wrap(claim["claim"], 84, max_lines=3, placeholder=" …") for claim in claims]
+    said = [f"{claim['kind'].capitalize()}: {claim['claim']}" for claim in claims]
+    titles = [textwrap.wrap(text, 84, max_lines=3, placeholder=" …") for text in said]
     heads = [0.3 + 0.22 * len(title) for title in titles]
     bodies = [LINE * max(2, len(claim["arms"])) for claim in claims]
     total = sum(heads) + sum(bodies) + FOOT * len(claims) + CAPTION

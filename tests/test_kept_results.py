@@ -100,10 +100,13 @@ def test_a_readme_that_says_something_else(old, new, problem):
 
 
 def test_the_patterns_find_what_the_readme_has_today():
-    """Every study with a row has a result with interval and verdict, and a count: so the checks above are not idle."""
+    """Every study with a row has a result with interval and verdict, and a count: so the checks above are not idle.
+
+    Those of biggen_bench are checks, which have no verdict to count, until the seeds of its claim have run.
+    """
     none = {"claims": [CLEAR | {"estimate": CLEAR["estimate"] | {"mean": 1e6}}]}
     found = contradictions((ROOT / "README.md").read_text(), dict.fromkeys(STUDIES, none), STUDIES)
-    for study in ("knowledge_probe", "instructir", "janus", "self_explore", "evaluator", "biggen_bench"):
+    for study in ("knowledge_probe", "instructir", "janus", "self_explore", "evaluator"):
         of_study = [problem for problem in found if problem.startswith(f"{study}: ")]
         assert any("no claim has" in problem for problem in of_study), found
         assert any(" shown, where it is " in problem for problem in of_study), found
