@@ -30,7 +30,7 @@ from modules.base.judges_pairs import JudgesPairs
 from modules.base.on_policy import OnPolicy, sampled_pairs
 from modules.dpo import DPO
 from text.errors import UserError
-from text.judging.pair_template import context_of
+from text.judging.pair_template import context_of, reference_of
 
 REASONS = ("identical", "truncated", "own_words", "undecided")
 """Why prompts of a step have no pair: equal answers only, answers that were cut off, the judge's words, no winner."""
@@ -148,7 +148,7 @@ class SelfJudge(JudgesPairs, OnPolicy, DPO):  # type: ignore[misc]  # a step tak
         criteria = tuple(map(template.criterion, template.criteria))
         contests, places = [], []
         for number, (id, record, own) in enumerate(zip(prompts.ids, prompts.records, samples, strict=True)):
-            context, reference = context_of(record), record.get("reference_answer") or record.get("gold")
+            context, reference = context_of(record), reference_of(record)
             for one, other in combinations(range(len(own)), 2):
                 contests.append(Contest(id, context, (own[one].text, own[other].text), criteria, reference))
                 places.append((number, one, other))

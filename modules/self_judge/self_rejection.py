@@ -30,7 +30,7 @@ from metrics.means import mean
 from modules.base.judges_pairs import SILENT
 from modules.base.language_module import LanguageModule
 from text.errors import UserError
-from text.judging.pair_template import PairTemplate, context_of
+from text.judging.pair_template import PairTemplate, context_of, reference_of
 
 
 class Chosen(NamedTuple):
@@ -179,8 +179,3 @@ class SelfRejection(LanguageModule):
             self.results |= ({"self_rejection/score": mean(graded)} if graded else {}) | unscored
         if self.trainer.is_global_zero:
             print(", ".join(f"{name.partition('/')[2]} {value:.4g}" for name, value in self.results.items()))
-
-
-def reference_of(record: dict[str, Any]) -> str | None:
-    """The right answer, where the record of a prompt tells it."""
-    return record.get("reference_answer") or record.get("gold")

@@ -109,3 +109,17 @@ def context_of(record: Mapping[str, Any]) -> str:
     """The same of the record of a prompt in plain values."""
     prompt = record["prompt"]
     return context_text(prompt if isinstance(prompt, str) else read_messages(prompt, "prompt"), record.get("system"))
+
+
+def reference_of(record: Mapping[str, Any]) -> str | None:
+    """The right answer, where the record of a prompt tells it: ``reference_answer`` or ``gold``; a number as text.
+
+    Raises:
+        UserError: if it is neither a text nor a number.
+    """
+    for name in ("reference_answer", "gold"):
+        if (told := record.get(name)) not in (None, ""):
+            if not isinstance(told, str | int | float) or isinstance(told, bool):
+                raise UserError(f"field '{name}' is {told!r:.60}: a right answer is a text or a number")
+            return str(told)
+    return None

@@ -7,7 +7,7 @@ import pytest
 from lm.judging.requests import JudgeRequest
 from text.chat.messages import Message
 from text.errors import UserError
-from text.judging.pair_template import PairTemplate, context_text
+from text.judging.pair_template import PairTemplate, context_text, reference_of
 
 
 def asked(*answers):
@@ -53,3 +53,10 @@ def test_conversations_are_shown_turn_by_turn():
     assert context_text(messages) == "User: hi\n\nAssistant: yes?\n\nUser: why"
     assert context_text("why", "be short") == "System: be short\n\nUser: why"
     assert context_text("why") == context_text(messages[2:]) == "why"
+
+
+def test_a_right_answer_may_be_a_number_also_nought():
+    told = [{"gold": 0}, {"gold": "5", "reference_answer": ""}, {"reference_answer": 1.5, "gold": "x"}, {"gold": None}]
+    assert [reference_of(record) for record in told] == ["0", "5", "1.5", None]
+    with pytest.raises(UserError, match="field 'gold' is \\['5'\\]: a right answer is a text or a number"):
+        reference_of({"gold": ["5"]})
