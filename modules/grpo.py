@@ -28,7 +28,7 @@ from losses.policy_gradient import Scale, clipped_surrogate, group_advantages, r
 from modules.base.on_policy import OnPolicy, written
 from modules.base.policy_module import PolicyModule
 from text.errors import UserError
-from text.judging.pair_template import context_of
+from text.judging.pair_template import context_of, reference_of
 from text.judging.rubrics import Criterion
 
 Averaged = Literal["tokens", "answers", "constant"]
@@ -172,7 +172,7 @@ class GRPO(OnPolicy, _PolicyGradient):  # type: ignore[misc]  # a step takes pro
                 context_of(record),
                 (sample.text,),
                 self.criterion,
-                record.get("reference_answer") or record.get("gold"),
+                reference_of(record),
                 draw,
             )
             for id, record, own in zip(prompts.ids, prompts.records, samples, strict=True)
@@ -182,7 +182,8 @@ class GRPO(OnPolicy, _PolicyGradient):  # type: ignore[misc]  # a step takes pro
         for request, verdict in zip(requests, verdicts, strict=True):
             if verdict.score is None:
                 told = f"the judge has no score for an answer to '{request.id}' ({verdict.reason})"
-                raise UserError(f"{told}: a reward is needed for every answer, also for one that is empty")
+                remedy = "a reward is needed for every answer, also for one that is empty (RewardJudge: give 'empty')"
+                raise UserError(f"{told}: {remedy}")
         scores = torch.tensor([verdict.score for verdict in verdicts], dtype=torch.float64)
         return scores.view(len(prompts), -1)
 

@@ -29,6 +29,8 @@ class RewardJudge(Judge):
         chat: the template and system mode that it was trained with.
         max_length: see `lm.judging.rater.Rater`.
         max_batch_tokens: tokens that are held at once.
+        empty: score of an answer without words, which no model rates; null gives it none, and GRPO, which needs a
+            reward for every answer, then stops at the first one.
     """
 
     def __init__(
@@ -37,8 +39,10 @@ class RewardJudge(Judge):
         chat: ChatFormat = ChatFormat(),  # noqa: B008  frozen
         max_length: int | None = None,
         max_batch_tokens: int = 16384,
+        empty: float | None = None,
     ):
         self.backbone, self.chat, self.max_length, self.max_batch_tokens = backbone, chat, max_length, max_batch_tokens
+        self.empty = empty
 
     @cached_property
     def rater(self) -> Rater:
@@ -47,17 +51,19 @@ class RewardJudge(Judge):
         return Rater.of(self.backbone, self.chat, device, self.max_length, self.max_batch_tokens)
 
     def judge(self, requests: Sequence[JudgeRequest]) -> list[Verdict]:
-        """One verdict per request, in their order; an empty answer has no score, and loses against any other."""
+        """One verdict per request, in their order; an empty answer has the score ``empty``, and loses against any."""
         asked = dict.fromkeys((request.instruction, text) for request in requests for text in request.responses)
         rated = self.rater.rate([{"prompt": instruction} for instruction, _ in asked], [[text] for _, text in asked])
         rewards = {one: reward for one, (reward,) in zip(asked, rated, strict=True)}
-        return [_verdict([rewards[request.instruction, text] for text in request.responses]) for request in requests]
+        of_each = [[rewards[request.instruction, text] for text in request.responses] for request in requests]
+        return [_verdict(own, self.empty) for own in of_each]
 
 
-def _verdict(rewards: Sequence[float | None]) -> Verdict:
+def _verdict(rewards: Sequence[float | None], empty: float | None) -> Verdict:
     """A score, or a preference."""
     if len(rewards) == 1:
-        return Verdict(reason="empty", parsed=False) if rewards[0] is None else Verdict(score=rewards[0])
+        score = empty if rewards[0] is None else rewards[0]
+        return Verdict(reason="empty", parsed=False) if score is None else Verdict(score=score)
     if None in rewards:
         return Verdict(preference=preferred(*(float(reward is not None) for reward in rewards)))
     first, second = (reward for reward in rewards if reward is not None)

@@ -48,3 +48,6 @@ def test_rewards_are_scores_and_odds():
     assert found[0].probabilities[0] / found[0].probabilities[1] == pytest.approx(math.exp(2))
     assert (found[2].score, found[4].score, found[4].parsed) == (3.0, None, False)
     assert sorted(rated) == [("how many?", ""), ("how many?", "a"), ("how many?", "abc")]
+    judge.empty = -3.0
+    assert [one.score for one in judge.judge([asked(""), asked("abc")])] == [-3.0, 3.0]
+    assert judge.judge([asked("", "a")])[0].preference == "B"
