@@ -59,7 +59,7 @@ class Conversations(RecordSteps[T]):
             still says what a step is; into how many micro-batches it is cut follows from model and device
             (`lm.scoring.memory.token_budget`), and is kept in checkpoints.
         seed: of the order of the records.
-        max_drop_fraction: refuse a source if more of its records are left out because they are too long.
+        max_drop_fraction: refuse a source if more of its answers (pairs, ...) are left out because they are too long.
         group: records of a group are met side by side. The trainers that the papers used do not do that.
 
     Attributes:
@@ -214,9 +214,9 @@ class Conversations(RecordSteps[T]):
         table = maker.finish(self.table_kind)
         reasons = left_out + maker.refused + maker.left_out
         told = ", ".join(f"{number:,} {reason}" for reason, number in reasons.items())
-        if (too_long := maker.left_out.total()) > self.max_drop_fraction * count:
+        if (too_long := maker.left_out.total()) > self.max_drop_fraction * maker.given:
             raise UserError(
-                f"{name}: {too_long:,} of {count:,} records are too long ({told}), which is more than "
+                f"{name}: {too_long:,} of {maker.given:,} {self.called} are too long ({told}), which is more than "
                 f"max_drop_fraction {self.max_drop_fraction}: allow more tokens, or raise max_drop_fraction"
             )
         if not len(table):

@@ -40,7 +40,8 @@ class TableMaker:
         context: the most tokens that the model reads; None for any number.
 
     Attributes:
-        left_out: how many examples the table will not have because they are too long, by reason.
+        given: how many examples there were.
+        left_out: how many of them the table will not have because they are too long, by reason.
         refused: how many records it will not have because of `refuse`, by reason.
         cut_prompts: how many prompts have lost their beginning.
         spelt: how many prompts and answers hold control tokens as words.
@@ -58,7 +59,7 @@ class TableMaker:
         self.renderer, self.limits, self.tokenizer_sha256, self.refuse = renderer, limits, tokenizer_sha256, refuse
         self.left_out: Counter[str] = Counter()
         self.refused: Counter[str] = Counter()
-        self.cut_prompts = self.spelt = 0
+        self.given = self.cut_prompts = self.spelt = 0
         self._waiting: list[tuple[Example, str, list[str]]] = []  # with the texts of its prompt and answers
         self._ends: list[int] = []  # of the examples of each record among these
         self._known: dict[bytes, int | str] = {}  # digest of a prompt's text -> its number, or why it is left out
@@ -83,6 +84,7 @@ class TableMaker:
             asked = example.prompt, example.system, example.inputs
             text = f"\0{example.question}" if example.question else self.renderer.prompt_text(*asked)
             rendered.append((example, text, [self.renderer.written(answer, *asked) for answer in example.answers]))
+        self.given += len(rendered)
         self._waiting += rendered
         self._ends.append(len(self._waiting))
         if len(self._waiting) >= TOGETHER:

@@ -97,9 +97,7 @@ def test_what_is_too_long_is_left_out_and_counted_up_to_a_fraction(tmp_path):
     data = read_pairs(tmp_path, *records, max_length=40, max_prompt_length=None)
     assert data.dropped == {"prompts of max_length tokens or more": 1}
     assert len(data.table("train")) == 30
-    expected = (
-        r"pairs.jsonl: 1 of 31 records are too long \(1 prompts of max_length tokens or more\), which is more than"
-    )
+    expected = r"pairs.jsonl: 1 of 31 pairs are too long \(1 prompts of max_length tokens or more\), which is more than"
     with pytest.raises(UserError, match=expected):
         read_pairs(tmp_path, *records, max_length=40, max_prompt_length=None, max_drop_fraction=0.01)
     with pytest.raises(UserError, match=r"nothing is left of 2 records \(2 identical answers\)"):

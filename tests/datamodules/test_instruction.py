@@ -93,6 +93,15 @@ def test_what_is_too_long_is_left_out_or_cut(tmp_path):
     assert path_lengths(data.batch(data.table("train"), [0])).tolist() == [19]
 
 
+def test_the_share_that_is_left_out_is_of_answers_as_what_is_left_out(tmp_path):
+    turns = [turn("user", "p"), turn("assistant", "cat")]
+    long = {"messages": [*turns * 4, turn("user", "p"), turn("assistant", "the cat sat " * 100)]}
+    data = read(tmp_path, long, max_length=200, max_drop_fraction=0.2)
+    assert len(data.table("train")) == 4
+    with pytest.raises(UserError, match="1 of 5 answers are too long"):
+        read(tmp_path, long, max_length=200, max_drop_fraction=0.1)
+
+
 def test_one_micro_batch_of_many_equals_each_alone(tmp_path):
     """Packed and unpacked losses are equal, and an example does not see its neighbour."""
     words = [turn("user", "the cat")]

@@ -155,7 +155,7 @@ def test_what_is_too_long_for_its_verdict_is_left_out_and_counted(tmp_path):
     assert data.dropped == {"answers that exceed max_completion_length, or max_length with their prompt": 1}
     end = data.renderer.end
     assert all(table.answer(number)[1][-1] == end for number in range(2))
-    with pytest.raises(UserError, match=r"1 of 3 records are too long"):
+    with pytest.raises(UserError, match=r"1 of 3 judgements are too long"):
         ready(source, max_length=24)
 
 
