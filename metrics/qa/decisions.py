@@ -163,12 +163,17 @@ def _retrieval(records: Answered) -> dict[str, float]:
     cutoffs = [k for k in (1, 5, 10, 20, 100) if k <= max(map(len, texts), default=0)]
     held = passage_scores(answer_ranks(texts, [record.answers or [] for record in records]), cutoffs)
     scores = {f"retrieval/answer_{name}": value for name, value in held.items()}
-    known = [record for record in records if record.gold_ids]
+    known = [record for record in records if record.gold_ids and _named(record)]
     if known:
         found = [[context.id or "" for context in record.contexts] for record in known]
         gold = passage_scores(gold_ranks(found, [record.gold_ids or [] for record in known]), cutoffs)
         scores |= {f"retrieval/gold_{name}": value for name, value in gold.items()}
     return scores
+
+
+def _named(record: SuReRecord) -> bool:
+    """Whether passages have ids: of others nobody knows which are gold."""
+    return not record.contexts or any(context.id for context in record.contexts)
 
 
 def _mean(values: Iterable[float]) -> float:

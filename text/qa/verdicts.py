@@ -15,14 +15,14 @@ from text.qa.answers import normalise_answer
 Form = Literal["ok", "unmarked", "single", "empty"]
 END = "[DONE]"  # of a summary
 
-_MARKER = re.compile(r"(?:^|(?<=[\s,;]))\(([a-z])\)", re.IGNORECASE)
-_TRUTH = re.compile(r"\b(true|yes|false|no)\b", re.IGNORECASE)
+_MARKER = re.compile(r"(?:^|(?<=[\s,;*]))\(([a-z])\)", re.IGNORECASE)
+_TRUTH = re.compile(r"(\bnot\s+|n['\u2019]t\s+)?\b(true|yes|false|no)\b", re.IGNORECASE)
 _PASSAGE = re.compile(r"\bpassage\s*#?\s*(\d+)\b", re.IGNORECASE)
 _SLOT = re.compile(r"\b[12]\b")
 _NUMBER = re.compile(r"\W*(\d+)\W*")
 _CONCLUSION = re.compile(r"\bthe answer is\b:?", re.IGNORECASE)
 NOTHING = {"", "na", "none", "unknown"}  # normalised
-QUOTES = "\"'`\u201c\u201d\u2018\u2019 \t"
+QUOTES = "\"'`*\u201c\u201d\u2018\u2019 \t"  # and what makes words bold
 MOST_PARTS = 4  # a list of more is a sentence
 
 
@@ -73,9 +73,12 @@ def parse_conclusion(text: str) -> str | None:
 
 
 def parse_validity(text: str) -> bool | None:
-    """Whether a summary was said to support its prediction; None where neither true (yes) nor false (no) is said."""
+    """Whether a summary was said to support its prediction; None where neither true (yes) nor false (no) is said.
+
+    "Not true" is false.
+    """
     found = _TRUTH.search(first_line(text))
-    return None if found is None else found[1].lower() in ("true", "yes")
+    return None if found is None else (found[2].lower() in ("true", "yes")) == (found[1] is None)
 
 
 def parse_ranking(text: str) -> Literal[1, 2] | None:

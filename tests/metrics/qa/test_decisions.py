@@ -98,3 +98,10 @@ def test_an_answer_that_the_first_question_lacks_is_scored_all_the_same():
     told = [one.model_copy(update={"reranked": {} if one.id == "won" else {"sure": "Oslo"}}) for one in RECORDS]
     assert sure_scores(told)["em_reranked/sure"] == 3 / 4
     assert "reranked: sure" in report(told, sure_scores(told))
+
+
+def test_passages_without_ids_are_not_taken_for_others_than_the_gold_ones():
+    nameless = [context.model_copy(update={"id": None}) for context in CONTEXTS]
+    told = [one.model_copy(update={"contexts": nameless if one.id == "lost" else CONTEXTS}) for one in RECORDS]
+    assert sure_scores(told)["retrieval/gold_mrr"] == 1  # of the question that was won; of the other nobody knows
+    assert not any("gold" in name for name in sure_scores([told[1]]))

@@ -19,6 +19,7 @@ from text.qa.verdicts import (
         ("(a) Paris, (b) London.", ["Paris", "London"], "ok"),
         ("(a) Paris (b) paris", ["Paris"], "single"),  # the same once normalised
         ("(b) x", ["x"], "unmarked"),
+        ("**(a)** Paris, **(b)** London", ["Paris", "London"], "ok"),
         ("", [], "empty"),
         ("(a) (b)", [], "empty"),
         ("Paris, London", ["Paris", "London"], "unmarked"),
@@ -48,6 +49,10 @@ def test_more_candidates_are_kept_where_more_are_asked_for():
         ("It cannot be determined", None),
         ("True or False", True),
         ("Untrue", None),
+        ("It is not true.", False),
+        ("That isn't true", False),
+        ("not false", True),
+        ("No, it is not true", False),
         ("", None),
         ("well\nTrue", None),  # only the first line counts
     ],
