@@ -18,8 +18,8 @@ from lm.files.names import not_loaded, resolve
 from text.errors import UserError
 
 _FUNCTION_WORDS = """a an and are as at be been being but by did do does for from had has have he her his how i if in
-into is it its me my no not of on or our she so than that the their them then there these they this those to was we were
-what when where which while who whom whose why will with would you your"""
+into is it its me my of on or our she so than that the their them then there these they this those to was we were what
+when where which while who whom whose why will with would you your"""  # "no" and "not" count: they turn a claim round
 FUNCTION_WORDS = frozenset(_FUNCTION_WORDS.split())
 
 

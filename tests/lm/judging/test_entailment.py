@@ -19,6 +19,7 @@ CLAIMS = [
 
 def test_words():
     assert LexicalEntailment().entails(CLAIMS) == [True, False, True]
+    assert LexicalEntailment().entails([Claim("the cat sat", "the cat sat not")]) == [False]
 
 
 def save(folder, model) -> str:
