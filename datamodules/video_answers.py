@@ -20,7 +20,7 @@ from metrics.video.facts import Reading, Verdicts, fact_report
 from metrics.video.report import VideoReport
 from text.errors import DataFormatError
 from text.video.answer_records import FactVerdicts, PredictionRecord, QuestionRecord
-from text.video.choices import Form, form_of, is_right
+from text.video.choices import Form, form_of, is_readable, is_right
 
 
 class _Recorded(PlainHyperparameters, LightningDataModule):
@@ -69,8 +69,26 @@ class VideoAnswers(_Recorded):
             self.said = self._joined(self.predictions)
         self.of_controls = {name: self._joined(source) for name, source in self.controls.items()}
 
+    def _require_readable(self) -> None:
+        problems = [
+            f"{one.where}: field 'answer': {one.record.answer!r:.60} is none of a question of form '{form}': write "
+            "'B. left', 'yes' or 'no', or the line of a caption, or give another data.form"
+            for one in self.questions
+            if not is_readable(form := self._form(one.record), one.record.answer, one.record.question)
+        ]
+        if problems:
+            raise DataFormatError(problems)
+
+    def _form(self, q: QuestionRecord) -> Form:
+        return form_of(q.question, q.answer) if self.form == "auto" else self.form
+
     def report(self) -> VideoReport:
-        """Accuracies, and gains over controls."""
+        """Accuracies, and gains over controls.
+
+        Raises:
+            DataFormatError: for right answers that no prediction could equal.
+        """
+        self._require_readable()
         controls = {name: self._answered(said) for name, said in self.of_controls.items()}
         return answers_report(self._answered(self.said), self.said, controls, self.seed)
 
@@ -78,7 +96,7 @@ class VideoAnswers(_Recorded):
         made = []
         for one, prediction in zip(self.questions, said, strict=True):
             q = one.record
-            form = form_of(q.question, q.answer) if self.form == "auto" else self.form
+            form = self._form(q)
             right = is_right(form, prediction, q.answer, q.question)
             name = q.id or one.where
             made.append(AnsweredQuestion(name, q.video_id, form, right, q.aspect, q.fine_aspect, q.official_rating))

@@ -103,6 +103,7 @@ def read_images(
     sampling: Sampling | None = None,
     start: float = 0.0,
     end: float | None = None,
+    rng: np.random.Generator | None = None,
 ) -> Frames:
     """Ordered image files as if they were a video; those that are not sampled are not opened.
 
@@ -112,6 +113,7 @@ def read_images(
         sampling: see `Sampling`; None takes all of the window.
         start: of the window, seconds.
         end: of the window; see `read_frames`.
+        rng: of the jitter of ``sampling``.
 
     Raises:
         VideoError: for a file that is no image, or not of the size of the first, and a window that is not within.
@@ -119,7 +121,7 @@ def read_images(
     presented = np.arange(len(paths)) / fps
     start, end = _window(paths[0], len(paths) / fps, 1 / fps, start, end)
     within = np.flatnonzero((presented >= start - SAME) & (presented < end - SAME))
-    numbers = within if sampling is None else shown_at(presented, sampling.times(start, end))
+    numbers = within if sampling is None else shown_at(presented, sampling.times(start, end, rng))
     images = [read_frames(paths[int(number)], times=[0.0]).images[0] for number in numbers]
     for number, image in zip(numbers, images, strict=True):
         if image.shape != images[0].shape:

@@ -103,7 +103,8 @@ class ClipReader:
             return Frames(np.zeros((1, 8, 8, 3), np.uint8), np.zeros(1), 0, 1.0)
         if isinstance(source.video, tuple):
             assert source.fps is not None
-            frames = read_images(source.video, source.fps, self.sampling, source.start, source.end)
+            drawn = None if draw is None else rng
+            frames = read_images(source.video, source.fps, self.sampling, source.start, source.end, drawn)
         else:
             frames = read_frames(
                 source.video,

@@ -71,9 +71,7 @@ class VisionWarmUp(Pegasus):
         losses = (self.pixels(x) - wanted).square().mean((1, 2))
         if self.displacement is None:
             return losses
-        before = (last - 1).clamp(min=0)
-        firsts = torch.tensor([sum(counts[:n]) for n in range(len(counts))], device=last.device)
-        before = torch.where(torch.isin(last, firsts), last, before)
+        before = torch.where(torch.isin(last, self._alone(counts).to(last.device)), last, last - 1)
         moved, known = displacements(shown[before], shown[last])
         errors = (self.displacement(x.mean(1)) - moved / (shape.size / 10)).square().mean(1)
         return losses + self.motion * errors * known
@@ -85,6 +83,13 @@ class VisionWarmUp(Pegasus):
             found += [begin + min(at + step, count) - 1 for at in range(0, count, step)]
             begin += count
         return torch.tensor(found, device=shown.device)
+
+    def _alone(self, counts: list[int]) -> Tensor:
+        """The numbers of frames that, at the end of a slot, are all that it shows."""
+        step, begins = self.sight.slot_frames, [sum(counts[:n]) for n in range(len(counts))]
+        if step == 1:  # of pairs: the first of a clip
+            return torch.tensor(begins)
+        return torch.tensor([n + at for n, count in zip(begins, counts, strict=True) for at in range(0, count, step)])
 
     def _hidden(self, shown: Tensor) -> Tensor:
         """Frames of which some patches are grey [F, 3, H, W]."""

@@ -113,6 +113,9 @@ def test_images_are_one_video(tmp_path: Path):
     np.testing.assert_array_equal(found.images, numbered(5))
     assert found.seconds.tolist() == pytest.approx([0, 0.1, 0.2, 0.3, 0.4])
     assert numbers(read_images(paths, 10.0, Sampling(frames=2)).images) == [1, 3]
+    drawn = Sampling(frames=2, jitter=True)
+    seen = {tuple(numbers(read_images(paths, 10.0, drawn, rng=np.random.default_rng(n)).images)) for n in range(9)}
+    assert len(seen) > 1
 
 
 # --- what is wrong with a file ------------------------------------------------------------------------------------

@@ -56,6 +56,18 @@ def is_right(form: Form, prediction: str | None, answer: str, question: str = ""
     return normalised(prediction) == normalised(answer)
 
 
+def is_readable(form: Form, answer: str, question: str) -> bool:
+    """Whether a right answer is written so that a prediction can be compared with it; else none would be right."""
+    match form:
+        case "multi_choice":
+            return letter_of(answer) is not None
+        case "yes_no":
+            return answer.strip().lower() in ("yes", "no")
+        case "caption_matching":
+            return _caption(answer, question) is not None
+    return True
+
+
 def letter_of(prediction: str, answer: str | None = None) -> str | None:
     """The letter of a choice: a bare one, or before a point or a bracket; or of the answer, word for word."""
     prediction = prediction.strip()

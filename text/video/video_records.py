@@ -56,6 +56,12 @@ class Question(Record):
                 if len(letter) != 1 or letter not in LETTERS[: len(self.options)]:
                     found = f"{given!r:.40} is no option and no letter from A to {LETTERS[len(self.options) - 1]}"
                     raise PydanticCustomError("wrong_option", "{what}", {"what": f"'{name}': {found}"})
+        if (
+            self.answer is not None
+            and self.rejected is not None
+            and self.shown(self.answer) == self.shown(self.rejected)
+        ):
+            raise PydanticCustomError("no_worse", "'rejected' is the answer itself: give a worse one, or leave it out")
         return self
 
     @property

@@ -149,6 +149,22 @@ def report(test: str, predictions: str, **options: object) -> dict[str, float]:
     return data.report().scalars
 
 
+@pytest.mark.parametrize(
+    ("question", "answer", "form"),
+    [
+        ("Which?\nA. left\nB. right", "left", "auto"),
+        ("Which?\nCaption A: a dog\nCaption B: a cat", "a bird", "auto"),
+        ("Is it?", "yes, it is", "yes_no"),
+    ],
+)
+def test_a_right_answer_that_nothing_could_equal_is_refused(tmp_path, question, answer, form):
+    asked = {"video_id": "v", "question": question, "answer": answer, "prediction": "B"}
+    data = VideoAnswers(jsonl(tmp_path / "test.jsonl", asked), form=form)
+    data.setup("test")
+    with pytest.raises(DataFormatError, match=rf"test.jsonl:1: field 'answer': '{answer}' is none of a question of"):
+        data.report()
+
+
 def test_predictions_find_their_questions(files, tmp_path):
     test, asked = files
     said = [{"video_id": q["video_id"], "question": q["question"], "prediction": "Yes"} for q in asked]

@@ -365,6 +365,16 @@ def test_displacements_are_those_of_what_stands_out():
     assert known.tolist() == [1, 0, 0]
 
 
+@pytest.mark.parametrize(("pairs", "alone"), [(False, [2]), (True, [0, 3])])
+def test_a_frame_that_a_slot_shows_alone_has_not_moved(pairs: bool, alone: list[int]):
+    """Clips of three and of two frames: of slots of two the third is by itself, of pairs the first of each clip."""
+    frozen = Part(frozen=True)
+    tubelets = ScratchVision("vjepa2", KINDS["vjepa2"], pairs=pairs)
+    module = VisionWarmUp(scratch(), tubelets, parts={"model": frozen, "aligner": frozen})
+    last = module._last_frames(torch.zeros(0), [3, 2])
+    assert last[torch.isin(last, module._alone([3, 2]))].tolist() == alone
+
+
 def test_an_encoder_learns_to_see_and_is_taken_over(folder: Path, tmp_path: Path):
     frozen = Part(frozen=True)
     options = {"aligner": Aligner("pool"), "optimizer": ADAM, "max_tokens": 16}

@@ -38,6 +38,11 @@ def test_forms_become_one():
         ({}, "questions", "give 'questions', 'messages' or 'prompt'"),
         ({"prompt": "a", "messages": TURNS}, "prompt", "one of them"),
         ({"questions": []}, "questions", "must not be empty"),
+        (
+            {"questions": [{"question": "Which?", "options": ["a", "b"], "answer": "B", "rejected": "b"}]},
+            "questions",
+            "'rejected' is the answer itself",
+        ),
         ({"questions": [{"question": "a", "id": "1"}, {"question": "b"}]}, "questions", "two have the id '1'"),
         ({"prompt": "a", "start": 2, "end": 1}, "end", "must be later"),
         ({"prompt": "a", "start": -1}, "start", "greater than or equal to 0"),
