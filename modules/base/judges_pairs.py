@@ -29,8 +29,9 @@ SILENT = Judging(verdicts="constrained", feedback=False, shorten=True)
 class JudgesPairs(LanguageModule):
     """A language model that judges pairs, and is measured: ``val/judge/...``, and ``judge/...`` in `test`.
 
-    The measures are those of `metrics.judging.two_orders.two_orders_report`, and the same of each principle
-    (``judge/principle/<name>/...``) and of each ``source`` of the records, where there are several.
+    ``unread`` is the share of the questions without a verdict, which count as ties. The other measures are those of
+    `metrics.judging.two_orders.two_orders_report`, and the same of each principle (``judge/principle/<name>/...``) and
+    of each ``source`` of the records, where there are several.
 
     Args:
         backbone: see LanguageModule.
@@ -98,7 +99,9 @@ class JudgesPairs(LanguageModule):
             "principle": [contest.criteria[0].name for contest in contests],
             "source": [contest.source for contest in contests],
         }
-        return report_by_parts([merged[number].decided for number in range(len(contests))], gold, parts)
+        report = report_by_parts([merged[number].decided for number in range(len(contests))], gold, parts)
+        questions = sum(len(contest.requests()) for contest in contests)
+        return report | {"unread": sum(one.unread for one in merged.values()) / questions}
 
     def on_validation_epoch_end(self) -> None:
         """Log what the judges are worth."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from datamodules import JudgedAnswers
 from lm.backbones.encoder import WordTokenizer
+from lm.judging.requests import Verdict
 from lm.scoring.logprobs import forest_logprobs
 from modules import JSFT
 from tests.conversation_files import jsonl
@@ -102,6 +104,11 @@ def test_a_test_judges_all_pairs_in_both_orders(tmp_path):
     [found] = made.test(tested, source, verbose=False)
     assert found["judge/n"] == tested.results["judge/n"] == 6
     assert found["judge/accuracy"] == pytest.approx(tested.results["judge/accuracy"])
+    assert found["judge/unread"] == 0
+    nothing = Verdict(reason="too_long", parsed=False)
+    mute = SimpleNamespace(judge=lambda requests: [nothing] * len(requests))
+    told = tested.measure("test", mute)
+    assert (told["unread"], told["accuracy_half"]) == (1, 0.5)
 
 
 def test_a_judge_is_measured_by_principle_and_by_source(tmp_path):
