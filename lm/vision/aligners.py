@@ -70,7 +70,7 @@ class Aligner:
     def out_slots(self, slots: int) -> int:
         """O of a clip of so many slots."""
         if self.kind == "conv":
-            return max(1, slots // 2)
+            return math.ceil(slots / 2)
         return math.ceil(slots / self.chunk) if self.kind == "resampler" else slots
 
     def per_slot(self, grid: tuple[int, int]) -> int:
@@ -225,7 +225,7 @@ class ResamplerLayer(nn.Module):
 
 
 class SpaceTimeConv(AlignerLayers):
-    """Halves rows, columns and slots by a convolution between residual ones. A clip of one slot shows it twice."""
+    """Halves rows, columns and slots by a convolution between residual ones; an odd last slot is shown twice."""
 
     def __init__(self, options: Aligner, width_in: int, grid: tuple[int, int], width_out: int):
         super().__init__(options, width_in, grid, width_out)
@@ -240,7 +240,7 @@ class SpaceTimeConv(AlignerLayers):
         """[S, P, D] -> [O k, E]."""
         made = []
         for clip in self.norm(x).split(list(counts)):
-            clip = torch.cat([clip, clip]) if len(clip) == 1 else clip
+            clip = torch.cat([clip, clip[-1:]]) if len(clip) % 2 else clip
             maps = self.enter(clip.transpose(1, 2).unflatten(2, self.grid))
             maps = maps + self.before(maps)
             halved = F.silu(self.halve(maps.transpose(0, 1)[None]))[0].transpose(0, 1)

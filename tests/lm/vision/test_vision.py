@@ -164,6 +164,16 @@ def test_as_many_vectors_come_as_are_told(kind: str):
         assert len(options.slot_groups(counts[0])) == options.out_slots(counts[0])
 
 
+@pytest.mark.parametrize("kind", ["pool", "pixel_shuffle", "resampler", "conv"])
+def test_no_slot_of_an_odd_number_is_unseen(kind: str):
+    options = Aligner(kind, latents=2, chunk=4, width=8, heads=2)
+    x = torch.randn(5, 4, 6, requires_grad=True)
+    options.build(6, (2, 2), 10)(x, torch.rand(5), torch.ones(5), [5]).square().sum().backward()
+    assert x.grad is not None
+    assert x.grad.abs().sum((1, 2)).min() > 0
+    assert sorted(at for group in options.slot_groups(5) for at in group) == [*range(5)]
+
+
 def test_pixel_shuffle_keeps_what_a_mean_loses():
     x = torch.arange(16.0).view(1, 16, 1)  # 4 x 4, one number each
     layers = Aligner("pixel_shuffle", stride=2, time="none").build(1, (4, 4), 4)
