@@ -1,11 +1,13 @@
 """Co-supervision beside the official way: a training step, and answers that retrieve while they are written.
 
-    OMP_NUM_THREADS=1 python benchmarks/co_supervision.py [--quick] [--only step memory writing] [--repeats 3]
+    OMP_NUM_THREADS=1 python benchmarks/co_supervision.py [--quick] [--only step memory writing encoding] [--repeats 3]
 
 step: 8 answers and 16 passages in one forest, against padded rows in two forwards with whole logits. Loss and gradients
 agree first. memory: the same with 16 to 256 passages, at once and with the gradient cache, each in a process of its
 own. writing: 32 questions with look-ups, against encoding the context anew after each look-up, one question at a time
-(as the official code does) and batched. Answers agree first. One thread of a CPU; the fastest of the repeats counts.
+(as the official code does) and batched. Answers agree first. encoding: the index of a corpus from its texts, against
+sentence-transformers at its best batch size. Vectors agree first. One thread of a CPU; the fastest of the repeats
+counts.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import argparse
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -42,9 +45,10 @@ from modules.co_supervision.co_supervision import CoSupervision
 from modules.co_supervision.writer import Asked, Citing, Hit, Writer
 from text.citing.cited_records import CitedAnswer
 from text.records import Located
+from text.retrieval.tasks import Passage
 
 CONSOLE = Console(width=120)
-PARTS = ["step", "memory", "writing"]
+PARTS = ["step", "memory", "writing", "encoding"]
 WORDS = [f"w{n}" for n in range(4000)]
 MORE = [f"x{n}" for n in range(28000)]  # with which a step has the vocabulary of Llama-2
 SIZES = {"hidden_size": 256, "intermediate_size": 704, "num_hidden_layers": 6, "num_attention_heads": 8}
@@ -58,9 +62,7 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a tiny model, one repeat: only to see that it runs")
-    parser.add_argument(
-        "--only", nargs="+", choices=["step", "memory", "writing"], default=["step", "memory", "writing"]
-    )
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--repeats", type=int, help="default 3, or 1 with --quick")
     parser.add_argument("--alone", nargs=3, help=argparse.SUPPRESS)  # one way's process: sizes, passages, way
     options = parser.parse_args()
@@ -76,6 +78,8 @@ def main() -> None:
         memory("tiny" if options.quick else "whole", [8] if options.quick else [16, 64, 256])
     if "writing" in options.only:
         writing(sizes, repeats, *((4, 240) if options.quick else (32, 480)))
+    if "encoding" in options.only:
+        encoding(sizes, repeats, 20 if options.quick else 500)
 
 
 # --- a training step --------------------------------------------------------------------------------------------------
@@ -272,6 +276,45 @@ def writing(sizes: dict[str, int], repeats: int, questions: int, tokens: int) ->
         seconds,
         "answers agree (targets: 5x and 1.5x of the second)",
     )
+
+
+# --- encoding ---------------------------------------------------------------------------------------------------------
+
+
+def encoding(sizes: dict[str, int], repeats: int, count: int) -> None:
+    """Texts of a corpus to the vectors of its index."""
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
+
+    by = vocabulary(WORDS)
+    module = method(by, sizes, keep=False)
+    module.eval()
+    generator = torch.Generator().manual_seed(2)
+    texts = [draw(generator, PASSAGE) for _ in range(count)]
+    passages = [Passage(str(n), "", text) for n, text in enumerate(texts)]
+    ended = [f"{text} {by.tokens.embed}" for text in texts]
+    with tempfile.TemporaryDirectory() as folder:
+        module.model.base_model.save_pretrained(folder)
+        by.tokenizer.save_pretrained(folder)
+        pooled = Pooling(sizes["hidden_size"], pooling_mode="lasttoken")
+        peer = SentenceTransformer(modules=[Transformer(folder), pooled, Normalize()], device="cpu")
+
+    def theirs(size: int) -> Tensor:
+        return peer.encode(ended, batch_size=size, convert_to_tensor=True, show_progress_bar=False)
+
+    ways: dict[str, Callable[[], Any]] = {
+        f"sentence-transformers, batches of {size}": lambda size=size: theirs(size) for size in (4, 16, 64)
+    }
+    ways["ours: forests of 1,024 tokens"] = lambda: (
+        module.make_index(passages, PassageTokens(by.words(texts), by)).vectors
+    )
+    seconds, found = fastest(ways, repeats + 1)  # the first forest of a model is checked
+    *others, own = (torch.as_tensor(vectors) for vectors in found.values())
+    apart = max(float((own - other).abs().max()) for other in others)
+    assert apart < AGREE, f"vectors differ by {apart:.1e}"
+    best = min([*ways][:-1], key=lambda name: seconds[name])
+    shown = {best: seconds[best]} | {name: seconds[name] for name in ways if name != best}
+    show(f"Encoding {count} passages", shown, f"vectors differ by {apart:.0e} (target: no slower than the first)")
 
 
 if __name__ == "__main__":
