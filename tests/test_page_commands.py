@@ -13,9 +13,8 @@ from cli.trainer_cli import main
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [*sorted(ROOT.glob("docs/*.md")), ROOT / "README.md"]
-OPEN = re.compile(
-    r"\.\.\.|configs/[\w/]*[<{]|\$C|judges\.yaml"
-)  # for the reader to fill in, or of a file that he writes
+# A help page; or a gap for the reader to fill in, beside files, or a config that he writes:
+OPEN = re.compile(r"\.\.\.|configs/[\w/]*[<{]|\$C|judges\.yaml|judge[ .\w]* <|[-.]help")
 
 
 def commands(page: Path) -> Iterator[list[str]]:
@@ -28,7 +27,7 @@ def commands(page: Path) -> Iterator[list[str]]:
             if not OPEN.search(code):
                 args = shlex.split(re.sub(r"<[^>]*>", "a_file", code), comments=True)[2:]
                 options = {arg.partition("=")[0] for arg in args if arg.startswith("--")}
-                if options - {"--config", "--ckpt_path", "--help"} and not args[-1].endswith("help"):
+                if options - {"--config", "--ckpt_path"}:
                     yield args
 
 
