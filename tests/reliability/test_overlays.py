@@ -27,8 +27,9 @@ pytestmark = pytest.mark.slow
 
 KINDS = {"olmo": OlmoConfig, "llama": LlamaConfig, "mistral": MistralConfig}
 HUB = {"OLMo": "olmo", "istral": "mistral", "zephyr": "mistral"}  # the others are Llamas
-BUILT_ONLY = ("grpo/", "pegasus/", "self_judge/")
+BUILT_ONLY = ("pegasus/",)
 """Their configs of full size are built as they stand in tests/test_<method>_configs.py, and take no step here yet."""
+PRINCIPLES = ("helpfulness", "honesty", "instruction_following", "truthfulness")
 SMALL = [
     "--trainer.accelerator=cpu",
     "--trainer.devices=2",
@@ -83,6 +84,21 @@ def sources() -> dict[str, list[str]]:
         "--trainer.callbacks.start_step=0",
         "--trainer.callbacks.n_injections=1",
     ]
+    told_apart = {"so": 5, "no": 3}
+    rated = [
+        {
+            "instruction": f"why {n}",
+            "completions": [
+                {
+                    "response": f"{word} {n}",
+                    "ratings": dict.fromkeys(PRINCIPLES, rating),
+                    "rationales": dict.fromkeys(PRINCIPLES, f"it says {word}"),
+                }
+                for word, rating in told_apart.items()
+            ],
+        }
+        for n in range(64)
+    ]
     few, packed = "--data.batch_size=8", "--data.micro_batch_tokens=512"
     pairs = [f"--data.train={jsonl(Path('pairs.jsonl'), *said)}", few]
     told = jsonl(Path("told.jsonl"), *({"prompt": r["prompt"], "output": r["chosen"]} for r in said))
@@ -92,9 +108,12 @@ def sources() -> dict[str, list[str]]:
     passages = [{"id": f"p{n}", "text": f"a {n}"} for n in range(8)]
     citing = [f"--data.train={jsonl(Path('cited.jsonl'), *cited)}"]
     citing += [f"--data.corpus={jsonl(Path('passages.jsonl'), *passages)}"]
+    dialogues = f"--data.train={jsonl(Path('spoken.jsonl'), *spoken)}"
+    words = ["--data.template.init_args.labels=[a, b]", "--data.template.init_args.opening=x"]  # of one token here
+    drawn = ["--data.batch_size=4", "--model.num_samples=2", "--model.decoding.max_new_tokens=4"]
     return {
         "sft/": [f"--data.train={told}", packed],
-        "reward_model/": [f"--data.train={jsonl(Path('spoken.jsonl'), *spoken)}", few],
+        "reward_model/": [dialogues, few],
         "janus/sft": [f"--data.train={answers()}", packed],
         **{f"janus/{kind}": [f"--data.train={janus_pairs(kind)}", few] for kind in ("dpo", "orpo", "rm")},
         "janus/kto": [f"--data.train={janus_pairs('dpo')}", few],
@@ -105,6 +124,10 @@ def sources() -> dict[str, list[str]]:
         "knowledge_probe/": [*knowledge, "--data.batch_size=4"],
         "instructir/": [f"--data.train={jsonl(Path('found.jsonl'), *found)}", few, "--data.num_negatives=2"],
         "co_supervision/": [*citing, few],
+        "self_judge/jsft_hh": [dialogues, dialogues.replace("train", "imitate"), few, *words],
+        "self_judge/jsft_uf": [f"--data.train={jsonl(Path('rated.jsonl'), *rated)}", few, *words],
+        "self_judge/self_judge": [dialogues, *drawn, *words],
+        "grpo/": [f"--data.train={jsonl(Path('asked.jsonl'), *asked)}", *drawn],
         "dpo/": pairs,
         "kto/": pairs,
     }
