@@ -64,16 +64,18 @@ class ContactSheet(Callback):
     ) -> None:
         """Takes what was seen and said on the first rank; questions of a clip follow one another."""
         draws = len(outputs) // max(len(batch), 1)
-        said: dict[str, list[str]] = {}
+        said: dict[tuple[str, str], list[str]] = {}  # by file and record: several may look at parts of one file
         for place, record in enumerate(batch.records):
             answer = shorten(outputs[place * draws].text, 90)
-            said.setdefault(str(record.get("video")), []).append(f"{_asked(record['prompt'])}  ->  {answer}")
-        videos = [video for video in said if video != "None"]
-        for video, clip in zip(videos, batch.clips, strict=False):
+            name = str(record.get("id"))
+            own = str(record.get("video")), name.rpartition("#")[0] or name
+            said.setdefault(own, []).append(f"{_asked(record['prompt'])}  ->  {answer}")
+        of_clips = [(video, told) for (video, _), told in said.items() if video != "None"]
+        for (video, told), clip in zip(of_clips, batch.clips, strict=False):
             if len(self.rows) < self.clips:
                 picked = np.unique(np.linspace(0, len(clip.pixels) - 1, self.frames).round().astype(int))
                 images = clip.pixels[picked].cpu().permute(0, 2, 3, 1).numpy()
-                self.rows.append((images, "\n".join([Path(video).name, *said[video]])))
+                self.rows.append((images, "\n".join([Path(video).name, *told])))
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draws the sheet."""
