@@ -23,7 +23,7 @@ from lm.vision.clips import SeenClips
 from lm.vision.encoders import ScratchVision
 from modules.pegasus.pegasus import Pegasus
 from modules.pegasus.video_dpo import VideoDPO
-from modules.pegasus.warm_up import VisionWarmUp, displacements
+from modules.pegasus.warm_up import VisionWarmUp, displacements, standardised
 from tests.clips import clip
 from tests.conversation_files import jsonl
 from tests.lm.vision.test_vision import KINDS, SMALL
@@ -353,6 +353,16 @@ def test_preferences_about_clips(folder: Path, tmp_path: Path):
     batch = data.batch(data.table("train"), [0, 3])
     assert (len(batch), len(batch.clips)) == (2, 2)
     assert not any(p.requires_grad for name in ("vision", "aligner") for p in getattr(module, name).parameters())
+
+
+def test_pixels_are_told_in_standard_deviations():
+    frames = torch.full((2, 3, 2, 2), 60, dtype=torch.uint8)
+    frames[0, 0, 1, 1] = 64  # the means are 61, 60 and 60
+    found = standardised(frames)
+    spread = (12 / 11) ** 0.5
+    assert found[0, 0].flatten().tolist() == pytest.approx([-1 / spread] * 3 + [3 / spread])
+    assert not found[0, 1:].any()
+    assert not found[1].any()
 
 
 def test_displacements_are_those_of_what_stands_out():
