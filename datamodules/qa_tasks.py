@@ -27,7 +27,8 @@ from text.records import Located
 class QATasks(Conversations[AnswerTable]):
     """Tasks (`text.qa.qa_records.TaskRecord`); a batch has a path per task, scored on what is to be written.
 
-    Tasks with the same passages share them, and are met side by side with ``group: true``. A record that is too long is
+    Tasks of a group (of one ``group_id``, else with the same passages) share what they have in common, above all the
+    passages, and are met side by side with ``group: true``. A record that is too long is
     left out, never cut. `predict` of SuRe writes such records (``tasks.jsonl``), also those of a stronger model.
 
     Args:
@@ -62,9 +63,7 @@ class QATasks(Conversations[AnswerTable]):
             tokens = (StyledRenderer(self.renderer, self.template).ids(prompt), [])
         group = record.group_id or passages
         return [
-            Example(
-                record.id or found.where, prompt.text, (target,), (True,), group=group, tree=passages, tokens=tokens
-            )
+            Example(record.id or found.where, prompt.text, (target,), (True,), group=group, tree=group, tokens=tokens)
         ]
 
     def batch(self, table: AnswerTable, rows: Sequence[int]) -> Forest:

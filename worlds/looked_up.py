@@ -34,7 +34,8 @@ class LookedUp(World):
         answers: of a training context: questions to answer.
         summaries: of a training context: sentences that support a prediction.
         validity: of a training context: verdicts on a sentence, half of them True.
-        ranking: of a training context: verdicts on two sentences.
+        ranking: of a training context: pairs of sentences, with a verdict for either of their names. The two differ in
+            the question alone, so that nothing else can tell what is right.
         held_out: contexts of `val`.
         names: different ones.
         values: different ones.
@@ -98,7 +99,7 @@ class LookedUp(World):
             of = {"question": _question(name), "candidates": candidates, "prediction": about[1]}
             made.append({"task": "summary", "target": _sentence(*about), **of, **seen})
         made += [self._verdict(facts, number, rng) for number in range(self.validity)]
-        made += [self._comparison(facts, rng) for _ in range(self.ranking)]
+        made += [verdict for _ in range(self.ranking) for verdict in self._comparisons(facts, rng)]
         return [{"id": f"{group}-{number}", "group_id": group, **task} for number, task in enumerate(made)]
 
     def _drawn(self, count: int, rng: Random) -> list[tuple[str, str]]:
@@ -115,12 +116,12 @@ class LookedUp(World):
         return {"task": "validity", "target": str(right), **of}
 
     @staticmethod
-    def _comparison(facts: list[tuple[str, str]], rng: Random) -> dict[str, Any]:
-        (name, value), (other, wrong) = rng.sample(facts, 2)
-        place = rng.randrange(2)
-        shown = [_sentence(other, wrong)]
-        shown.insert(place, _sentence(name, value))
-        return {"task": "ranking", "target": f"Passage {place + 1}", "question": _question(name), "summaries": shown}
+    def _comparisons(facts: list[tuple[str, str]], rng: Random) -> list[dict[str, Any]]:
+        pair = rng.sample(facts, 2)
+        of = {"task": "ranking", "summaries": [_sentence(*fact) for fact in pair]}
+        return [
+            {"target": f"Passage {place}", "question": _question(name), **of} for place, (name, _) in enumerate(pair, 1)
+        ]
 
 
 def _passages(facts: list[tuple[str, str]]) -> list[dict[str, str]]:

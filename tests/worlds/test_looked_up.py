@@ -25,7 +25,7 @@ def test_questions_are_answered_by_their_gold_passage_alone():
 def test_targets_follow_from_what_is_shown():
     tasks = [TaskRecord.model_validate(record) for record in WORLD.records("train")]
     counts = Counter(task.task for task in tasks)
-    assert counts == {"answer": 240, "summary": 120, "validity": 180, "ranking": 180}
+    assert counts == {"answer": 240, "summary": 120, "validity": 180, "ranking": 360}
     verdicts = Counter()
     for task in tasks:
         name = task.question.split()[1]
@@ -42,7 +42,10 @@ def test_targets_follow_from_what_is_shown():
             assert right is told
             assert not others or (others[0][0] == name) is not told
             verdicts[task.task, told] += 1
-    assert all(60 < number < 120 for number in verdicts.values())
+    assert all(60 < verdicts["validity", told] < 120 for told in (True, False))
+    assert verdicts["ranking", True] == verdicts["ranking", False]
+    pairs = [task.summaries for task in tasks if task.task == "ranking"]
+    assert pairs[::2] == pairs[1::2]  # the same sentences, for both names
     assert len({task.id for task in tasks}) == len(tasks)
 
 
