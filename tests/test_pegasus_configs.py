@@ -133,24 +133,32 @@ def folders(home: Path, family: str) -> tuple[Path, Path]:
         AutoModelForCausalLM.from_config(config).save_pretrained(language)
         tokenizer.save_pretrained(language)
     if not vision.is_dir():
-        text = SIZES | {"vocab_size": 20, "max_position_embeddings": 8}
-        sight = SIZES | {"image_size": 32, "patch_size": 8}
-        SiglipModel(SiglipConfig(text_config=text, vision_config=sight)).save_pretrained(vision)
+        siglip(vision)
     return language, vision
 
 
-@pytest.mark.slow
-def test_configs_of_full_size_run_on_small_models_of_the_same_classes(home: Path):
+def siglip(folder: Path) -> None:
+    """Both halves of a SigLIP that sees 16 patches."""
+    text = SIZES | {"vocab_size": 20, "max_position_embeddings": 8}
+    sight = SIZES | {"image_size": 32, "patch_size": 8}
+    SiglipModel(SiglipConfig(text_config=text, vision_config=sight)).save_pretrained(folder)
+
+
+def asked(home: Path) -> str:
+    """A file of 40 records about a clip of two seconds, and one about a file that cannot be shown."""
     video = clip(home, 60, "large.mp4", height=128)
     answered = {"question": "what shape is it ?", "options": ["square", "disc"], "answer": "B"}
     records = [
         {"id": str(n), "video": str(video), "questions": [answered] * 2, "end": 1 + n % 8 / 8} for n in range(40)
     ]
     (home / "empty.mp4").touch()
-    file = jsonl(
-        home / "large.jsonl", *records, {"id": "bad", "video": str(home / "empty.mp4"), "prompt": "a", "output": "b"}
-    )
-    aligned = ""
+    bad = {"id": "bad", "video": str(home / "empty.mp4"), "prompt": "a", "output": "b"}
+    return jsonl(home / "large.jsonl", *records, bad)
+
+
+@pytest.mark.slow
+def test_configs_of_full_size_run_on_small_models_of_the_same_classes(home: Path):
+    file, aligned = asked(home), ""
     for name in LARGE:
         language, vision = folders(home, FAMILIES[name])
         batch = "--data.micro_batch_tokens=1500" if name == "molmo2_style" else "--data.batch_size=20"

@@ -22,13 +22,13 @@ from tests.test_evaluator_configs import collection
 from tests.test_janus_configs import answers
 from tests.test_janus_configs import pairs as janus_pairs
 from tests.test_knowledge_probe_configs import country
+from tests.test_pegasus_configs import asked as asked_of_clips
+from tests.test_pegasus_configs import siglip
 
 pytestmark = pytest.mark.slow
 
 KINDS = {"olmo": OlmoConfig, "llama": LlamaConfig, "mistral": MistralConfig}
 HUB = {"OLMo": "olmo", "istral": "mistral", "zephyr": "mistral"}  # the others are Llamas
-BUILT_ONLY = ("pegasus/",)
-"""Their configs of full size are built as they stand in tests/test_<method>_configs.py, and take no step here yet."""
 PRINCIPLES = ("helpfulness", "honesty", "instruction_following", "truthfulness")
 SMALL = [
     "--trainer.accelerator=cpu",
@@ -58,6 +58,7 @@ def models() -> None:
         small = config(vocab_size=len(tokenizer), max_position_embeddings=2048, **sizes, **ids)
         AutoModelForCausalLM.from_config(small).save_pretrained(kind)
         tokenizer.save_pretrained(kind)
+    siglip(Path("siglip"))
 
 
 def sources() -> dict[str, list[str]]:
@@ -103,6 +104,8 @@ def sources() -> dict[str, list[str]]:
     pairs = [f"--data.train={jsonl(Path('pairs.jsonl'), *said)}", few]
     told = jsonl(Path("told.jsonl"), *({"prompt": r["prompt"], "output": r["chosen"]} for r in said))
     judged = {kind: collection(kind) for kind in ("direct", "pairwise")}
+    clips = [f"--data.train={asked_of_clips(Path.cwd())}", "--data.video_root=null"]
+    clips += ["--model.vision.name_or_path=siglip"]
     judged["joint"] = json.dumps(list(judged.values()))
     cited = [{"id": f"{n}", "question": f"q {n}", "answers": [f"a {n}"], "gold_ids": [f"p{n % 8}"]} for n in range(64)]
     passages = [{"id": f"p{n}", "text": f"a {n}"} for n in range(8)]
@@ -128,6 +131,8 @@ def sources() -> dict[str, list[str]]:
         "self_judge/jsft_uf": [f"--data.train={jsonl(Path('rated.jsonl'), *rated)}", few, *words],
         "self_judge/self_judge": [dialogues, *drawn, *words],
         "grpo/": [f"--data.train={jsonl(Path('asked.jsonl'), *asked)}", *drawn],
+        "pegasus/molmo2_style": [*clips, "--data.micro_batch_tokens=1500"],
+        "pegasus/": [*clips, few],
         "dpo/": pairs,
         "kto/": pairs,
     }
@@ -164,7 +169,7 @@ def command(recipe: Recipe, composed: list[str], data: list[str]) -> list[str]:
 
 def test_every_recipe_takes_a_step_with_every_overlay_it_names(there: Path) -> None:
     models()
-    found = [one for one in recipes() if not one.name.removeprefix("configs/").startswith(BUILT_ONLY)]
+    found = recipes()
     data = sources()
     by_root = {root(recipe): recipe for recipe in found}
     jobs = []
