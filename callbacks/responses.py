@@ -54,7 +54,7 @@ class Responses(Callback):
         *_: Any,
     ) -> None:
         """Takes the answers to some prompts, those to one prompt side by side."""
-        draws = len(outputs) // len(batch)
+        draws = len(outputs) // max(len(batch), 1)  # of a batch that was left out there are none
         for number, sample in enumerate(outputs):
             place, draw = divmod(number, draws)
             answer = {"draw": draw, "response": sample.text, "finished": sample.finished}

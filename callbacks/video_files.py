@@ -15,7 +15,7 @@ from callbacks.run_folders import atomic_write
 from lm.generation.decoding import Sample
 from lm.steps.gather import merge_over_ranks
 from lm.vision.batch import VideoPromptBatch
-from text.excerpts import shorten
+from text.excerpts import printable, shorten
 from text.json_lines import json_line
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class ContactSheet(Callback):
         draws = len(outputs) // max(len(batch), 1)
         said: dict[tuple[str, str], list[str]] = {}  # by file and record: several may look at parts of one file
         for place, record in enumerate(batch.records):
-            answer = shorten(outputs[place * draws].text, 90)
+            answer = shorten(printable(outputs[place * draws].text), 90)
             name = str(record.get("id"))
             own = str(record.get("video")), name.rpartition("#")[0] or name
             said.setdefault(own, []).append(f"{_asked(record['prompt'])}  ->  {answer}")

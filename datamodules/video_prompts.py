@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from lightning.pytorch import LightningDataModule
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from transformers import PreTrainedTokenizerBase
 
 from datamodules.loading import ResumableLoader, layout, shares
@@ -21,12 +22,14 @@ from lm.tokens.chat import ChatFormat, ChatRenderer
 from lm.tokens.control_tokens import encode
 from lm.tokens.tokenizer import TokenizerSource, source_for
 from lm.vision.batch import Talk, VideoPromptBatch
-from lm.vision.clips import ClipReader, Clips, ClipSource, FrameOrder, SeenClips
+from lm.vision.clip_source import ClipSource
+from lm.vision.clips import ClipReader, Clips, FrameOrder, SeenClips
 from lm.vision.prompts import prompt_ids, turn_ids
 from lm.vision.sight import Sight
 from text.errors import UserError
+from text.record_lines import validated
 from text.records import Located
-from text.video.asked import asked_alone, asked_in_turn, file_of, system_of, words_of
+from text.video.asked import asked_alone, asked_in_turn, file_of, require_one_form, system_of, words_of
 from text.video.video_records import VideoRecord, with_speech
 from video.sampling import Sampling
 from worlds import World
@@ -126,8 +129,10 @@ class VideoPrompts(PlainHyperparameters, LightningDataModule):
         self._clips_of: dict[str, Clips] = {self.frame_order: self.clips}
         self.asked, self._prompts, self._parts = [], list[list[int]](), list[range]()
         self._talks: dict[int, tuple[int, Turns]] = {}
+        forms: dict[str, str] = {}
         for one in found:
             begin = len(self.asked)
+            require_one_form(forms, one)
             clip = ClipSource.of(one.record, self._root(one), one.name)
             (self._add_talk if self.conversation else self._add)(one, None if clip is None else self.clips.add(clip))
             self._parts.append(range(begin, len(self.asked)))
@@ -165,6 +170,12 @@ class VideoPrompts(PlainHyperparameters, LightningDataModule):
         self.asked += turns
         self._prompts += [turn([]), *([] for _ in turns[1:])]
 
+    def teardown(self, stage: str) -> None:
+        """Tell what was merged and mended."""
+        for order, clips in self._clips_of.items():
+            for told in clips.changes:
+                rank_zero_info(f"{order}: {told}")
+
     @property
     def frame_order(self) -> FrameOrder:
         """The order in which frames are shown, beside controls."""
@@ -186,7 +197,10 @@ class VideoPrompts(PlainHyperparameters, LightningDataModule):
         given |= {"questions": [{"question": question} for question in self.questions]}
         if self.video is None:
             given |= {"video": _made_up(), "start": 0.0, "end": None}
-        return [Located(VideoRecord.model_validate(given), "data.video", 0)]
+        record, wrong = validated(given, VideoRecord)
+        if record is None:
+            raise UserError(f"what is asked about data.video is no record of a video: {'; '.join(wrong)}")
+        return [Located(record, "data.video", 0)]
 
     def predict_dataloader(self) -> ResumableLoader:
         """This rank's records, as many batches on every rank."""

@@ -23,13 +23,15 @@ from lm.forests.record_order import CountedBatches, GroupedOrder, PackedBatches
 from lm.tokens.answer_tokens import AnswerTable, Example
 from lm.tokens.control_tokens import encode
 from lm.vision.batch import VideoBatch, VideoPairBatch
-from lm.vision.clips import ClipReader, Clips, ClipSource, FrameOrder, SeenClips
+from lm.vision.clip_source import ClipSource
+from lm.vision.clips import ClipReader, Clips, FrameOrder, SeenClips
 from lm.vision.prompts import prompt_ids
 from lm.vision.sight import Sight
 from text.chat.chat_records import ChatRecord
 from text.chat.messages import Message, Prompt
 from text.errors import DataFormatError, UserError
 from text.records import Located
+from text.video.asked import require_one_form
 from text.video.video_records import VideoRecord, with_speech
 from video.sampling import Sampling
 
@@ -131,7 +133,7 @@ class Videos(Conversations[AnswerTable]):
     def examples(self, found: Located[Any], notes: Counter[str]) -> Sequence[Example] | str:
         """One for every question, or for every answer of a conversation."""
         record: VideoRecord = found.record
-        self._require_one_form(record, found.where)
+        require_one_form(self._forms, found)
         tokenising = hasattr(self, "renderer")  # else a tokenizer is learning the words
         clips = self._clips.get(self._reading)
         source = ClipSource.of(record, self.video_root, found.name) if tokenising else None
@@ -186,13 +188,6 @@ class Videos(Conversations[AnswerTable]):
             if turn.role == "assistant" and turn.trained
         ]
         return [*earlier, (name, turns, record.spoken.content, kind)]
-
-    def _require_one_form(self, record: VideoRecord, where: str) -> None:
-        """Refuse a file that has LLaVA's conversations and ours: one of them is read wrongly by whoever wrote it."""
-        file = where.rpartition(":")[0]
-        form = "llava" if record.form == "llava" else "ours"
-        if record.video is not None and self._forms.setdefault(file, form) != form:
-            raise DataFormatError([f"{where}: field 'conversations': LLaVA's from/value and our records in one file"])
 
     # --- batches ----------------------------------------------------------------------------------------------------
 
@@ -276,10 +271,10 @@ class Videos(Conversations[AnswerTable]):
         return encode(self.tokenizer, [text])[0]
 
     def teardown(self, stage: str) -> None:
-        """Tell what was merged and left out."""
+        """Tell what was merged and mended."""
         for split, clips in self._clips.items():
-            if clips.merged:
-                rank_zero_info(f"{split}: {clips.merged:,} clips were longer than max_tokens: slots were merged")
+            for told in clips.changes:
+                rank_zero_info(f"{split}: {told}")
 
 
 class VideoPairs(Videos):

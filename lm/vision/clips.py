@@ -17,56 +17,17 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
 from lm.forests.vector_ids import VectorIds
 from lm.vision.batch import Clip
+from lm.vision.clip_source import ClipSource
 from lm.vision.prompts import clip_at
 from lm.vision.sight import Sight
 from text.errors import UserError
-from text.video.video_records import VideoRecord
 from video.faults import VideoError
 from video.reader import Frames, read_frames, read_images, window
 from video.sampling import Sampling, shown_at
 from video.table import probe
 
 FrameOrder = Literal["ordered", "shuffled", "reversed", "single", "none"]
-ENDINGS = (".mp4", ".mkv", ".webm", ".avi", ".mov")
-IMAGES = (".jpg", ".jpeg", ".png", ".webp")
 TOLD = 10  # files that are told one by one
-
-
-@dataclass(frozen=True)
-class ClipSource:
-    """What is looked at of a record.
-
-    Args:
-        video: path of a file, or of images in order.
-        start, end: of the window, seconds.
-        fps: of a list of images.
-        name: of the record.
-    """
-
-    video: str | tuple[str, ...]
-    start: float
-    end: float | None
-    fps: float | None
-    name: str
-
-    @classmethod
-    def of(cls, record: VideoRecord, root: str | None, name: str) -> ClipSource | None:
-        """Of a record; None of text alone.
-
-        A name without an ending is that of a file with one of `ENDINGS`, or of a folder of images, in the order of
-        their names.
-        """
-        if record.video is None:
-            return None
-        paths = [record.video] if isinstance(record.video, str) else record.video
-        found = tuple(str(Path(root or "", path).expanduser()) for path in paths)
-        video = _there(found[0], record.fps) if isinstance(record.video, str) else found
-        return cls(video, record.start, record.end, record.fps, name)
-
-    @property
-    def files(self) -> tuple[str, ...]:
-        """All paths."""
-        return (self.video,) if isinstance(self.video, str) else self.video
 
 
 @dataclass(frozen=True)
@@ -136,20 +97,6 @@ class ClipReader:
         return hashlib.sha256(repr((told, own)).encode()).hexdigest()
 
 
-def _there(path: str, fps: float | None) -> str | tuple[str, ...]:
-    """What goes by this name: a file, or the images of a folder, whose rate must be known."""
-    named = Path(path)
-    if named.is_dir():
-        images = tuple(sorted(str(file) for file in named.iterdir() if file.suffix.lower() in IMAGES))
-        if images and fps is not None:
-            return images
-        told = "'fps' of the record is missing: at which rate they were taken" if images else "no image is in it"
-        raise UserError(f"{path} is a folder, which is a video as images: {told}")
-    if not named.suffix and not named.exists():
-        return next((path + ending for ending in ENDINGS if Path(path + ending).is_file()), path)
-    return path
-
-
 class Clips:
     """The clips of a split.
 
@@ -165,6 +112,7 @@ class Clips:
         bad: why clips were left out, by the name of their record.
         decoded: how many clips were read from files.
         merged: how many were longer than their budget.
+        damaged: how many were broken within: a frame stands for its neighbours that cannot be decoded.
     """
 
     def __init__(
@@ -175,11 +123,15 @@ class Clips:
         keep: int = 0,
         found_features: Callable[[str, int], Any] | None = None,
     ):
+        if not 0 <= most_bad < 1:
+            raise UserError(
+                f"data.max_bad_share is {most_bad}; it must be from 0 to below 1: something has to be shown"
+            )
         self.reader, self.on_bad, self.most_bad, self.keep = reader, on_bad, most_bad, keep
         self.found_features = found_features
         self.sources: list[ClipSource] = []
         self.bad: dict[str, VideoError] = {}
-        self.decoded = self.merged = 0
+        self.decoded = self.merged = self.damaged = 0
         self._kept: dict[int, Clip] = {}
         self._lock = Lock()
 
@@ -220,7 +172,7 @@ class Clips:
             clip = self._seen(source, sight, draw)
         except VideoError as error:
             if self.on_bad == "error":
-                raise
+                raise VideoError(error.path, error.kind, f"{error.what} (record '{source.name}')") from error
             self._leave_out(source, error)
             return None
         if draw is None and len(self._kept) < self.keep:
@@ -235,6 +187,7 @@ class Clips:
             return clip
         frames = self.reader.read(source, draw)
         self.decoded += 1
+        self.damaged += frames.replaced > 0
         clip = sight.see(frames, key, source.files[0])
         self.merged += len(clip.runs) < len(clip.times)
         return clip
@@ -252,17 +205,26 @@ class Clips:
             return None
         return sight.remembered(times, end - start, key, found)
 
+    @property
+    def changes(self) -> list[str]:
+        """What was done to clips that are shown otherwise than they are, a sentence each."""
+        told = []
+        if self.merged:
+            told.append(f"{self.merged:,} clips were longer than max_tokens: slots were merged")
+        if self.damaged:
+            told.append(f"{self.damaged:,} clips are damaged: the nearest frame is shown for those that do not decode")
+        return told
+
     def _leave_out(self, source: ClipSource, error: VideoError) -> None:
         with self._lock:
             self.bad[source.name] = error
             count = len(self.bad)
         if count <= TOLD:
             rank_zero_warn(f"record '{source.name}' is left out: {error}")
-        if count > max(1, self.most_bad * len(self.sources)):
-            raise UserError(
-                f"{count} of {len(self.sources)} videos cannot be shown, which is more than data.max_bad_share "
-                f"{self.most_bad}; the last: {error}"
-            )
+        if count > max(1, self.most_bad * len(self.sources)) or count == len(self.sources):
+            told = f"which is more than data.max_bad_share {self.most_bad}"
+            told = "there is nothing to show" if count == len(self.sources) else told
+            raise UserError(f"{count} of {len(self.sources)} videos cannot be shown, {told}; the last: {error}")
 
 
 class SeenClips:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from tests.modules.pegasus.test_pegasus import WORDS, pegasus
 from tests.stand_ins import trainer
 from text.errors import DataFormatError, UserError
 from video.faults import VideoError
-from video.reader import read_images
+from video.reader import read_frames, read_images
 from video.sampling import Sampling
 
 
@@ -130,3 +131,50 @@ def test_video_chatgpt_is_read_with_its_pairs(home: Path, tmp_path: Path):
 def test_what_is_wrong_in_them_is_told(record: dict[str, Any], told: str, tmp_path: Path):
     with pytest.raises(DataFormatError, match=r"bad\.json:1: .*" + told):
         prompts(written(tmp_path / "bad.json", record)).setup("predict")
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"start": 1.0, "end": 0.5}, r"field 'end': is 0\.5, and 'start' is 1"),
+        ({"start": -1.0}, "field 'start': "),
+        ({"questions": [""]}, r"field 'questions': \[0\]\.question: must not be empty"),
+    ],
+)
+def test_what_is_asked_on_the_command_line_is_checked_as_a_record(home: Path, options: dict[str, Any], told: str):
+    given = {"video": str(home / "star" / "1.mp4"), "questions": ["what ?"], "tokenizer": WORDS} | options
+    with pytest.raises(UserError, match=rf"what is asked about data\.video is no record of a video: {told}"):
+        VideoPrompts(**given).setup("predict")
+
+
+def test_two_formats_in_a_file_are_refused(home: Path, tmp_path: Path):
+    video = str(home / "star" / "1.mp4")
+    llava = {"video": video, "conversations": [{"from": "human", "value": "<video>\nwhat ?"}]}
+    with pytest.raises(DataFormatError, match=r"asked\.json:1: field 'conversations': LLaVA's from/value and our"):
+        prompts(written(tmp_path / "asked.json", {"video": video, "prompt": "what ?"}, llava)).setup("predict")
+
+
+@pytest.mark.oracle("VideoPrompts.max_bad_share", "VideoPrompts.on_bad_video")
+def test_a_share_of_videos_may_be_left_out_but_not_all(home: Path, tmp_path: Path):
+    (tmp_path / "empty.mp4").touch()
+    good, bad = ({"video": str(path), "prompt": "what ?"} for path in (home / "star" / "1.mp4", tmp_path / "empty.mp4"))
+    for records, told in (([bad], "1 of 1 .*there is nothing to show"), ([bad, bad, good], "2 of 3 .*is more than")):
+        module, data = pegasus(), prompts(written(tmp_path / "asked.json", *records), on_bad_video="skip")
+        with pytest.raises(UserError, match=told):
+            trainer(tmp_path).predict(module, data)
+    with pytest.raises(VideoError, match=r"unreadable: .*\(record '0'\)"):
+        trainer(tmp_path).predict(pegasus(), prompts(written(tmp_path / "asked.json", bad)))
+    with pytest.raises(UserError, match=r"data\.max_bad_share is 2; it must be from 0 to below 1"):
+        prompts(written(tmp_path / "asked.json", good), max_bad_share=2).setup("predict")
+
+
+def test_what_is_merged_and_mended_is_told(
+    home: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("lm.vision.clips.read_frames", lambda *a, **k: replace(read_frames(*a, **k), replaced=2))
+    data = prompts(written(tmp_path / "asked.json", {"video": str(home / "star" / "1.mp4"), "prompt": "what ?"}))
+    module = pegasus(max_tokens=4, decoding=Decoding(max_new_tokens=1))
+    trainer(tmp_path).predict(module, data)
+    told = ["1 clips were longer than max_tokens: slots were merged", "1 clips are damaged: the nearest frame is shown"]
+    assert [line.startswith(what) for line, what in zip(data.clips.changes, told, strict=True)] == [True, True]
+    assert all(f"ordered: {what}" in caplog.text for what in told)

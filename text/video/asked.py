@@ -62,6 +62,20 @@ def file_of(one: Located[VideoRecord]) -> str:
     return Path(one.where.rpartition(":")[0]).name.partition(".")[0]
 
 
+def require_one_form(forms: dict[str, str], one: Located[VideoRecord]) -> None:
+    """Refuse a file that has LLaVA's conversations and ours: one of them is read wrongly by whoever wrote it.
+
+    Args:
+        forms: of the files so far; kept up to date.
+        one: the next record.
+    """
+    file = one.where.rpartition(":")[0]
+    form = "llava" if one.record.form == "llava" else "ours"
+    if one.record.video is not None and forms.setdefault(file, form) != form:
+        told = "field 'conversations': LLaVA's from/value and our records in one file"
+        raise DataFormatError([f"{one.where}: {told}"])
+
+
 def system_of(record: VideoRecord) -> str | None:
     """The system message, wherever it stands."""
     turns = [turn for turn in record.prompt if isinstance(turn, Message) and turn.role == "system"]

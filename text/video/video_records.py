@@ -91,6 +91,13 @@ class Speech(Record):
     end: Seconds
     text: Text
 
+    @model_validator(mode="after")
+    def _forwards(self) -> Self:
+        if self.end < self.start:
+            told = f"'end' is {self.end:g}, and 'start' is {self.start:g}: it must not be earlier"
+            raise PydanticCustomError("backwards", "{what}", {"what": told})
+        return self
+
 
 class VideoRecord(ChatRecord):
     """Questions or a conversation about a video; without a video, text alone.

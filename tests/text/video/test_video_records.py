@@ -62,6 +62,12 @@ def test_forms_become_one():
             "transcript",
             "not in the order of time",
         ),
+        ({"prompt": "a", "transcript": [{"start": 2, "end": 1, "text": "b"}]}, "transcript", "must not be earlier"),
+        (
+            {"questions": [{"id": "a", "question": "b"}, {"question": "c", "rephrases": "d"}]},
+            "questions",
+            "no earlier question has the id 'd'",
+        ),
         (
             {"questions": [{"question": "Which?", "options": ["a", "b"], "answer": "C"}]},
             "questions",
