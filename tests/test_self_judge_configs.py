@@ -59,6 +59,10 @@ def test_the_whole_chain_runs_on_its_world(tmp_path, monkeypatch):
     assert sum(len(one["matches"]) for one in told) == chosen["self_rejection/matches"]
     _, offline = run("fit", "self_judge/dpo", *steps(2), *world, "--data.batch_size=8")
     assert offline["step"] == 2
+    own = ["--data.train=runs/self_judge/self_rejection/version_0/responses.jsonl", "--data.on_identical=drop"]
+    own += ["--data.field_map={chosen: response, rejected: runner_up}", "--trainer.max_steps=1"]  # off-policy
+    given = ["fit", "--config", str(CONFIGS / "self_judge/dpo.yaml"), *QUIET, *own, "--data.batch_size=2"]
+    assert main([*given, f"--data.val={CONFIGS}/self_judge/alternating/world.yaml"]).trainer.global_step == 1
     _, alone = run("fit", "self_judge/sft", *steps(2), *world)
     assert alone["val/loss"] > 0
     _, rewarded = run("fit", "grpo/mini", *steps(2), "--data.batch_size=4", "--model.num_samples=2")
