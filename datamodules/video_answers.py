@@ -16,9 +16,10 @@ from datamodules.records import Source, name_of, read_records
 from lm.files.hyperparameters import PlainHyperparameters
 from metrics.video.answers import answers_report
 from metrics.video.choices import AnsweredQuestion
-from metrics.video.facts import Reading, Verdicts, fact_report
+from metrics.video.facts import Reading, Verdicts, fact_gains, fact_report
 from metrics.video.report import VideoReport
-from text.errors import DataFormatError
+from metrics.video.temporal_gain import gains_text
+from text.errors import DataFormatError, UserError
 from text.video.answer_records import FactVerdicts, PredictionRecord, QuestionRecord
 from text.video.choices import Form, form_of, is_readable, is_right
 
@@ -131,22 +132,36 @@ class VideoFacts(_Recorded):
     Args:
         test: one record a video.
         reading: see `metrics.video.facts.fact_report`.
+        controls: verdicts about summaries of the same videos with frames in another order, by name: what order is
+            worth.
         seed: of bootstraps.
     """
 
-    def __init__(self, test: Source, reading: Reading = "official", seed: int = 0):
+    def __init__(
+        self, test: Source, reading: Reading = "official", controls: dict[str, str] | None = None, seed: int = 0
+    ):
         super().__init__()
-        self.test, self.reading, self.seed = test, reading, seed
+        self.test, self.reading, self.controls, self.seed = test, reading, controls or {}, seed
 
     def setup(self, stage: str) -> None:
         """Reads."""
-        found = read_records(self.test, FactVerdicts, "test")
-        self.verdicts = [
-            Verdicts(one.record.video_id, one.record.precision_verdicts, one.record.recall_verdicts) for one in found
-        ]
+        self.verdicts = _verdicts(self.test)
+        self.of_controls = {name: _verdicts(source) for name, source in self.controls.items()}
+        videos = sorted(one.video for one in self.verdicts)
+        for name, others in self.of_controls.items():
+            if sorted(one.video for one in others) != videos:
+                raise UserError(f"data.controls: '{name}' ({self.controls[name]}) is not about the videos of data.test")
 
     def report(self) -> VideoReport:
-        """Precision, recall and F1."""
+        """Precision, recall and F1, and gains over controls."""
         found = fact_report(self.verdicts, self.reading, self.seed)
+        gains = fact_gains(self.verdicts, self.of_controls, self.reading, self.seed)
+        scalars = found.scalars | {f"gain/{name}": gain["value"] for name, gain in gains.items()}
+        text = f"{found.text}\n\n{gains_text(gains, 'Scores')}" if gains else found.text
         rows: list[dict[str, Any]] = [verdicts._asdict() for verdicts in self.verdicts]
-        return VideoReport(found.scalars, found.text, rows)
+        return VideoReport(scalars, text, rows)
+
+
+def _verdicts(source: Source) -> list[Verdicts]:
+    found = [one.record for one in read_records(source, FactVerdicts, "test")]
+    return [Verdicts(one.video_id, one.precision_verdicts, one.recall_verdicts) for one in found]

@@ -7,8 +7,9 @@ were told has a precision of 0.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -75,8 +76,7 @@ def fact_report(verdicts: Sequence[Verdicts], reading: Reading = "official", see
         seed: of the bootstrap.
     """
     kept = [one for one in verdicts if one.recall]
-    yes = [(_yes(one.precision, reading), _yes(one.recall, reading)) for one in kept]
-    shares = np.array([[sum(told) / max(len(told), 1), sum(known) / len(known)] for told, known in yes]).reshape(-1, 2)
+    yes, shares = _read_all(kept, reading)
     names = [one.video for one in kept]
     counts = np.array([[sum(told), len(told), sum(known), len(known)] for told, known in yes], float).reshape(-1, 4)
 
@@ -97,10 +97,63 @@ def fact_report(verdicts: Sequence[Verdicts], reading: Reading = "official", see
     return FactReport(scores, len(kept), len(verdicts) - len(kept), unread)
 
 
+def fact_gains(
+    verdicts: Sequence[Verdicts],
+    controls: Mapping[str, Sequence[Verdicts]],
+    reading: Reading = "official",
+    seed: int = 0,
+) -> dict[str, dict[str, float]]:
+    """Precision, recall and F1 less those of summaries of the same videos with frames in another order, paired.
+
+    Args:
+        verdicts: about summaries of frames in order.
+        controls: about others, by name; of the same videos in any order.
+        reading: see `fact_report`.
+        seed: of the bootstrap.
+
+    Returns: points by ``<control>/<score>``: value, low, high over videos.
+
+    Raises:
+        ValueError: for a control about other videos.
+    """
+    kept, gains = [one for one in verdicts if one.recall], {}
+    for control, others in controls.items():
+        of_video = {one.video: one for one in others}
+        if of_video.keys() != {one.video for one in verdicts} or len(others) != len(verdicts):
+            raise ValueError(f"control '{control}' is about other videos")
+        both = np.hstack([_read_all(part, reading)[1] for part in (kept, [of_video[one.video] for one in kept])])
+
+        def gain(score: str, values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+            means = _means(values, weights)
+            one, other = (
+                {"precision": part[:, 0], "recall": part[:, 1], "f1": harmonic(*part.T)}[score]
+                for part in (means[:, :2], means[:, 2:])
+            )
+            return one - other
+
+        for score in ("precision", "recall", "f1"):
+            found = cluster_bootstrap(
+                both, [one.video for one in kept], partial(gain, score), resamples=RESAMPLES, seed=seed
+            )
+            gains[f"{control}/{score}"] = {
+                "value": 100 * found.mean,
+                "low": 100 * found.low,
+                "high": 100 * found.high,
+            }
+    return gains
+
+
 def harmonic(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     """The harmonic mean; 0 where both are 0."""
     total = one + other
     return np.divide(2 * one * other, total, out=np.zeros_like(total), where=total > 0)
+
+
+def _read_all(kept: Sequence[Verdicts], reading: Reading) -> tuple[list[tuple[list[bool], list[bool]]], np.ndarray]:
+    """What was said of the facts of each video, told and known, and the shares that are yes [V, 2]."""
+    yes = [(_yes(one.precision, reading), _yes(one.recall, reading)) for one in kept]
+    shares = [[sum(told) / max(len(told), 1), sum(known) / max(len(known), 1)] for told, known in yes]
+    return yes, np.array(shares).reshape(-1, 2)
 
 
 def _means(values: np.ndarray, weights: np.ndarray) -> np.ndarray:

@@ -41,8 +41,8 @@ def temporal_gains(
     return gains
 
 
-def gains_text(gains: Mapping[str, dict[str, float]]) -> str:
-    """A table."""
+def gains_text(gains: Mapping[str, dict[str, float]], what: str = "Accuracy") -> str:
+    """A table of gains in ``what``."""
     rows = [[name, interval(found, 1)] for name, found in gains.items()]
-    told = "Accuracy in order less that of the control, percentage points."
+    told = f"{what} in order less the control's, percentage points."
     return section("What order is worth, with 95 % intervals over videos", told, ["control", "gain"], rows)

@@ -14,7 +14,7 @@ from metrics.video.facts import Verdicts, fact_report
 from metrics.video.temporal_gain import temporal_gains
 from tests.conversation_files import jsonl
 from tests.shared_data import SHARED
-from text.errors import DataFormatError
+from text.errors import DataFormatError, UserError
 from text.video.choices import form_of, is_right, lenient_letter, letter_of, normalised
 
 TEMPCOMPASS = {
@@ -186,3 +186,25 @@ def test_predictions_find_their_questions(files, tmp_path):
     assert report(own, jsonl(tmp_path / "responses.jsonl", *written))["average"] == 100  # as `predict` writes them
     with pytest.raises(DataFormatError, match="no question of"):
         report(own, jsonl(tmp_path / "others.jsonl", {"id": "z", "prediction": "yes"}))
+
+
+@pytest.mark.oracle("VideoFacts.controls", "VideoFacts.reading")
+def test_gains_of_facts_are_paired_by_video(tmp_path):
+    def line(video: str, told: list[str], known: list[str]) -> dict:
+        return {"video_id": video, "precision_verdicts": told, "recall_verdicts": known}
+
+    ordered = [line("A", ["yes", "Yes."], ["yes"]), line("B", ["yes"], ["yes", "no"]), line("C", ["yes"], [])]
+    other = [line("B", ["no"], ["no", "no"]), line("A", ["yes", "no"], ["yes"]), line("C", [], [])]
+    files = [jsonl(tmp_path / f"{n}.jsonl", *rows) for n, rows in enumerate((ordered, other, other[:2]))]
+    data = VideoFacts(files[0], "lenient", {"shuffled": files[1]})
+    data.setup("test")
+    scalars = data.report().scalars
+    assert (scalars["precision"], scalars["recall"]) == (100, 75)
+    assert scalars["gain/shuffled/precision"] == pytest.approx(100 - 25)
+    assert scalars["gain/shuffled/recall"] == pytest.approx(75 - 50)
+    assert scalars["gain/shuffled/f1"] == pytest.approx(600 / 7 - 100 / 3)
+    official = VideoFacts(files[0], controls={"shuffled": files[1]})
+    official.setup("test")
+    assert official.report().scalars["gain/shuffled/precision"] == pytest.approx(75 - 25)
+    with pytest.raises(UserError, match=r"'shuffled' .* is not about the videos"):
+        VideoFacts(files[0], controls={"shuffled": files[2]}).setup("test")
