@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ from lm.forests.cited_batch import CitedBatch
 from lm.generation.cached import CacheEngine
 from lm.generation.decoding import Decoding
 from lm.generation.plain import PlainEngine
+from lm.retrieval.index import VectorIndex
 from lm.steps.step_mean import StepMean
 from lm.tokens.cited_table import CitedTable, PassageTokens, read_rows
 from lm.tokens.cited_tokens import CitingTokens, Vocabulary
@@ -302,12 +304,15 @@ def encoding(sizes: dict[str, int], repeats: int, count: int) -> None:
     def theirs(size: int) -> Tensor:
         return peer.encode(ended, batch_size=size, convert_to_tensor=True, show_progress_bar=False)
 
+    def ours() -> Any:
+        index = module.make_index(passages, PassageTokens(by.words(texts), by))
+        assert isinstance(index, VectorIndex)
+        return index.vectors
+
     ways: dict[str, Callable[[], Any]] = {
-        f"sentence-transformers, batches of {size}": lambda size=size: theirs(size) for size in (4, 16, 64)
+        f"sentence-transformers, batches of {size}": partial(theirs, size) for size in (4, 16, 64)
     }
-    ways["ours: forests of 1,024 tokens"] = lambda: (
-        module.make_index(passages, PassageTokens(by.words(texts), by)).vectors
-    )
+    ways[f"ours: forests of {module.index_batch_tokens:,} tokens"] = ours
     seconds, found = fastest(ways, repeats + 1)  # the first forest of a model is checked
     *others, own = (torch.as_tensor(vectors) for vectors in found.values())
     apart = max(float((own - other).abs().max()) for other in others)
