@@ -129,7 +129,7 @@ def test_accumulation_is_the_full_batch(folder, tmp_path, averaged):
     runs = [
         fit(tmp_path, one, data(), accumulate_grad_batches=cut, precision="64-true") for cut, one in enumerate(made, 1)
     ]
-    torch.testing.assert_close(settled(runs[1]), settled(runs[0]), atol=1e-6, rtol=0)  # rewards are of float32
+    torch.testing.assert_close(settled(runs[1]), settled(runs[0]), atol=5e-6, rtol=0)  # the reference is of float32
     for run in runs:
         assert run.logs[0]["train/kl"] == pytest.approx(0, abs=1e-6)
         assert 0 <= run.logs[-1]["val/reward"] <= 6
