@@ -114,7 +114,7 @@ class Searching:
         reports = [judge(task, result, k, resamples) for task, result in self.search(k, device)]
         told = from_rank_0([(report.name, report.scores) for report in reports])
         nothing = SearchResult([], [], np.empty((0, 0), np.int64), np.empty((0, 0), np.float32))
-        return reports or [TaskReport(name, scores, [], nothing) for name, scores in told]
+        return reports or [TaskReport(name, scores, [], [], nothing) for name, scores in told]
 
     def _found(self, task: RetrievalTask, k: int, device: torch.device) -> SearchResult:
         pool = self.data.pool
