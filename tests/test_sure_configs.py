@@ -58,6 +58,12 @@ def test_overlays_compose(name, folder):
     }[name]
 
 
+def _asked(files):
+    """What is kept an answer of, by key; the first line of a file tells what made it."""
+    lines = [json.loads(line) for file in files for line in file.read_text().splitlines()]
+    return sorted(line["key"] for line in lines if "key" in line)
+
+
 def test_nothing_is_asked_twice_and_files_are_the_same_bytes(folder, capsys):
     first = run("predict")
     records = [SuReRecord.model_validate_json(line) for line in (first / "answers.jsonl").read_text().splitlines()]
@@ -67,14 +73,15 @@ def test_nothing_is_asked_twice_and_files_are_the_same_bytes(folder, capsys):
         {"none", "base", "pool", "validity 1", "validity 2", "ranking 1", "ranking 2"}
     )
     kept = sorted(Path("cache/rollouts").glob("*.jsonl"))
-    size = sum(file.stat().st_size for file in kept)
+    asked = _asked(kept)
+    assert len(set(asked)) == len(asked)
     # Killed while it wrote: what is whole is taken, the rest is asked again, in other batches and by another engine.
     for file in kept:
         file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
     again = run("predict", "--data.init_args.batch_size=4", "--model.init_args.max_batch_tokens=300")
     for name in LINES:
         assert (again / name).read_bytes() == (first / name).read_bytes()
-    assert sum(file.stat().st_size for file in kept) == size
+    assert _asked(kept) == asked  # sizes may differ: other batches give other last digits of log-probs
     plain = run("predict", "--model.init_args.engine=plain")
     assert (plain / "answers.jsonl").read_bytes() == (first / "answers.jsonl").read_bytes()
     tested = run("test")
@@ -84,7 +91,7 @@ def test_nothing_is_asked_twice_and_files_are_the_same_bytes(folder, capsys):
     unread = ("unparsed/candidates", "unparsed/validity", "unparsed/ranking")
     assert {*named, "ranking_accuracy", *changes, *unread} <= metrics.keys()
     assert metrics["unparsed/validity"] == 1.0  # weights of chance say nothing that could be read
-    assert sum(file.stat().st_size for file in kept) == size
+    assert _asked(kept) == asked
     assert (tested / "sure" / "report.md").read_text().startswith("## Answers")
     rows = [json.loads(line) for line in (tested / "sure" / "per_question.jsonl").read_text().splitlines()]
     assert [row["id"] for row in rows] == [record.id for record in records]

@@ -37,7 +37,7 @@ def test_golden_answers_score_five_by_source(tmp_path):
     found = measured(tmp_path, RecordedBench(JUDGE), MultifacetedPrompts(WORLD, golden(tmp_path, no_system="")))
     assert found["bench/score/unseen_value"] == 5.0
     assert (found["bench/score/no_system"], found["bench/empty"]) == (1.0, 6)
-    assert found["bench/score"] == (4 * 5 + 1) / 5
+    assert found["bench/score"] == pytest.approx((5 * 5 + 1) / 6)
     assert found["bench/valid"] is True
 
 
@@ -48,7 +48,7 @@ def test_an_untrained_model_is_beaten_by_golden_answers(tmp_path):
     data = MultifacetedPrompts(WORLD, tokenizer=WordTokenizer(eos_token="[END]"), batch_size=7)
     found = measured(tmp_path, module, data)
     assert found["bench/tie_win_rate"] < 0.2
-    assert found["bench/instances"] == 30
+    assert found["bench/instances"] == 36
 
 
 def test_what_is_missing_is_said(tmp_path):
@@ -67,7 +67,7 @@ def test_a_limit_of_batches_judges_what_there_is(tmp_path, limit, sensitivity, c
     trainer(tmp_path, **limit).test(module := RecordedBench(JUDGE, judging), data)
     assert (module.results["bench/instances"], module.results["bench/score"]) == (6, 5.0)
     told = capsys.readouterr().out
-    assert "6 of 30 instances: the others were left out by a limit of batches" in told
+    assert "6 of 36 instances: the others were left out by a limit of batches" in told
     assert "18 of 18 verdicts (100.0 %) could be read" in told
 
 
