@@ -15,7 +15,7 @@ from lm.forests.vector_ids import FIRST_VECTOR
 from modules.pegasus.pegasus import Pegasus
 from tests.clips import clip, numbered
 from tests.conversation_files import jsonl
-from tests.modules.pegasus.test_pegasus import WORDS, pegasus, rows_of
+from tests.modules.pegasus.test_pegasus import WORDS, built, pegasus, rows_of
 from tests.stand_ins import trainer
 from text.errors import DataFormatError
 from video.sampling import Sampling
@@ -43,14 +43,8 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 
 def ready(train: Any, **options: Any) -> tuple[Pegasus, Videos]:
-    module = pegasus()
-    data = Videos(train, tokenizer=WORDS, sampling=Sampling(fps=4.0, max_frames=3), batch_size=2, **options)
-    data.sight = module.sight
-    data.setup("fit")
-    module.tokenizer = data.tokenizer
-    torch.manual_seed(0)
-    module.configure_model()
-    return module.eval(), data
+    sampling = Sampling(fps=4.0, max_frames=3)
+    return built(pegasus(), Videos(train, tokenizer=WORDS, sampling=sampling, batch_size=2, **options))
 
 
 @pytest.mark.oracle("Videos", "Videos.train", "Videos.sampling")

@@ -68,7 +68,11 @@ def videos(folder: Path, **options: Any) -> Videos:
 
 def ready(folder: Path, module: Pegasus | None = None, **options: Any) -> tuple[Pegasus, Videos]:
     """A module and its data without a trainer."""
-    module, data = module or pegasus(), videos(folder, **options)
+    return built(module or pegasus(), videos(folder, **options))
+
+
+def built(module: Pegasus, data: Videos) -> tuple[Pegasus, Videos]:
+    """What a trainer does of both before the first step."""
     data.sight = module.sight
     data.setup("fit")
     module.tokenizer = data.tokenizer
