@@ -1,7 +1,7 @@
 """Videos with questions: every question of a clip is a branch below the clip, which is decoded and seen once.
 
-Knows records, questions and which of them share a batch. It does not know how frames are read (lm/vision/clips.py),
-nor what is trained on them (modules/pegasus).
+Knows which answers share a tree and a batch. It does not know what is learnt of a record (text/video/learnt.py), how
+frames are read (lm/vision/clips.py), nor what is trained on them (modules/pegasus).
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from lm.vision.clips import ClipReader, Clips, FrameOrder, SeenClips
 from lm.vision.prompts import prompt_ids
 from lm.vision.sight import Sight
 from text.chat.chat_records import ChatRecord
-from text.chat.messages import Message, Prompt
-from text.errors import DataFormatError, UserError
+from text.errors import UserError
 from text.records import Located
 from text.video.asked import require_one_form
+from text.video.learnt import learnt_of, worse_of
 from text.video.video_records import VideoRecord, with_speech
 from video.sampling import Sampling
 
@@ -139,7 +139,7 @@ class Videos(Conversations[AnswerTable]):
         source = ClipSource.of(record, self.video_root, found.name) if tokenising else None
         clip = None if source is None or clips is None else clips.add(source)
         made = []
-        for name, prompt, answer, kind in self._asked(record, found):
+        for name, prompt, answer, kind in learnt_of(found):
             asked = with_speech(prompt, record.speech)
             ids = prompt_ids(self.renderer, asked, clip, record.system) if clip is not None else []
             tokens = (ids, []) if ids else ()
@@ -165,29 +165,6 @@ class Videos(Conversations[AnswerTable]):
         if kind not in self._kinds:
             self._kinds.append(kind)
         return self._kinds.index(kind)
-
-    def _asked(self, record: VideoRecord, found: Located[Any]) -> list[tuple[str, Prompt, str, str]]:
-        """Name, prompt, answer and kind of all that is learnt of a record."""
-        name, kind = record.id or found.where, record.aspect or record.task or ""
-        if record.form == "questions":
-            lacking = [str(number) for number, question in enumerate(record.questions) if question.answer is None]
-            if lacking:
-                raise DataFormatError([f"{found.where}: field 'questions': [{lacking[0]}].answer: missing"])
-            return [
-                (f"{name}#{q.id or number}", q.asked, q.shown(q.answer or ""), q.type or kind)
-                for number, q in enumerate(record.questions)
-            ]
-        if record.spoken is None:
-            raise DataFormatError([f"{found.where}: no answer of the assistant to learn from"])
-        turns = record.prompt if isinstance(record.prompt, list) else [Message(role="user", content=record.prompt)]
-        if record.form == "prompt":
-            return [(name, turns[0].content, record.spoken.content, kind)]
-        earlier = [
-            (f"{name}#{number}", turns[:number], turn.content, kind)
-            for number, turn in enumerate(turns)
-            if turn.role == "assistant" and turn.trained
-        ]
-        return [*earlier, (name, turns, record.spoken.content, kind)]
 
     # --- batches ----------------------------------------------------------------------------------------------------
 
@@ -288,15 +265,13 @@ class VideoPairs(Videos):
 
     def examples(self, found: Located[Any], notes: Counter[str]) -> Sequence[Example] | str:
         """One for every question that has both answers."""
-        record: VideoRecord = found.record
-        worse = {f"{record.id or found.where}#{q.id or n}": q for n, q in enumerate(record.questions) if q.rejected}
-        if not worse:
+        if not (worse := worse_of(found)):
             return "without a rejected answer"
         made = super().examples(found, notes)
         kept = [] if isinstance(made, str) else [example for example in made if example.id in worse]
         return [
             example._replace(
-                answers=(*example.answers, worse[example.id].shown(worse[example.id].rejected or "")),
+                answers=(*example.answers, worse[example.id]),
                 append_eos=(True, True),
                 tokens=(*example.tokens, []) if example.tokens else (),
             )
