@@ -44,7 +44,8 @@ from lm.steps.step_mean import StepMean
 from lm.tokens.cited_table import CitedTable, PassageTokens, read_rows
 from lm.tokens.cited_tokens import CitingTokens, Vocabulary
 from modules.co_supervision.co_supervision import CoSupervision
-from modules.co_supervision.writer import Asked, Citing, Hit, Writer
+from modules.co_supervision.look_ups import Asked, Hit
+from modules.co_supervision.writer import Citing, Writer
 from text.citing.cited_records import CitedAnswer
 from text.records import Located
 from text.retrieval.tasks import Passage
@@ -305,7 +306,7 @@ def encoding(sizes: dict[str, int], repeats: int, count: int) -> None:
         return peer.encode(ended, batch_size=size, convert_to_tensor=True, show_progress_bar=False)
 
     def ours() -> Any:
-        index = module.make_index(passages, PassageTokens(by.words(texts), by))
+        index = module.passage_search(passages, PassageTokens(by.words(texts), by)).index
         assert isinstance(index, VectorIndex)
         return index.vectors
 

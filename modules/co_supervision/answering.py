@@ -1,8 +1,8 @@
-"""A model that answers with passages: the models that read and search, the index of a corpus, tests and predictions.
+"""A model that answers with passages: the models that write, read and search, tests and predictions.
 
-This file knows models, an index and questions. It does not know what the models were trained for
-(modules/co_supervision/co_supervision.py), the rules of an answer (modules/co_supervision/writer.py), nor what scores
-mean (metrics/citing.py).
+This file knows models, questions and answers. It does not know what the models were trained for
+(modules/co_supervision/co_supervision.py), how passages are found (modules/co_supervision/searching.py), the rules of
+an answer (modules/co_supervision/writer.py), nor what scores mean (metrics/citing.py).
 
 Legend: B texts, M look-ups, D width of states.
 """
@@ -15,13 +15,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from lm.backbones.backbone import Backbone
-from lm.backbones.kept_key import digest, keeper, model_sha256
+from lm.backbones.kept_key import keeper
 from lm.files.kept_files import cache_folder
 from lm.forests.batches import PromptBatch, TextBatch
 from lm.forests.forest import Forest
@@ -31,20 +30,20 @@ from lm.generation.decoding import Decoding
 from lm.generation.kept_answers import LoggedEngine
 from lm.generation.sampling import seed_of
 from lm.judging.entailment import Claim, Entailment, LexicalEntailment
-from lm.retrieval.embedding_pass import EmbeddingPass
-from lm.retrieval.index import Index, Retriever, VectorIndex
+from lm.retrieval.index import Retriever, VectorIndex
 from lm.scoring.headless import model_states
-from lm.steps.gather import merge_over_ranks, ranks
+from lm.steps.gather import merge_over_ranks
 from lm.tokens.cited_table import PassageTokens
 from lm.tokens.cited_tokens import Vocabulary
-from lm.tokens.text_table import TextLoader, TokenTable
 from metrics.citing import Told, report, report_page, scores
 from metrics.embedding_space import shape
 from metrics.report_files import write_lines
 from modules.base.language_module import LanguageModule
-from modules.co_supervision.writer import Asked, Citing, Hit, LookUp, Writer
+from modules.co_supervision.look_ups import Asked, LookUp
+from modules.co_supervision.searching import PassageSearch
+from modules.co_supervision.writer import Citing, Writer
 from text.citing.citations import cited_text, raw_text
-from text.retrieval.tasks import Passage, Text
+from text.retrieval.tasks import Passage
 from text.whole_files import write_text
 
 
@@ -145,63 +144,22 @@ class Answering(LanguageModule):
         forest = Forest.from_paths([TokenPath(row, len(row), state=True) for row in rows], range(len(rows)))
         return self.direction(model_states(self.reader, forest.to(batch.input_ids.device), self.share_prefixes)).float()
 
-    # --- the index ------------------------------------------------------------------------------------------------
+    @property
+    def writer_searches(self) -> bool:
+        """Whether the states of the model that writes search."""
+        return self.querier_backbone is None
 
-    def make_index(self, passages: Sequence[Passage], tokens: PassageTokens) -> Index:
-        """What passages are found in: by the words of questions, or by states. Every rank has to ask.
+    def passage_search(self, passages: Sequence[Passage], tokens: PassageTokens) -> PassageSearch:
+        """Who finds passages for these models. Every rank has to ask.
 
         Args:
             passages: of the corpus.
             tokens: of these.
         """
-        if self.retriever is not None:
-            return self.retriever.index(passages)
-        table, by = _table(tokens), None
-        if self.keep:
+        by = None
+        if self.keep and self.retriever is None:
             by = keeper(self.reader, tokens.by.tokenizer, self.cosine, str(self.trainer.precision))
-        width = self.reader.config.get_text_config().hidden_size
-        texts = [Text(passage.text, 0) for passage in passages]
-        found = EmbeddingPass(texts, table, self.reader, self.embed, width, by)
-        for batch in TextLoader.share(table, self.index_batch_tokens, *ranks()):
-            found.take(batch.to(self.device))
-        found.finish()
-        vectors = torch.as_tensor(found.rows(range(len(texts)))[np.arange(len(texts))])
-        found.close()
-        return VectorIndex(passages, vectors.to(self.device))
-
-    def look_up(self, look_ups: Sequence[LookUp], k: int, queries: Any = None) -> list[list[Hit]]:
-        """The k best passages of each look-up, found by `queries_of` them."""
-        if not look_ups:
-            return []
-        among = [look_up.asked.candidates or self.index.rows for look_up in look_ups]
-        among_all = all(look_up.asked.candidates is None for look_up in look_ups)
-        queries = self.queries_of(look_ups) if queries is None else queries
-        found = self.index.search(queries, k, None if among_all else among)
-        return [[Hit(self.index.rows[hit.passage.id], hit.passage.id, hit.score) for hit in hits] for hits in found]
-
-    def queries_of(self, look_ups: Sequence[LookUp]) -> Any:
-        """By what passages are found: vectors [M, D], or the words of the questions."""
-        if self.retriever is not None:
-            return [look_up.asked.question for look_up in look_ups]
-        return self.direction(self._states(look_ups)).float()
-
-    def _states(self, look_ups: Sequence[LookUp]) -> Tensor:
-        """The states that search [M, D]: those that came along, where the model that writes searches."""
-        states = [look_up.state for look_up in look_ups]
-        if self.querier_backbone is None and all(state is not None for state in states):
-            return torch.stack(states)  # type: ignore[arg-type]
-        paths = [TokenPath(look_up.tokens, len(look_up.tokens), state=True) for look_up in look_ups]
-        forest = Forest.from_paths(paths, range(len(paths))).to(self.device)
-        with torch.no_grad():
-            return self.searches(forest)
-
-    def _best(self, look_ups: Sequence[LookUp]) -> list[Hit]:
-        """The best passage of each; one without a fitting passage takes the first of its candidates."""
-        found = []
-        for look_up, hits in zip(look_ups, self.look_up(look_ups, 1), strict=True):
-            first = (look_up.asked.candidates or [*self.index.rows])[0]
-            found.append(hits[0] if hits else Hit(self.index.rows[first], first, 0.0))
-        return found
+        return PassageSearch(self, passages, tokens, self.retriever, self.index_batch_tokens, by)
 
     # --- answers --------------------------------------------------------------------------------------------------
 
@@ -213,27 +171,14 @@ class Answering(LanguageModule):
         return LoggedEngine(engine, cache_folder() / "rollouts") if self.keep else engine
 
     def _begin(self) -> None:
-        """Make the index, and whoever writes."""
+        """Make whoever searches, and whoever writes."""
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
         self.vocabulary: Vocabulary = data.vocabulary
-        self.passages: Sequence[Passage] = data.passages
-        self.passage_tokens: PassageTokens = data.passage_tokens
-        self.index = self.make_index(self.passages, self.passage_tokens)
-        by, shown = self.vocabulary, self.passage_tokens.ids
-        more = self.citing, self.decoding, self.answer_seed, self._found_by(data.questions)
-        self.writer = Writer(self.engine, by, shown, self._best, *more)
+        self.search = self.passage_search(data.passages, data.passage_tokens)
+        by, shown = self.vocabulary, self.search.tokens.ids
+        more = self.citing, self.decoding, self.answer_seed, self.search.key(data.questions)
+        self.writer = Writer(self.engine, by, shown, self.search.best, *more)
         self._lines, self._queries = {}, {}
-
-    def _found_by(self, questions: Sequence[Any]) -> str:
-        """Hash of all that decides which passage a look-up finds: answers that are kept depend on it."""
-        if self.retriever is not None:  # it reads words that models may not be shown
-            texts = [[passage.title, passage.text] for passage in self.passages]
-            by: list[Any] = [str(self.retriever), self.retriever.made_by, texts]
-        else:
-            by = [model_sha256(self.searcher), model_sha256(self.reader)]
-        candidates = [[q.record.id, q.record.candidate_ids] for q in questions if q.record.candidate_ids]
-        ids = [passage.id for passage in self.passages]
-        return digest(by, self.cosine, ids, self.passage_tokens.ids, candidates)
 
     def _asked(self, batch: PromptBatch) -> list[Asked]:
         of_each = zip(batch.ids, batch.records, batch.prompts, strict=True)
@@ -254,42 +199,38 @@ class Answering(LanguageModule):
         marks = self.vocabulary.tokens
         lines = []
         for id, record, answer in zip(batch.ids, batch.records, answers, strict=True):
-            retrieved = [one._asdict() | {"text": self._text(one.id)} for one in answer.retrieved]
+            retrieved = [one._asdict() | {"text": self.search.text(one.id)} for one in answer.retrieved]
             line = {"id": id, "question": record["question"], "output": cited_text(answer.pieces)}
             line["raw_output"] = raw_text(answer.pieces, marks.retrieve, marks.begin, marks.end)
             known = {"retrieved": retrieved, "n_tokens": answer.n_tokens, "finish_reason": answer.finish_reason}
             lines.append(line | known)
         return lines, answers
 
-    def _text(self, id: str) -> str:
-        passage = self.passages[self.index.rows[id]]
-        return f"{passage.title} {passage.text}".strip()
-
     # --- its measures ---------------------------------------------------------------------------------------------
 
     def on_test_start(self) -> None:
-        """Make the index."""
+        """Make ready to answer."""
         self._begin()
 
     def on_predict_start(self) -> None:
-        """Make the index."""
+        """Make ready to answer."""
         self._begin()
 
     def test_step(self, batch: PromptBatch, batch_idx: int) -> None:
         """Answer some questions, and tell what the answers are worth."""
         asked = self._asked(batch)
         look_ups = [LookUp(one, (*one.prompt, self.vocabulary.retrieve)) for one in asked]
-        queries = self.queries_of(look_ups)
+        queries = self.search.queries_of(look_ups)
         if isinstance(queries, Tensor):
             self._queries |= zip(batch.rows, queries.cpu(), strict=True)
-        found = self.look_up(look_ups, 10, queries)
+        found = self.search.find(look_ups, 10, queries)
         read = self._read_gold(asked, batch.records)
         lines, answers = self._answers(batch)
         for row, line, record, hits, said, answer in zip(
             batch.rows, lines, batch.records, found, read, answers, strict=True
         ):
             used = [one.id for one in answer.retrieved if one.used]
-            texts = {id: self._text(id) for id in used}
+            texts = {id: self.search.text(id) for id in used}
             places = [hit.id for hit in hits]
             known = {name: record[name] for name in ("answers", "long_answer", "short_answers", "claims")}
             told = Told(answer.pieces, used, texts, gold=record["gold_ids"], found=places, read=said, **known)
@@ -305,9 +246,9 @@ class Answering(LanguageModule):
         decoding = replace(within, stop=(*self.decoding.stop, by.tokens.end))
         contexts: dict[int, tuple[int, ...]] = {}
         for number, (one, record) in enumerate(zip(asked, records, strict=True)):
-            known = [id for id in record["gold_ids"] if id in self.index.rows]
+            known = [id for id in record["gold_ids"] if id in self.search.rows]
             if known:
-                passage = self.passage_tokens.ids[self.index.rows[known[0]]]
+                passage = self.search.tokens.ids[self.search.rows[known[0]]]
                 context = (*one.prompt, by.retrieve, *passage, by.begin)
                 if len(context) < self.engine.context:
                     contexts[number] = context
@@ -331,10 +272,11 @@ class Answering(LanguageModule):
     def _space(self, lines: Sequence[dict[str, Any]]) -> dict[str, float]:
         """The shape of the space in which questions find passages; empty where they find them by words."""
         queries = merge_over_ranks(self._queries)
-        if not queries or not isinstance(self.index, VectorIndex):
+        index, rows = self.search.index, self.search.rows
+        if not queries or not isinstance(index, VectorIndex):
             return {}
-        gold = [next((self.index.rows[id] for id in line["gold_ids"] if id in self.index.rows), -1) for line in lines]
-        vectors = torch.as_tensor(self.index.vectors).cpu()
+        gold = [next((rows[id] for id in line["gold_ids"] if id in rows), -1) for line in lines]
+        vectors = torch.as_tensor(index.vectors).cpu()
         return shape(torch.stack([queries[row] for row in sorted(queries)]), vectors, torch.tensor(gold))
 
     def on_predict_epoch_end(self) -> None:
@@ -349,10 +291,3 @@ class Answering(LanguageModule):
         if self.trainer.is_global_zero and log_dir is not None:
             write_lines(Path(log_dir) / "answers.jsonl", lines)
         return lines
-
-
-def _table(tokens: PassageTokens) -> TokenTable:
-    """The tokens of all passages, as they are embedded."""
-    rows = [np.asarray(tokens.by.embedded(ids), np.int32) for ids in tokens.ids]
-    starts = np.cumsum([0, *map(len, rows)])
-    return TokenTable(np.concatenate(rows), starts, np.zeros(len(rows), np.int32), 0)

@@ -1,7 +1,7 @@
 """Semiparametric token-sequence co-supervision: next tokens of answers, and next sequences of a corpus (2403.09024).
 
 This file is the objective. It does not know how a record became tokens (lm/tokens/cited_tokens.py), how passages are
-searched (modules/co_supervision/answering.py), nor how an answer is written (modules/co_supervision/writer.py).
+searched (modules/co_supervision/searching.py), nor how an answer is written (modules/co_supervision/writer.py).
 
 Legend: K scored tokens, M look-ups of this rank, U passages of this rank, C different passages of all ranks, D width.
 """

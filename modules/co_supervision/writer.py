@@ -4,7 +4,7 @@
 
 In free text nothing but a look-up opens a citation; within one, no other begins. Engines keep what they computed, so a
 look-up costs the tokens of its passage and no more. This file knows tokens and places of passages. It does not know
-models, nor how a passage is found (modules/co_supervision/answering.py).
+models, nor how a passage is found (modules/co_supervision/searching.py).
 """
 
 from __future__ import annotations
@@ -13,12 +13,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-from torch import Tensor
-
 from lm.generation.decoding import Decoding, Draw, Drawing, Pause, Reply, Sample, TokenHook
 from lm.generation.rounds import Course, run_rounds
 from lm.generation.sampling import seed_of
 from lm.tokens.cited_tokens import Vocabulary
+from modules.co_supervision.look_ups import Asked, Hit, LookUp
 from text.citing.citations import Piece
 from text.errors import UserError
 
@@ -43,44 +42,6 @@ class Citing:
             raise UserError(
                 f"citing: 'max_retrievals' is {self.max_retrievals}; it must be {int(self.retrieve_first)} or more"
             )
-
-
-class Asked(NamedTuple):
-    """A question to answer.
-
-    Args:
-        id: what draws depend on beside the seed.
-        question: its words.
-        prompt: its tokens.
-        candidates: ids of the only passages that may be found; None is all.
-    """
-
-    id: str
-    question: str
-    prompt: tuple[int, ...]
-    candidates: tuple[str, ...] | None = None
-
-
-class LookUp(NamedTuple):
-    """A moment at which a passage is wanted.
-
-    Args:
-        asked: by which question.
-        tokens: of question and answer up to now, the last of which looks up.
-        state: of the model that writes at it; None where it is yet to be computed.
-    """
-
-    asked: Asked
-    tokens: tuple[int, ...]
-    state: Tensor | None = None
-
-
-class Hit(NamedTuple):
-    """A passage that was found: its place in the corpus, its id, and how well it fits."""
-
-    place: int
-    id: str
-    score: float
 
 
 class Retrieved(NamedTuple):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,14 +14,12 @@ from lm.backbones.parts import Part
 from lm.steps.step_mean import StepMean
 from lm.tokens.cited_table import CitedTable, PassageTokens, Reading, read_rows
 from lm.tokens.cited_tokens import Vocabulary
-from modules.co_supervision.answering import Answering
 from modules.co_supervision.co_supervision import CoSupervision, Read, first_places
 from tests.citing_stand_ins import vocabulary
 from tests.stand_ins import LLAMA
 from text.citing.cited_records import CitedAnswer
 from text.errors import UserError
 from text.records import Located
-from text.retrieval.tasks import Passage
 
 WORDS = "who where is ann bob in rome oslo lives the a b c"
 PASSAGES = ["ann lives in rome", "bob lives in oslo", "a b c", "the rome is a"]
@@ -225,21 +222,3 @@ def test_chunks_of_passages_hold_no_more_than_asked(table):
     assert [len(forest) for forest in table._forests([0, 1], 1)] == [1, 1]
     assert [len(forest) for forest in table._forests([], 5)] == [0]
     assert Reading().chunk is None
-
-
-def test_kept_answers_depend_on_all_that_decides_what_is_found():
-    """A retriever of the same name may have other weights, and reads words that the model is not shown."""
-
-    class Named(SimpleNamespace):
-        def __repr__(self):
-            return "the retriever"
-
-    def key(weights="a", text="one two", shown=(1,), candidates=None):
-        asked = SimpleNamespace(record=SimpleNamespace(id="q", candidate_ids=candidates))
-        parts = {"passages": [Passage("p", "", text)], "passage_tokens": SimpleNamespace(ids=[list(shown)])}
-        retriever = Named(made_by={"weights": weights})
-        return Answering._found_by(SimpleNamespace(retriever=retriever, cosine=True, **parts), [asked])
-
-    keys = [key(), key(weights="b"), key(text="one two three"), key(shown=(2,)), key(candidates=["p"])]
-    assert len(set(keys)) == len(keys)
-    assert key() == keys[0]

@@ -13,7 +13,8 @@ from lm.generation.decoding import Decoding
 from lm.generation.plain import PlainEngine
 from lm.generation.sampling import drawn, row_keys, seed_of
 from lm.tokens.cited_tokens import Vocabulary
-from modules.co_supervision.writer import Answer, Asked, Citing, Hit, Retrieved, Writer
+from modules.co_supervision.look_ups import Asked, Hit
+from modules.co_supervision.writer import Answer, Citing, Retrieved, Writer
 from tests.citing_stand_ins import vocabulary
 from tests.stand_ins import LLAMA
 from text.citing.citations import Piece
