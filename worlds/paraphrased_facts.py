@@ -150,9 +150,9 @@ class ParaphrasedFacts(World):
         own, random = known[held_out:] if split == "train" else known[:held_out], Random(f"{self.seed} {split}")
         records = []
         for number in range(count):
-            fact = own[number % len(own)]
             if number % len(own) == 0:
                 random.shuffle(own)
+            fact = own[number % len(own)]
             record = {"id": f"{split}-{number}", "group_id": fact.entity, "domain": "seen"}
             if random.random() < self.plain:
                 asked = f"say {fact.value} ?"

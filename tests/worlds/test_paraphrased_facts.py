@@ -35,6 +35,15 @@ def test_the_test_is_about_other_entities_and_training_asks_for_seen_relations()
     assert not held_out & {r["segments"][0].get("retrieve") for r in WORLD.records("train")}
 
 
+def test_every_fact_is_asked_for_before_any_comes_again():
+    """The first fact of a round was drawn before the round was shuffled: one came twice, another not at all."""
+    world = ParaphrasedFacts(**SIZES | {"plain": 0.0, "pairs": 81})  # three rounds of 27 facts
+    cited = [record["segments"][0]["retrieve"] for record in world.records("train")]
+    rounds = [cited[first : first + 27] for first in (0, 27, 54)]
+    assert [len(set(facts)) for facts in rounds] == [27, 27, 27]
+    assert rounds[0] != rounds[1]
+
+
 def test_documents_pair_both_words_of_every_relation_about_others():
     documents = ParaphrasedFacts("documents", **SIZES)
     text = " ".join(f"{d['question']} {d['segments'][0]['text']}" for d in documents.records("train"))
