@@ -113,7 +113,8 @@ class Questions(Prompts):
         kept = [own[: self.n_passages] for own in contexts]
         self.short = sum(len(own) < self.n_passages for own in kept)
         if self.short:
-            rank_zero_info(f"{self.short:,} of {len(found):,} questions have fewer than {self.n_passages} passages")
+            told = f"{self.short:,} of {len(found):,} questions have fewer than {self.n_passages} passages"
+            rank_zero_info(f"{told}, {sum(not own for own in kept):,} of them none at all")
         return [
             Located(one.record.model_copy(update={"contexts": own}), one.where, one.row)
             for one, own in zip(found, kept, strict=True)

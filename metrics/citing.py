@@ -165,12 +165,17 @@ def _ends_uncited(pieces: Sequence[Piece]) -> bool:
 
 
 def report(lines: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """Means by the name of the score, and by ``<score>/<domain>`` where questions have one.
+    """Means by the name of the score, and by ``<score>/<domain>`` where questions have one; and counts.
+
+    ``look_ups_unfound`` are look-ups of answers that found no passage, ``questions_unfound`` questions for which a
+    look-up right behind them finds none.
 
     Args:
-        lines: of questions, with their scores and ``domain``; a mean is over those that have the score.
+        lines: of questions, with their scores, ``domain``, ``retrieved`` and ``found``; a mean is over those that have
+            the score.
     """
-    means: dict[str, float] = {"questions": len(lines)}
+    means: dict[str, float] = {"questions": len(lines), "look_ups_unfound": look_ups_unfound(lines)}
+    means["questions_unfound"] = sum(not line["found"] for line in lines)
     domains = sorted({line["domain"] for line in lines if line.get("domain")})
     for name in SCORES:
         for domain in (None, *domains):
@@ -178,6 +183,11 @@ def report(lines: Sequence[dict[str, Any]]) -> dict[str, float]:
             if values:
                 means[name if domain is None else f"{name}/{domain}"] = sum(values) / len(values)
     return means
+
+
+def look_ups_unfound(lines: Sequence[dict[str, Any]]) -> int:
+    """Look-ups of answers that found no passage."""
+    return sum(found["id"] is None for line in lines for found in line["retrieved"])
 
 
 def report_page(
@@ -191,6 +201,9 @@ def report_page(
         if name in means
     ]
     page = f"# Answers that cite\n\n{means['questions']:,.0f} questions.\n\n"
+    if means["questions_unfound"] or means["look_ups_unfound"]:
+        page += f"A search found no passage for {means['questions_unfound']:,.0f} questions, and for "
+        page += f"{means['look_ups_unfound']:,.0f} look-ups of answers, which went on without one.\n\n"
     page += section("Scores", "", ["", "all", *domains], rows) + "\n"
     if space:
         told = "Squared distances of questions and right passages, and how narrow the cone of either is."
@@ -201,5 +214,6 @@ def report_page(
         output = printable(line["output"]) or "(nothing)"
         page += f"\n**{printable(line['question'])}** ({line['finish_reason']})\n\n{output}\n\n"
         for number, found in enumerate(line["retrieved"], 1):
-            page += f"{number}. `{found['id']}` {shorten(printable(found['text']), SHOWN)}\n"
+            told = "nothing was found" if found["id"] is None else f"`{found['id']}` "
+            page += f"{number}. {told}{shorten(printable(found['text'] or ''), SHOWN)}\n"
     return page

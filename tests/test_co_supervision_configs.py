@@ -101,6 +101,22 @@ def test_a_run_that_goes_on_ends_as_one_that_was_not_broken_off():
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
+def test_a_question_that_finds_nothing_is_answered_without_a_passage(capsys, caplog):
+    """By the words of the question: it once read the first passage of the corpus, and nobody was told."""
+    caplog.set_level("INFO")
+    asked = [{"id": "q0", "question": "zzz", "answers": ["x"]}, {"id": "q1", "question": "the", "answers": ["x"]}]
+    Path("test.jsonl").write_text("".join(json.dumps(one) + "\n" for one in asked))
+    first = ["--data.init_args.test=test.jsonl", "--model.citing.retrieve_first=true"]
+    folder = run("test", "mini_ntp.yaml", *first)
+    found = scores(folder)
+    assert (found["questions"], found["look_ups_unfound"], found["questions_unfound"]) == (2, 2, 2)
+    lines = [json.loads(line) for line in (folder / "answers.jsonl").read_text().splitlines()]
+    nothing = {"id": None, "score": 0.0, "position": 0, "used": False, "text": None}
+    assert [line["retrieved"] for line in lines] == [[nothing], [nothing]]
+    assert "for 2 look-ups of answers, which went on without one" in (folder / "report.md").read_text()
+    assert "2 look-ups found no passage" in caplog.text + "".join(capsys.readouterr())
+
+
 WORDS = [f"w{n}" for n in range(32000)]
 OFFICIAL = ["<PAD>", "[Cs]", "[Ce]", "[Ret]"]  # ids 32000 to 32003
 TINY = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}

@@ -137,6 +137,7 @@ def _stages(records: Answered) -> dict[str, float]:
         "questions": float(len(records)),
         "questions/one_candidate": float(sum(record.status == "one_candidate" for record in records)),
         "questions/no_candidate": float(sum(record.status == "no_candidate" for record in records)),
+        "questions/no_passage": float(sum(not record.contexts for record in records)),
         "passages/dropped": float(sum(record.dropped for record in records)),
     }
     if records[0].cot is not None:

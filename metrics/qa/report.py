@@ -109,7 +109,7 @@ def _stages(scores: Mapping[str, float]) -> str:
         "sentences that hold their candidate": "summaries/held",
     }
     rows = [[what, number(100 * scores[name], 1)] for what, name in told.items() if name in scores]
-    counts = ["questions/one_candidate", "questions/no_candidate", "passages/dropped"]
+    counts = ["questions/one_candidate", "questions/no_candidate", "questions/no_passage", "passages/dropped"]
     decided = [name for name in scores if name.startswith("decided_by/")]
     rows += [[name.replace("_", " ").replace("/", ": "), f"{scores[name]:.0f}"] for name in (*counts, *decided)]
     return section("Where it goes wrong", "Percent; below them counts.", ["what", "value"], rows)

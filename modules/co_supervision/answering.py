@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import Tensor
 
 from lm.backbones.backbone import Backbone
@@ -35,7 +36,7 @@ from lm.scoring.headless import model_states
 from lm.steps.gather import merge_over_ranks
 from lm.tokens.cited_table import PassageTokens
 from lm.tokens.cited_tokens import Vocabulary
-from metrics.citing import Told, report, report_page, scores
+from metrics.citing import Told, look_ups_unfound, report, report_page, scores
 from metrics.embedding_space import shape
 from metrics.report_files import write_lines
 from modules.base.language_module import LanguageModule
@@ -199,7 +200,8 @@ class Answering(LanguageModule):
         marks = self.vocabulary.tokens
         lines = []
         for id, record, answer in zip(batch.ids, batch.records, answers, strict=True):
-            retrieved = [one._asdict() | {"text": self.search.text(one.id)} for one in answer.retrieved]
+            texts = [None if one.id is None else self.search.text(one.id) for one in answer.retrieved]
+            retrieved = [one._asdict() | {"text": text} for one, text in zip(answer.retrieved, texts, strict=True)]
             line = {"id": id, "question": record["question"], "output": cited_text(answer.pieces)}
             line["raw_output"] = raw_text(answer.pieces, marks.retrieve, marks.begin, marks.end)
             known = {"retrieved": retrieved, "n_tokens": answer.n_tokens, "finish_reason": answer.finish_reason}
@@ -229,7 +231,7 @@ class Answering(LanguageModule):
         for row, line, record, hits, said, answer in zip(
             batch.rows, lines, batch.records, found, read, answers, strict=True
         ):
-            used = [one.id for one in answer.retrieved if one.used]
+            used = [one.id for one in answer.retrieved if one.used and one.id is not None]
             texts = {id: self.search.text(id) for id in used}
             places = [hit.id for hit in hits]
             known = {name: record[name] for name in ("answers", "long_answer", "short_answers", "claims")}
@@ -290,4 +292,6 @@ class Answering(LanguageModule):
         log_dir = self.trainer.log_dir  # agreed between ranks: every rank has to ask
         if self.trainer.is_global_zero and log_dir is not None:
             write_lines(Path(log_dir) / "answers.jsonl", lines)
+        if unfound := look_ups_unfound(lines):
+            rank_zero_info(f"{unfound:,} look-ups found no passage: those answers go on without one")
         return lines

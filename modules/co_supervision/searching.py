@@ -27,6 +27,9 @@ from lm.tokens.text_table import TextLoader, TokenTable
 from modules.co_supervision.look_ups import Hit, LookUp
 from text.retrieval.tasks import Passage, Text
 
+UNFOUND = "none where none fits"
+"""What a look-up without a fitting passage finds; once it was the first passage, and answers that read it are kept."""
+
 
 class Searches(Protocol):
     """Models whose vectors of look-ups find their vectors of passages.
@@ -113,7 +116,7 @@ class PassageSearch:
         """
         if self.retriever is not None:  # it reads words that models may not be shown
             texts = [[passage.title, passage.text] for passage in self.passages]
-            by: list[Any] = [str(self.retriever), self.retriever.made_by, texts]
+            by: list[Any] = [str(self.retriever), self.retriever.made_by, texts, UNFOUND]
         else:
             by = [model_sha256(self.models.searcher), model_sha256(self.models.reader)]
         candidates = [[q.record.id, q.record.candidate_ids] for q in questions if q.record.candidate_ids]
@@ -153,13 +156,9 @@ class PassageSearch:
         with torch.no_grad():
             return self.models.searches(forest)
 
-    def best(self, look_ups: Sequence[LookUp]) -> list[Hit]:
-        """The best passage of each; one without a fitting passage takes the first of its candidates."""
-        found = []
-        for look_up, hits in zip(look_ups, self.find(look_ups, 1), strict=True):
-            first = (look_up.asked.candidates or [*self.rows])[0]
-            found.append(hits[0] if hits else Hit(self.rows[first], first, 0.0))
-        return found
+    def best(self, look_ups: Sequence[LookUp]) -> list[Hit | None]:
+        """The best passage of each; None where none fits, as where a question shares no word with any."""
+        return [next(iter(hits), None) for hits in self.find(look_ups, 1)]
 
 
 def _table(tokens: PassageTokens) -> TokenTable:

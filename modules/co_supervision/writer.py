@@ -2,7 +2,8 @@
 
     free text --[Ret]--> search: passage [Cs] are appended --> citation --[Ce]--> free text
 
-In free text nothing but a look-up opens a citation; within one, no other begins. Engines keep what they computed, so a
+In free text nothing but a look-up opens a citation; within one, no other begins. A look-up that finds nothing is taken
+out of the answer, which goes on as free text and looks nothing up any more. Engines keep what they computed, so a
 look-up costs the tokens of its passage and no more. This file knows tokens and places of passages. It does not know
 models, nor how a passage is found (modules/co_supervision/searching.py).
 """
@@ -48,13 +49,13 @@ class Retrieved(NamedTuple):
     """A look-up of an answer.
 
     Args:
-        id: of the passage.
+        id: of the passage; None where nothing was found.
         score: of it.
         position: of the look-up among the tokens of the answer.
-        used: whether the passage had room.
+        used: whether there is a passage, and it had room.
     """
 
-    id: str
+    id: str | None
     score: float
     position: int
     used: bool
@@ -76,7 +77,9 @@ class Answer(NamedTuple):
     finish_reason: str
 
 
-Find = Callable[[Sequence[LookUp]], Sequence[Hit]]
+Find = Callable[[Sequence[LookUp]], Sequence[Hit | None]]
+UNFOUND: dict[str, Any] = {}
+"""What a sample keeps of a look-up that found nothing, where others keep their `Hit`."""
 
 
 class Writer:
@@ -86,7 +89,7 @@ class Writer:
         engine: who writes.
         by: makes control tokens.
         passages: tokens of all of them.
-        find: the best passage of each look-up.
+        find: the best passage of each look-up, or None.
         citing: the rules.
         decoding: how tokens are chosen; its ``max_new_tokens`` are of the whole answer, passages included.
         seed: of all draws.
@@ -126,19 +129,24 @@ class Writer:
         return replace(self.decoding, forbidden=(*self.decoding.forbidden, *ids))
 
     def _reply(self, pauses: Sequence[Pause]) -> list[Reply]:
-        """A passage for each look-up; after a citation, free text."""
+        """A passage for each look-up, or the end of the draw where there is none; after a citation, free text."""
         asking = [pause for pause in pauses if pause.tokens[-1] == self.by.retrieve]
         look_ups = [LookUp(self._asked[p.draw.seed], (*p.draw.prefix, *p.tokens), p.state) for p in asking]
         found = [*(self.find(look_ups) if look_ups else ())]
         replies = []
         for pause in pauses:
             if pause.tokens[-1] == self.by.retrieve:
-                hit = found.pop(0)
-                replies.append(Reply(self._opening(hit.place), self._as_long(self.within(), pause), hit._asdict()))
+                replies.append(self._found(found.pop(0), pause))
             else:
                 done = (*pause.draw.prefix, *pause.tokens).count(self.by.begin)
                 replies.append(Reply((), self._as_long(self.free(done), pause)))
         return replies
+
+    def _found(self, hit: Hit | None, pause: Pause) -> Reply:
+        if hit is None:
+            assert pause.draw.decoding is not None
+            return Reply((), replace(pause.draw.decoding, max_new_tokens=len(pause.tokens)), UNFOUND)
+        return Reply(self._opening(hit.place), self._as_long(self.within(), pause), hit._asdict())
 
     def _as_long(self, decoding: Decoding, pause: Pause) -> Decoding:
         """With as much room as the draw had from the beginning."""
@@ -160,9 +168,11 @@ class Writer:
         return run_rounds(courses, _Hooked(self.engine, self.hook), self.decoding)
 
     def _course(self, asked: Asked, first: Hit | None) -> Course[Answer]:
-        """One answer: a draw, and where passages are forgotten another one after each citation."""
+        """One answer: a draw, and another one after a look-up that found nothing, or a citation that is forgotten."""
         made = _Made(self.by)
         context = asked.prompt
+        if first is None and self.citing.retrieve_first:
+            made.look_up(None, 0, False)
         if first is not None:
             opening = self.by.retrieve, *self._opening(first.place)
             fits = self._room(asked, (*context, *opening)) > 0
@@ -176,10 +186,13 @@ class Writer:
                 break
             seed = seed_of(self.seed, asked.id, number)
             self._asked[seed] = asked
-            is_open = made.passage is not None
-            decoding = self.within() if is_open else self.free(context.count(self.by.begin))
+            is_open, done = made.passage is not None, context.count(self.by.begin)
+            decoding = self.within() if is_open else self.free(self.citing.max_retrievals if made.unfound else done)
             [sample] = yield [Draw(context, seed, 0, decoding=replace(decoding, max_new_tokens=room))]
             made.take(sample, len(context) - len(asked.prompt))
+            if sample.replies and sample.replies[-1].note == UNFOUND:
+                context += sample.tokens[:-1]
+                continue
             if not self._goes_on(sample):
                 return made.answer(
                     len(context) - len(asked.prompt) + len(sample.tokens), "end" if sample.finished else "length"
@@ -215,18 +228,23 @@ class _Made:
 
     Attributes:
         passage: that is cited at the moment.
+        unfound: whether a look-up found nothing.
     """
 
     def __init__(self, by: Vocabulary):
-        self.by, self.passage = by, None
+        self.by, self.passage, self.unfound = by, None, False
         self.pieces: list[Piece] = []
         self.retrieved: list[Retrieved] = []
         self._tokens: list[int] = []
 
     passage: str | None
 
-    def look_up(self, hit: Hit, position: int, used: bool) -> None:
-        """A passage was found."""
+    def look_up(self, hit: Hit | None, position: int, used: bool) -> None:
+        """A passage was found, or nothing was."""
+        if hit is None:
+            self.retrieved.append(Retrieved(None, 0.0, position, False))
+            self.unfound = True
+            return
         self._close()
         self.retrieved.append(Retrieved(hit.id, hit.score, position, used))
         self.passage = hit.id if used else None
@@ -239,7 +257,7 @@ class _Made:
             if place < behind:
                 continue
             if token == self.by.retrieve and (reply := replies.get(place + 1)) is not None:
-                self.look_up(Hit(**reply.note), begin + place, reply.length > 0)
+                self.look_up(Hit(**reply.note) if reply.note else None, begin + place, reply.length > 0)
                 behind = place + 1 + reply.length
             elif token == self.by.end:
                 self._close()

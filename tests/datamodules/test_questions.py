@@ -73,7 +73,7 @@ def test_forms_of_others_are_read_as_they_are(form, tmp_path, tokenizer):
     assert question.contexts[0].score == {"dpr": 81.5, "flashrag": 1.0}.get(form)
 
 
-def test_different_questions_find_different_passages(tmp_path, tokenizer):
+def test_different_questions_find_different_passages(tmp_path, tokenizer, caplog):
     asked = [
         {"id": f"q{n}", "question": f"capital of {name}", "answers": ["x"]}
         for n, name in enumerate(("Italy", "Norway"))
@@ -86,6 +86,11 @@ def test_different_questions_find_different_passages(tmp_path, tokenizer):
     data = ready(rainy, tokenizer, "predict", corpus=corpus, n_passages=2)
     assert [[context.id for context in q.contexts] for q in only(data)] == [["p2"]]
     assert data.short == 1  # no other passage shares a word: told, and not made up
+    unknown = file(tmp_path, {"question": "rainy harbour"}, {"question": "quokka"}, name="unknown.jsonl")
+    with caplog.at_level("INFO"):
+        data = ready(unknown, tokenizer, "predict", corpus=corpus, n_passages=1)
+    assert [len(question.contexts) for question in only(data)] == [1, 0]
+    assert "1 of 2 questions have fewer than 1 passages, 1 of them none at all" in caplog.text
 
 
 WRONG = {

@@ -70,19 +70,33 @@ def test_scores_of_long_answers_are_there_where_their_references_are():
 def test_a_report_tells_domains_apart_and_leaves_out_what_has_no_score():
     base = scores(Told([], [], {}, ["x"]), entails)
     lines = [
-        base | {"domain": "seen", "answer_em": 1.0, "reading": None},
-        base | {"domain": "unseen", "answer_em": 0.0, "reading": 1.0},
+        base | {"domain": "seen", "answer_em": 1.0, "reading": None, "found": ["p"], "retrieved": []},
+        base | {"domain": "unseen", "answer_em": 0.0, "reading": 1.0, "found": ["p"], "retrieved": []},
     ]
     means = report(lines)
     assert (means["answer_em"], means["answer_em/seen"], means["answer_em/unseen"]) == (0.5, 1, 0)
     assert means["reading"] == 1
     assert not {"reading/seen", "retrieval@1"} & means.keys()
-    shown = [line | {"question": "q|", "output": "", "finish_reason": "end", "retrieved": []} for line in lines]
+    shown = [line | {"question": "q|", "output": "", "finish_reason": "end"} for line in lines]
     page = report_page(means, shown)
+    assert "found no passage" not in page
     assert "| answer_em | 0.500 | 1.000 | 0.000 |" in page
     assert "(nothing)" in page
     assert "The space" not in page
     assert "| alignment | 0.500 |" in report_page(means, shown, {"alignment": 0.5})
+
+
+def test_what_finds_no_passage_is_counted_and_told():
+    passage = {"id": "p", "score": 1.0, "position": 0, "used": True, "text": "Ann lives in Rome"}
+    nothing = {"id": None, "score": 0.0, "position": 5, "used": False, "text": None}
+    asked = {"question": "q", "output": "x", "finish_reason": "end", "domain": None}
+    line = scores(Told([], [], {}, ["x"]), entails) | asked
+    lines = [line | {"found": ["p"], "retrieved": [passage, nothing]}, line | {"found": [], "retrieved": [nothing]}]
+    means = report(lines)
+    assert (means["look_ups_unfound"], means["questions_unfound"]) == (2, 1)
+    page = report_page(means, lines)
+    assert "found no passage for 1 questions, and for 2 look-ups of answers" in page
+    assert "1. `p` Ann lives in Rome\n2. nothing was found\n" in page
 
 
 def test_the_shape_of_a_space():

@@ -32,7 +32,7 @@ RECORDS = [
     question("won", [("Bergen", False), ("Oslo", True)], (2, 1), 1, "both", gold_ids=["p1"], type="a", **OWN),
     question("lost", [("Oslo", False), ("Bergen", None)], (1, 1), 1, "rank", gold_ids=["p2"], type="b"),
     question("alone", [("Oslo", None)], (), None, None, form="single", type="b"),
-    question("none", [], (), None, None, form="empty", type="b"),
+    question("none", [], (), None, None, form="empty", type="b", contexts=[]),
 ]
 
 
@@ -57,9 +57,10 @@ def test_scores_by_hand():
         "changed/right_to_wrong": 1,
         "questions/one_candidate": 1,
         "questions/no_candidate": 1,
+        "questions/no_passage": 1,
         "summaries/quoted": 3 / 5,
         "decided_by/rank": 1,
-        "retrieval/answer_hit@1": 1,
+        "retrieval/answer_hit@1": 3 / 4,
         "retrieval/gold_mrr": (1 + 1 / 2) / 2,
         "risk_coverage_area": 1 / 2,  # both margins are the same, one of two is wrong
     }

@@ -1,11 +1,24 @@
-"""Who finds passages: what kept answers depend on."""
+"""Who finds passages: what is found, and what kept answers depend on."""
 
 from __future__ import annotations
 
 from types import SimpleNamespace
 
+from lm.retrieval import BM25Retriever
+from modules.co_supervision.look_ups import Asked, Hit, LookUp
 from modules.co_supervision.searching import PassageSearch
 from text.retrieval.tasks import Passage
+
+
+def test_a_question_that_shares_no_word_with_a_passage_finds_none(tmp_path, monkeypatch):
+    """Once it found the first passage, or the first that it may find."""
+    monkeypatch.setenv("SEEDLING_CACHE", str(tmp_path))
+    passages = [Passage("p0", "", "ann lives in rome"), Passage("p1", "", "bob lives in oslo")]
+    search = PassageSearch(SimpleNamespace(), passages, SimpleNamespace(), BM25Retriever())
+    asked = [Asked("a", "bob", ()), Asked("b", "carl", ()), Asked("c", "bob", (), ("p0",))]
+    found = search.best([LookUp(one, ()) for one in asked])
+    assert found == [Hit(1, "p1", found[0].score), None, None]
+    assert found[0].score > 0
 
 
 def test_kept_answers_depend_on_all_that_decides_what_is_found():

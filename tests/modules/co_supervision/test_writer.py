@@ -13,7 +13,7 @@ from lm.generation.decoding import Decoding
 from lm.generation.plain import PlainEngine
 from lm.generation.sampling import drawn, row_keys, seed_of
 from lm.tokens.cited_tokens import Vocabulary
-from modules.co_supervision.look_ups import Asked, Hit
+from modules.co_supervision.look_ups import Asked, Hit, LookUp
 from modules.co_supervision.writer import Answer, Citing, Retrieved, Writer
 from tests.citing_stand_ins import vocabulary
 from tests.stand_ins import LLAMA
@@ -71,6 +71,13 @@ def finding(model, vectors):
     return find
 
 
+def lacking(find):
+    """The same where question and answer have an even number of tokens; nothing is found where it is odd."""
+    return lambda look_ups: [
+        None if len(one.tokens) % 2 else hit for one, hit in zip(look_ups, find(look_ups), strict=True)
+    ]
+
+
 def naive(model, by: Vocabulary, passages, find, one: Asked, citing: Citing, decoding: Decoding) -> Answer:
     """Token by token, the whole text computed anew each time; nothing is shared with the writer but the rules."""
     context, pieces, current, retrieved = [*one.prompt], [], [], []
@@ -84,8 +91,10 @@ def naive(model, by: Vocabulary, passages, find, one: Asked, citing: Citing, dec
         current, cited = [], None
 
     def search(place):
-        nonlocal cited, look_ups
-        [hit] = find([type("Look", (), {"tokens": context, "state": None})])
+        [hit] = find([LookUp(one, tuple(context))])
+        if hit is None:
+            retrieved.append(Retrieved(None, 0.0, place, False))
+            return None
         opening = [*passages[hit.place], by.begin]
         room = used + len(opening) <= decoding.max_new_tokens and len(context) + len(opening) <= most
         retrieved.append(Retrieved(hit.id, hit.score, place, room))
@@ -101,8 +110,14 @@ def naive(model, by: Vocabulary, passages, find, one: Asked, citing: Citing, dec
             if forced:
                 context.append(by.retrieve)
                 used += 1
+            found = search(used - 1)
+            if retrieved[-1].id is None:  # the look-up is taken back, and none follows
+                context.pop()
+                used, look_ups, draw, position = used - 1, citing.max_retrievals, draw + (not forced), 0
+                forced = False
+                continue
             close()
-            if (found := search(used - 1)) is None:
+            if found is None:
                 return Answer(pieces, retrieved, 0 if forced else used, "length")
             cited, look_ups = found[0].id, look_ups + 1
             context += found[1]
@@ -135,22 +150,26 @@ def naive(model, by: Vocabulary, passages, find, one: Asked, citing: Citing, dec
 
 @pytest.mark.oracle("Answering.citing")
 @pytest.mark.parametrize(
-    ("citing", "engine", "most", "ends"),
+    ("citing", "engine", "most", "ends", "lacks"),
     [
-        (Citing(), CacheEngine, 40, False),
-        (Citing(), PlainEngine, 14, True),
-        (Citing(max_retrievals=2, retrieve_first=True), CacheEngine, 40, True),
-        (Citing(forget=True), CacheEngine, 40, False),
-        (Citing(forget=True, retrieve_first=True, max_retrievals=3), CacheEngine, 12, False),
+        (Citing(), CacheEngine, 40, False, False),
+        (Citing(), PlainEngine, 14, True, False),
+        (Citing(max_retrievals=2, retrieve_first=True), CacheEngine, 40, True, False),
+        (Citing(forget=True), CacheEngine, 40, False, False),
+        (Citing(forget=True, retrieve_first=True, max_retrievals=3), CacheEngine, 12, False, False),
+        (Citing(), CacheEngine, 24, False, True),
+        (Citing(retrieve_first=True), PlainEngine, 14, False, True),
+        (Citing(forget=True, retrieve_first=True), CacheEngine, 24, False, True),
     ],
 )
-def test_answers_are_those_of_naive_recomputation(model, by, passages, vectors, citing, engine, most, ends):
-    questions, find = asked(by, 8), finding(model, vectors)
+def test_answers_are_those_of_naive_recomputation(model, by, passages, vectors, citing, engine, most, ends, lacks):
+    questions, find = asked(by, 8), lacking(finding(model, vectors)) if lacks else finding(model, vectors)
     forbidden = () if ends else (by.tokenizer.eos_token_id,)
     decoding = Decoding(max_new_tokens=most, temperature=1.0, forbidden=forbidden)
     expected = [naive(model, by, passages, find, one, citing, decoding) for one in questions]
-    assert sum(len(answer.retrieved) for answer in expected) > (3 if ends else 8)  # or nothing would be tested
+    assert sum(len(answer.retrieved) for answer in expected) > (3 if ends or lacks else 8)  # or nothing would be tested
     assert ("end" in {answer.finish_reason for answer in expected}) is ends
+    assert any(found.id is None for answer in expected for found in answer.retrieved) is lacks
     for tokens in (10_000, 1):  # all together, and one at a time
         writer = Writer(engine(model, by.tokenizer, tokens), by, passages, find, citing, decoding, SEED, "key")
         found = writer.write(questions)
