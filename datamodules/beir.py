@@ -108,6 +108,8 @@ class BEIR(PlainHyperparameters, LightningDataModule):
             groups = [pair.record.group_id or f"\0{pair.row}" for pair in pairs]
             tasks = [pair.record.task for pair in pairs]
             self.plan = SiblingBatches(tasks, groups, self.batch_size, self.siblings)
+            if self.plan.told:
+                rank_zero_info(f"train: of {len(pairs):,} pairs {self.plan.told}")
         self.ask_all = stage == "predict"
         split = self.val_split if stage in ("fit", "validate") else self.split
         if split is not None:

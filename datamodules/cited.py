@@ -241,6 +241,8 @@ class CitedAnswers(PlainHyperparameters, LightningDataModule):
         if micro % self.siblings:
             raise UserError(f"a micro-batch has {micro} records, and {self.siblings} siblings must fit in it evenly")
         plan = SiblingBatches([0] * len(table), table.groups, self.batch_size, self.siblings)
+        if plan.told:
+            rank_zero_info(f"train: of {len(table):,} answers {plan.told}")
 
         def batch_at(position: Position) -> CitedBatch:
             epoch, step = divmod(position.step, len(plan))

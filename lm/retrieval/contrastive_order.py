@@ -26,6 +26,11 @@ class SiblingBatches:
         batch_size: pairs of a batch.
         siblings: pairs of one group that stay together.
 
+    Attributes:
+        never: how many pairs are in no batch of any epoch: of groups that fill no bundle, and of tasks that fill no
+            batch.
+        by_turns: how many others an epoch leaves out, in each epoch different ones.
+
     Raises:
         UserError: if not a single batch can be filled.
     """
@@ -38,7 +43,11 @@ class SiblingBatches:
         for number, (task, group) in enumerate(zip(tasks, groups, strict=True)):
             members.setdefault(task, {}).setdefault(group, []).append(number)
         self._tasks = [[np.asarray(numbers) for numbers in of_task.values()] for of_task in members.values()]
-        self._length = sum(len(self._epoch(groups, np.random.default_rng(0))) for groups in self._tasks)
+        lengths = [len(self._epoch(groups, np.random.default_rng(0))) for groups in self._tasks]
+        self._length = sum(lengths)
+        dealt = [group for groups, batches in zip(self._tasks, lengths, strict=True) if batches for group in groups]
+        used = sum(len(group) for group in dealt if len(group) >= siblings)
+        self.never, self.by_turns = len(tasks) - used, used - self._length * batch_size
         if not self._length:
             raise UserError(
                 f"no batch of {batch_size} pairs can be filled: it takes {siblings} of each of {self.bundles} groups "
@@ -48,6 +57,14 @@ class SiblingBatches:
     def __len__(self) -> int:
         """Batches of an epoch."""
         return self._length
+
+    @property
+    def told(self) -> str:
+        """What is left out, in words; empty where nothing is."""
+        small = f"groups of fewer than {self.siblings} or " if self.siblings > 1 else ""
+        never = f"{self.never:,} are never used, which are in {small}tasks that fill no batch"
+        by_turns = f"{self.by_turns:,} are left out of an epoch, in each others, as they fill no batch"
+        return "; ".join([never] * bool(self.never) + [by_turns] * bool(self.by_turns))
 
     def epoch(self, seed: int, epoch: int) -> list[np.ndarray]:
         """The batches of an epoch, each of ``batch_size`` numbers of pairs, siblings side by side."""

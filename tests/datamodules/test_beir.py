@@ -138,9 +138,11 @@ PAIRS = [
 ]
 
 
-def test_pairs_become_batches_with_their_siblings(tmp_path):
+def test_pairs_become_batches_with_their_siblings(tmp_path, caplog):
     path = str(jsonl(tmp_path / "pairs.jsonl", PAIRS))
-    data = set_up("fit", train=path, batch_size=6, siblings=3, num_negatives=2)
+    with caplog.at_level("INFO"):
+        data = set_up("fit", train=path, batch_size=6, siblings=3, num_negatives=2)
+    assert "train: of 9 pairs 3 are left out of an epoch" in caplog.text
     (first, *rest) = data.train_dataloader()
     assert not rest  # nine pairs make one batch of two groups
     words = data.tokenizer.get_vocab()

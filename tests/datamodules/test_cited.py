@@ -72,6 +72,17 @@ def test_answers_that_cite_nothing_are_counted(tmp_path):
     assert len(module._tables["train"]) == 2
 
 
+def test_answers_that_fill_no_batch_are_counted(tmp_path, caplog):
+    """Three answers of one group and one of another, two of a group in a batch."""
+    answers = [ANSWER | {"id": f"a{n}", "group_id": "gggh"[n]} for n in range(4)]
+    module = data(tmp_path, {"batch_size": 2, "siblings": 2}, train=answers)
+    module.setup("fit")
+    with caplog.at_level("INFO"):
+        assert len(module.train_dataloader()) == 1
+    assert "train: of 4 answers 1 are never used, which are in groups of fewer than 2" in caplog.text
+    assert "1 are left out of an epoch" in caplog.text
+
+
 def test_questions_with_gold_are_held_out_from_the_end(tmp_path):
     records = [QUESTION | {"id": f"q{n}"} for n in range(5)]
     module = data(tmp_path, {"held_out": 2, "test": None}, train=records)

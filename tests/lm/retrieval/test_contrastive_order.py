@@ -40,6 +40,22 @@ def test_groups_of_any_size(sizes, siblings, seed):
         used = np.concatenate(epoch)
         assert len(set(used)) == len(used)
         assert all(len({groups[i] for i in batch}) == 2 for batch in epoch)
+        assert len(groups) - len(used) == plan.never + plan.by_turns
+    assert plan.never == sum(size for size in sizes if size < siblings)
+    assert bool(plan.told) is (plan.never + plan.by_turns > 0)
+
+
+def test_what_is_left_out_is_counted_and_told():
+    """Task a: three groups of 5, 3 and 1, of which the last fills no bundle; task b fills no batch at all."""
+    plan = SiblingBatches("aaaaaaaaabb", [0] * 5 + [1] * 3 + [2] + [3] * 2, 4, 2)
+    assert (len(plan), plan.never, plan.by_turns) == (1, 1 + 2, 4)
+    assert plan.told == (
+        "3 are never used, which are in groups of fewer than 2 or tasks that fill no batch; "
+        "4 are left out of an epoch, in each others, as they fill no batch"
+    )
+    used = {int(place) for epoch in range(40) for batch in plan.epoch(0, epoch) for place in batch}
+    assert used == set(range(8))  # all but those three, by turns
+    assert SiblingBatches(TASKS, GROUPS, 6, 2).told == ""
 
 
 def test_epochs_differ_and_repeat():
