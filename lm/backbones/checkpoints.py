@@ -239,10 +239,10 @@ def load_trained(model: nn.Module, checkpoint: dict[str, Any], replaceable: tupl
         UserError: if something is missing, was never part of it, or is of a part that the checkpoint does not note.
     """
     trained = {name.removeprefix(f"{MAIN}."): weight for name, weight in weights_of(checkpoint, MAIN).items()}
-    if checkpoint["language_model"].get("frozen") and not trained:
-        return  # as its backbone builds it
+    weights = {name for name, _ in model.named_parameters()}
+    as_built = checkpoint["language_model"].get("frozen") and not weights & set(trained)  # but for buffers
     absent, unknown = model.load_state_dict(trained, strict=False)
-    lost = {name for name, p in model.named_parameters() if p.requires_grad} & set(absent)
+    lost = set() if as_built else {name for name, p in model.named_parameters() if p.requires_grad} & set(absent)
     lost = {name for name in lost if not any(f".{prefix}" in f".{name}" for prefix in replaceable)}
     if lost or unknown:
         raise UserError(

@@ -13,6 +13,7 @@ from transformers import AutoModel
 import export
 from lm.backbones.adapters import LoRA
 from lm.backbones.backbone import PretrainedBackbone, ScratchBackbone
+from lm.backbones.checkpoints import load_trained
 from lm.backbones.parts import Part
 from lm.backbones.run_backbone import TrainedBackbone
 from lm.steps.schedules import Warmup
@@ -219,3 +220,16 @@ def test_a_part_of_a_run_is_the_backbone_of_the_next(align, tmp_path):
     assert backbone.fingerprint(model) != TrainedBackbone(str(policies)).fingerprint(model)
     with pytest.raises(UserError, match=r"'aligner' of .* is no model of its own; .* parts.aligner.start"):
         TrainedBackbone(str(run), part="aligner").build(tiny_tokenizer())
+
+
+def test_a_frozen_part_of_which_buffers_alone_are_kept_is_as_it_was_built():
+    """So a checkpoint has a frozen convolutional network: its weights are published, what its norms count is kept."""
+    model = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))
+    built = model[0].weight.detach().clone()
+    kept = {f"model.{name}": buffer + 1 for name, buffer in model.named_buffers()}
+    load_trained(model, {"language_model": {"frozen": True}, "state_dict": kept})
+    assert model[1].running_mean.tolist() == [1, 1, 1]
+    assert torch.equal(model[0].weight, built)
+    for noted, more in ((False, {}), (True, {"model.0.bias": torch.zeros(3)})):  # trained, or half of it kept
+        with pytest.raises(UserError, match=r"does not fit its own backbone: .*0\.weight"):
+            load_trained(model, {"language_model": {"frozen": noted}, "state_dict": kept | more})
