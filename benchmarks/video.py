@@ -3,7 +3,7 @@
     python benchmarks/video.py [--quick] [--repeats 5] [--only step decode epoch prefill features]
 
 - ``step``: forward and backward of a language model over the questions of a clip, as one tree against a row of its own
-  for each question, as LLaVA-NeXT and VideoLLaMA 2 train; and the memory that a process takes at its peak.
+  for each question, as LLaVA-NeXT and VideoLLaMA 2 train; and the memory at its peak, of a process and of its tensors.
 - ``decode``: 8 frames of a minute, against decoding from the start (transformers' reader with PyAV, LLaVA-NeXT).
 - ``epoch``: reading an epoch of records with 6 questions, against a record for each question.
 - ``prefill``: tokens that are computed of the prompts of 5 questions, against a prompt for each.
@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import statistics
 import sys
 import tempfile
@@ -29,20 +28,15 @@ import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
-from transformers import LlamaConfig, LlamaForCausalLM
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.peak_memory import peak_kibibytes
+from benchmarks.video_step import held, one_step, plain_step, questions
 from datamodules.videos import Videos
 from lm.backbones.backbone import ScratchBackbone
 from lm.backbones.encoder import WordTokenizer
-from lm.forests.forest import Forest
-from lm.forests.forest import Path as ForestPath
-from lm.forests.vector_ids import VectorIds
 from lm.generation.cached import CacheEngine
 from lm.generation.decoding import Decoding
-from lm.scoring.logprobs import forest_logprobs, path_sums
 from lm.vision.aligners import Aligner
 from lm.vision.encoders import ScratchVision
 from modules.pegasus.pegasus import Pegasus
@@ -93,63 +87,6 @@ def row(what: str, pair: Sequence[float], target: str, unit: str = "s") -> tuple
 # --- the step -----------------------------------------------------------------------------------------------------
 
 
-def questions(quick: bool) -> tuple[LlamaForCausalLM, torch.Tensor, list[ForestPath]]:
-    """A model, the vectors of a clip, and six questions about it."""
-    torch.manual_seed(0)
-    layers, width, vectors, length = (2, 64, 128, 16) if quick else (8, 256, 1024, 64)
-    sizes = {"hidden_size": width, "intermediate_size": 4 * width, "num_hidden_layers": layers}
-    config = LlamaConfig(vocab_size=2000, num_attention_heads=4, max_position_embeddings=4096, **sizes)
-    rng = np.random.default_rng(0)
-    ids = VectorIds().run("clip", vectors)
-    paths = []
-    for _ in range(6):
-        tokens: Any = np.concatenate([[1], ids, rng.integers(2, 2000, length)])
-        paths.append(ForestPath(tokens, 1 + vectors + length // 2))
-    return LlamaForCausalLM(config), torch.randn(vectors, width) * 0.02, paths
-
-
-def one_step(shared: bool, quick: bool) -> tuple[Callable[[], Any], Callable[[], torch.Tensor]]:
-    """A step as a tree or as rows, and its sums."""
-    model, table, paths = questions(quick)
-    table.requires_grad_()
-    forest = Forest.from_paths(paths).with_vectors(table)
-
-    def sums() -> torch.Tensor:
-        return path_sums(forest_logprobs(model, forest, share_prefixes=shared), forest)
-
-    def step() -> None:
-        model.zero_grad()
-        table.grad = None
-        sums().sum().backward()
-
-    return step, sums
-
-
-def plain_step(quick: bool) -> tuple[Callable[[], Any], Callable[[], torch.Tensor]]:
-    """A step as transformers takes it: the rows of all questions in one batch, and the sum of their log-probs."""
-    model, table, paths = questions(quick)
-    table.requires_grad_()
-    rows = torch.from_numpy(np.stack([np.asarray(path.tokens, np.int64) for path in paths]))
-    behind, scored = 1 + len(table), paths[0].scored_from
-
-    def sums() -> torch.Tensor:
-        embed, seen = model.get_input_embeddings(), table.expand(len(rows), -1, -1)
-        inputs = torch.cat([embed(rows[:, :1]), seen, embed(rows[:, behind:])], dim=1)
-        labels = torch.where(torch.arange(rows.shape[1]) < scored, -100, rows)
-        return -model(inputs_embeds=inputs, labels=labels).loss * (labels >= 0).sum()
-
-    return lambda: sums().backward(), sums
-
-
-def peak(way: str, quick: bool) -> int:
-    """KiB that a process takes for a step: of a ``tree``, of its ``rows``, or of ``plain`` rows in one batch."""
-    torch.set_num_threads(1)
-    step, _ = plain_step(quick) if way == "plain" else one_step(way == "tree", quick)
-    before = peak_kibibytes()
-    step()
-    return peak_kibibytes() - before
-
-
 def step(folder: Path, quick: bool, repeats: int) -> list[tuple[str, ...]]:
     """The language model's step and its memory."""
     (ours, our_sums), (theirs, their_sums) = one_step(True, quick), one_step(False, quick)
@@ -159,16 +96,7 @@ def step(folder: Path, quick: bool, repeats: int) -> list[tuple[str, ...]]:
         torch.testing.assert_close(our_sums().sum(), plain_sum(), rtol=1e-4, atol=1e-3)
     ours(), theirs()
     times = timed([ours, theirs], repeats)
-    with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
-        tree, rows, plain = (pool.apply(peak, (way, quick)) / 1024 for way in ("tree", "rows", "plain"))
-    shares = [
-        (what, f"{tree:.0f} MB", f"{theirs:.0f} MB", f"{tree / theirs:.2f}", "<= 0.35")
-        for what, theirs in (
-            ("its memory at the peak, against rows in one batch", plain),
-            ("the same, against rows in batches that backward computes again", rows),
-        )
-    ]
-    return [row("step, 1,024 vectors, 6 questions of 64", times, ">= 4.5x"), *shares]
+    return [row("step, 1,024 vectors, 6 questions of 64", times, ">= 4.5x"), *held(quick)]
 
 
 # --- decoding -----------------------------------------------------------------------------------------------------
