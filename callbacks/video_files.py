@@ -5,6 +5,7 @@ It knows batches of clips, samples and run folders. It does not know how files a
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,9 @@ from text.json_lines import json_line
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+
+SIDE, LINE, LETTER = 1.6, 0.16, 0.065  # inches of a contact sheet: of a frame, and of words at 8 points
 
 
 class SkippedVideos(Callback):
@@ -90,14 +94,21 @@ class ContactSheet(Callback):
     def _figure(self) -> Figure:
         from matplotlib.figure import Figure
 
-        figure = Figure(figsize=(1.6 * self.frames, 2.4 * len(self.rows)), layout="constrained")
-        axes = figure.subplots(len(self.rows), self.frames, squeeze=False)
-        for line, (images, text) in zip(axes, self.rows, strict=True):
-            line[0].set_title(text, loc="left", fontsize=8)
-            for number, place in enumerate(line):
+        lines = [text.split("\n") for _, text in self.rows]
+        longest = max(len(line) for told in lines for line in told)
+        columns = max(*(len(images) for images, _ in self.rows), math.ceil(LETTER * longest / SIDE))
+        heights = [height for told in lines for height in (LINE * (len(told) + 1), SIDE)]
+        figure = Figure(figsize=(SIDE * columns, sum(heights) + LINE))
+        grid = figure.add_gridspec(len(heights), columns, height_ratios=heights, hspace=0, wspace=0.05)
+        grid.update(left=0.01, right=0.99, top=1, bottom=LINE / figure.get_figheight())
+        for number, (images, text) in enumerate(self.rows):
+            words = figure.add_subplot(grid[2 * number, :])  # of their own: in a title they would push frames aside
+            words.text(0, 0.05, text, fontsize=8, transform=words.transAxes)
+            shown = [figure.add_subplot(grid[2 * number + 1, column]) for column in range(len(images))]
+            for place, image in zip(shown, images, strict=True):
+                place.imshow(image)
+            for place in (words, *shown):
                 place.axis("off")
-                if number < len(images):
-                    place.imshow(images[number])
         return figure
 
 
