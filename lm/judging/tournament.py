@@ -60,10 +60,19 @@ class Bracket(NamedTuple):
         return max((result.round for result in self.results), default=0)
 
     @property
-    def runner_up(self) -> int:
-        """Whom the winner met last; the winner itself where it met nobody."""
+    def last(self) -> Result | None:
+        """The match that the winner met somebody in last; None where it met nobody."""
         met = [result for result in self.results if self.winner in (result.one, result.other)]
-        return met[-1].one + met[-1].other - self.winner if met else self.winner
+        return met[-1] if met else None
+
+    @property
+    def runner_up(self) -> int | None:
+        """Whom the winner beat in its last match; None where that was left undecided or lost, or it met nobody.
+
+        The winner of a knock-out may owe its last match to a toss, and the one with most wins may have lost one.
+        """
+        last = self.last
+        return last.one + last.other - self.winner if last is not None and last.winner == self.winner else None
 
 
 Play = Callable[[Sequence[Match]], Sequence[int | None]]

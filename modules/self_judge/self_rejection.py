@@ -40,7 +40,8 @@ class Chosen(NamedTuple):
         text: without special tokens.
         finished: see `lm.generation.decoding.Sample`.
         notes: what is written beside it: ``draw``, ``matches`` as ``[round, one, other, winner]``, ``runner_up``, the
-            answer that it met last (itself where it met none), and ``score``.
+            answer that it beat in its last match (itself where nothing told the two apart, or it met none: that is no
+            preference), and ``score``.
     """
 
     text: str
@@ -68,7 +69,9 @@ class SelfRejection(LanguageModule):
         engine: see Generation.
 
     Attributes:
-        results: matches, and where there is a grader the mean score of the kept answers, and how many have none.
+        results: matches; prompts whose answer has no runner-up, as its last match was ``undecided`` (a tie, or lost) or
+            as it was ``alone``, all answers being the same; and where there is a grader the mean score of the kept
+            answers, and how many have none.
     """
 
     def __init__(
@@ -125,20 +128,28 @@ class SelfRejection(LanguageModule):
         seeds = [seed_of(self.seed, name) for name in batch.ids]
         samples = self.engine.generate(batch.prompts, self.num_samples, self.decoding, seeds)
         groups = [samples[first : first + self.num_samples] for first in range(0, len(samples), self.num_samples)]
-        brackets = self.brackets(batch, groups, seeds)
+        brackets, ties = self.brackets(batch, groups, seeds)
         kept = [own[bracket.winner] for own, bracket in zip(groups, brackets, strict=True)]
         scores = self._scores(batch, kept)
         chosen = []
-        for id, own, sample, bracket, score in zip(batch.ids, groups, kept, brackets, scores, strict=True):
+        told = zip(batch.ids, groups, kept, brackets, scores, strict=True)
+        for number, (id, own, sample, bracket, score) in enumerate(told):
             notes = {"draw": bracket.winner, "matches": [list(result) for result in bracket.results]}
-            notes["runner_up"] = own[bracket.runner_up].text
+            beaten, last = bracket.runner_up, bracket.last
+            if last is None or beaten is None or Match(number, last.one, last.other) in ties:
+                beaten = bracket.winner
+            notes["runner_up"] = own[beaten].text
             notes |= {} if score is None else {"score": score}
-            self._told[id] = notes | {"distinct": self.num_samples - len(bracket.alike), "length": len(sample.tokens)}
+            lacks = {"undecided": beaten == bracket.winner and last is not None, "alone": last is None}
+            size = {"distinct": self.num_samples - len(bracket.alike), "length": len(sample.tokens)}
+            self._told[id] = notes | size | lacks
             chosen.append(Chosen(sample.text, sample.finished, notes))
         return chosen
 
-    def brackets(self, batch: PromptBatch, groups: Sequence[Sequence[Sample]], seeds: Sequence[int]) -> list[Bracket]:
-        """Who won against whom, for each prompt."""
+    def brackets(
+        self, batch: PromptBatch, groups: Sequence[Sequence[Sample]], seeds: Sequence[int]
+    ) -> tuple[list[Bracket], set[Match]]:
+        """Who won against whom, for each prompt; and the ties, whose winner `comparing` says without a preference."""
         criteria = tuple(map(self.template.criterion, self.template.criteria))
         contexts = [context_of(record) for record in batch.records]
 
@@ -149,9 +160,11 @@ class SelfRejection(LanguageModule):
 
         def play(matches: Sequence[Match]) -> list[int | None]:
             found = compare(self.judge_at_work, [contest(match) for match in matches], self.comparing)
+            ties.update(match for match, one in zip(matches, found, strict=True) if one.decided.tied)
             return [one.decided.winner for one in found]
 
-        return choose(self.strategy, [[sample.text for sample in own] for own in groups], play, seeds)
+        ties: set[Match] = set()
+        return choose(self.strategy, [[sample.text for sample in own] for own in groups], play, seeds), ties
 
     def _scores(self, batch: PromptBatch, kept: Sequence[Sample]) -> list[float | None]:
         if self.grader is None:
@@ -171,6 +184,8 @@ class SelfRejection(LanguageModule):
         self.results = {
             "self_rejection/prompts": len(told),
             "self_rejection/matches": sum(len(one["matches"]) for one in told),
+            "self_rejection/undecided": sum(one["undecided"] for one in told),
+            "self_rejection/alone": sum(one["alone"] for one in told),
             "self_rejection/distinct": mean(one["distinct"] for one in told),
             "self_rejection/length": mean(one["length"] for one in told),
         }

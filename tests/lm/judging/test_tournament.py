@@ -63,18 +63,22 @@ def test_equal_answers_take_part_once():
 
     [found, alone] = choose("tournament", [["a", "a", "b"], ["c", "c"]], play, [1, 2])
     assert (found.winner, found.alike, alone.winner, alone.results) == (2, (1,), 0, ())
-    assert (found.runner_up, alone.runner_up) == (0, 0)  # whom it met, and itself
+    assert (found.runner_up, alone.runner_up) == (0, None)
     assert len(calls) == 1
 
 
 def test_undecided_matches_are_drawn_and_told():
     [knocked] = choose("tournament", [["a", "b"]], lambda matches: [None], [3])
     assert knocked.results[0].winner is None
+    assert knocked.runner_up is None  # it was not beaten, and is nothing to learn from
     assert {choose("tournament", [["a", "b"]], lambda m: [None], [s])[0].winner for s in range(20)} == {0, 1}
     wins = {(0, 1): None, (0, 2): 0, (1, 2): 0}
     [even] = choose("copeland", [["a", "b", "c"]], lambda ms: [wins[m.one, m.other] for m in ms], [3])
     assert even.winner in (0, 1)
     assert even.results[0] == Result(1, 0, 1, None)
+    wins = {(0, 1): 0, (0, 2): 0, (1, 2): 0, (0, 3): 1, (1, 3): 0, (2, 3): 0}
+    [most] = choose("copeland", [list("abcd")], lambda ms: [wins[m.one, m.other] for m in ms], [3])
+    assert (most.winner, most.last.winner, most.runner_up) in [(0, 3, None), (1, 1, 3)]  # 0 wins by 2 of 3, as 1 does
 
 
 def test_first_and_nothing():

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
+from dataclasses import replace
 
 import pytest
 
@@ -10,13 +12,17 @@ from datamodules import Prompts
 from lm.backbones.backbone import PretrainedBackbone
 from lm.judging.comparing import Contest, compare
 from lm.judging.language_judge import LanguageJudge
-from lm.judging.requests import ProgrammaticJudge
+from lm.judging.requests import JudgeRequest, ProgrammaticJudge
 from lm.scoring.model_scores import ModelScores
+from metrics.judging.two_orders import TwoOrders
 from modules import SelfRejection
 from modules.base.judges_pairs import SILENT
 from tests.self_judge_stand_ins import SHORT, TEMPLATE, symbols
 from tests.stand_ins import trainer
+from text.chat.chat_records import PreferenceRecord
+from text.chat.pair_rules import PairRules
 from text.errors import UserError
+from text.records import Located
 from worlds import Alternating
 from worlds.alternating import quality, score
 
@@ -88,6 +94,34 @@ def test_the_model_chooses_by_its_own_judgement_whatever_the_batches(folder, tmp
         final = one.notes["matches"][-1] if one.notes["matches"] else (0, 0, 0, 0)
         assert one.notes["runner_up"] == texts[final[1] + final[2] - final[3]]
     assert module.results["self_rejection/matches"] == matches > 20
+
+
+@pytest.mark.parametrize("ties", ["random", "second", "skip"])
+def test_only_an_answer_that_was_beaten_is_a_runner_up(folder, tmp_path, ties):
+    """Of two answers between which the judge is torn, and of two that are the same, nobody prefers one."""
+
+    def first_symbol(request, text):
+        return 1.0 if "s1" in request.instruction else float(text[:2] > "s4")
+
+    judge, rule = ProgrammaticJudge(other=first_symbol), TwoOrders(ties=ties)
+    short = replace(SHORT, max_new_tokens=1)
+    found, module, data = chosen(folder, tmp_path, judge=judge, num_samples=2, decoding=short, comparing=rule)
+    samples = module.engine.generate(data.tokens, 2, short, [seed(module, one.name) for one in data.records])
+    expected = []
+    for row, one in enumerate(data.records):
+        texts = [sample.text for sample in samples[2 * row : 2 * row + 2]]
+        asked = JudgeRequest("x", one.record.prompt, (texts[0],), TEMPLATE.criterion("overall"))
+        values = [first_symbol(asked, text) for text in texts]
+        kinds = "alone" if texts[0] == texts[1] else "undecided" if values[0] == values[1] else "decided"
+        expected.append(kinds)
+    assert [one.notes["runner_up"] != one.text for one in found] == [kind == "decided" for kind in expected]
+    for kind in ("undecided", "alone"):
+        assert module.results[f"self_rejection/{kind}"] == expected.count(kind)
+    assert set(expected) >= {"undecided", "decided"}
+    sides = [{"chosen": one.text, "rejected": one.notes["runner_up"]} for one in found]
+    pairs = [Located(PreferenceRecord.model_validate({"prompt": "p"} | both), "", n) for n, both in enumerate(sides)]
+    left_out = [PairRules(on_identical="drop").reason(pair, Counter()) for pair in pairs]
+    assert [reason == "identical answers" for reason in left_out] == [kind != "decided" for kind in expected]
 
 
 def test_what_cannot_be_is_refused(folder):
