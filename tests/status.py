@@ -76,12 +76,14 @@ class Recorder:
         self.seen: set[str] = set()
         self.run: set[str] = set()
         self.oracle: set[str] = set()
+        self.public: set[type] = set()
 
     def watch(self) -> None:
         """Wraps the constructors of public classes and the running of verbs."""
         from lightning.pytorch.cli import LightningCLI
 
-        for cls in public_classes():
+        self.public = {*public_classes()}
+        for cls in self.public:
             if "__init__" in vars(cls):
                 cls.__init__ = self.noting(cls, cls.__init__)
         run_verb = LightningCLI._run_subcommand
@@ -94,7 +96,10 @@ class Recorder:
         LightningCLI._run_subcommand = run_and_note  # of SeedlingCLI too, which has none of its own
 
     def noting(self, owner: type, init: Callable[..., None]) -> Callable[..., None]:
-        """``init``, which notes under its class and those below it which arguments were not the default."""
+        """``init``, which notes under its class and those below it which arguments were not the default.
+
+        What a test builds of a class of its own, it has run of the public class that this one extends.
+        """
         signature = inspect.signature(init)
 
         @functools.wraps(init)
@@ -102,10 +107,9 @@ class Recorder:
             init(instance, *args, **kwargs)
             given = signature.bind(instance, *args, **kwargs).arguments
             changed = {name for name, value in given.items() if is_not(value, signature.parameters[name].default)}
-            self.seen |= {
-                type(instance).__name__,
-                *(f"{type(instance).__name__}.{name}" for name in changed - {"self"}),
-            }
+            lines = type(instance).__mro__
+            own = next((cls for cls in lines if cls in self.public), type(instance)).__name__
+            self.seen |= {own, *(f"{own}.{name}" for name in changed - {"self"})}
 
         return noted
 

@@ -50,6 +50,23 @@ def test_only_values_other_than_the_default_of_passing_tests_count() -> None:
     assert recorder.oracle == {"Thing.one"}
 
 
+def test_a_class_of_a_test_counts_for_the_public_class_that_it_extends() -> None:
+    recorder = Recorder()
+
+    class Method:
+        def __init__(self, one: int = 1, two: int = 2) -> None: ...
+
+    class Watched(Method):
+        def __init__(self, **options: int) -> None:
+            super().__init__(**options)
+
+    recorder.public = {Method}
+    Method.__init__ = recorder.noting(Method, Method.__init__)  # type: ignore[method-assign]
+    Watched(two=5)
+    recorder.finish(passed=True, oracles=[])
+    assert recorder.run == {"Method", "Method.two"}
+
+
 def test_an_oracle_outranks_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tests.status.public_names", lambda: ["a", "b", "c"])
     rows = page(run={"a", "b"}, oracle={"b"}).splitlines()[-3:]
