@@ -50,7 +50,8 @@ def report_folder(work: Work) -> Path:
 def write_report(work: Work) -> dict[str, Any]:
     """Write report.md, report.json and report.png of a study whose stages have all finished, and return report.json.
 
-    A result on all committed seeds is also kept as docs/results/<study>.json, which the README is checked against.
+    A result on all committed seeds is also kept as docs/results/<study>.json, which the README is checked against, and
+    drawn as docs/pictures/<study>_study.png, which its page shows.
     """
     folder, report = report_folder(work), make_report(work)
     _write_json(folder / "report.json", report)
@@ -58,6 +59,9 @@ def write_report(work: Work) -> dict[str, Any]:
     draw(report, folder / "report.png")
     if work.mode == "reported" and set(work.study.seeds) <= set(work.seeds):
         _write_json(results_file(work), {name: report[name] for name in KEPT})
+        picture = work.root / "docs" / "pictures" / f"{work.study.name}_study.png"
+        picture.parent.mkdir(parents=True, exist_ok=True)
+        draw(report, picture)
     return report
 
 

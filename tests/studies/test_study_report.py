@@ -7,6 +7,7 @@ from importlib import metadata
 import pytest
 from rich.console import Console
 
+from studies.figure import draw
 from studies.page import bounds
 from studies.readings import Readings
 from studies.report import conclude, make_report, report_folder, write_report
@@ -80,6 +81,10 @@ def test_a_result_on_all_seeds_is_kept_without_times_and_places(toy, tmp_path):
     assert claim["estimate"]["per_seed"] == pytest.approx({"1": 0.4, "2": 0.408, "3": 0.428})
     assert found["packages"]["torch"] == metadata.version("torch").partition("+")[0]
     assert problems_of(found) == []
+    drawn = (toy.root / "docs/pictures/toy_study.png").read_bytes()
+    assert drawn == (toy.root / "runs/toy/report.png").read_bytes()
+    draw(found, tmp_path / "again.png")
+    assert (tmp_path / "again.png").read_bytes() == drawn
 
 
 def test_exploratory_claims_are_corrected_and_checks_stand_apart(toy, tmp_path):
