@@ -48,7 +48,7 @@ def hash_of(word: str) -> int:
 
 def ours(options: argparse.Namespace, folder: Path, turns: Turns) -> dict[str, Any]:
     """By the command line."""
-    written = {"max_new_tokens": options.answer, "temperature": 1.0}
+    written = {"max_new_tokens": options.answer, "temperature": 1.0, "top_p": 1.0}  # as TRL's trainers by default
     program = {"class_path": "ProgrammaticJudge", "init_args": {"other": "benchmarks.on_policy.worth"}}
     given: dict[str, Any] = {"decoding": written, "num_samples": 2}
     given |= {"judge": program, "judged_pairs": 0} if options.method == "dpo" else {"reward": program}
