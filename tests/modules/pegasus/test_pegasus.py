@@ -184,6 +184,19 @@ def test_the_first_stage_trains_the_aligner_and_the_second_begins_with_it(folder
     assert float(run.callback_metrics["text/perplexity_delta"]) != 0
 
 
+def test_plain_text_is_read_again_at_every_validation(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "plain.txt").write_text("it is clip 1\n\nwhy ?\n")
+    read: list[int] = []
+    measure = TextPerplexity._measure
+    monkeypatch.setattr(
+        TextPerplexity, "_measure", lambda self, run, module: (read.append(run.global_step), measure(self, run, module))
+    )
+    forgetting = TextPerplexity(str(tmp_path / "plain.txt"))
+    often = {"val_check_interval": 1, "num_sanity_val_steps": 1, "limit_val_batches": 1}
+    trainer(tmp_path, max_steps=2, callbacks=[forgetting], **often).fit(pegasus(), videos(folder))
+    assert read == [0, 1, 2, 2]  # before the first step, at each validation, and at the end
+
+
 def fitted(folder: Path, tmp_path: Path, steps: int, resumed: str | None = None, **options: Any) -> Pegasus:
     seed_everything(1, verbose=False)
     module = pegasus()
