@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 from torch.nn.utils import get_total_norm
@@ -146,5 +147,5 @@ class ExactLosses(ExactLogs):
 
     def on_validation_end(self) -> None:
         """Let the clock run again."""
-        if self.trainer.training:
+        if self.trainer.state.fn == TrainerFn.FITTING and not self.trainer.sanity_checking:
             self._clock += time.perf_counter() - self._paused

@@ -141,6 +141,28 @@ def test_logged_values_are_exact_for_the_global_batch(tmp_path, cut):
         assert row["train/tokens_per_s"] > 0
 
 
+def test_the_speed_of_training_leaves_validation_out(tmp_path, monkeypatch):
+    """By a clock that a step takes a second of, and a validation a thousand; a rate is of tokens since the last one."""
+    now = [0.0]
+    monkeypatch.setattr("modules.base.exact_losses.time.perf_counter", lambda: now[0])
+
+    class Timed(Pretraining):
+        def training_step(self, batch, batch_idx: int) -> Tensor:
+            now[0] += 1
+            return super().training_step(batch, batch_idx)
+
+        def validation_step(self, batch, batch_idx: int) -> None:
+            now[0] += 1000
+
+    logger = CSVLogger(tmp_path)
+    arguments = {"logger": logger, "log_every_n_steps": 1, "val_check_interval": 1, "limit_val_batches": 1}
+    run(tmp_path, Timed, token_rows(8), 2, num_sanity_val_steps=1, **arguments)
+    rates = [row["train/tokens_per_s"] for row in logged(logger) if "train/tokens_per_s" in row]
+    tokens = [row["train/tokens"] for row in logged(logger) if "train/tokens" in row]
+    assert len(rates) == 4
+    assert rates == pytest.approx([more - less for more, less in zip(tokens, [0, *tokens], strict=False)])
+
+
 def test_no_gradient_of_an_earlier_step_is_held_in_a_forward(tmp_path):
     held = []
 
