@@ -40,7 +40,7 @@ class RNGState(Callback):
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Saves the states from which the next step of a resumed run starts."""
-        half = trainer.training and step_is_half_done(trainer)
+        half = step_is_half_done(trainer)
         checkpoint["rng"] = as_plain(self.before_step if half and self.before_step is not None else rng_state())
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:

@@ -18,11 +18,12 @@ from lightning.pytorch.cli import SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from lightning.pytorch.loggers.logger import rank_zero_experiment
+from lightning.pytorch.trainer.states import TrainerFn
 from torch.optim import Optimizer
 
 from callbacks.run_folders import LOGS, METRICS, atomic_write, rewind_logs
 from lm.protocols import HasResults
-from lm.steps.lightning_private import epochs_begun, log_by_optimizer_steps, pending_row
+from lm.steps.lightning_private import epochs_begun, log_by_optimizer_steps, pending_row, step_is_half_done
 
 DETAILS = re.compile(r"^(\w+)/(lr-|grad_norm|tokens|\w+_per_s|length/|logps/|ref_logps/|nll)")
 """Curves that are looked at when something is wrong with the others."""
@@ -40,6 +41,7 @@ class RunFiles(Callback):
         self.begun = False
         self.of_before: list[Path] = []  # TensorBoard's files of a run that goes on
         self.lengths: dict[str, int] | None = None  # of its logs at the checkpoint
+        self.within: tuple[int, dict[str, int]] | None = None  # a half step that was validated, lengths before that
         self.metrics: dict[str, float | None] = {}
         self.pending: dict[str, Any] = {}
 
@@ -66,13 +68,31 @@ class RunFiles(Callback):
         """Notes how long each log is, so that a run going on from here continues them without a gap or a repeat."""
         if self.folder is None:
             return
-        for logger in trainer.loggers:
-            logger.save()
         checkpoint[LOGS] = {
-            "lengths": log_lengths(self.folder),
+            "lengths": self._lengths_where_it_goes_on(trainer),
             "pending": pending_row(trainer),
             "metrics": self.metrics | plain(trainer.callback_metrics),
         }
+
+    def _lengths_where_it_goes_on(self, trainer: Trainer) -> dict[str, int]:
+        """A run goes on from the beginning of a half step: what was validated within it is validated again."""
+        if self.within is not None and self.within[0] == trainer.global_step and step_is_half_done(trainer):
+            return self.within[1]
+        return self._lengths_now(trainer)
+
+    def _lengths_now(self, trainer: Trainer) -> dict[str, int]:
+        assert self.folder is not None
+        for logger in trainer.loggers:
+            logger.save()
+        return log_lengths(self.folder)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Notes how long the logs are before a validation within a step, the first of that step."""
+        fits = trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking
+        if self.folder is None or not fits or not step_is_half_done(trainer):
+            return
+        if self.within is None or self.within[0] != trainer.global_step:
+            self.within = trainer.global_step, self._lengths_now(trainer)
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Takes up the scalars and the unlogged row of the run that goes on."""

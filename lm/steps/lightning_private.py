@@ -89,12 +89,12 @@ def forget_what_is_half_done(trainer: Trainer, checkpoint: dict[str, Any], valid
     loops = checkpoint["loops"]["fit_loop"]
     batches, epochs = loops["epoch_loop.batch_progress"], loops["epoch_progress"]
     now = batches["current"]
-    if (trainer.validating and not validated) or validation_is_due(trainer):
-        _forget(batches, now["ready"])
-        _expect_again(loops["epoch_loop.val_loop.batch_progress"], 0)
-    elif step_is_half_done(trainer):
+    if step_is_half_done(trainer):  # also where it is validated: that comes again with the step
         _forget(batches, now["completed"] - now["completed"] % trainer.accumulate_grad_batches)
         batches["is_last_batch"] = False
+    elif (trainer.validating and not validated) or validation_is_due(trainer):
+        _forget(batches, now["ready"])
+        _expect_again(loops["epoch_loop.val_loop.batch_progress"], 0)
     elif epochs["current"]["processed"] == epochs["current"]["ready"] and now["completed"]:
         _end_epoch(trainer, batches, epochs)
 

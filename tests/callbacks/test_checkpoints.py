@@ -20,6 +20,7 @@ pytestmark = pytest.mark.oracle("Checkpoints", "RNGState", "RunFiles")  # the tr
 VARIANTS: dict[str, dict[str, Any]] = {  # 2 batches a step, 14 batches an epoch, 12 steps
     "often": {},  # validation after batches 6 and 12 of an epoch, checkpoints after every third step
     "epochs": {"trainer": {"val_check_interval": 1.0}, "checkpoint": {"every_n_train_steps": None}},
+    "within a step": {"trainer": {"val_check_interval": 9}, "checkpoint": {"every_n_train_steps": None}},
     "no validation": {"trainer": {"limit_val_batches": 0}, "checkpoint": {"every_n_train_steps": None}},
     "epoch's last batch": {"trainer": {"limit_val_batches": 0}, "checkpoint": {"every_n_train_steps": 7}},
     "both at once": {"trainer": {"val_check_interval": 1.0}, "checkpoint": {"every_n_train_steps": 7}},
@@ -86,6 +87,24 @@ def test_goes_on_exactly_after_an_exception(tmp_path: Path, uninterrupted: Any, 
     assert not (run_of(tmp_path) / "metrics.json").exists()
     fit(tmp_path, "often", "--ckpt_path", "last")
     assert_same_run(run_of(tmp_path), uninterrupted("often"))
+
+
+@pytest.mark.parametrize(
+    ("hook", "call"),
+    [
+        ("on_validation_start", 0),
+        ("on_validation_batch_start", 1),
+        ("on_validation_epoch_end", 0),
+        ("on_before_backward", 9),
+    ],
+)
+def test_goes_on_exactly_after_an_exception_at_or_after_a_validation_within_a_step(
+    tmp_path: Path, uninterrupted: Any, hook: str, call: int
+) -> None:
+    with pytest.raises(RuntimeError, match="interrupted"):
+        fit(tmp_path, "within a step", *interrupt(hook, call, "error"))
+    fit(tmp_path, "within a step", "--ckpt_path", "last")
+    assert_same_run(run_of(tmp_path), uninterrupted("within a step"))
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
