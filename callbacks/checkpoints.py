@@ -192,10 +192,7 @@ class Checkpoints(ModelCheckpoint):
         trainer.save_checkpoint(partial, self.save_weights_only)
         if partial.is_dir():
             trainer.strategy.barrier()
-            mine = f"__{trainer.global_rank}_"
-            others = {path.name for path in partial.iterdir() if not path.name.startswith("__")}
-            written = {path.name for path in partial.glob(f"{mine}*")} | (others if trainer.is_global_zero else set())
-            write_checksums(partial, written, trainer.global_rank)
+            write_checksums(partial, trainer.global_rank)
             trainer.strategy.barrier()
         if trainer.is_global_zero:
             put_in_place(partial, path)

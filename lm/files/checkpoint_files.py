@@ -51,9 +51,14 @@ def read_header(checkpoint: Path) -> dict[str, Any] | None:
     return header if isinstance(header, dict) and isinstance(header.get("global_step"), int) else None
 
 
-def write_checksums(folder: Path, names: Iterable[str], rank: int) -> None:
-    """Note the hash of files of a sharded checkpoint, each rank those that it has written."""
-    noted = {name: file_sha256(folder / name) for name in sorted(names)}
+def write_checksums(folder: Path, rank: int) -> None:
+    """Note the hash of files of a sharded checkpoint: each rank of its own shards, the first of what no rank owns too.
+
+    What other ranks note meanwhile is left out: it may be half written.
+    """
+    names = {path.name for path in folder.iterdir() if not path.name.startswith(CHECKSUMS)}
+    mine = {name for name in names if name.startswith(f"__{rank}_") or (rank == 0 and not name.startswith("__"))}
+    noted = {name: file_sha256(folder / name) for name in sorted(mine)}
     with (folder / f"{CHECKSUMS}{rank}.json").open("w", encoding="utf-8") as file:
         json.dump(noted, file)
 
