@@ -18,12 +18,17 @@ from lightning.pytorch.cli import SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from lightning.pytorch.loggers.logger import rank_zero_experiment
-from lightning.pytorch.trainer.states import TrainerFn
 from torch.optim import Optimizer
 
 from callbacks.run_folders import LOGS, METRICS, atomic_write, rewind_logs
 from lm.protocols import HasResults
-from lm.steps.lightning_private import epochs_begun, log_by_optimizer_steps, pending_row, step_is_half_done
+from lm.steps.lightning_private import (
+    epochs_begun,
+    log_by_optimizer_steps,
+    pending_row,
+    step_is_half_done,
+    validates_a_fit,
+)
 
 DETAILS = re.compile(r"^(\w+)/(lr-|grad_norm|tokens|\w+_per_s|length/|logps/|ref_logps/|nll)")
 """Curves that are looked at when something is wrong with the others."""
@@ -88,8 +93,7 @@ class RunFiles(Callback):
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Notes how long the logs are before a validation within a step, the first of that step."""
-        fits = trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking
-        if self.folder is None or not fits or not step_is_half_done(trainer):
+        if self.folder is None or not validates_a_fit(trainer) or not step_is_half_done(trainer):
             return
         if self.within is None or self.within[0] != trainer.global_step:
             self.within = trainer.global_step, self._lengths_now(trainer)

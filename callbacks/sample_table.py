@@ -9,13 +9,13 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
-from lightning.pytorch.trainer.states import TrainerFn
 
 from lm.forests.forest import Forest
 from lm.forests.readable import path_context
 from lm.generation.decoding import Decoding
 from lm.generation.plain import PlainEngine
 from lm.generation.sampling import seed_of
+from lm.steps.lightning_private import validates_a_fit
 from lm.tokens.chat import ChatFormat
 from text.errors import UserError
 from text.excerpts import markdown_table
@@ -72,7 +72,7 @@ class SampleTable(Callback):
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Answers and logs."""
-        if trainer.sanity_checking or trainer.state.fn != TrainerFn.FITTING:
+        if not validates_a_fit(trainer):
             return
         self.validations += 1
         if (self.validations - 1) % self.every == 0:

@@ -11,11 +11,11 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.trainer.states import TrainerFn
 
 from lm.forests.forest import Forest, Path
 from lm.scoring.logprobs import forest_logprobs
 from lm.scoring.model_scores import ModelScores
+from lm.steps.lightning_private import validates_a_fit
 from text.errors import UserError
 
 
@@ -59,7 +59,7 @@ class TextPerplexity(Callback):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure again."""
-        if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking:
+        if validates_a_fit(trainer):
             self._measure(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.loops.fit_loop import _FitLoop
+from lightning.pytorch.trainer.states import TrainerFn
 
 
 def trainer_of(module: LightningModule) -> Trainer | None:
@@ -38,6 +39,11 @@ def batches_done(trainer: Trainer) -> tuple[int, int]:
 def has_begun(trainer: Trainer) -> bool:
     """Whether a first batch was asked for, in this run or in that which it goes on with."""
     return trainer.fit_loop.epoch_loop.batch_progress.total.ready > 0
+
+
+def validates_a_fit(trainer: Trainer) -> bool:
+    """Whether a validation, in whose hooks this is asked, is one of a fit; Lightning is not ``training`` then."""
+    return trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking
 
 
 def epochs_begun(trainer: Trainer) -> int:

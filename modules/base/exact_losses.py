@@ -13,14 +13,13 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
 from lm.protocols import ForeseesSteps
-from lm.steps.lightning_private import batches_done
+from lm.steps.lightning_private import batches_done, validates_a_fit
 from lm.steps.nonfinite import NotFinite
 from lm.steps.step_mean import StepMean
 from modules.base.exact_logs import ExactLogs
@@ -147,5 +146,5 @@ class ExactLosses(ExactLogs):
 
     def on_validation_end(self) -> None:
         """Let the clock run again."""
-        if self.trainer.state.fn == TrainerFn.FITTING and not self.trainer.sanity_checking:
+        if validates_a_fit(self.trainer):
             self._clock += time.perf_counter() - self._paused
