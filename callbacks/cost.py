@@ -147,7 +147,8 @@ def held_bytes(device: torch.device) -> int:
     """What is held on the device now; 0 where nobody tells.
 
     On a CPU glibc first gives back what is free: a process that read weights or wrote a cache before still has that
-    memory, and the run will take it again."""
+    memory, and the run will take it again.
+    """
     if device.type != "cpu":
         return torch.accelerator.memory_allocated(device)
     give_back = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
