@@ -236,7 +236,7 @@ def features(folder: Path, quick: bool, repeats: int) -> list[tuple[str, ...]]:
         pegasus = module(folder, parts=dict(frozen), kept_features=kept)
         data = ready(path, pegasus, 4)
         if kept:
-            data.clips("train").found_features = lambda key, slots, own=pegasus: own.store.get(key, slots)  # type: ignore[misc]
+            data.clips("train").kept_clips = lambda key, own=pegasus: own.store.get(key)  # type: ignore[misc]
 
         def run(pegasus: Pegasus = pegasus, data: Videos = data) -> float:
             total = 0.0

@@ -22,7 +22,7 @@ from lm.forests.answer_forests import answer_forest, pair_forest
 from lm.forests.record_order import CountedBatches, GroupedOrder, PackedBatches
 from lm.tokens.answer_tokens import AnswerTable, Example
 from lm.tokens.control_tokens import encode
-from lm.vision.batch import VideoBatch, VideoPairBatch
+from lm.vision.batch import KeptClip, VideoBatch, VideoPairBatch
 from lm.vision.clip_source import ClipSource
 from lm.vision.clips import ClipReader, Clips, FrameOrder, SeenClips
 from lm.vision.prompts import prompt_ids
@@ -117,11 +117,11 @@ class Videos(Conversations[AnswerTable]):
         self._reading = split
         module = self.trainer and self.trainer.lightning_module
 
-        def found_features(key: str, slots: int) -> Any:
+        def kept_clips(key: str) -> KeptClip | None:  # of a model that is not built yet
             store = getattr(module, "store", None)
-            return None if store is None else store.get(key, slots)
+            return None if store is None else store.get(key)
 
-        kept = found_features if getattr(module, "features_folder", None) else None
+        kept = kept_clips if getattr(module, "features_folder", None) else None
         reader = self._readers[split]
         if kept and reader.sampling.jitter:
             raise UserError("data.sampling.jitter draws other frames every time: features of them cannot be kept")

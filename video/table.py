@@ -86,11 +86,20 @@ def probe(path: str | Path) -> VideoInfo:
     Raises:
         VideoError: ``missing``, ``unreadable``, ``no_video_stream``, ``codec`` or ``no_frames``.
     """
+    return _probed(*stamp(path))
+
+
+def stamp(path: str | Path) -> tuple[str, int, int]:
+    """Path, size in bytes and time of the last change in nanoseconds of a file: whether it is as it was.
+
+    Raises:
+        VideoError: of kind ``missing``.
+    """
     try:
         at = Path(path).stat()
     except OSError:
         raise VideoError(path, "missing", "there is no such file") from None
-    return _probed(str(path), at.st_size, at.st_mtime_ns)
+    return str(path), at.st_size, at.st_mtime_ns
 
 
 @lru_cache(maxsize=KEPT)

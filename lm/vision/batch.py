@@ -1,6 +1,7 @@
 """Clips beside a forest: what positions without a token hold, before anything has looked at it.
 
-Legend: T frames of a clip, S its slots, R runs of slots that stand for one, N vectors that come of it.
+Legend: T frames of a clip, S its slots, R runs of slots that stand for one, N vectors that come of it, P features of a
+slot, D their width, C numbers that sum up a slot's picture.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ class Clip:
         runs: the slots that are merged into one.
         length: of the clip, seconds.
         tokens: N.
+        looks: what its slots look like, by which they are merged [S, C].
+        replaced: how many of its frames stand for others that could not be decoded.
         features: what the encoder made of it in an earlier run [S, P, D].
     """
 
@@ -38,6 +41,8 @@ class Clip:
     runs: list[range]
     length: float
     tokens: int
+    looks: np.ndarray
+    replaced: int = 0
     features: Tensor | None = None
 
     @cached_property
@@ -49,6 +54,21 @@ class Clip:
         """The same clip on another device."""
         found = None if self.features is None else self.features.to(device, non_blocking=True)
         return replace(self, pixels=self.pixels.to(device, non_blocking=True), features=found)
+
+
+class KeptClip(NamedTuple):
+    """A clip that was encoded before, and all that has to be known of it beside its budget.
+
+    Args:
+        features: float32 [S, P, D].
+        times: see `Clip`; so are the others.
+    """
+
+    features: Tensor
+    times: np.ndarray
+    looks: np.ndarray
+    length: float
+    replaced: int
 
 
 @dataclass

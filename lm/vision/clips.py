@@ -10,21 +10,21 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Lock
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
 from lm.forests.vector_ids import VectorIds
-from lm.vision.batch import Clip
+from lm.vision.batch import Clip, KeptClip
 from lm.vision.clip_source import ClipSource
 from lm.vision.prompts import clip_at
 from lm.vision.sight import Sight
 from text.errors import UserError
 from video.faults import VideoError
-from video.reader import Frames, read_frames, read_images, window
-from video.sampling import Sampling, shown_at
-from video.table import probe
+from video.reader import Frames, read_frames, read_images
+from video.sampling import Sampling
+from video.table import stamp
 
 FrameOrder = Literal["ordered", "shuffled", "reversed", "single", "none"]
 TOLD = 10  # files that are told one by one
@@ -90,8 +90,12 @@ class ClipReader:
         return frames
 
     def key(self, source: ClipSource, size: int) -> str:
-        """What decides the pixels of a clip: files as they are now, times, size and order, and what damage may do."""
-        stamps = [(path, at.st_size, at.st_mtime_ns) for path in source.files for at in [Path(path).stat()]]
+        """What decides the pixels of a clip: files as they are now, times, size and order, and what damage may do.
+
+        Raises:
+            VideoError: of kind ``missing``, for a file that is not there.
+        """
+        stamps = [stamp(path) for path in source.files]
         told = stamps, source.start, source.end, source.fps, self.sampling, self.order, self.seed, self.damage, size
         own = source.name if self.order in ("shuffled", "single") else ""
         return hashlib.sha256(repr((told, own)).encode()).hexdigest()
@@ -105,14 +109,14 @@ class Clips:
         on_bad: ``error`` stops at a clip that cannot be shown, ``skip`` leaves it out and counts it.
         most_bad: share of the clips that may be left out.
         keep: clips that are kept in memory as they are shown, unless frames are drawn.
-        found_features: what an encoder made of a clip before, by key and number of slots.
+        kept_clips: gives what an encoder made of a clip before, by its key; None if it did not.
 
     Attributes:
         sources: what is looked at, by number.
         bad: why clips were left out, by the name of their record.
         decoded: how many clips were read from files.
-        merged: how many were longer than their budget.
-        damaged: how many were broken within: a frame stands for its neighbours that cannot be decoded.
+        merged: the records whose clips were longer than their budget.
+        damaged: those whose clips are broken within: a frame stands for its neighbours that cannot be decoded.
     """
 
     def __init__(
@@ -121,17 +125,18 @@ class Clips:
         on_bad: Literal["error", "skip"] = "error",
         most_bad: float = 0.05,
         keep: int = 0,
-        found_features: Callable[[str, int], Any] | None = None,
+        kept_clips: Callable[[str], KeptClip | None] | None = None,
     ):
         if not 0 <= most_bad < 1:
             raise UserError(
                 f"data.max_bad_share is {most_bad}; it must be from 0 to below 1: something has to be shown"
             )
         self.reader, self.on_bad, self.most_bad, self.keep = reader, on_bad, most_bad, keep
-        self.found_features = found_features
+        self.kept_clips = kept_clips
         self.sources: list[ClipSource] = []
         self.bad: dict[str, VideoError] = {}
-        self.decoded = self.merged = self.damaged = 0
+        self.decoded = 0
+        self.merged, self.damaged = set[str](), set[str]()
         self._kept: dict[int, Clip] = {}
         self._lock = Lock()
 
@@ -180,39 +185,29 @@ class Clips:
         return clip
 
     def _seen(self, source: ClipSource, sight: Sight, draw: int | None) -> Clip:
-        if isinstance(source.video, str):
-            probe(source.video)  # tells what is wrong before anything else looks at the file
         key = self.reader.key(source, sight.shape.size)
-        if self.found_features is not None and (clip := self._from_features(source, sight, key)) is not None:
-            return clip
-        frames = self.reader.read(source, draw)
-        self.decoded += 1
-        self.damaged += frames.replaced > 0
-        clip = sight.see(frames, key, source.files[0])
-        self.merged += len(clip.runs) < len(clip.times)
+        kept = None if self.kept_clips is None else self.kept_clips(key)
+        if kept is not None:
+            clip = sight.remembered(kept, key, source.files[0])
+        else:
+            clip = sight.see(self.reader.read(source, draw), key, source.files[0])
+            self.decoded += 1
+        if clip.replaced:
+            self.damaged.add(source.name)
+        if len(clip.runs) < len(clip.times):
+            self.merged.add(source.name)
         return clip
-
-    def _from_features(self, source: ClipSource, sight: Sight, key: str) -> Clip | None:
-        """A clip whose features were kept; its pixels are not needed, unless some of its slots are to be merged."""
-        reader = self.reader
-        if not isinstance(source.video, str) or reader.order != "ordered" or reader.sampling.jitter:
-            return None
-        info = probe(source.video)
-        start, end = window(info, source.start, source.end)
-        times = info.presented[shown_at(info.presented, reader.sampling.times(start, end))] - source.start
-        slots = sight.slots(len(times))
-        if slots > sight.most_slots or (found := self.found_features(key, slots)) is None:  # type: ignore[misc]
-            return None
-        return sight.remembered(times, end - start, key, found)
 
     @property
     def changes(self) -> list[str]:
         """What was done to clips that are shown otherwise than they are, a sentence each."""
         told = []
         if self.merged:
-            told.append(f"{self.merged:,} clips were longer than max_tokens: slots were merged")
+            told.append(f"{len(self.merged):,} clips were longer than max_tokens: slots were merged")
         if self.damaged:
-            told.append(f"{self.damaged:,} clips are damaged: the nearest frame is shown for those that do not decode")
+            told.append(
+                f"{len(self.damaged):,} clips are damaged: the nearest frame is shown for those that do not decode"
+            )
         return told
 
     def _leave_out(self, source: ClipSource, error: VideoError) -> None:

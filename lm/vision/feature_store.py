@@ -1,16 +1,17 @@
 """Features of an encoder that stays as it is, kept on disk: a second epoch, or run, neither decodes nor encodes.
 
-They are found by the weights and the precision of the encoder and the key of a clip, which tells file, times and size.
-Knows features as rows of numbers (lm/files/embedding_store.py); asked from the thread of a loader, too.
+What is kept of a clip is one file, named by the clip's key, which tells file, times and size; in a folder that is named
+by all of the encoder that decides them. It also holds what was seen beside features (`KeptClip`), so that the clip is
+laid out again as it was, whatever the budget is by then. Asked from the thread of a loader, too.
 
 Legend: S slots, P features of a slot, D their width.
 """
 
 from __future__ import annotations
 
-import hashlib
+import zipfile
+from contextlib import suppress
 from pathlib import Path
-from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -18,8 +19,9 @@ import torch
 from torch import Tensor
 
 from lm.backbones.kept_key import digest, model_sha256
-from lm.files.embedding_store import KEY, EmbeddingStore
-from lm.vision.shapes import Shape
+from lm.vision.batch import Clip, KeptClip
+from lm.vision.sight import Sight
+from text.whole_files import whole_file
 
 
 class FeatureStore:
@@ -28,39 +30,32 @@ class FeatureStore:
     Args:
         folder: for all encoders.
         vision: the encoder.
-        shape: of it.
+        sight: how it is shown frames.
         precision: in which it computes.
-
-    Attributes:
-        found: how many clips were there.
     """
 
-    def __init__(self, folder: str | Path, vision: Any, shape: Shape, precision: str = "32-true"):
-        self.shape, self.found = shape, 0
-        own = Path(folder).expanduser() / digest(model_sha256(vision), precision)[:32]
-        self._store = EmbeddingStore(own, shape.patches * shape.width)
-        self._lock = Lock()
-        self._written: set[str] = set()
+    def __init__(self, folder: str | Path, vision: Any, sight: Sight, precision: str = "32-true"):
+        own = digest(model_sha256(vision), precision, sight.shape, sight.pairs)
+        self.folder = Path(folder).expanduser() / own[:32]
 
-    def get(self, key: str, slots: int) -> Tensor | None:
-        """The features of a clip of so many slots [S, P, D], float32; None unless all are as they were written."""
-        with self._lock:
-            places = self._store.find(_keys(key, slots))
-            if (places < 0).any():
-                return None
-            self.found += 1
-            return torch.from_numpy(self._store.take(places)).view(slots, self.shape.patches, self.shape.width)
+    def get(self, key: str) -> KeptClip | None:
+        """What is kept of a clip; None unless all of it is there as it was written."""
+        try:
+            with np.load(self._path(key), allow_pickle=False) as found:  # which checks a checksum of each array
+                features = torch.from_numpy(found["features"])
+                length, replaced = found["length"].item(), found["replaced"].item()
+                return KeptClip(features, found["times"], found["looks"], length, replaced)
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+            return None
 
-    def put(self, key: str, x: Tensor) -> None:
-        """Keep the features of a clip [S, P, D]; the next run finds them, and this one in its next epoch."""
-        with self._lock:
-            if key in self._written:
-                return
-            self._written.add(key)
-            self._store.append(_keys(key, len(x)), x.detach().float().flatten(1).cpu().numpy())
-            self._store.reload()
+    def put(self, clip: Clip, x: Tensor) -> None:
+        """Keep a clip with its features [S, P, D], as float32."""
+        path = self._path(clip.key)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        kept = KeptClip(x.detach().float().cpu(), clip.times, clip.looks, clip.length, clip.replaced)
+        # two ranks that show the same clip write the same: the one that comes second finds its work done
+        with suppress(FileNotFoundError), whole_file(path) as partial, partial.open("wb") as file:
+            np.savez(file, **kept._asdict())
 
-
-def _keys(key: str, slots: int) -> np.ndarray:
-    digests = [hashlib.blake2b(f"{key} {slot}".encode(), digest_size=KEY).digest() for slot in range(slots)]
-    return np.frombuffer(b"".join(digests), np.uint8).reshape(slots, KEY)
+    def _path(self, key: str) -> Path:
+        return self.folder / key[:2] / f"{key}.npz"

@@ -12,10 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from lm.vision.aligners import Aligner
-from lm.vision.batch import Clip
+from lm.vision.batch import Clip, KeptClip
 from lm.vision.features import pixels_of
 from lm.vision.merging import Merge, merged, summaries
 from lm.vision.shapes import Shape
@@ -73,30 +72,43 @@ class Sight:
     def see(self, frames: Frames, key: str, where: str = "") -> Clip:
         """A clip as a batch holds it.
 
+        Args:
+            frames: of it, in the order in which they are shown.
+            key: see `Clip`.
+            where: the file that is blamed.
+
         Raises:
             VideoError: of kind ``too_many_tokens``, if it is too long and ``merge`` is ``error``.
         """
         pixels = pixels_of(frames.images, self.shape.size)
+        looks = summaries(pixels.numpy(), self.slot_frames)
+        runs = self._runs(looks, where)
+        tokens = self.aligner.num_tokens(len(runs), self.shape.grid)
         times = self._slot_times(frames.seconds)
-        if self.merge == "error" and len(times) > self.most_slots:
-            told = f"{len(frames)} frames make {self.aligner.num_tokens(len(times), self.shape.grid)} vectors"
-            raise VideoError(where, "too_many_tokens", f"{told}, and max_tokens is {self.max_tokens}")
-        runs = merged(summaries(pixels.numpy(), self.slot_frames), self.most_slots, self.merge)
-        return Clip(key, pixels, times, runs, frames.length, self.aligner.num_tokens(len(runs), self.shape.grid))
+        return Clip(key, pixels, times, runs, frames.length, tokens, looks, frames.replaced)
 
-    def remembered(self, seconds: np.ndarray, length: float, key: str, features: Tensor) -> Clip:
-        """A clip of which the features are known, and that is not too long.
+    def remembered(self, kept: KeptClip, key: str, where: str = "") -> Clip:
+        """The clip that `see` would give, with its features in place of pixels.
 
         Args:
-            seconds: of its frames [T].
-            length: seconds.
+            kept: what was made of it before.
             key: see `Clip`.
-            features: [S, P, D].
+            where: the file that is blamed.
+
+        Raises:
+            VideoError: see `see`.
         """
-        times = self._slot_times(seconds)
-        runs = [range(at, at + 1) for at in range(len(times))]
+        runs = self._runs(kept.looks, where)
+        tokens = self.aligner.num_tokens(len(runs), self.shape.grid)
         none = torch.zeros(0, 3, self.shape.size, self.shape.size, dtype=torch.uint8)
-        return Clip(key, none, times, runs, length, self.aligner.num_tokens(len(runs), self.shape.grid), features)
+        return Clip(key, none, kept.times, runs, kept.length, tokens, kept.looks, kept.replaced, kept.features)
+
+    def _runs(self, looks: np.ndarray, where: str) -> list[range]:
+        """The slots that are merged into one."""
+        if self.merge == "error" and len(looks) > self.most_slots:
+            told = f"{len(looks)} slots make {self.aligner.num_tokens(len(looks), self.shape.grid)} vectors"
+            raise VideoError(where, "too_many_tokens", f"{told}, and max_tokens is {self.max_tokens}")
+        return merged(looks, self.most_slots, self.merge)
 
     def _slot_times(self, seconds: np.ndarray) -> np.ndarray:
         edges = range(0, len(seconds), self.slot_frames)

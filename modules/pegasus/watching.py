@@ -94,7 +94,7 @@ class Watching:
         """Features of earlier runs, if they are kept."""
         if self.features_folder is None:
             return None
-        return FeatureStore(self.features_folder, self.vision, self.sight.shape, str(self.trainer.precision))
+        return FeatureStore(self.features_folder, self.vision, self.sight, str(self.trainer.precision))
 
     def watched(self, forest: Forest, clips: Sequence[Clip]) -> Forest:
         """A forest whose positions have the vectors of its clips; gradients flow back to what is trained."""
@@ -125,7 +125,7 @@ class Watching:
             x = clip.features if clip.features is not None else next(made, None)
             assert x is not None
             if clip.features is None and self.store is not None and clip is not self._blank:
-                self.store.put(clip.key, x)
+                self.store.put(clip, x)
             if len(clip.runs) < len(x):
                 x = torch.stack([x[run.start : run.stop].mean(0) for run in clip.runs])
             slots.append(x.to(next(self.aligner.parameters(), x).dtype))
@@ -137,4 +137,4 @@ class Watching:
         shape = self.sight.shape
         frames = self.sight.slot_frames
         pixels = torch.zeros(frames, 3, shape.size, shape.size, dtype=torch.uint8, device=self.device)
-        return Clip("blank", pixels, np.zeros(1), [range(0, 1)], 1.0, self.sight.num_tokens(frames))
+        return Clip("blank", pixels, np.zeros(1), [range(0, 1)], 1.0, self.sight.num_tokens(frames), np.zeros((1, 0)))

@@ -15,7 +15,7 @@ from lm.vision.batch import Clip, VideoPromptBatch
 
 def clip(grey: int) -> Clip:
     pixels = torch.full((2, 3, 4, 4), grey, dtype=torch.uint8)
-    return Clip(str(grey), pixels, np.zeros(2), [range(2)], 1.0, 1)
+    return Clip(str(grey), pixels, np.zeros(2), [range(2)], 1.0, 1, np.zeros((2, 0)))
 
 
 def test_parts_of_one_file_have_answers_of_their_own():

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,7 @@ from PIL import Image
 from transformers import AutoModel
 
 from lm.vision.aligners import Aligner
+from lm.vision.batch import Clip
 from lm.vision.encoders import PretrainedVision, ScratchVision
 from lm.vision.feature_store import FeatureStore
 from lm.vision.features import features, pixels_of
@@ -227,7 +230,7 @@ def test_the_neighbours_that_look_most_alike_become_one():
     assert merged(summaries(flat, 1), 2) == [range(0, 2), range(2, 3)]
 
 
-def seen(sight: Sight, frames: int) -> object:
+def seen(sight: Sight, frames: int) -> Clip:
     images = np.random.default_rng(0).integers(0, 256, (frames, 32, 32, 3), dtype=np.uint8)
     return sight.see(Frames(images, np.arange(frames) / 2, 0, frames / 2), "a", "a.mp4")
 
@@ -236,28 +239,55 @@ def test_a_clip_that_is_too_long_is_merged_and_times_are_told():
     shape = ScratchVision("siglip_vision_model", SMALL).shape
     sight = Sight(shape, Aligner("pool", stride=2), max_tokens=13, time_words="interleaved")
     clip = seen(sight, 6)
-    assert (clip.tokens, len(clip.runs), sight.num_tokens(6), sight.num_tokens(2)) == (12, 3, 12, 8)  # type: ignore[attr-defined]
+    assert (clip.tokens, len(clip.runs), sight.num_tokens(6), sight.num_tokens(2)) == (12, 3, 12, 8)
     words: list[str] = []
     ids = sight.prefix(clip, range(100, 112), lambda text: [words.append(text) or len(words)])  # type: ignore[arg-type, func-returns-value]
     assert ids == [1, *range(100, 104), 2, *range(104, 108), 3, *range(108, 112)]
-    assert words == [f"<{time:.1f} seconds>" for time in clip.slot_seconds]  # type: ignore[attr-defined]
+    assert words == [f"<{time:.1f} seconds>" for time in clip.slot_seconds]
     header = Sight(shape, Aligner("pool", stride=2), time_words="header")
     told: list[str] = []
     header.prefix(seen(header, 2), range(8), lambda text: [told.append(text) or 0])  # type: ignore[arg-type, func-returns-value]
     assert told == ["A video of 1.0 seconds, of which 2 frames follow, seen at 0.0, 0.5 seconds:\n"]
-    with pytest.raises(VideoError, match=r"a\.mp4: too_many_tokens: 6 frames make 24 vectors, and max_tokens is 13"):
+    with pytest.raises(VideoError, match=r"a\.mp4: too_many_tokens: 6 slots make 24 vectors, and max_tokens is 13"):
         seen(Sight(shape, Aligner("pool"), max_tokens=13, merge="error"), 6)
 
 
-def test_features_are_found_again(tmp_path):
-    backbone, model = built("siglip_vision_model")
-    store, x = FeatureStore(tmp_path, model, backbone.shape), torch.randn(3, 16, 16)
-    assert store.get("a", 3) is None
-    store.put("a", x)
-    assert torch.equal(FeatureStore(tmp_path, model, backbone.shape).get("a", 3), x)
-    assert store.get("a", 4) is None
-    assert store.get("b", 3) is None
-    assert FeatureStore(tmp_path, model, backbone.shape, "bf16-mixed").get("a", 3) is None
+def test_features_are_found_again_by_the_encoder_that_made_them(tmp_path: Path):
+    backbone, model = built("vjepa2")
+    sight = Sight(backbone.shape, Aligner("pool"), max_tokens=8)
+    clip, x = seen(sight, 6), torch.randn(3, 16, 16)
+    store = FeatureStore(tmp_path, model, sight)
+    assert store.get("a") is None
+    store.put(replace(clip, replaced=2), x)
+    found = FeatureStore(tmp_path, model, sight).get("a")
+    again = sight.remembered(found, "a")  # also of a clip that is merged
+    assert torch.equal(again.features, x)
+    assert (again.runs, again.length, again.tokens, again.replaced) == (clip.runs, clip.length, clip.tokens, 2)
+    assert len(clip.runs) < len(clip.times) == 3
+    np.testing.assert_array_equal(again.times, clip.times)
+    roomier = replace(sight, max_tokens=64).remembered(found, "a")
+    assert len(roomier.runs) == 3  # the budget is not that of the features
+    with pytest.raises(VideoError, match=r"a\.mp4: too_many_tokens"):
+        replace(sight, merge="error").remembered(found, "a", "a.mp4")
+    assert store.get("b") is None
+    paler = replace(sight, shape=replace(backbone.shape, mean=(0.1, 0.2, 0.3)))
+    for other in (replace(sight, pairs=True), paler):
+        assert FeatureStore(tmp_path, model, other).get("a") is None
+    assert FeatureStore(tmp_path, model, sight, "bf16-mixed").get("a") is None
     with torch.no_grad():
         next(model.parameters()).add_(1)
-    assert FeatureStore(tmp_path, model, backbone.shape).get("a", 3) is None  # another encoder sees otherwise
+    assert FeatureStore(tmp_path, model, sight).get("a") is None  # another encoder sees otherwise
+
+
+@pytest.mark.parametrize("damage", [lambda b: b[: len(b) // 2], lambda b: b[:900] + bytes(64) + b[964:], lambda _: b""])
+def test_kept_features_that_are_not_whole_are_made_anew(tmp_path: Path, damage: Callable[[bytes], bytes]):
+    backbone, model = built("siglip_vision_model")
+    sight = Sight(backbone.shape, Aligner("pool"))
+    store, clip, x = FeatureStore(tmp_path, model, sight), seen(sight, 3), torch.randn(3, 16, 16)
+    store.put(clip, x)
+    (file,) = tmp_path.rglob("*.npz")
+    file.write_bytes(damage(file.read_bytes()))
+    assert store.get("a") is None
+    store.put(clip, x)
+    assert torch.equal(store.get("a").features, x)
+    assert list(tmp_path.rglob("*.npz")) == [file]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch import seed_everything
+from PIL import Image
 from torch.nn import functional as F
 
 from callbacks.text_perplexity import TextPerplexity
@@ -24,12 +26,13 @@ from lm.vision.encoders import ScratchVision
 from modules.pegasus.pegasus import Pegasus
 from modules.pegasus.video_dpo import VideoDPO
 from modules.pegasus.warm_up import VisionWarmUp, displacements, standardised
-from tests.clips import clip
+from tests.clips import clip, numbered
 from tests.conversation_files import jsonl
 from tests.lm.vision.test_vision import KINDS, SMALL
 from tests.stand_ins import scratch, trainer
 from text.errors import UserError
 from video.faults import VideoError
+from video.reader import Frames, read_frames
 from video.sampling import Sampling
 
 ADAM = partial(torch.optim.AdamW, lr=0.01)
@@ -216,21 +219,48 @@ def test_a_resumed_run_is_the_uninterrupted_one(folder: Path, tmp_path: Path):
         assert torch.equal(value, weights(resumed)[name]), name
 
 
+def fitted_with_features(records: Path, tmp_path: Path, **options: Any) -> tuple[torch.Tensor, Videos]:
+    """The aligner's weights after an epoch, and the data; features lie below ``tmp_path``."""
+    seed_everything(1, verbose=False)
+    module = pegasus(parts={"vision": Part(frozen=True)}, kept_features=str(tmp_path / "features"), **options)
+    data = videos(records, val=None, batch_size=1)
+    trainer(tmp_path, max_epochs=1).fit(module, data)
+    return weights(module)["aligner.project.1.weight"], data
+
+
 def test_kept_features_are_neither_decoded_nor_encoded_again(folder: Path, tmp_path: Path):
-    parts = {"vision": Part(frozen=True)}
-    losses, decoded = [], []
-    for _ in range(2):
-        seed_everything(1, verbose=False)
-        module = pegasus(parts=parts, kept_features=str(tmp_path / "features"), max_tokens=64)
-        data, run = videos(folder, val=None), trainer(tmp_path, max_steps=2)
-        run.fit(module, data)
-        losses.append(weights(module)["aligner.project.1.weight"])
-        decoded.append(data.clips("train").decoded)
-    assert decoded[0] >= 2
-    assert decoded[1] == 0
-    torch.testing.assert_close(losses[0], losses[1], rtol=1e-4, atol=1e-5)
+    still = folder / "still.png"
+    Image.fromarray(numbered(1, 64)[0]).save(still)
+    told = [
+        record(folder / "3.mp4", 0),
+        record(folder / "1.mp4", 1),
+        record(None, 2) | {"video": [str(still)] * 4, "fps": 2.0},
+    ]
+    jsonl(tmp_path / "train.jsonl", *told)
+    runs = [fitted_with_features(tmp_path, tmp_path, max_tokens=8) for _ in range(2)]  # all of them are merged
+    assert [data.clips("train").decoded for _, data in runs] == [3, 0]
+    assert [data.clips("train").merged for _, data in runs] == [{"r0", "r1", "r2"}] * 2
+    torch.testing.assert_close(runs[0][0], runs[1][0], rtol=1e-4, atol=1e-5)
+    assert len(list((tmp_path / "features").rglob("*.npz"))) == 3
     with pytest.raises(UserError, match=r"parts\.vision\.frozen: true"):
         pegasus(kept_features="features")
+
+
+def test_kept_features_of_a_damaged_clip_have_its_times_and_its_damage(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """The nearest frame stands for one that does not decode: what is kept are the times at which it is shown."""
+    monkeypatch.setattr("lm.vision.clips.read_frames", lambda *a, **k: _damaged(read_frames(*a, **k)))
+    jsonl(tmp_path / "train.jsonl", record(folder / "3.mp4", 0))
+    (_, first), (_, second) = (fitted_with_features(tmp_path, tmp_path, max_tokens=64) for _ in range(2))
+    assert (first.clips("train").decoded, second.clips("train").decoded) == (1, 0)
+    (shown,), (again,) = (data.batch(data.table("train"), [0]).clips for data in (first, second))
+    np.testing.assert_array_equal(again.times, shown.times)
+    assert first.clips("train").changes == second.clips("train").changes != []
+
+
+def _damaged(frames: Frames) -> Frames:
+    return replace(frames, seconds=np.minimum(frames.seconds, 0.75), replaced=1)
 
 
 # --- what cannot be shown -----------------------------------------------------------------------------------------
