@@ -69,7 +69,7 @@ def prometheus_words(tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_config_builds_as_it_stands(name, prometheus_words):
     built = main(["--config", str(HERE / name), *CPU], run=False)
-    kinds = {"mini": "BiggenBench", "recorded": "RecordedBiggen", "mini_evaluator": "SFT"}
+    kinds = {"mini": "BiggenBench", "smollm2": "BiggenBench", "recorded": "RecordedBiggen", "mini_evaluator": "SFT"}
     kinds |= dict.fromkeys(("meta_eval", "mini_agreement"), "JudgeAgreement")
     expected = kinds.get(Path(name).stem, "RecordedBiggen" if name.startswith("judge_") else "Generation")
     assert type(built.model).__name__ == expected
@@ -139,6 +139,16 @@ def test_models_answer_the_official_schema(name, tmp_path):
     assert len([*Path("log").iterdir()]) == 1
     main(["predict", "--config", str(HERE / name), *QUIET, *small, *model])  # from the log
     assert Path("runs/version_1/responses.jsonl").read_text() == Path("runs/version_0/responses.jsonl").read_text()
+
+
+def test_a_small_model_answers_and_judges_itself():
+    """On models that know nothing, with the tokens of their own folder; the real one is in docs/biggen_bench.md."""
+    judge = "--model.judges.itself.init_args.backbone.init_args.name_or_path=builtin:untrained"
+    small = ["--data.subset=stratified:2", "--model.decoding.max_new_tokens=4", judge]
+    model = ["--model.backbone.name_or_path=builtin:untrained", f"--data.instances={written('i.json', INSTANCES)}"]
+    main(["test", "--config", str(HERE / "smollm2.yaml"), *QUIET, *model, *small])
+    assert metrics()["biggen/coverage"] == 1.0
+    assert 1 <= metrics()["biggen/overall_macro"] <= 5
 
 
 def test_answers_on_record_are_judged_by_prometheus(tmp_path, prometheus_words):

@@ -54,7 +54,7 @@ def fitted(config: str, *options: str) -> dict:
     return json.loads(Path("runs/version_0/metrics.json").read_text())
 
 
-@pytest.mark.parametrize("name", [*OLMO, *ON_WORLDS, "report.yaml", "wikitext.yaml"])
+@pytest.mark.parametrize("name", [*OLMO, *ON_WORLDS, "report.yaml", "wikitext.yaml", "smollm2.yaml"])
 def test_every_config_builds_as_it_stands(name):
     built = main(["--config", str(HERE / name), *CPU], run=False)
     assert type(built.model).__name__ == ("KnowledgeReport" if name == "report.yaml" else "KnowledgeProbe")
@@ -82,11 +82,13 @@ def test_the_conditions_of_the_paper_run_on_a_small_olmo(tmp_path, name):
     assert "probe/once/mem/effectivity" in metrics
 
 
-@pytest.mark.parametrize("name", ON_WORLDS)
-def test_the_miniatures_run_on_their_own_world(name):
+@pytest.mark.parametrize("name", [*ON_WORLDS, "smollm2.yaml"])
+def test_they_run_on_their_own_world(name):
     small = ["--data.train.init_args.documents=200", "--data.train.init_args.facts=8"]
     if name == "popularity_sweep.yaml":
         small.append("--trainer.callbacks.intervals=[1, 2]")
+    if name == "smollm2.yaml":  # a model that knows nothing, with the tokens of its own folder
+        small += ["--model.backbone.name_or_path=builtin:untrained", "--trainer.val_check_interval=2"]
     assert "probe/duplication/mem/effectivity" in fitted(name, *small)
 
 

@@ -19,6 +19,7 @@ SMALL = {
     "reward_model": ["--data.train.init_args.pairs=40"],
     "evaluator": ["--data.train.init_args.direct=20", "--data.train.init_args.pairwise=20"],
     "self_explore": ["--data.train.init_args.train=40"],
+    "janus": ["--data.train.init_args.instructions=16"],
 }
 CPU = ["--trainer.accelerator=cpu", "--trainer.devices=1", "--trainer.enable_progress_bar=false"]
 
