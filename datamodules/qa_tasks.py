@@ -59,8 +59,9 @@ class QATasks(Conversations[AnswerTable]):
         prompt, target = prompt_of(self.template, record), self.template.written(said(self.template, record))
         passages = hashlib.sha256(prompt.passages.encode()).hexdigest() if prompt.passages else None
         tokens: tuple[list[int], ...] = ()
-        if hasattr(self, "renderer") and self.template.style != "chat":  # which would use a template otherwise
-            tokens = (StyledRenderer(self.renderer, self.template).ids(prompt), [])
+        if hasattr(self, "renderer"):  # a plain prompt takes no template, and a chat needs one
+            styled = StyledRenderer(self.renderer, self.template)
+            tokens = () if self.template.style == "chat" else (styled.ids(prompt), [])
         group = record.group_id or passages
         return [
             Example(record.id or found.where, prompt.text, (target,), (True,), group=group, tree=group, tokens=tokens)

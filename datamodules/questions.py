@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from lightning.pytorch.utilities.rank_zero import rank_zero_info
+from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 
 from datamodules.loading import ResumableLoader
 from datamodules.prompts import Prompts
@@ -38,11 +38,12 @@ class Questions(Prompts):
     Args:
         test: the questions, with ``contexts`` where there is no corpus.
         corpus: passages to search (`text.retrieval.retrieval_records.PassageRecord`): ``id``, ``title`` and ``text``;
-            contexts on record are then left aside.
+            contexts on record are then left aside. Questions whose ``gold_ids`` it does not hold are told.
         retriever: who searches it: a DenseRetriever, or a BM25Retriever; null is one with k1 1.5 and b 0.75. The index
             is made once and kept in the cache.
         n_passages: of a question; 10 in the paper.
-        short_contexts: a question with fewer on record is refused, or counted and asked with what there is.
+        short_contexts: a question with fewer on record, or a corpus of fewer, is refused, or counted and asked with
+            what there is.
         template: the words and the style of prompts.
         tokenizer: see Prompts.
         chat: see Prompts.
@@ -109,7 +110,11 @@ class Questions(Prompts):
             problems += [told for one in found if (told := self._wrong_contexts(one))]
         if problems:
             raise DataFormatError(problems)
-        contexts = [one.record.contexts or [] for one in found] if self.corpus is None else self._search(found)
+        if self.corpus is None:
+            contexts = [one.record.contexts or [] for one in found]
+            _tell_strange_ids(found, contexts)
+        else:
+            contexts = self._search(found)
         kept = [own[: self.n_passages] for own in contexts]
         self.short = sum(len(own) < self.n_passages for own in kept)
         if self.short:
@@ -134,7 +139,14 @@ class Questions(Prompts):
 
     def _search(self, asked: Sequence[Asked]) -> list[list[ContextRecord]]:
         assert self.corpus is not None
-        index = self.retriever.index(read_passages(self.corpus))
+        passages = read_passages(self.corpus)
+        if len(passages) < self.n_passages and self.short_contexts == "refuse":
+            raise UserError(
+                f"data.corpus holds {len(passages)} passages, and data.n_passages is {self.n_passages}: ask for fewer, "
+                "or set data.init_args.short_contexts: count to use what there is"
+            )
+        _tell_absent_gold(asked, {passage.id for passage in passages})
+        index = self.retriever.index(passages)
         rank_zero_info(f"{len(asked):,} questions search {len(index.passages):,} passages ({self.retriever!r:.100})")
         hits = index.search([one.record.question for one in asked], self.n_passages)
         return [
@@ -170,3 +182,37 @@ class Questions(Prompts):
     def _asked(self) -> list[Asked]:
         records: Any = self.records
         return records
+
+
+def _tell_absent_gold(asked: Sequence[Asked], ids: set[str]) -> None:
+    """Say how many questions no passage of the corpus can answer by its id.
+
+    Raises:
+        DataFormatError: if that is so of all that name any.
+    """
+    named = [one for one in asked if one.record.gold_ids]
+    absent = [one for one in named if ids.isdisjoint(one.record.gold_ids or ())]
+    if not absent:
+        return
+    first = f"{absent[0].where}: field 'gold_ids'"
+    if len(absent) == len(named):
+        raise DataFormatError(
+            [
+                f"{first}: no passage of the corpus has such an id, nor one of any question: give the corpus that "
+                "these ids are of, or leave the field out"
+            ]
+        )
+    rank_zero_warn(
+        f"{len(absent):,} of {len(named):,} questions have no gold passage in the corpus; the first: {first}"
+    )
+
+
+def _tell_strange_ids(asked: Sequence[Asked], contexts: Sequence[Sequence[ContextRecord]]) -> None:
+    """Warn where the ids of gold passages are of another kind than those on record: nothing could ever be found."""
+    gold = {id for one in asked for id in one.record.gold_ids or ()}
+    ids = {context.id for own in contexts for context in own if context.id}
+    if gold and ids and gold.isdisjoint(ids):
+        rank_zero_warn(
+            f"{asked[0].where}: field 'gold_ids': none of any question's is the id of a passage on record (such as "
+            f"'{min(ids)}'; gold is such as '{min(gold)}'): retrieval/gold_* will be 0"
+        )

@@ -70,7 +70,8 @@ def read_passages(source: Source) -> tuple[Passage, ...]:
     titles = [r.where for r, p in zip(records, passages, strict=True) if p.readable and not p.text.strip()]
     silent = [r.where for r, p in zip(records, passages, strict=True) if not p.readable]
     if len(silent) == len(passages):
-        raise DataFormatError([f"{silent[0]}: field 'text': empty or missing here and in all passages, as is 'title'"])
+        told = f"{silent[0]}: field 'text': empty or missing here and in all passages, as is 'title'"
+        raise DataFormatError([f"{told}: give what a passage says as 'text' ('contents' is read too)"])
     for found, what in ((titles, "are read by their title"), (silent, "have no title either: nothing can find them")):
         if found:
             rank_zero_info(f"{len(found):,} passages without text {what}; the first: {found[0]}")

@@ -47,14 +47,15 @@ def test_configs_build_as_they_stand(name, folder):
     assert type(built.datamodule).__name__ == "Questions"
 
 
-@pytest.mark.parametrize("name", ["likelihood", "dense"])
+@pytest.mark.parametrize("name", ["likelihood", "dense", "preference"])
 def test_overlays_compose(name, folder):
     configs = [f"--config={HERE / f'{one}.yaml'}" for one in ("nq", name)]
     built = main([*configs, *UNTRAINED], run=False)
     model = built.model
-    assert (model.pipeline.selection, model.rerank is None) == {
-        "likelihood": ("soft", True),
-        "dense": ("official", False),
+    assert (model.pipeline.selection, model.rerank is None, model.preference is None) == {
+        "likelihood": ("soft", True, True),
+        "dense": ("official", False, True),
+        "preference": ("official", True, False),
     }[name]
 
 
@@ -105,6 +106,21 @@ def test_a_template_changes_what_is_asked(folder):
     run("predict", "--data.init_args.test.init_args.questions=2", "--data.init_args.template.wording.closed_book=X ")
     assert kept.read_bytes().startswith(before)
     assert len(kept.read_bytes()) > len(before)
+
+
+def test_examples_of_two_candidates_cannot_ask_for_more(folder, capsys):
+    small = ["--data.init_args.test.init_args.questions=2", "--model.init_args.pipeline.k=3"]
+    with pytest.raises(SystemExit):
+        main(["test", "--config", str(HERE / "nq.yaml"), *UNTRAINED, *small, "--trainer.default_root_dir=runs"])
+    assert "'k' is 3, and few-shot demonstrations propose two candidates" in capsys.readouterr().err
+
+
+def test_the_tasks_are_learnt_in_the_style_in_which_they_are_asked(folder):
+    small = ["--data.init_args.train.init_args.contexts=2", "--trainer.max_steps=1", "--data.init_args.batch_size=4"]
+    small += ["--data.init_args.train.init_args.held_out=1", "--trainer.limit_val_batches=1"]
+    built = main(["fit", "--config", str(HERE / "tasks.yaml"), *UNTRAINED, *small, "--trainer.default_root_dir=runs"])
+    asked = main(["--config", str(HERE / "nq.yaml"), *UNTRAINED], run=False)
+    assert built.datamodule.template == asked.datamodule.template
 
 
 def test_what_is_wrong_is_told_on_one_screen(folder, capsys):

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from lm.tokens.chat import ChatRenderer
+from text.errors import UserError
 from text.qa.prompts import Prompt, QAPrompts
 
 
@@ -30,9 +31,17 @@ class StyledRenderer:
     Args:
         renderer: of the tokenizer, with its chat template.
         prompts: whose style decides whether the template is used.
+
+    Raises:
+        UserError: if there is no template to chat by: such a model would not know where an answer ends.
     """
 
     def __init__(self, renderer: ChatRenderer, prompts: QAPrompts):
+        if prompts.style == "chat" and renderer.tokenizer.chat_template is None:
+            raise UserError(
+                "data.template.style is 'chat', and the tokenizer has no chat template: set it to few_shot, which "
+                "shows examples, or to plain, or give data.chat.template"
+            )
         self.renderer, self.prompts = renderer, prompts
 
     def ids(self, prompt: Prompt) -> list[int]:

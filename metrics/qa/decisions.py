@@ -137,7 +137,7 @@ def _stages(records: Answered) -> dict[str, float]:
         "questions": float(len(records)),
         "questions/one_candidate": float(sum(record.status == "one_candidate" for record in records)),
         "questions/no_candidate": float(sum(record.status == "no_candidate" for record in records)),
-        "questions/no_passage": float(sum(not record.contexts for record in records)),
+        "questions/no_passage": float(sum(not record.shown for record in records)),
         "passages/dropped": float(sum(record.dropped for record in records)),
     }
     if records[0].cot is not None:
@@ -148,6 +148,9 @@ def _stages(records: Answered) -> dict[str, float]:
         scores["summaries/held"] = _mean(bool(candidate.held) for candidate in judged)
     written = [_is_quoted(one.summary, record) for record in records for one in record.candidates if one.summary]
     scores["summaries/quoted"] = _mean(written)
+    if any("sure" in record.reranked for record in records):  # by no text: the first passage stays
+        scores["reranked/no_summary"] = float(sum(not record.rationale for record in records))
+        scores["reranked/no_generic"] = float(sum(not record.generic for record in records))
     for name in ("valid", "rank", "both", "tie"):
         scores[f"decided_by/{name}"] = float(sum(record.by == name for record in records))
     return scores
@@ -155,11 +158,11 @@ def _stages(records: Answered) -> dict[str, float]:
 
 def _is_quoted(summary: str, record: SuReRecord) -> bool:
     """Whether a summary stands in a passage word for word: what is written otherwise may be made up."""
-    return any(contains_answer(context.text, [summary]) for context in record.contexts)
+    return any(contains_answer(context.text, [summary]) for context in record.shown)
 
 
 def _retrieval(records: Answered) -> dict[str, float]:
-    """Whether the passages that were shown hold an answer, and which gold passages are among them."""
+    """Whether the passages that were found hold an answer, and which gold passages are among them."""
     texts = [[f"{context.title} {context.text}" for context in record.contexts] for record in records]
     cutoffs = [k for k in (1, 5, 10, 20, 100) if k <= max(map(len, texts), default=0)]
     held = passage_scores(answer_ranks(texts, [record.answers or [] for record in records]), cutoffs)

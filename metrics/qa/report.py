@@ -38,19 +38,23 @@ CUT = 400  # characters of a passage or a summary that a trace shows
 Answered = Sequence[SuReRecord]
 
 
-def tell(records: Answered, scores: Mapping[str, float], log_dir: Path | None) -> None:
+def tell(
+    records: Answered, scores: Mapping[str, float], log_dir: Path | None, preferred: Mapping[str, str] | None = None
+) -> None:
     """Print the report, and write it with its files into the folder ``sure`` of a run's folder, if it has one.
 
     Args:
         records: of questions whose right answers are known.
         scores: of `metrics.qa.decisions.sure_scores`.
         log_dir: the run's folder.
+        preferred: by question whose rationales were compared: ``win`` for SuRe's, ``lose`` or ``tie``.
     """
     print(text := report(records, scores))
     if log_dir is not None:
         (folder := log_dir / "sure").mkdir(parents=True, exist_ok=True)
         write_text(folder / "report.md", text)
-        write_lines(folder / "per_question.jsonl", map(row, records))
+        told = [row(one) | ({"rationale": said} if (said := (preferred or {}).get(one.id)) else {}) for one in records]
+        write_lines(folder / "per_question.jsonl", told)
         write_figure(folder / "risk_coverage.png", risk_coverage_figure(records))
 
 
@@ -107,9 +111,14 @@ def _stages(scores: Mapping[str, float]) -> str:
         "rankings that could not be read": "unparsed/ranking",
         "orders of passages that could not be read": "unparsed/order",
         "sentences that hold their candidate": "summaries/held",
+        "SuRe's rationale judged better than a generic one": "preference/win",
+        "judged worse": "preference/lose",
+        "judged neither in both orders": "preference/tie",
     }
     rows = [[what, number(100 * scores[name], 1)] for what, name in told.items() if name in scores]
-    counts = ["questions/one_candidate", "questions/no_candidate", "questions/no_passage", "passages/dropped"]
+    names = ["questions/one_candidate", "questions/no_candidate", "questions/no_passage", "passages/dropped"]
+    names += ["reranked/no_summary", "reranked/no_generic", "preference/questions"]
+    counts = [name for name in names if name in scores]
     decided = [name for name in scores if name.startswith("decided_by/")]
     rows += [[name.replace("_", " ").replace("/", ": "), f"{scores[name]:.0f}"] for name in (*counts, *decided)]
     return section("Where it goes wrong", "Percent; below them counts.", ["what", "value"], rows)
@@ -142,7 +151,7 @@ def trace(record: SuReRecord) -> str:
     lines = [f"### {_short(record.question)}", "", f"Right: {_short('; '.join(record.answers or ['unknown']))}.", ""]
     lines += [
         f"{n}. {_short(f'{context.title}: {context.text}' if context.title else context.text)}"
-        for n, context in enumerate(record.contexts, 1)
+        for n, context in enumerate(record.shown, 1)
     ]
     lines += ["", f"- without passages: {_short(record.none)}", f"- from passages: {_short(record.base)}"]
     for place, candidate in enumerate(record.candidates):

@@ -43,7 +43,7 @@ Nearest = Callable[[str, Sequence[str]], int]
 
 
 class QuestionCourse:
-    """The course of a question.
+    """The course of a question; its passages are those that the model has room for, its record has all of them.
 
     Args:
         ask: who asks about it.
@@ -81,7 +81,7 @@ class QuestionCourse:
         return SuReRecord(
             id=self.id,
             **kept,
-            contexts=contexts[: len(self.passages)],
+            contexts=contexts,
             dropped=len(contexts) - len(self.passages),
             none=parse_answer(said["none"]),
             base=parse_answer(said["base"]),

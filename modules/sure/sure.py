@@ -78,7 +78,13 @@ class SuRe(RoundsModule):
     @cached_property
     def styled(self) -> StyledRenderer:
         """Makes tokens of prompts, in the words of the data."""
-        return self._data.styled
+        styled: StyledRenderer = self._data.styled
+        if styled.prompts.style == "few_shot" and self.pipeline.candidates == "prompt" and self.pipeline.k > 2:
+            raise UserError(
+                f"SuRe: 'k' is {self.pipeline.k}, and few-shot demonstrations propose two candidates: set "
+                "pipeline.candidates to sampled or likeliest, or k to 2"
+            )
+        return styled
 
     def course(self, prompt: list[int], id: str, asked: dict[str, Any]) -> Course[SuReRecord]:
         """The course of a question."""
@@ -119,4 +125,5 @@ class SuRe(RoundsModule):
         self.log_dict({name: scores[name] for name in ("em", "f1", "em_base", "f1_base")}, rank_zero_only=True)
         log_dir = self.trainer.log_dir  # type: ignore[attr-defined]  # agreed between ranks: every rank has to ask
         if self.trainer.is_global_zero:  # type: ignore[attr-defined]
-            tell(records, scores, None if log_dir is None else Path(log_dir))
+            verdicts = preferences.verdicts if preferences else None
+            tell(records, scores, None if log_dir is None else Path(log_dir), verdicts)

@@ -1,15 +1,20 @@
 """Single tasks as paths of a forest: what is scored, what is shared, and which records are refused."""
 
 import json
+from pathlib import Path
 
 import pytest
+import yaml
 
 from datamodules.qa_tasks import QATasks
-from lm.tokens.tokenizer import BPETokenizer
-from text.errors import DataFormatError
+from lm.tokens.chat import ChatFormat
+from lm.tokens.tokenizer import BPETokenizer, PretrainedTokenizer
+from tests.shared_data import odqa_questions
+from text.errors import DataFormatError, UserError
 from text.qa.prompts import QAPrompts
 from text.qa.qa_records import Shown
 
+CONFIGS = Path(__file__).parents[2] / "configs"
 PASSAGES = [{"title": "", "text": "Oslo is the capital of Norway."}, {"title": "", "text": "Rome is old."}]
 OF = {"question": "capital of Norway", "contexts": PASSAGES}
 TWO = {"candidates": ["Oslo", "Rome"], "prediction": "Rome"}
@@ -43,7 +48,8 @@ def ready(folder, *records, **options) -> QATasks:
 @pytest.mark.parametrize("style", ["plain", "few_shot", "chat"])
 def test_targets_are_scored_after_the_prompts_that_will_be_asked(tmp_path, style):
     ask = QAPrompts(style=style)
-    data = ready(tmp_path, *TASKS, template=ask)
+    bare = "{% for message in messages %}{{ message['content'] }}{% endfor %}"  # says nothing of its own
+    data = ready(tmp_path, *TASKS, template=ask, chat=ChatFormat(template=bare if style == "chat" else None))
     passages = [Shown(p["title"], p["text"]) for p in PASSAGES]
     question = OF["question"]
     asked = [
@@ -62,6 +68,28 @@ def test_targets_are_scored_after_the_prompts_that_will_be_asked(tmp_path, style
     apart = [data.batch(table, [row]).input_ids.numel() for row in range(len(TASKS))]
     trunk = len(data.tokenizer(asked[0].passages)["input_ids"])
     assert forest.input_ids.numel() <= sum(apart) - 2 * (trunk - 2)  # three tasks compute the passages once
+
+
+def test_without_a_template_there_is_no_chat(tmp_path):
+    with pytest.raises(UserError, match=r"template\.style is 'chat', and the tokenizer has no chat template"):
+        ready(tmp_path, *TASKS)
+
+
+def test_tasks_about_ten_real_passages_fit(tmp_path):
+    """The lengths of configs/sure/tasks.yaml are right for real questions: nothing is left out."""
+    options = yaml.safe_load((CONFIGS / "sure" / "tasks.yaml").read_text())["data"]["init_args"]
+    made = [{"task": "answer", "target": q["answers"][0], **{key: q[key] for key in OF}} for q in odqa_questions()[:20]]
+    (tmp_path / "tasks.jsonl").write_text("".join(json.dumps(record) + "\n" for record in made))
+    template = QAPrompts(**options["template"])
+    data = QATasks(
+        str(tmp_path / "tasks.jsonl"),
+        template,
+        tokenizer=PretrainedTokenizer("builtin:smollm2"),
+        max_length=options["max_length"],
+    )
+    data.setup("fit")
+    assert data.table("train").prompts.lengths.max() > 1024  # what Conversations would take by default
+    assert len(data.table("train").prompts.lengths) == len(made)
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from lm.tokens.tokenizer import BPETokenizer, PretrainedTokenizer
 from tests.shared_data import SHARED, odqa_questions
 from tests.stand_ins import published
 from text.errors import DataFormatError, UserError
+from text.qa.prompts import QAPrompts, Wording
 from text.qa.qa_records import shown
 
 CORPUS = [
@@ -32,6 +33,7 @@ def file(folder, *records, name="questions.jsonl") -> str:
 
 
 def ready(source, tokenizer, stage="test", **options) -> Questions:
+    options = {"template": QAPrompts(style="plain")} | options  # the tokenizer has no template to chat by
     data = Questions(source, tokenizer=tokenizer, **options)
     data.setup(stage)
     return data
@@ -119,21 +121,49 @@ def test_what_is_wrong_is_told_by_file_line_and_field(wrong, tmp_path, tokenizer
         from tests.stand_ins import LLAMA
 
         data.trainer.lightning_module = type("Module", (), {"backbone": ScratchBackbone("llama", LLAMA)})()
-        data.template = type(data.template)(style="plain", wording=short_words())
+        data.template = QAPrompts(style="plain", wording=Wording(closed_book="", ask_answer="{question}"))
     with pytest.raises(DataFormatError, match=f"questions.jsonl:2: .*{re.escape(told)}"):
         data.setup("test")
 
 
-def short_words():
-    from text.qa.prompts import Wording
-
-    return Wording(closed_book="", ask_answer="{question}")
-
-
 def test_a_corpus_has_to_say_something(tmp_path, tokenizer):
     corpus = file(tmp_path, {"id": "p1"}, name="corpus.jsonl")
-    with pytest.raises(DataFormatError, match=r"corpus\.jsonl:1: field 'text': empty or missing"):
-        ready(file(tmp_path, QUESTION), tokenizer, corpus=corpus)
+    with pytest.raises(
+        DataFormatError, match=r"corpus\.jsonl:1: field 'text': empty or missing .* give what a passage"
+    ):
+        ready(file(tmp_path, QUESTION), tokenizer, corpus=corpus, n_passages=1)
+
+
+def test_a_corpus_of_flashrag_is_read_as_it_is(tmp_path, tokenizer):
+    contents = [{"id": p["id"], "contents": f'"{p["title"]}"\n{p["text"]}'} for p in CORPUS]
+    corpus = file(tmp_path, *contents, name="corpus.jsonl")
+    (question,) = only(ready(file(tmp_path, QUESTION), tokenizer, corpus=corpus, n_passages=1))
+    assert [tuple(one) for one in shown(question.contexts)] == [("Oslo", "Oslo is the capital of Norway.")]
+
+
+def test_a_small_corpus_is_refused_or_counted(tmp_path, tokenizer):
+    corpus = file(tmp_path, *CORPUS, name="corpus.jsonl")
+    with pytest.raises(UserError, match=r"data\.corpus holds 3 passages, and data\.n_passages is 4: ask for fewer"):
+        ready(file(tmp_path, QUESTION), tokenizer, corpus=corpus, n_passages=4)
+    assert ready(file(tmp_path, QUESTION), tokenizer, corpus=corpus, n_passages=4, short_contexts="count").short == 1
+
+
+def test_gold_ids_that_nothing_has_are_told(tmp_path, tokenizer):
+    known, unknown = {**QUESTION, "gold_ids": ["p1"]}, {**QUESTION, "id": "q2", "gold_ids": ["doc 7"]}
+    corpus = file(tmp_path, *CORPUS, name="corpus.jsonl")
+    with pytest.raises(
+        DataFormatError, match=r"questions\.jsonl:1: field 'gold_ids': no passage of the corpus has such"
+    ):
+        ready(file(tmp_path, unknown), tokenizer, corpus=corpus, n_passages=2)
+    with pytest.warns(UserWarning, match=r"1 of 2 questions have no gold passage in the corpus; .*questions\.jsonl:2"):
+        ready(file(tmp_path, known, unknown), tokenizer, corpus=corpus, n_passages=2)
+    with pytest.warns(UserWarning, match=r"none of any question's is the id of a passage on record \(such as 'p1'"):
+        ready(file(tmp_path, unknown), tokenizer, n_passages=2)
+
+
+def test_a_tokenizer_without_a_template_cannot_chat(tmp_path, tokenizer):
+    with pytest.raises(UserError, match="set it to few_shot"):
+        ready(file(tmp_path, QUESTION), tokenizer, n_passages=2, template=QAPrompts())
 
 
 def test_few_passages_may_be_counted(tmp_path, tokenizer):

@@ -34,7 +34,7 @@ class ContextRecord(GivenPassage):
     Args:
         id: may be missing; ``docid`` and ``passage_id`` are the same.
         title: may be empty.
-        text: what it says. ``contents`` (FlashRAG) is a title, a line break and the text.
+        text: what it says; see PassageRecord.
         score: of whoever found it; text in DPR's files.
     """
 
@@ -49,9 +49,6 @@ class ContextRecord(GivenPassage):
         for name in ("id", "docid", "passage_id"):
             if name in given and "_id" not in given:
                 given["_id"] = given[name]
-        if isinstance(contents := given.get("contents"), str) and "text" not in given:
-            title, line, text = contents.partition("\n")
-            given |= {"title": title.strip('" '), "text": text} if line else {"text": contents}
         return given
 
 

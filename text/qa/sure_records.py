@@ -74,8 +74,8 @@ class SuReRecord(Record):
         gold_ids: of the passages that answer it.
         type: of question.
         domain: likewise.
-        contexts: passages that were shown, best first.
-        dropped: passages that had no room in the model's context.
+        contexts: passages that were found, best first.
+        dropped: how many of the last of them had no room in the model's context.
         none: the answer without passages.
         base: the answer from passages.
         cot: the answer of the chain of thought; "" where none could be read, None where it was not asked for.
@@ -127,6 +127,11 @@ class SuReRecord(Record):
     from_generic: str | None = None
     trace: list[Step] = Field(default_factory=list)
 
+    @property
+    def shown(self) -> list[ContextRecord]:
+        """The passages that the model was shown, best first."""
+        return self.contexts[: len(self.contexts) - self.dropped]
+
     def tasks(self, right: list[bool]) -> list[TaskRecord]:
         """The question as tasks to train a model on, with the right answers and this model's candidates and summaries.
 
@@ -140,7 +145,7 @@ class SuReRecord(Record):
             return []
         texts = [candidate.text for candidate in self.candidates]
         of: dict[str, Any] = {"question": self.question, "group_id": self.id, "prompt": self.question}
-        seen = of | {"contexts": self.contexts}
+        seen = of | {"contexts": self.shown}
         made = [{"task": "answer", "target": self.answers[0], **seen}]
         if len(texts) > 1:
             proposed = texts if any(right) else [self.answers[0], *texts[:-1]]

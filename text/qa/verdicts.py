@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from itertools import takewhile
 from typing import Literal, NamedTuple
 
 from text.qa.answers import normalise_answer
@@ -16,6 +17,7 @@ Form = Literal["ok", "unmarked", "single", "empty"]
 END = "[DONE]"  # of a summary
 
 _MARKER = re.compile(r"(?:^|(?<=[\s,;*]))\(([a-z])\)", re.IGNORECASE)
+_GLUED = re.compile(r"\(([a-z])\)(?=\S)", re.IGNORECASE)  # "(a)x(b)y"; "f(b) is odd" has none
 _TRUTH = re.compile(r"(\bnot\s+|n['\u2019]t\s+)?\b(true|yes|false|no)\b", re.IGNORECASE)
 _PASSAGE = re.compile(r"\bpassage\s*#?\s*(\d+)\b", re.IGNORECASE)
 _SLOT = re.compile(r"\b[12]\b")
@@ -42,16 +44,18 @@ def parse_candidates(text: str, k: int) -> Candidates:
     """The first k candidates of "(a) ..., (b) ...".
 
     Each ends at its line, and loses quotes and closing ``.,;`` (so "D.C." becomes "D.C", which is the same answer once
-    normalised). Without "(a)" the first line is one candidate, or its parts between commas if these are 4 at most.
+    normalised). Where marks do not follow one another, they may also be glued to words, or stand in another order.
+    Without "(a)" the first line is one candidate, or its parts between commas if these are 4 at most.
 
     Args:
         text: what a model wrote.
         k: candidates that are kept.
     """
-    marks = _ascending(text)
+    marks = max((_ascending(text, _MARKER), _ascending(text, _GLUED), _in_any_order(text)), key=len)
     if marks:
-        ends = [mark.start() for mark in marks[1:]] + [len(text)]
-        found = [text[mark.end() : end] for mark, end in zip(marks, ends, strict=True)]
+        begins = sorted(mark.start() for mark in marks)
+        ends = dict(zip(begins, [*begins[1:], len(text)], strict=True))
+        found = [text[mark.end() : ends[mark.start()]] for mark in marks]
     else:
         line = _MARKER.sub("", first_line(text), count=1)
         parts = line.split(",")
@@ -126,13 +130,22 @@ def first_line(text: str) -> str:
     return next((line.strip() for line in text.splitlines() if line.strip()), "")
 
 
-def _ascending(text: str) -> list[re.Match[str]]:
-    """The marks (a), (b), ... in their order; none without (a)."""
+def _ascending(text: str, pattern: re.Pattern[str]) -> list[re.Match[str]]:
+    """The marks (a), (b), ... that follow one another; none without (a)."""
     marks: list[re.Match[str]] = []
-    for mark in _MARKER.finditer(text):
+    for mark in pattern.finditer(text):
         if mark[1].lower() == chr(ord("a") + len(marks)):
             marks.append(mark)
     return marks
+
+
+def _in_any_order(text: str) -> list[re.Match[str]]:
+    """The first (a), the first (b), ... wherever they stand, as far as no letter is missing."""
+    first: dict[str, re.Match[str]] = {}
+    for mark in _MARKER.finditer(text):
+        first.setdefault(mark[1].lower(), mark)
+    letters = [chr(ord("a") + place) for place in range(len(first))]
+    return [first[letter] for letter in takewhile(first.__contains__, letters)]
 
 
 def _trimmed(text: str) -> str:

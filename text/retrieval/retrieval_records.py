@@ -51,7 +51,8 @@ class PassageRecord(Record):
     Args:
         id: ``_id`` in the file, or ``id``; a number is read as a string.
         title: may be empty.
-        text: what it says. Where there is none the title is read; without either nothing can find the passage.
+        text: what it says; ``contents`` (FlashRAG) is a title, a line break and the text. Where there is none the title
+            is read; without either nothing can find the passage.
     """
 
     model_config = ConfigDict(extra="ignore")
@@ -63,7 +64,11 @@ class PassageRecord(Record):
     @model_validator(mode="before")
     @classmethod
     def _by_other_names(cls, data: Any) -> Any:
-        return _named(data, {"id": "_id"})
+        named = _named(data, {"id": "_id"})
+        if isinstance(named, dict) and isinstance(contents := named.get("contents"), str) and "text" not in named:
+            title, line, text = contents.partition("\n")
+            return named | ({"title": title.strip('" '), "text": text} if line else {"text": contents})
+        return named
 
 
 class QueryRecord(Record):

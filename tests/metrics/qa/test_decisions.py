@@ -1,5 +1,6 @@
 """Scores of three questions by hand, and what the report says of them."""
 
+import json
 import math
 
 import pytest
@@ -83,6 +84,11 @@ def test_the_report_tells_changes_and_traces(tmp_path):
     names = {file.name for file in (tmp_path / "sure").iterdir()}
     assert names == {"report.md", "per_question.jsonl", "risk_coverage.png"}
     assert row(RECORDS[0])["em"] == 1.0
+    preference = {"preference/win": 1.0, "preference/lose": 0.0, "preference/tie": 0.0, "preference/questions": 1.0}
+    tell(RECORDS, sure_scores(RECORDS) | preference, tmp_path, {"won": "win"})
+    rows = [json.loads(line) for line in (tmp_path / "sure" / "per_question.jsonl").read_text().splitlines()]
+    assert [one.get("rationale") for one in rows] == ["win", None, None, None]
+    assert "| SuRe's rationale judged better than a generic one | 100.0 |" in (tmp_path / "sure/report.md").read_text()
 
 
 def test_tasks_can_be_read_again_where_a_summary_is_empty():
@@ -98,7 +104,16 @@ def test_tasks_can_be_read_again_where_a_summary_is_empty():
 def test_an_answer_that_the_first_question_lacks_is_scored_all_the_same():
     told = [one.model_copy(update={"reranked": {} if one.id == "won" else {"sure": "Oslo"}}) for one in RECORDS]
     assert sure_scores(told)["em_reranked/sure"] == 3 / 4
+    assert sure_scores(told)["reranked/no_summary"] == 4  # by none of them a passage could be chosen
     assert "reranked: sure" in report(told, sure_scores(told))
+
+
+def test_passages_are_searched_for_and_then_shown():
+    """One that was found and had no room is found all the same; nothing is quoted from it."""
+    crowded = RECORDS[0].model_copy(update={"contexts": CONTEXTS[::-1], "dropped": 1})
+    assert sure_scores([crowded])["retrieval/answer_mrr"] == 1 / 2
+    assert sure_scores([crowded])["questions/no_passage"] == 0
+    assert sure_scores([crowded.model_copy(update={"dropped": 2})])["questions/no_passage"] == 1
 
 
 def test_passages_without_ids_are_not_taken_for_others_than_the_gold_ones():

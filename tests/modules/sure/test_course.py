@@ -216,7 +216,8 @@ def test_passages_without_room_are_left_out_and_counted():
     template = QAPrompts(style="plain", words=3)
     roomy, _ = answered(Pipeline(lengths=short), ["normal"], template)
     tight, found = answered(Pipeline(lengths=short), ["normal"], template, engine=Script(context=roomy.longest - 4))
-    assert (found["normal"].dropped, len(found["normal"].contexts)) == (1, 1)
+    assert (found["normal"].dropped, len(found["normal"].shown), len(found["normal"].contexts)) == (1, 1, 2)
+    assert all(len(task.contexts) == 1 for task in found["normal"].tasks([True, False]) if task.contexts)
     assert tight.longest <= tight.context
 
 

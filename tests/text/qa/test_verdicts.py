@@ -29,6 +29,10 @@ from text.qa.verdicts import (
         ("(a) x\nbecause ... (b) y", ["x", "y"], "ok"),
         ("Candidates: (A) “Paris”; (B) Rome; (C) Oslo", ["Paris", "Rome"], "ok"),
         ("(a) x (c) y", ["x (c) y"], "single"),  # (c) does not follow (a)
+        ("(b) Paris (a) London", ["London", "Paris"], "ok"),
+        ("(a)Paris(b)London", ["Paris", "London"], "ok"),
+        ("(a) f(a) = 1, (b) f(b) = 2", ["f(a) = 1", "f(b) = 2"], "ok"),
+        ("(a) f(b) is odd", ["f(b) is odd"], "single"),
     ],
 )
 def test_candidates(text, texts, form):
