@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +21,14 @@ from text.json_lines import json_line
 from text.whole_files import write_text
 
 _MARK = re.compile(r"(\[k_[^\]\s]+\])")
+_CONTROL = re.compile(r"\[(?:Cs|Ce|Ret|Emb)\]")
 _GROUNDED = re.compile(r"^.*?\[Cs\](.*?)\[Ce\]", re.DOTALL)  # the passage may stand before it
 VERBATIM = "verbatim"
 """The task of questions whose words are the whole prompt, as they are there."""
 
 
-def convert(data: Mapping[str, Sequence[Any]], texts: Mapping[str, str], where: str = "data") -> tuple[list, list]:
-    """Records of training and of the corpus, as dicts.
+def convert(data: Mapping[str, Any], texts: Mapping[str, Any], where: str = "data") -> tuple[list, list]:
+    """Records of training and of the corpus, as dicts that `text.citing.cited_records.CitedAnswer` accepts.
 
     Args:
         data: parallel lists ``input``, ``output`` and, where there are some, ``hard_negs``.
@@ -35,22 +36,71 @@ def convert(data: Mapping[str, Sequence[Any]], texts: Mapping[str, str], where: 
         where: what to call the data in messages.
 
     Raises:
-        DataFormatError: for lists that do not fit together, and marks without a text.
+        DataFormatError: for lists that do not fit together, values of another type, answers without words, control
+            tokens where none belongs, marks without a text, and negatives that are cited.
     """
-    lengths = {name: len(data[name]) for name in ("input", "output", "hard_negs") if name in data}
-    if not {"input", "output"} <= lengths.keys() or len(set(lengths.values())) > 1:
-        raise DataFormatError([f"{where}:1: 'input' and 'output' must be lists of one length, not {lengths}"])
-    problems, records = list[str](), []
-    for number, (asked, answer) in enumerate(zip(data["input"], data["output"], strict=True)):
-        negatives = [_id(mark) for mark in data["hard_negs"][number]] if "hard_negs" in data else []
-        segments = _segments(answer)
-        known = {s["retrieve"] for s in segments if "retrieve" in s} | set(negatives)
-        problems += [f"{where}:{number + 1}: no text of passage '{id}'" for id in known if f"[k_{id}]" not in texts]
+    lists = {name: data[name] for name in ("input", "output", "hard_negs") if name in data}
+    if not {"input", "output"} <= lists.keys() or not all(isinstance(value, list) for value in lists.values()):
+        raise DataFormatError([f"{where}:1: 'input' and 'output' must be lists, as must 'hard_negs' where it is there"])
+    if len({*map(len, lists.values())}) > 1:
+        lengths = ", ".join(f"'{name}' has {len(value)}" for name, value in lists.items())
+        raise DataFormatError([f"{where}:1: lists must be of one length: {lengths}"])
+    problems = [f"{where}: passages: {problem}" for mark, text in texts.items() for problem in _of_passage(mark, text)]
+    records = []
+    for number, (asked, answer) in enumerate(zip(lists["input"], lists["output"], strict=True)):
+        marks = lists["hard_negs"][number] if "hard_negs" in lists else []
+        if wrong := _of_types(asked, answer, marks):
+            problems += [f"{where}:{number + 1}: {problem}" for problem in wrong]
+            continue
+        segments, negatives = _segments(answer), [_id(mark) for mark in marks]
+        problems += [f"{where}:{number + 1}: {problem}" for problem in _of_record(asked, segments, negatives, texts)]
         record = {"id": str(number), "task": VERBATIM, "question": asked, "segments": segments}
         records.append(record | ({"hard_negatives": negatives} if negatives else {}))
     if problems:
-        raise DataFormatError(sorted(problems))
+        raise DataFormatError(problems)
     return records, [_passage(mark, text) for mark, text in texts.items()]
+
+
+def _of_passage(mark: str, text: Any) -> Iterator[str]:
+    """What is wrong with a passage."""
+    if not _MARK.fullmatch(mark):
+        yield f"{mark!r} is no mark [k_<id>]"
+    elif not isinstance(text, str) or not _passage(mark, text)["text"].strip():
+        yield f"{mark} must have a text that is not empty, not {text!r:.60}"
+    else:
+        yield from (f"{mark} holds {token}, which is a control token: take it out" for token in _control_in([text]))
+
+
+def _of_types(asked: Any, answer: Any, marks: Any) -> list[str]:
+    """What is wrong with the values of a record, before anything is made of them."""
+    problems = []
+    for field, value in (("input", asked), ("output", answer)):
+        if not isinstance(value, str) or not value.strip():
+            problems.append(f"field '{field}': must be a text that is not empty, not {value!r:.60}")
+    if not isinstance(marks, list) or not all(isinstance(mark, str) and _MARK.fullmatch(mark) for mark in marks):
+        problems.append(f"field 'hard_negs': must be a list of marks [k_<id>], not {marks!r:.60}")
+    return problems
+
+
+def _control_in(texts: Sequence[str]) -> list[str]:
+    """The control tokens in some texts, each once."""
+    return [*dict.fromkeys(token for text in texts for token in _CONTROL.findall(text))]
+
+
+def _of_record(
+    asked: str, segments: list[dict[str, str]], negatives: list[str], texts: Mapping[str, Any]
+) -> Iterator[str]:
+    """What is wrong with a record whose values are of the right types."""
+    cited = [segment["retrieve"] for segment in segments if "retrieve" in segment]
+    if not segments:
+        yield "field 'output': nothing is said beside the marks"
+    for field, words in (("input", [asked]), ("output", [segment["text"] for segment in segments])):
+        yield from (f"field '{field}': {token} opens or ends no citation: take it out" for token in _control_in(words))
+    for field, ids in (("output", cited), ("hard_negs", negatives)):
+        yield from (f"field '{field}': no text of passage '{id}'" for id in ids if f"[k_{id}]" not in texts)
+    for id in negatives:
+        if id in cited:
+            yield f"field 'hard_negs': passage '{id}' is cited in 'output': take it out"
 
 
 def _segments(answer: str) -> list[dict[str, str]]:

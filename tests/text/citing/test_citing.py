@@ -114,8 +114,41 @@ def test_official_data_become_records(tmp_path):
     assert [CitedAnswer.model_validate_json(line).id for line in lines] == ["0", "1"]
 
 
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"output": [None]}, "data:1: field 'output': must be a text that is not empty, not None"),
+        ({"output": [["a"]]}, r"data:1: field 'output': must be a text that is not empty, not \['a'\]"),
+        ({"output": [""]}, "data:1: field 'output': must be a text that is not empty, not ''"),
+        ({"output": ["[k_4]"]}, "data:1: field 'output': nothing is said beside the marks"),
+        ({"output": ["a [Ce] b"]}, r"data:1: field 'output': \[Ce\] opens or ends no citation"),
+        ({"input": [7]}, "data:1: field 'input': must be a text that is not empty, not 7"),
+        ({"input": ["a [Ret]"]}, r"data:1: field 'input': \[Ret\] opens"),
+        ({"input": "a"}, "data:1: 'input' and 'output' must be lists"),
+        ({"hard_negs": [None]}, "data:1: field 'hard_negs': must be a list of marks .*, not None"),
+        ({"hard_negs": [[None]]}, r"data:1: field 'hard_negs': must be a list of marks .*, not \[None\]"),
+        ({"hard_negs": [["4"]]}, "data:1: field 'hard_negs': must be a list of marks"),
+        ({"hard_negs": [["[k_5]"]]}, "data:1: field 'hard_negs': no text of passage '5'"),
+        ({"hard_negs": [["[k_4]"]]}, "data:1: field 'hard_negs': passage '4' is cited in 'output'"),
+        ({"texts": {"[k_4]": ["T", "b"]}}, r"data: passages: \[k_4\] must have a text"),
+        ({"texts": {"[k_4]": "T :: "}}, r"data: passages: \[k_4\] must have a text"),
+        ({"texts": {"4": "T"}}, r"data: passages: '4' is no mark \[k_<id>\]"),
+        ({"texts": {"[k_4]": "[Cs]"}}, r"data: passages: \[k_4\] holds \[Cs\]"),
+    ],
+)
+def test_what_our_reader_would_refuse_is_not_written(tmp_path, wrong, message):
+    data = {"input": ["Who?"], "output": ["[k_4]so"]} | {name: wrong[name] for name in wrong if name != "texts"}
+    with pytest.raises(DataFormatError, match=message):
+        convert(data, wrong.get("texts", {"[k_4]": "T :: body"}))
+    for name, value in (("data", data), ("texts", wrong.get("texts", {"[k_4]": "T :: body"}))):
+        (tmp_path / f"{name}.json").write_text(json.dumps(value))
+    with pytest.raises(DataFormatError):
+        main([str(tmp_path / "data.json"), str(tmp_path / "texts.json"), str(tmp_path / "out")])
+    assert not (tmp_path / "out").exists()
+
+
 def test_wrong_official_data_are_refused(tmp_path):
-    with pytest.raises(DataFormatError, match="data:1: no text of passage '4'"):
+    with pytest.raises(DataFormatError, match="data:1: field 'output': no text of passage '4'"):
         convert(DATA, {key: text for key, text in TEXTS.items() if key != "[k_4]"})
     with pytest.raises(DataFormatError, match="of one length"):
         convert({"input": ["a"], "output": []}, {})
