@@ -36,7 +36,8 @@ from lm.scoring.headless import model_states
 from lm.steps.gather import merge_over_ranks
 from lm.tokens.cited_table import PassageTokens
 from lm.tokens.cited_tokens import Vocabulary
-from metrics.citing import Told, look_ups_unfound, report, report_page, scores
+from metrics.citing import Told, scores
+from metrics.citing_report import look_ups_unfound, report, report_page
 from metrics.embedding_space import shape
 from metrics.report_files import write_lines
 from modules.base.language_module import LanguageModule
@@ -234,8 +235,10 @@ class Answering(LanguageModule):
             used = [one.id for one in answer.retrieved if one.used and one.id is not None]
             texts = {id: self.search.text(id) for id in used}
             places = [hit.id for hit in hits]
-            known = {name: record[name] for name in ("answers", "long_answer", "short_answers", "claims")}
-            told = Told(answer.pieces, used, texts, gold=record["gold_ids"], found=places, read=said, **known)
+            gold = record["gold_ids"]
+            lost = not any(id in self.search.rows for id in gold)
+            known = {name: record[name] for name in ("answers", "long_answer", "short_answers", "claims", "task")}
+            told = Told(answer.pieces, used, texts, gold=gold, lost=lost, found=places, read=said, **known)
             own = {"answers": record["answers"], "gold_ids": record["gold_ids"], "domain": record["domain"]}
             self._lines[row] = line | own | {"found": places} | scores(told, self._entails)
 

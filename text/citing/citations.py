@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 _END = re.compile(r"\s*[.!?]+\s*$")
 _SENTENCE = re.compile(r"(?<=[.!?])\s+")
-_MARK = re.compile(r"\s*\[\d+\]")
 
 
 class Piece(NamedTuple):
@@ -43,9 +42,9 @@ def cited_text(pieces: Sequence[Piece]) -> str:
     return " ".join(" ".join(parts).split())
 
 
-def without_citations(text: str) -> str:
-    """An answer without the marks of `cited_text`."""
-    return _MARK.sub("", text)
+def said(pieces: Sequence[Piece]) -> str:
+    """The words of an answer, without marks of citations: brackets in it are what the model wrote itself."""
+    return " ".join(" ".join(piece.text for piece in pieces).split())
 
 
 def raw_text(pieces: Sequence[Piece], retrieve: str, begin: str, end: str) -> str:

@@ -9,7 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from text.citing import CitedAnswer, OpenQuestion, Piece, cited_text, raw_text, units
-from text.citing.citations import without_citations
+from text.citing.citations import said
 from text.citing.official import convert, main
 from text.errors import DataFormatError, UserError
 
@@ -19,8 +19,12 @@ PIECES = [Piece("A.", "p7"), Piece(" "), Piece("B", "p3"), Piece(" "), Piece("C.
 def test_citations_stand_before_the_full_stop():
     assert cited_text(PIECES) == "A[1]. B[2] C[1]."
     assert cited_text([Piece("So  it\nis "), Piece("", "p1"), Piece("so! ", "p2")]) == "So it is so[1]!"
-    assert without_citations("A[1]. B[2] C[1].") == "A. B C."
-    assert cited_text([]) == ""
+    assert cited_text([]) == said([]) == ""
+
+
+def test_words_without_marks_keep_what_the_model_wrote_in_brackets():
+    assert said(PIECES) == "A. B C."
+    assert said([Piece("the answer is [1]\n"), Piece(" twelve ", "p1")]) == "the answer is [1] twelve"
 
 
 def test_raw_text_has_control_tokens_and_no_passages():
