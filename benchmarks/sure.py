@@ -6,17 +6,17 @@
     stages batched   all prompts that can be written together, padded, by `generate`; nothing shared
     ours             the same prompts; what they begin with is computed once
 
-Tokens are those of prompts that the model computes, padding counted too; times are CPU seconds of one thread. Records
-of all ways are the same, or no ratio is printed. Verdicts are parsed, summaries written, and candidates drawn from the
-prompt of the answer, so that questions go through every stage also where a model writes nonsense. A file has our form,
-DPR's or FlashRAG's (docs/sure.md); without one the passages are made up, about 110 words each.
+The table counts tokens with their padding, the lines below it without; times are CPU seconds of one thread. Records of
+all ways are the same, or no ratio is printed. Answers with and without passages are written too, and verdicts parsed. A
+model with random weights proposes nothing that could be read: there the second candidate is drawn from the prompt of
+the answer, in place of a prompt as long. A file has our form, DPR's or FlashRAG's (docs/sure.md); without one the
+passages are made up, about 110 words each.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -58,13 +58,15 @@ def main() -> None:
     questions = read(options.questions_file, options.questions, options.passages)
     model, tokenizer = built(options, questions)
     styled = StyledRenderer(ChatFormat().renderer(tokenizer), TEMPLATE)
-    how = Pipeline(k=options.k, candidates="sampled", pool=2 * options.k, lengths=Lengths(summary=options.summary))
-    work = partial(answer, how, styled, questions)
-    ways: dict[str, Callable[[], list[SuReRecord]]] = {
-        "one by one": lambda: work(PlainEngine(model, tokenizer, max_batch_tokens=1)),
-        "stages batched": lambda: work(PlainEngine(model, tokenizer, options.max_batch_tokens)),
-        "ours": lambda: work(CacheEngine(model, tokenizer, options.max_batch_tokens)),
+    how = Pipeline(
+        candidates="prompt" if options.model else "sampled", pool=1, lengths=Lengths(summary=options.summary)
+    )
+    engines: dict[str, Engine] = {
+        "one by one": PlainEngine(model, tokenizer, max_batch_tokens=1),
+        "stages batched": PlainEngine(model, tokenizer, options.max_batch_tokens),
+        "ours": CacheEngine(model, tokenizer, options.max_batch_tokens),
     }
+    ways = {name: partial(answer, how, styled, questions, engine) for name, engine in engines.items()}
     seconds, tokens, records = prefilled(model, ways, options.rounds)
     first, *others = records.values()
     assert all(other == first for other in others), "the ways did not write the same texts"
@@ -72,8 +74,9 @@ def main() -> None:
     judged = sum(bool(record.comparisons) for record in first)
     print(f"{len(first)} questions, {judged} with verdicts, {stages:,} prompts; {size(model)}")
     Console().print(table(seconds, tokens))
-    for name in ("one by one", "stages batched"):
-        print(f"tokens of prompts computed: {tokens[name] / tokens['ours']:.2f}x fewer than {name}")
+    exact = {name: engine.prefilled // options.rounds for name, engine in engines.items()}
+    told = ", ".join(f"{name} {count:,}" for name, count in exact.items())
+    print(f"tokens of prompts computed, without padding: {told}: {exact['one by one'] / exact['ours']:.2f}x fewer")
 
 
 def answer(how: Pipeline, styled: StyledRenderer, questions: list[QAQuestion], engine: Engine) -> list[SuReRecord]:
@@ -135,7 +138,6 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--summary", type=int, help="tokens of a summary; default 60, or 8 with --quick")
     parser.add_argument("--width", type=int, help="of a model with random weights; default 256, or 64 with --quick")
     parser.add_argument("--layers", type=int, help="default 8, or 2 with --quick")
-    parser.add_argument("--k", type=int, default=2, help="candidates of a question")
     parser.add_argument("--model", help="a model to use in its place, such as builtin:smollm2")
     parser.add_argument("--max-batch-tokens", type=int, default=16384)
     parser.add_argument("--rounds", type=int, default=1)
