@@ -9,7 +9,16 @@ from typing import Literal, get_args
 from text.errors import UserError
 
 Kind = Literal[
-    "missing", "unreadable", "no_video_stream", "codec", "no_frames", "truncated", "window", "slow", "too_many_tokens"
+    "missing",
+    "unreadable",
+    "no_video_stream",
+    "codec",
+    "no_frames",
+    "truncated",
+    "sizes",
+    "window",
+    "slow",
+    "too_many_tokens",
 ]
 KINDS: tuple[str, ...] = get_args(Kind)
 
@@ -20,6 +29,7 @@ REMEDIES: dict[str, str] = {
     "codec": "write it anew, as H.264 say",
     "no_frames": "fetch it again, or leave the record out",
     "truncated": "fetch it again, leave the record out, or ask for frames before the damage ('end')",
+    "sizes": "write it anew, with pictures of one size",
     "window": "give times within the file",
     "slow": "allow more time (decode_seconds), or write the file anew, smaller or with more key frames",
     "too_many_tokens": "allow more (max_tokens), sample fewer frames, or merge them (merge: similarity)",

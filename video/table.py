@@ -1,22 +1,27 @@
 """When each frame of a file is presented, and which of them are key frames: read off its packets, nothing is decoded.
 
-Neither the number of frames nor the frame rate in a file's header is to be trusted: many have 0 there, or a mean.
+Neither the number of frames nor the frame rate in a file's header is to be trusted: many have 0 there, or a mean. Its
+length is asked for one thing: whether the end of the file is there.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from video.faults import VideoError, av_package
 
 KEPT = 256  # tables of files that are at hand
+MISSING = 0.5  # seconds by which a file may be shorter than its header says: that is rounded, or of all its streams
+MICROSECONDS = 1_000_000  # FFmpeg's unit of a container's length
+CLOCK = re.compile(r"(\d+):(\d+):(\d+\.?\d*)")
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +38,8 @@ class VideoInfo:
         seconds: from the first frame's presentation to the end of the last one's.
         keys: numbers of the key frames [K].
         key_stamps: where to seek for each of these, in ``unit`` [K].
-        complete: whether the packets could be read to the end of the file.
+        lost: how many frames at the end the header tells of, and are not there: the file was cut.
+        timed: whether packets tell when they are presented; else frames follow one another evenly, as they are decoded.
     """
 
     path: str
@@ -46,11 +52,16 @@ class VideoInfo:
     seconds: float
     keys: np.ndarray
     key_stamps: np.ndarray
-    complete: bool
+    lost: int = 0
+    timed: bool = True
 
     def __len__(self) -> int:
-        """Frames, as far as packets tell."""
+        """Frames, with those that are lost."""
         return len(self.stamps)
+
+    def keys_before(self, numbers: int | np.ndarray) -> np.ndarray:
+        """Which of the key frames is the last at or before a frame, for each; -1 where none is."""
+        return np.searchsorted(self.keys, numbers, side="right") - 1
 
     @property
     def presented(self) -> np.ndarray:
@@ -107,41 +118,81 @@ def _probed(path: str, size: int, mtime: int) -> VideoInfo:
     with opened(path) as (container, stream):
         if stream.codec_context is None:
             raise VideoError(path, "codec", "no decoder for its pictures is built in")
-        packets, complete = _packets(container, stream)
+        packets, unit, timed = _packets(container, stream)
         if not packets:
             raise VideoError(path, "no_frames", "it has no packet of pictures")
-        packets.sort()
-        stamps = np.array([packet[0] for packet in packets], np.int64)
-        unit = float(stream.time_base or 1.0)
-        keys = np.array([number for number, packet in enumerate(packets) if packet[3]] or [0], np.int64)
-        last = packets[-1][2] or (int(np.median(np.diff(stamps))) if len(stamps) > 1 else 1 / unit)
+        stamps = np.array([packet.shown for packet in packets], np.int64)
+        keys = np.array([number for number, packet in enumerate(packets) if packet.key] or [0], np.int64)
+        step = max(1, int(np.median(np.diff(stamps)))) if len(stamps) > 1 else round(1 / unit)
+        seconds = float(stamps[-1] + (packets[-1].duration or step) - stamps[0]) * unit
+        declared = _declared(container, stream, float(stamps[0]) * unit)
+        if declared - seconds <= max(MISSING, 2 * step * unit):
+            declared = seconds
+        lost = round((declared - seconds) / (step * unit))
         return VideoInfo(
             path=path,
             stream=stream.index,
             codec=stream.codec_context.name,
             width=stream.codec_context.width,
             height=stream.codec_context.height,
-            stamps=stamps,
+            stamps=np.concatenate([stamps, stamps[-1] + step * np.arange(1, lost + 1)]),
             unit=unit,
-            seconds=float(stamps[-1] + last - stamps[0]) * unit,
+            seconds=declared,
             keys=keys,
-            key_stamps=np.array([packets[number][1] for number in keys], np.int64),
-            complete=complete,
+            key_stamps=np.array([packets[number].early for number in keys], np.int64),
+            lost=lost,
+            timed=timed,
         )
 
 
-def _packets(container: Any, stream: Any) -> tuple[list[tuple[int, int, int, bool]], bool]:
-    """Presentation time, decoding time, duration and whether it is a key frame, of each packet that shows something."""
-    found: list[tuple[int, int, int, bool]] = []
-    try:
+class _Packet(NamedTuple):
+    """Some picture: when it is presented, where to seek for it, how long it is shown, and whether it is a key frame."""
+
+    shown: int
+    early: int
+    duration: int
+    key: bool
+
+
+def _packets(container: Any, stream: Any) -> tuple[list[_Packet], float, bool]:
+    """The packets that show something, in the order of presentation; seconds of a tick; and whether they are timed."""
+    found, timed = list[_Packet](), True
+    with suppress(av_package().error.FFmpegError):  # what comes before the error counts
         for packet in container.demux(stream):
             if packet.size and not packet.is_discard:
-                stamp = packet.pts if packet.pts is not None else packet.dts if packet.dts is not None else len(found)
-                early = stamp if packet.dts is None else min(packet.dts, stamp)
-                found.append((stamp, early, packet.duration or 0, packet.is_keyframe))
-    except av_package().error.FFmpegError:
-        return found, False
-    return found, True
+                shown = packet.pts if packet.pts is not None else packet.dts
+                timed = timed and shown is not None
+                early = min(packet.dts or 0, shown or 0) if packet.dts is not None else shown or 0
+                found.append(_Packet(shown or 0, early, packet.duration or 0, packet.is_keyframe))
+    if container.format.name == "avi" and stream.codec_context.has_b_frames:
+        timed = False  # it has no presentation times, and FFmpeg numbers packets in the order of decoding
+    if timed:
+        return sorted(found), float(stream.time_base or 1.0), True
+    evenly = [_Packet(number, number, 1, number == 0) for number in range(len(found))]
+    return evenly, float(1 / _rate(stream)), False
+
+
+def _rate(stream: Any) -> Any:
+    """Frames a second, for want of times."""
+    return stream.guessed_rate or stream.average_rate or 25
+
+
+def _declared(container: Any, stream: Any, first: float) -> float:
+    """Seconds that the header gives to the stream, from its first frame on; 0 where it does not tell.
+
+    Other containers are not asked: FFmpeg estimates their lengths from what is there.
+    """
+    match container.format.name.partition(",")[0]:
+        case "mov":
+            return float((stream.duration or 0) * stream.time_base)
+        case "avi":
+            return float(stream.frames / _rate(stream))
+        case "matroska":  # a file may be longer than its pictures; their own end is in a tag that most writers leave
+            told = CLOCK.fullmatch(stream.metadata.get("DURATION", ""))
+            if told is not None:
+                return sum(float(part) * unit for part, unit in zip(told.groups(), (3600, 60, 1), strict=True)) - first
+            return (container.duration or 0) / MICROSECONDS - first if len(container.streams) == 1 else 0.0
+    return 0.0
 
 
 def _said(error: BaseException) -> str:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import resource
+import weakref
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
+from PIL import Image
 
 from tests.clips import clip, numbered, numbers
 from tests.shared_data import SHARED
@@ -141,7 +143,8 @@ def test_faults_have_kinds(tmp_path: Path, even: Path):
         container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     assert kind_of(tmp_path / "sound.mp4") == "no_video_stream"
-    assert kind_of(even, n=None, times=[3.2]) == "window"
+    for times in ([3.2], [float("nan")], [1.0, float("nan")], [float("inf")]):
+        assert kind_of(even, n=None, times=times) == "window"
     assert kind_of(even, start=2.0, end=1.0) == "window"
     assert kind_of(even, end=4.0) == "window"
     assert len(read_frames(even, n=4, end=3.4)) == 4  # lengths in records are rounded
@@ -150,21 +153,108 @@ def test_faults_have_kinds(tmp_path: Path, even: Path):
         read_frames(even, n=2, fps=1.0)
 
 
-def test_damage_within(tmp_path: Path):
-    whole = clip(tmp_path, 90, "whole.mkv")
-    cut = tmp_path / "cut.mkv"
-    cut.write_bytes(whole.read_bytes()[: int(len(whole.read_bytes()) * 0.7)])
-    there = len(probe(cut))  # what is cut off cannot be known of
-    assert 30 < there < 90
-    assert numbers(read_frames(cut, n=4).images) == shown_at(np.arange(there) / 30, uniform(4, 0, there / 30)).tolist()
-    fragmented = tmp_path / "fragmented.mp4"
-    with av.open(str(fragmented), "w", options={"movflags": "frag_keyframe+empty_moov"}) as container:
-        stream = container.add_stream("libx264", rate=30, options={"g": "30", "preset": "ultrafast"})
-        stream.height, stream.width, stream.pix_fmt = 16, 128, "yuv420p"
-        for image in numbered(90):
+def remuxed(path: Path, images: np.ndarray, codec: str = "libx264", options: dict | None = None, **movie: str) -> Path:
+    """A file as FFmpeg writes it, with 30 frames a second and a key frame every 30."""
+    with av.open(str(path), "w", options=movie) as container:
+        given = {"g": "30", "threads": "1"} | ({"preset": "ultrafast"} if codec == "libx264" else {})
+        stream = container.add_stream(codec, rate=30, options=given | (options or {}))
+        stream.height, stream.width, stream.pix_fmt = images.shape[1], images.shape[2], "yuv420p"
+        for image in images:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
         container.mux(stream.encode(None))
+    return path
+
+
+def test_a_fragmented_file_is_read_whole(tmp_path: Path):
+    movie = {"movflags": "frag_keyframe+empty_moov"}
+    fragmented = remuxed(tmp_path / "fragmented.mp4", numbered(90), **movie)
     assert numbers(read_frames(fragmented, n=8).images) == [5, 16, 28, 39, 50, 61, 73, 84]
+
+
+@pytest.mark.parametrize("name", ["index_first.mp4", "a.mkv", "a.avi"])
+def test_a_file_that_was_cut_is_as_long_as_it_was(tmp_path: Path, name: str):
+    movie = {"movflags": "faststart"} if name.endswith("mp4") else {}
+    whole = remuxed(tmp_path / name, numbered(90), options={"bf": "0"}, **movie)
+    assert probe(whole).lost == 0
+    whole.write_bytes(whole.read_bytes()[: int(len(whole.read_bytes()) * 0.7)])
+    info = probe(whole)
+    there = len(info) - info.lost
+    assert 30 < there < 75
+    assert len(info) == 90
+    assert info.seconds == pytest.approx(3.0, abs=0.02)
+    assert kind_of(whole, n=8) == "truncated"
+    partial = read_frames(whole, n=8, damage="partial", least=0.3)
+    assert partial.replaced == sum(number >= there - 1 for number in (5, 16, 28, 39, 50, 61, 73, 84))
+    assert partial.seconds.max() < there / 30
+    within = read_frames(whole, n=4, end=1.0)  # the damage is behind it
+    assert numbers(within.images) == [3, 11, 18, 26]
+
+
+def test_a_sound_that_is_longer_than_the_pictures_cuts_nothing(tmp_path: Path):
+    path = tmp_path / "sound.mkv"
+    with av.open(str(path), "w") as container:
+        video, sound = container.add_stream("libx264", rate=30), container.add_stream("aac", rate=8000)
+        video.height, video.width, video.pix_fmt = 16, 128, "yuv420p"
+        for image in numbered(30):
+            container.mux(video.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(video.encode(None))
+        for number in range(24):
+            frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+            frame.rate, frame.pts = 8000, 1024 * number
+            container.mux(sound.encode(frame))
+        container.mux(sound.encode(None))
+    assert (probe(path).lost, probe(path).seconds) == (0, pytest.approx(1.0, abs=0.01))
+
+
+@pytest.mark.parametrize("within", [0, 5])
+def test_behind_damage_it_goes_on_at_the_next_key_frame(tmp_path: Path, within: int):
+    path = clip(tmp_path, 150, height=64)
+    with av.open(str(path)) as container:
+        packets = [packet for packet in container.demux(video=0) if packet.size]
+        at = [number for number, packet in enumerate(packets) if packet.is_keyframe][2] + within
+        begin, size = packets[at].pos, packets[at].size
+    whole = path.read_bytes()
+    path.write_bytes(whole[:begin] + bytes(size) + whole[begin + size :])
+    found = read_frames(path, times=[0.5, 2.7, 3.5, 4.5], damage="partial")
+    assert numbers(found.images) == [15, 105, 105, 135]  # of 60 to 89 some are lost
+    assert found.replaced == 1
+    for times in ([2.7, 3.5, 4.5], [2.7]):
+        assert kind_of(path, n=None, times=times) == "truncated"
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "options"),
+    [("bare.h264", "libx264", {"bf": "2"}), ("a.avi", "libx264", {"bf": "2"}), ("b.avi", "mpeg4", {"bf": "2"})],
+)
+def test_frames_without_times_follow_one_another(tmp_path: Path, name: str, codec: str, options: dict):
+    path = remuxed(tmp_path / name, numbered(90, 64), codec, options)
+    assert (len(probe(path)), probe(path).seconds, probe(path).timed) == (90, pytest.approx(3.0), False)
+    assert numbers(read_frames(path, n=8).images) == [5, 16, 28, 39, 50, 61, 73, 84]
+
+
+def test_pictures_of_two_sizes_are_refused(tmp_path: Path):
+    small, large = (remuxed(tmp_path / f"{h}.h264", numbered(30, h, h // 2)) for h in (16, 64))
+    both = tmp_path / "both.h264"
+    both.write_bytes(small.read_bytes() + large.read_bytes())
+    assert kind_of(both) == "sizes"
+    for number, height in enumerate((16, 64)):
+        Image.fromarray(numbered(1, height)[0]).save(tmp_path / f"{number}.png")
+    with pytest.raises(VideoError, match=r"1\.png: sizes: .* differ in size: 128 x 16 and 128 x 64: write it anew"):
+        read_images([tmp_path / "0.png", tmp_path / "1.png"], fps=1.0)
+
+
+def test_whole_frames_are_not_held(tmp_path: Path):
+    path = clip(tmp_path, 90, height=64)
+    held: list[weakref.ref] = []
+
+    def shrink(image: np.ndarray) -> np.ndarray:
+        assert sum(frame() is not None for frame in held) <= 1  # the one before it
+        held.append(weakref.ref(image))
+        return image[:8, :8].copy()
+
+    assert read_frames(path, n=30, shrink=shrink).images.shape == (30, 8, 8, 3)
+    Image.fromarray(numbered(1, 64)[0]).save(tmp_path / "a.png")
+    assert read_images([tmp_path / "a.png"] * 4, 1.0, shrink=shrink).images.shape == (4, 8, 8, 3)
 
 
 @needs_videos
