@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from threading import Lock
 from typing import Literal
@@ -18,6 +19,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from lm.forests.vector_ids import VectorIds
 from lm.vision.batch import Clip, KeptClip
 from lm.vision.clip_source import ClipSource
+from lm.vision.features import shrunk
 from lm.vision.prompts import clip_at
 from lm.vision.sight import Sight
 from text.errors import UserError
@@ -49,11 +51,12 @@ class ClipReader:
     seed: int = 0
     decode_seconds: float = 30.0
 
-    def read(self, source: ClipSource, draw: int | None = None) -> Frames:
-        """The frames of a clip, in their order.
+    def read(self, source: ClipSource, size: int, draw: int | None = None) -> Frames:
+        """The frames of a clip, in their order, uint8 [T, size, size, 3].
 
         Args:
             source: what is looked at.
+            size: pixels; see `lm.vision.features.shrunk`.
             draw: number of the batch, of which jitter depends; None takes none.
 
         Raises:
@@ -61,20 +64,23 @@ class ClipReader:
         """
         rng = np.random.default_rng([self.seed, _number(source.name), 0 if draw is None else draw + 1])
         if self.order == "none":
-            return Frames(np.zeros((1, 8, 8, 3), np.uint8), np.zeros(1), 0, 1.0)
+            return Frames(np.zeros((1, size, size, 3), np.uint8), np.zeros(1), 0, 1.0)
+        drawn = None if draw is None else rng
+        shrink = partial(shrunk, size=size)
         if isinstance(source.video, tuple):
             assert source.fps is not None
-            drawn = None if draw is None else rng
-            frames = read_images(source.video, source.fps, self.sampling, source.start, source.end, drawn)
+            window = source.start, source.end
+            frames = read_images(source.video, source.fps, self.sampling, *window, drawn, shrink)
         else:
             frames = read_frames(
                 source.video,
                 sampling=self.sampling,
                 start=source.start,
                 end=source.end,
-                rng=None if draw is None else rng,
+                rng=drawn,
                 damage=self.damage,
                 decode_seconds=self.decode_seconds,
+                shrink=shrink,
             )
         return self._ordered(replace(frames, seconds=frames.seconds - source.start), rng)
 
@@ -149,14 +155,14 @@ class Clips:
         """Refuse a split whose files are not there, before anything else is done.
 
         Raises:
-            UserError: naming the first of them, and how many.
+            UserError: naming the first of them, and how many videos lack one.
         """
-        missing = [path for source in self.sources for path in source.files if not Path(path).is_file()]
-        if missing and self.on_bad == "error":
-            shown = "\n".join(missing[:TOLD])
+        lacking = [[path for path in source.files if not Path(path).is_file()] for source in self.sources]
+        if any(lacking) and self.on_bad == "error":
+            shown = "\n".join([path for paths in lacking for path in paths][:TOLD])
             raise UserError(
-                f"{len(missing)} of {len(self.sources)} videos are not there (data.video_root says where they are, "
-                f"data.on_bad_video: skip leaves them out):\n{shown}"
+                f"{sum(map(bool, lacking))} of {len(self.sources)} videos are not there (data.video_root says where "
+                f"they are, data.on_bad_video: skip leaves them out):\n{shown}"
             )
 
     def clip(self, number: int, sight: Sight, draw: int | None = None) -> Clip | None:
@@ -190,7 +196,7 @@ class Clips:
         if kept is not None:
             clip = sight.remembered(kept, key, source.files[0])
         else:
-            clip = sight.see(self.reader.read(source, draw), key, source.files[0])
+            clip = sight.see(self.reader.read(source, sight.shape.size, draw), key, source.files[0])
             self.decoded += 1
         if clip.replaced:
             self.damaged.add(source.name)

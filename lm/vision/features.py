@@ -22,32 +22,24 @@ TOGETHER = 64  # frames that are encoded at a time
 CHUNK = 16  # frames that an encoder of videos reads at a time, where it can read any number
 
 
-def pixels_of(images: np.ndarray, size: int) -> Tensor:
-    """Frames as small squares: the shorter side is made `size` long, and the middle of the longer one is kept.
+def shrunk(image: np.ndarray, size: int) -> np.ndarray:
+    """A frame as a small square: the shorter side is made `size` long, and the middle of the longer one is kept.
 
     Args:
-        images: uint8 [T, H, W, 3].
+        image: uint8 [H, W, 3].
         size: pixels.
 
-    Returns: uint8 [T, 3, size, size].
+    Returns: uint8 [size, size, 3].
     """
-    frames = torch.from_numpy(images).permute(0, 3, 1, 2)
-    height, width = frames.shape[2:]
-    if (height, width) != (size, size):
-        scale = size / min(height, width)
-        shape = max(size, round(height * scale)), max(size, round(width * scale))
-        frames = torch.cat(
-            [  # one by one: whole frames are large in float32
-                F.interpolate(frame[None].float(), shape, mode="bilinear", antialias=True, align_corners=False)
-                .round_()
-                .clamp_(0, 255)
-                .byte()
-                for frame in frames
-            ]
-        )
-        top, left = (shape[0] - size) // 2, (shape[1] - size) // 2
-        frames = frames[:, :, top : top + size, left : left + size]
-    return frames.contiguous()
+    height, width = image.shape[:2]
+    if (height, width) == (size, size):
+        return image
+    scale = size / min(height, width)
+    shape = max(size, round(height * scale)), max(size, round(width * scale))
+    frame = torch.from_numpy(image).permute(2, 0, 1)[None].float()
+    frame = F.interpolate(frame, shape, mode="bilinear", antialias=True, align_corners=False).round_().clamp_(0, 255)
+    top, left = (shape[0] - size) // 2, (shape[1] - size) // 2
+    return frame[0, :, top : top + size, left : left + size].byte().permute(1, 2, 0).numpy()
 
 
 def features(model: Any, shape: Shape, pixels: Tensor, counts: Sequence[int], pairs: bool = False) -> Tensor:
@@ -62,20 +54,24 @@ def features(model: Any, shape: Shape, pixels: Tensor, counts: Sequence[int], pa
 
     Returns: [S, P, D].
     """
-    weights = next(model.parameters())
-    mean, std = (torch.tensor(c, device=pixels.device).view(3, 1, 1) for c in (shape.mean, shape.std))
-    frames = ((pixels.float() / 255 - mean) / std).to(weights.dtype)
     if shape.slot_frames == 1 and shape.fixed_frames is None:
-        return torch.cat([_of_images(model, shape, part) for part in frames.split(TOGETHER)])
+        return torch.cat([_of_images(model, shape, part) for part in pixels.split(TOGETHER)])
     if pairs:
-        clips = frames.split(list(counts))
+        clips = pixels.split(list(counts))
         before = torch.cat([torch.cat([clip[:1], clip[:-1]]) for clip in clips])
-        chunks = torch.stack([before, frames], dim=1)
+        chunks = torch.stack([before, pixels], dim=1)
         return torch.cat([_of_chunks(model, shape, part) for part in chunks.split(TOGETHER // 2)]).flatten(0, 1)
-    return torch.cat([_of_clip(model, shape, clip) for clip in frames.split(list(counts))])
+    return torch.cat([_of_clip(model, shape, clip) for clip in pixels.split(list(counts))])
 
 
-def _of_images(model: Any, shape: Shape, frames: Tensor) -> Tensor:
+def _normal(model: Any, shape: Shape, pixels: Tensor) -> Tensor:
+    """Pixels [..., 3, H, W] in the numbers that an encoder reads; of what it reads at a time, for they are large."""
+    mean, std = (torch.tensor(c, device=pixels.device).view(3, 1, 1) for c in (shape.mean, shape.std))
+    return ((pixels.float() / 255 - mean) / std).to(next(model.parameters()).dtype)
+
+
+def _of_images(model: Any, shape: Shape, pixels: Tensor) -> Tensor:
+    frames = _normal(model, shape, pixels)
     if shape.kind == "siglip2_vision_model":
         states = model(**_patches(frames, shape)).last_hidden_state
     else:
@@ -107,6 +103,7 @@ def _of_clip(model: Any, shape: Shape, clip: Tensor) -> Tensor:
 
 def _of_chunks(model: Any, shape: Shape, chunks: Tensor) -> Tensor:
     """Chunks of equally many frames [B, T, 3, H, W] -> [B, S, P, D]."""
+    chunks = _normal(model, shape, chunks)
     if shape.kind == "vjepa2":
         states = model(pixel_values_videos=chunks, skip_predictor=True).last_hidden_state
     else:

@@ -15,10 +15,10 @@ import torch
 
 from lm.vision.aligners import Aligner
 from lm.vision.batch import Clip, KeptClip
-from lm.vision.features import pixels_of
 from lm.vision.merging import Merge, merged, summaries
 from lm.vision.shapes import Shape
 from lm.vision.times import TimeWords, header, marker
+from text.errors import UserError
 from video.faults import VideoError
 from video.reader import Frames
 
@@ -36,6 +36,9 @@ class Sight:
         merge: how; ``error`` refuses it.
         time_words: ``header`` tells all times before the vectors, ``interleaved`` each before its own.
         pairs: see `lm.vision.encoders.VisionBackbone`.
+
+    Raises:
+        UserError: if there is no room for the vectors of a single slot.
     """
 
     shape: Shape
@@ -44,6 +47,14 @@ class Sight:
     merge: Merge = "similarity"
     time_words: TimeWords = "none"
     pairs: bool = False
+
+    def __post_init__(self) -> None:
+        """Check that something can be seen."""
+        if self.per_slot > self.max_tokens:
+            raise UserError(
+                f"model: 'max_tokens' is {self.max_tokens}, and one slot of frames alone makes {self.per_slot} "
+                "vectors: allow as many, or make fewer (aligner.stride, aligner.latents)"
+            )
 
     @property
     def slot_frames(self) -> int:
@@ -61,8 +72,8 @@ class Sight:
 
     @property
     def most_slots(self) -> int:
-        """The most slots whose vectors are within the budget; at least one."""
-        most = max(1, self.max_tokens // self.per_slot)
+        """The most slots whose vectors are within the budget."""
+        most = self.max_tokens // self.per_slot
         return most * {"conv": 2, "resampler": self.aligner.chunk}.get(self.aligner.kind, 1)
 
     def num_tokens(self, frames: int) -> int:
@@ -73,14 +84,14 @@ class Sight:
         """A clip as a batch holds it.
 
         Args:
-            frames: of it, in the order in which they are shown.
+            frames: of it, in the order in which they are shown, as large as the encoder wants them.
             key: see `Clip`.
             where: the file that is blamed.
 
         Raises:
             VideoError: of kind ``too_many_tokens``, if it is too long and ``merge`` is ``error``.
         """
-        pixels = pixels_of(frames.images, self.shape.size)
+        pixels = torch.from_numpy(frames.images).permute(0, 3, 1, 2).contiguous()
         looks = summaries(pixels.numpy(), self.slot_frames)
         runs = self._runs(looks, where)
         tokens = self.aligner.num_tokens(len(runs), self.shape.grid)

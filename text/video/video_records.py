@@ -5,6 +5,7 @@ Says which field is wrong and why. It does not open a video, nor know which ques
 
 from __future__ import annotations
 
+import math
 import re
 from itertools import pairwise
 from typing import Annotated, Any, Literal, Self
@@ -207,8 +208,16 @@ class VideoRecord(ChatRecord):
 
     @property
     def speech(self) -> str:
-        """The transcript as text, '' without one."""
-        lines = [f"Speech [{line.start:.1f}-{line.end:.1f}]: {line.text}" for line in self.transcript]
+        """What is said in the part that is looked at, as text; its times, too, begin with that part. '' if nothing is.
+
+        A line that goes on behind the part, or began before it, is told whole, with its times cut to the part.
+        """
+        end = math.inf if self.end is None else self.end
+        lines = [
+            f"Speech [{max(line.start - self.start, 0):.1f}-{min(line.end, end) - self.start:.1f}]: {line.text}"
+            for line in self.transcript
+            if line.start < end and (line.end > self.start or line.start >= self.start)
+        ]
         return "\n".join(lines)
 
 

@@ -17,7 +17,7 @@ from lm.vision.aligners import Aligner
 from lm.vision.batch import Clip
 from lm.vision.encoders import PretrainedVision, ScratchVision
 from lm.vision.feature_store import FeatureStore
-from lm.vision.features import features, pixels_of
+from lm.vision.features import features, shrunk
 from lm.vision.lite0 import Lite0Config, Lite0Model, SameConv, _renamed
 from lm.vision.merging import merged, summaries
 from lm.vision.sight import Sight
@@ -136,9 +136,9 @@ def test_pixels_are_those_of_pillow():
     small = Image.fromarray(image).resize((round(160 * 32 / 90), 32), Image.Resampling.BILINEAR)
     left = (small.width - 32) // 2
     expected = np.asarray(small)[:, left : left + 32].astype(int)
-    found = pixels_of(image[None], 32)[0].permute(1, 2, 0).numpy().astype(int)
+    found = shrunk(image, 32).astype(int)
     assert np.abs(found - expected).max() <= 2
-    np.testing.assert_array_equal(pixels_of(image[None, :32, :32], 32)[0].permute(1, 2, 0).numpy(), image[:32, :32])
+    np.testing.assert_array_equal(shrunk(image[:32, :32], 32), image[:32, :32])
 
 
 # --- aligners -----------------------------------------------------------------------------------------------------
@@ -250,6 +250,14 @@ def test_a_clip_that_is_too_long_is_merged_and_times_are_told():
     assert told == ["A video of 1.0 seconds, of which 2 frames follow, seen at 0.0, 0.5 seconds:\n"]
     with pytest.raises(VideoError, match=r"a\.mp4: too_many_tokens: 6 slots make 24 vectors, and max_tokens is 13"):
         seen(Sight(shape, Aligner("pool"), max_tokens=13, merge="error"), 6)
+
+
+def test_a_slot_that_has_no_room_is_refused():
+    shape = ScratchVision("siglip_vision_model", SMALL).shape
+    for aligner in (Aligner("pool", stride=1), Aligner("resampler", latents=16)):
+        assert seen(Sight(shape, aligner, max_tokens=16), 3).tokens == 16
+        with pytest.raises(UserError, match="'max_tokens' is 15, and one slot of frames alone makes 16 vectors"):
+            Sight(shape, aligner, max_tokens=15)
 
 
 def test_features_are_found_again_by_the_encoder_that_made_them(tmp_path: Path):

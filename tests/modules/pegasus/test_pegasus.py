@@ -304,6 +304,24 @@ def test_bad_files_are_left_out_and_counted_and_no_record_is_seen_twice(tmp_path
         list(refusing.train_dataloader())
 
 
+def test_images_that_are_not_there_are_one_video_that_is_not(tmp_path: Path):
+    good, lost = clip(tmp_path, 12, "0.mp4"), [str(tmp_path / f"{number}.png") for number in range(3)]
+    images = record(None, 1) | {"video": lost, "fps": 1.0}
+    jsonl(tmp_path / "train.jsonl", record(good, 0), images, *(record(good, number) for number in range(2, 4)))
+    with pytest.raises(UserError, match=r"1 of 4 videos are not there .*\n.*0\.png\n.*1\.png\n.*2\.png$"):
+        ready(tmp_path, val=None)
+    _, data = ready(tmp_path, val=None, on_bad_video="skip", max_bad_share=0.5)
+    assert sum(len(batch) for batch in data.train_dataloader()) == 9
+    assert data.clips("train").bad["r1"].kind == "missing"
+
+
+def test_a_clip_is_merged_once_however_often_it_is_shown(folder: Path):
+    _, data = ready(folder, pegasus(max_tokens=8), val=None, batch_size=1)
+    for _ in range(2):
+        list(data.train_dataloader())
+    assert data.clips("train").changes == ["4 clips were longer than max_tokens: slots were merged"]
+
+
 def test_a_clip_is_decoded_once_for_all_its_questions(folder: Path):
     _, data = ready(folder, batch_size=1, val=None)
     assert sum(len(batch) for batch in data.train_dataloader()) == 15

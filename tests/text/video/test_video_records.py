@@ -86,3 +86,21 @@ def test_what_is_wrong_is_said_by_field(fields: dict[str, Any], field: str, why:
 def test_a_question_has_at_most_eight_options():
     with pytest.raises(ValidationError, match="at most 8"):
         Question(question="Which?", options=[str(n) for n in range(9)], answer="A")
+
+
+@pytest.mark.parametrize(
+    ("window", "told"),
+    [
+        ({}, "Speech [0.0-2.0]: one\nSpeech [2.0-5.0]: two\nSpeech [5.0-5.0]: now\nSpeech [8.0-9.0]: three"),
+        ({"start": 2.0}, "Speech [0.0-3.0]: two\nSpeech [3.0-3.0]: now\nSpeech [6.0-7.0]: three"),
+        ({"start": 3.0, "end": 8.5}, "Speech [0.0-2.0]: two\nSpeech [2.0-2.0]: now\nSpeech [5.0-5.5]: three"),
+        ({"start": 5.0, "end": 8.0}, "Speech [0.0-0.0]: now"),
+        ({"start": 9.0}, ""),
+    ],
+)
+def test_what_is_said_has_the_clock_of_the_part_that_is_looked_at(window: dict, told: str):
+    """Frames of a part are told with times from its beginning; so is speech."""
+    said = [(0, 2, "one"), (2, 5, "two"), (5, 5, "now"), (8, 9, "three")]
+    transcript = [{"start": start, "end": end, "text": text} for start, end, text in said]
+    asked = [{"question": "what ?", "answer": "that"}]
+    assert read(questions=asked, transcript=transcript, **window).speech == told
