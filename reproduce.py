@@ -3,6 +3,7 @@
 python reproduce.py knowledge_probe --jobs 2      (--list shows all)
 """
 
+import signal
 import sys
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from cli.disk_errors import reason_of
 from studies.catalogue import find, listing, names, prepare
 from studies.options import parse
 from studies.run import command_list, run
+from text.errors import UserError
 
 ROOT = Path(__file__).resolve().parent
 
@@ -25,17 +27,23 @@ def launch(arguments: list[str]) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run, print or list studies. The exit code is 0 whatever the verdict: a claim that fails is a result."""
-    options, console = parse(arguments), Console()
+    options, console, failed = parse(arguments), Console(), list[str]()
     try:
         for name in names(ROOT) if options.all else filter(None, [options.study]):
-            work = prepare(find(ROOT, name), ROOT, options)
-            if options.print:
-                print(command_list(work))
-                continue
-            run(work, launch, options.jobs, console)
-            from studies.report import conclude  # brings scipy and matplotlib
+            try:
+                work = prepare(find(ROOT, name), ROOT, options)
+                if options.print:
+                    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # whoever reads may stop, as `head` does
+                    print(command_list(work))
+                    continue
+                run(work, launch, options.jobs, console)
+                from studies.report import conclude  # brings scipy and matplotlib
 
-            conclude(work, console)
+                conclude(work, console)
+            except UserError as error:  # data that is not there stops no other study
+                if not options.all:
+                    raise
+                failed.append(f"{name}: {error}")
         if options.list or options.all or not options.study:
             console.print(listing(ROOT))
     except KeyboardInterrupt:
@@ -44,6 +52,8 @@ def main(arguments: list[str] | None = None) -> None:
         if (reason := reason_of(error)) is None:
             raise
         sys.exit(reason)
+    if failed:
+        sys.exit("\n\n".join(["These could not be run to their end:", *failed]))
 
 
 if __name__ == "__main__":

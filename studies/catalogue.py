@@ -74,9 +74,13 @@ def listing(root: Path) -> Table:
 
 
 def _status(root: Path, name: str) -> str:
-    """The verdict of the last report, if there is one."""
-    try:
-        report = json.loads((root / "runs" / name / "report.json").read_text())
-    except OSError:
-        return "not finished" if (root / "runs" / name / "stages").is_dir() else "not run"
-    return f"{report['claims'][0]['words']} (seeds {', '.join(map(str, report['seeds']))})"
+    """The verdict of the last report, or of the one that the repository keeps."""
+    runs, kept = root / "runs" / name, root / "docs" / "results" / f"{name}.json"
+    here = (runs / "report.json").is_file()
+    if not here and (runs / "stages").is_dir():
+        return "not finished"
+    if not here and not kept.is_file():
+        return "not run"
+    report = json.loads((runs / "report.json" if here else kept).read_text(encoding="utf-8"))
+    seeds = f"seeds {', '.join(map(str, report['seeds']))}"
+    return f"{report['claims'][0]['words']} ({seeds}{'' if here else '; not run here'})"

@@ -117,6 +117,7 @@ def test_overlays_compose_with_a_recipe(overlay, capsys):
     assert "KnowledgeInjection" in capsys.readouterr().out
 
 
-def test_the_study_is_whole():
-    study = read_study(HERE / "study.yaml")
+@pytest.mark.parametrize("name", ["knowledge_probe", "knowledge_probe_smollm2"])
+def test_the_study_is_whole(name):
+    study = read_study(CONFIGS / name / "study.yaml")
     assert {arm for _, claim in study.claims for arm in claim.statistic.arms} == set(study.arms)

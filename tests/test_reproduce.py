@@ -68,6 +68,36 @@ def test_all_studies_run_one_after_another_and_are_listed(toy, capsys):
     assert shown.count("INCONCLUSIVE (seeds 1)") == 2  # both in the list at the end
 
 
+def test_a_study_that_cannot_run_stops_no_other(toy, capsys):
+    toy.study["seeds"] = [1]
+    toy.read()
+    shutil.copytree(toy.root / "configs/toy", toy.root / "configs/zoo")
+    toy.study["stages"]["base"]["set"] = {"model.misbehave": "exit"}
+    toy.read()
+    with pytest.raises(SystemExit) as caught:
+        reproduce.main(["--all"])
+    assert caught.value.code.startswith("These could not be run to their end:\n\ntoy: stage 'base'")
+    assert (toy.root / "runs/zoo/report.md").exists()
+    assert "not finished" in capsys.readouterr().out
+
+
+def test_the_list_knows_what_the_repository_keeps(toy, capsys):
+    kept = toy.root / "docs/results/toy.json"
+    kept.parent.mkdir(parents=True)
+    kept.write_text('{"claims": [{"words": "SHOWN"}], "seeds": [1, 2]}')
+    reproduce.main(["--list"])
+    assert "SHOWN (seeds 1, 2; not run here)" in " ".join(capsys.readouterr().out.split())
+
+
+def test_whoever_reads_may_stop():
+    command = f"{sys.executable} reproduce.py sure --print | head -1"
+    done = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {command}"], cwd=HERE.parent, capture_output=True, text=True
+    )
+    assert done.stdout.startswith("# sure: ")
+    assert done.stderr == ""
+
+
 def test_printing_runs_nothing(toy, capsys):
     reproduce.main(["toy", "--print", "--seeds", "3"])
     lines = capsys.readouterr().out.splitlines()
