@@ -3,7 +3,6 @@
 python reproduce.py knowledge_probe --jobs 2      (--list shows all)
 """
 
-import signal
 import sys
 from pathlib import Path
 
@@ -33,8 +32,7 @@ def main(arguments: list[str] | None = None) -> None:
             try:
                 work = prepare(find(ROOT, name), ROOT, options)
                 if options.print:
-                    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # whoever reads may stop, as `head` does
-                    print(command_list(work))
+                    console.print(command_list(work), markup=False, highlight=False, soft_wrap=True)
                     continue
                 run(work, launch, options.jobs, console)
                 from studies.report import conclude  # brings scipy and matplotlib
