@@ -4,11 +4,12 @@ It does not know models or batches.
 """
 
 from lm.steps.gather import gather_rows
-from lm.steps.schedules import Warmup
+from lm.steps.schedules import EpochDecay, Warmup
 from lm.steps.step_mean import StepMean
 from lm.steps.strategies import FullySharded
 
 __all__ = [
+    "EpochDecay",
     "FullySharded",
     "StepMean",
     "Warmup",

@@ -173,6 +173,28 @@ class Warmup(LambdaLR):
         return {key: value for key, value in super().state_dict().items() if key != "plan"}
 
 
+class EpochDecay(LambdaLR):
+    """The rate falls by a factor after each epoch, as torch's StepLR does if it is stepped once an epoch.
+
+    Args:
+        optimizer: the optimizer whose rate is scheduled.
+        gamma: the factor.
+
+    Attributes:
+        interval: when Lightning steps it; other schedules are stepped once per optimizer step.
+
+    Raises:
+        UserError: for a factor that is not above 0, or above 1.
+    """
+
+    interval = "epoch"
+
+    def __init__(self, optimizer: Optimizer, gamma: float):
+        if not 0.0 < gamma <= 1.0:
+            raise UserError(f"lr_scheduler: 'gamma' is {gamma!r}; it must lie in (0, 1]")
+        super().__init__(optimizer, lambda epoch: gamma**epoch)  # a function: other callables enter the state
+
+
 def settings(optimizer: Optimizer) -> list[dict[str, Any]]:
     """What the configuration set for each parameter group; call it before a scheduler touches the rate."""
     return [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]

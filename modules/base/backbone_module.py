@@ -42,7 +42,7 @@ class BackboneModule(ExactLosses):
     Args:
         backbone: the model to train.
         optimizer: built over the trainable parameters; its weight decay is not applied to 1-D parameters.
-        lr_scheduler: stepped once per optimizer step; null keeps the rate constant.
+        lr_scheduler: stepped once per optimizer step (`EpochDecay`: once per epoch); null keeps the rate constant.
         parts: how single parts are trained, by name: ``model`` and what a method has beside it (docs/parts.md).
     """
 
@@ -141,7 +141,8 @@ class BackboneModule(ExactLosses):
             for warning in scheduler.fit_to(self._run_steps()):
                 if not self.trainer.fast_dev_run:
                     rank_zero_warn(warning)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+        interval = getattr(scheduler, "interval", "step")
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": interval}}
 
     def _run_steps(self) -> float:
         """Optimizer steps of the whole run, as the trainer plans it; infinite if it has no end that is known."""

@@ -1,9 +1,9 @@
 import pytest
 import torch
 from torch.optim import SGD, AdamW
-from torch.optim.lr_scheduler import CosineAnnealingLR
+from torch.optim.lr_scheduler import CosineAnnealingLR, StepLR
 
-from lm.steps.schedules import Warmup, keep_configured, settings
+from lm.steps.schedules import EpochDecay, Warmup, keep_configured, settings
 from text.errors import UserError
 
 
@@ -128,6 +128,25 @@ def test_numbers_that_are_no_schedule_are_refused(arguments, message):
         rates(1, **arguments)
 
 
+def test_a_rate_falls_after_each_epoch_as_with_steplr():
+    kinds = (lambda o: EpochDecay(o, 0.85), lambda o: StepLR(o, step_size=1, gamma=0.85))
+    seen = []
+    for kind in kinds:
+        optimizer = SGD([torch.zeros(1, requires_grad=True)], lr=2.0e-5)
+        scheduler = kind(optimizer)
+        rates = []
+        for _ in range(3):
+            rates.append(optimizer.param_groups[0]["lr"])
+            optimizer.step()
+            scheduler.step()
+        seen.append(rates)
+    assert seen[0] == pytest.approx(seen[1])
+    assert seen[0][0] == 2.0e-5
+    for gamma in (0.0, 1.1, float("nan")):
+        with pytest.raises(UserError, match="'gamma' is"):
+            EpochDecay(optimizer, gamma)
+
+
 def resumed(scheduler_of, lr, decay):
     """An optimizer whose state comes from a run with lr 1.0 and weight decay 0.1, after 3 steps."""
     runs = []
@@ -148,14 +167,18 @@ def resumed(scheduler_of, lr, decay):
     return old, new, new_scheduler
 
 
-@pytest.mark.parametrize("kind", [None, lambda o: Warmup(o, 7), lambda o: CosineAnnealingLR(o, 10)])
+@pytest.mark.parametrize(
+    "kind", [None, lambda o: Warmup(o, 7), lambda o: EpochDecay(o, 0.9), lambda o: CosineAnnealingLR(o, 10)]
+)
 def test_a_resume_with_the_same_settings_changes_no_bit(kind):
     old, new, _ = resumed(kind, lr=1.0, decay=0.1)
     assert new.param_groups[0]["lr"] == old.param_groups[0]["lr"]
     assert settings(new) == settings(old)
 
 
-@pytest.mark.parametrize("kind", [None, lambda o: Warmup(o, 7), lambda o: CosineAnnealingLR(o, 10)])
+@pytest.mark.parametrize(
+    "kind", [None, lambda o: Warmup(o, 7), lambda o: EpochDecay(o, 0.9), lambda o: CosineAnnealingLR(o, 10)]
+)
 def test_new_settings_win_over_those_of_the_checkpoint(kind):
     old, new, scheduler = resumed(kind, lr=0.5, decay=0.0)
     group = new.param_groups[0]

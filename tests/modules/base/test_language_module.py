@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from lm.backbones.adapters import LoRA, Quantization
 from lm.backbones.backbone import PretrainedBackbone
-from lm.steps.schedules import Warmup
+from lm.steps.schedules import EpochDecay, Warmup
 from lm.tokens.tokenizer import BPETokenizer
 from modules.base.language_module import LanguageModule
 from tests.stand_ins import TEXT, Answers, Rows, published, scratch, tiny_tokenizer, token_rows, trainer
@@ -247,13 +247,29 @@ def test_the_schedule_ends_where_the_run_ends(tmp_path, run, steps):
     assert fit.optimizers[0].param_groups[0]["lr"] == 0.0
 
 
+def test_a_rate_that_falls_after_each_epoch_does_so_with_accumulation(tmp_path):
+    seen: list[float] = []
+
+    class Rates(Callback):
+        def on_before_optimizer_step(self, trainer, pl_module, optimizer):
+            seen.append(optimizer.param_groups[0]["lr"])
+
+    module = Pretraining(scratch(), lr_scheduler=partial(EpochDecay, gamma=0.85))
+    fit = trainer(tmp_path, callbacks=[Rates()], max_epochs=3, accumulate_grad_batches=4)
+    fit.fit(module, datamodule=Rows(token_rows(8), 1))
+    assert seen == pytest.approx([3e-4, 3e-4, 3e-4 * 0.85, 3e-4 * 0.85, 3e-4 * 0.85**2, 3e-4 * 0.85**2])
+
+
 def test_a_schedule_of_another_length_is_told(tmp_path):
     module = Pretraining(scratch(), lr_scheduler=partial(Warmup, shape="linear", total_steps=50))
     with pytest.warns(UserWarning, match="'total_steps' is 50, but this run ends at 3"):
         trainer(tmp_path, max_steps=3).fit(module, datamodule=Rows(token_rows(8), 1))
 
 
-def test_a_resumed_run_goes_on_at_the_rates_of_an_uninterrupted_one(tmp_path):
+@pytest.mark.parametrize(
+    "schedule", [partial(Warmup, shape="cosine", warmup_ratio=0.25), partial(EpochDecay, gamma=0.85)]
+)
+def test_a_resumed_run_goes_on_at_the_rates_of_an_uninterrupted_one(tmp_path, schedule):
     rates: dict[str, list[float]] = {"whole": [], "resumed": []}
 
     class Rates(Callback):
@@ -268,7 +284,7 @@ def test_a_resumed_run_goes_on_at_the_rates_of_an_uninterrupted_one(tmp_path):
                 trainer.save_checkpoint(tmp_path / "half.ckpt")
 
     for name, path in (("whole", None), ("resumed", tmp_path / "half.ckpt")):
-        module = Pretraining(scratch(), lr_scheduler=partial(Warmup, shape="cosine", warmup_ratio=0.25))
+        module = Pretraining(scratch(), lr_scheduler=schedule)
         fit = trainer(tmp_path, callbacks=[Rates(name)], max_epochs=2)
         fit.fit(module, datamodule=Rows(token_rows(4), 1), ckpt_path=path, weights_only=True)
     assert rates["whole"][3:] == rates["resumed"]
