@@ -16,24 +16,24 @@ from transformers import PreTrainedTokenizerBase
 
 from datamodules.loading import Position, ResumableLoader, layout, shares
 from datamodules.records import Source, name_of, read_records
-from lm.backbones.context import model_context
+from lm.backbones.context import part_contexts
 from lm.files.hyperparameters import PlainHyperparameters
 from lm.forests.batches import PromptBatch
 from lm.forests.cited_batch import CitedBatch
 from lm.retrieval.contrastive_order import SiblingBatches
 from lm.tokens.cited_table import CitedTable, PassageTokens, read_rows
 from lm.tokens.cited_tokens import CitingTokens, Vocabulary
-from lm.tokens.tokenizer import TokenizerSource, source_for, tokenizer_sha256
+from lm.tokens.tokenizer import TokenizerSource, require_words_of, source_for, tokenizer_sha256
 from text.citing.checks import Checks, check_template, reserved_words
-from text.citing.cited_records import QA, CitedAnswer, OpenQuestion
-from text.citing.official import VERBATIM
+from text.citing.cited_records import CitedAnswer, OpenQuestion
+from text.citing.templates import TEMPLATES
 from text.errors import DataFormatError, UserError
 from text.records import Located
 from text.retrieval.retrieval_records import PassageRecord
 from text.retrieval.tasks import Passage
+from text.suggestions import did_you_mean
 from worlds import World
 
-TEMPLATES = {QA: "{question}\n", VERBATIM: "{question}"}
 Missing = Literal["error", "count"]
 
 
@@ -47,14 +47,15 @@ class CitedAnswers(PlainHyperparameters, LightningDataModule):
         test: questions for `test` and `predict` (`text.citing.cited_records.OpenQuestion`).
         tokenizer: by default the backbone's own. A trained one sees the corpus and the answers to learn.
         tokens: the control tokens.
-        templates: what becomes of a question, by its task: a text with {question}. ``qa`` and ``verbatim`` are there.
+        templates: what becomes of a question, by its task: a text with {question}. `text.citing.templates` has some.
+        task: of records that name none.
         passage: what becomes of a passage: a template with {title} and {text}.
         max_length: tokens of a question with its answer; last segments that have no room are left out, and counted.
         passage_max_length: tokens of a passage; the rest is cut off, and counted. Null cuts nothing.
         allow_no_retrieval: learn answers that cite nothing too; otherwise they are left out, and counted.
         hard_negatives: how many of a record's are put into its batch.
-        missing_gold: what happens to gold passages of a question that the corpus lacks: an ``error``, or they are
-            counted and cannot be found (``count``).
+        missing_gold: what happens to gold passages of a question that its candidates or the corpus lack: an ``error``,
+            or they are counted and cannot be found (``count``).
         held_out: so many records at the end of ``train`` are not trained on: ``val`` and ``test`` read them where they
             are not given.
         batch_size: records of an optimizer step over all ranks and accumulated micro-batches.
@@ -78,6 +79,7 @@ class CitedAnswers(PlainHyperparameters, LightningDataModule):
         tokenizer: TokenizerSource | None = None,
         tokens: CitingTokens = CitingTokens(),  # noqa: B008  frozen
         templates: dict[str, str] | None = None,
+        task: str = "qa",
         passage: str = "{title} :: {text}",
         max_length: int | None = 1024,
         passage_max_length: int | None = None,
@@ -97,13 +99,21 @@ class CitedAnswers(PlainHyperparameters, LightningDataModule):
         least |= {name: limit for name, limit in limits.items() if limit is not None}
         if wrong := next((name for name, number in least.items() if number < 1), None):
             raise UserError(f"data.{wrong} is {least[wrong]}: it must be 1 or more")
+        counts = {"hard_negatives": hard_negatives, "held_out": held_out}
+        if wrong := next((name for name, number in counts.items() if number < 0), None):
+            raise UserError(f"data.{wrong} is {counts[wrong]}: it must be 0 or more")
         shared, self.corpus = corpus if isinstance(corpus, World) else None, corpus
         self.sources = {"train": train or shared, "val": val or shared, "test": test or shared}
         self.tokenizer_source, self.tokens, self.passage = tokenizer, tokens, passage
         self.templates = TEMPLATES | (templates or {})
         check_template("passage", passage, ("title", "text"), "text")
-        for task, template in self.templates.items():
-            check_template(task, template, ("question",), "question")
+        for name, template in self.templates.items():
+            check_template(name, template, ("question",), "question")
+        if task not in self.templates:
+            raise UserError(
+                f"data.task: no template for '{task}' in data.templates.{did_you_mean(task, self.templates)}"
+            )
+        self.task = task
         self.max_length, self.passage_max_length, self.held_out = max_length, passage_max_length, held_out
         self.allow_no_retrieval, self.hard_negatives = allow_no_retrieval, hard_negatives
         self.missing_gold = missing_gold
@@ -149,8 +159,7 @@ class CitedAnswers(PlainHyperparameters, LightningDataModule):
         return passages
 
     def _build_tokenizer(self) -> None:
-        module = self.trainer and self.trainer.lightning_module
-        source = source_for(self.tokenizer_source, getattr(module, "backbone", None))
+        source = source_for(self.tokenizer_source, getattr(self._module, "backbone", None))
         self.tokenizer = source.build(self._training_texts())
         if missing := self.tokens.add_to(self.tokenizer):
             rank_zero_info(f"tokens that were added to the tokenizer: {', '.join(missing)}")
@@ -160,6 +169,19 @@ class CitedAnswers(PlainHyperparameters, LightningDataModule):
             )
         self.tokenizer_sha256 = tokenizer_sha256(self.tokenizer)
         self.vocabulary = Vocabulary(self.tokenizer, self.tokens)
+        for name, backbone in self._parts.items():
+            if backbone is not self._module.backbone:
+                require_words_of(self.tokenizer, backbone, f"model.{name}")
+        self._contexts = part_contexts(self._parts, self.tokenizer)
+
+    @property
+    def _module(self) -> Any:
+        return self.trainer and self.trainer.lightning_module
+
+    @property
+    def _parts(self) -> dict[str, Any]:
+        """What the models of the method are built from, by their names."""
+        return self._module.backbones() if hasattr(self._module, "backbones") else {}
 
     def _training_texts(self) -> Iterator[str]:
         """What a tokenizer is trained on; one that is published is not given it."""
@@ -175,20 +197,20 @@ class CitedAnswers(PlainHyperparameters, LightningDataModule):
     def _tokenise_passages(self) -> PassageTokens:
         by, most = self.vocabulary, self.passage_max_length
         whole = by.words([self._shown(passage) for passage in self.passages])
-        context = self._context
-        long = [n for n, ids in enumerate(whole) if context and len(by.embedded(ids[:most])) > context]
-        if long:
-            remedy = f"give data.passage_max_length below {context} to cut what is longer"
-            told = "{}: field 'text': {} tokens, and the model's context is {}: {}"
-            raise DataFormatError([told.format(self._where[n], len(whole[n]), context, remedy) for n in long])
+        if self._contexts:  # every part reads passages: in answers, in front of look-ups, or by themselves
+            part, context = min(self._contexts.items(), key=lambda found: found[1])
+            told = f"and the context of '{part}' is {context}: give data.passage_max_length below that to cut the rest"
+            long = [n for n, ids in enumerate(whole) if len(by.embedded(ids[:most])) > context]
+            if long:
+                raise DataFormatError([f"{self._where[n]}: field 'text': {len(whole[n])} tokens, {told}" for n in long])
         if cut := sum(most is not None and len(ids) > most for ids in whole):
             rank_zero_info(f"{name_of(self.corpus)}: {cut:,} passages are cut to {most} tokens")
         return PassageTokens([ids[:most] for ids in whole], by)
 
     @property
-    def _context(self) -> int | None:
-        assert self.tokenizer is not None
-        return model_context(self.trainer and self.trainer.lightning_module, self.tokenizer)
+    def _row_context(self) -> int | None:
+        """The most tokens that a question may have with its answer; None where no part that reads both has a limit."""
+        return min((most for part, most in self._contexts.items() if part != "embedder"), default=None)
 
     def _read(self, split: str, kind: Any) -> list[Located[Any]]:
         """Records of a split, or those that training leaves to it."""
@@ -206,7 +228,10 @@ class CitedAnswers(PlainHyperparameters, LightningDataModule):
         return self._read(split, CitedAnswer)
 
     def _prompt(self, found: Located[Any]) -> str:
-        return self.templates.get(found.record.task, "{question}").format(question=found.record.question)
+        return self.templates.get(self._task(found), "{question}").format(question=found.record.question)
+
+    def _task(self, found: Located[Any]) -> str:
+        return self.task if found.record.task is None else found.record.task
 
     # --- answers to learn -----------------------------------------------------------------------------------------
 
@@ -219,7 +244,7 @@ class CitedAnswers(PlainHyperparameters, LightningDataModule):
             raise DataFormatError(problems)
         used = [found for found in records if found.record.cited or self.allow_no_retrieval]
         prompts = self._prompts(used)
-        most = min((n for n in (self.max_length, self._context) if n is not None), default=None)
+        most = min((n for n in (self.max_length, self._row_context) if n is not None), default=None)
         table = read_rows(used, prompts, self.passage_tokens, self.number_of, most)
         left = {"records that cite nothing are left out": len(records) - len(used)} | table.left_out
         told = "".join(f"; {number:,} {what}" for what, number in left.items() if number)
@@ -261,8 +286,7 @@ class CitedAnswers(PlainHyperparameters, LightningDataModule):
         return ResumableLoader(lambda at: self._batch(table, parts[at.number], (self.seed, 0)), len(parts))
 
     def _batch(self, table: CitedTable, rows: Sequence[int], seed: tuple[int, int]) -> CitedBatch:
-        module = self.trainer and self.trainer.lightning_module
-        return table.batch(rows, getattr(module, "reading", None), self.hard_negatives, seed)
+        return table.batch(rows, getattr(self._module, "reading", None), self.hard_negatives, seed)
 
     # --- questions ------------------------------------------------------------------------------------------------
 
@@ -272,17 +296,24 @@ class CitedAnswers(PlainHyperparameters, LightningDataModule):
             raise UserError("nothing to answer: give data.test, a file of questions, or a world")
         problems, lost = [], 0
         for found in self.questions:
-            record = found.record
-            absent = [id for id in record.gold_ids if id not in self.number_of]
-            lost += len(absent) if self.missing_gold == "count" else 0
+            record, among = found.record, found.record.candidate_ids
+            hidden = [] if among is None else [id for id in record.gold_ids if id not in among]
+            lost += len({*hidden, *(id for id in record.gold_ids if id not in self.number_of)})
             gold = record.gold_ids if self.missing_gold == "error" else []
-            problems += self._checks.problems(found, {"gold_ids": gold, "candidate_ids": record.candidate_ids or []})
+            problems += self._checks.problems(found, {"gold_ids": gold, "candidate_ids": among or []})
+            remedy = "nothing could find it: add it, or give data.missing_gold count"
+            problems += [
+                f"{found.where}: field 'candidate_ids': lacks the gold passage '{id}': {remedy}"
+                for id in hidden
+                if id in gold
+            ]
         if problems:
             raise DataFormatError(problems)
         if lost:
-            rank_zero_info(f"{lost:,} gold passages are not in the corpus: nothing can find them")
+            told = "gold passages are not in the corpus, or not among the candidates of their question"
+            rank_zero_info(f"{lost:,} {told}: nothing can find them")
         self.question_tokens = self._prompts(self.questions)
-        if context := self._context:
+        if context := self._row_context:
             for found, ids in zip(self.questions, self.question_tokens, strict=True):
                 if len(ids) + 1 >= context:
                     told = f"{len(ids)} tokens, and the model's context is {context}: shorten it"
@@ -303,7 +334,5 @@ class CitedAnswers(PlainHyperparameters, LightningDataModule):
 
     def _asked(self, rows: Sequence[int]) -> PromptBatch:
         found = [self.questions[row] for row in rows]
-        records = [one.record.model_dump(exclude={"contexts"}) for one in found]
-        return PromptBatch(
-            [self.question_tokens[row] for row in rows], [*rows], [one.record.id for one in found], records
-        )
+        records = [one.record.model_dump(exclude={"contexts"}) | {"task": self._task(one)} for one in found]
+        return PromptBatch([self.question_tokens[row] for row in rows], [*rows], [one.name for one in found], records)

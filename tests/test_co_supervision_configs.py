@@ -23,6 +23,7 @@ from transformers import (
 import export
 from cli.trainer_cli import main
 from lm.backbones.checkpoints import find_checkpoint, open_checkpoint
+from text.citing.templates import TEMPLATES
 
 CONFIGS = Path(__file__).parents[1] / "configs/co_supervision"
 CPU = ["--trainer.accelerator=cpu", "--trainer.devices=1", "--trainer.enable_progress_bar=false"]
@@ -157,6 +158,7 @@ def test_released_weights_are_read(tmp_path):
         output = model(**tokenizer(text, return_tensors="pt"), output_hidden_states=True)
         return output.hidden_states[-1][0, -1]
 
-    products = [float(last(gen, "w7 w4 [Ret]") @ last(emb, text)) for text in ("w7 :: w8 w9", "w5")]
+    asked = f"{TEMPLATES['nq'].format(question='w7 w4')}[Ret]"
+    products = [float(last(gen, asked) @ last(emb, text)) for text in ("w7 :: w8 w9", "w5")]
     assert line["found"] == (["a", "b"] if products[0] > products[1] else ["b", "a"])
     assert line["retrieved"][0]["score"] == pytest.approx(max(products), abs=1e-5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
@@ -22,5 +23,15 @@ def context_of(config: Any) -> int | None:
 def model_context(module: Any, tokenizer: PreTrainedTokenizerBase) -> int | None:
     """The most tokens that the language model of a LightningModule reads; None where it has no limit, or no model."""
     backbone = getattr(module, "backbone", None)
-    config = backbone.configuration(tokenizer) if isinstance(backbone, Backbone) else None
+    return _context(backbone, tokenizer) if isinstance(backbone, Backbone) else None
+
+
+def part_contexts(parts: Mapping[str, Backbone], tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
+    """The most tokens that each of some models reads, by its name; those without a limit are left out."""
+    found = {name: _context(backbone, tokenizer) for name, backbone in parts.items()}
+    return {name: context for name, context in found.items() if context is not None}
+
+
+def _context(backbone: Backbone, tokenizer: PreTrainedTokenizerBase) -> int | None:
+    config = backbone.configuration(tokenizer)
     return None if config is None else context_of(config)

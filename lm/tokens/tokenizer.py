@@ -196,6 +196,37 @@ def _same_words(source: PretrainedTokenizer, own: PretrainedTokenizer) -> Pretra
     return source
 
 
+def require_words_of(tokenizer: PreTrainedTokenizerBase, backbone: Any, part: str) -> None:
+    """Refuse a tokenizer that gives words, or tokens that were added, other ids than a backbone knows.
+
+    Args:
+        tokenizer: of the run.
+        backbone: of a further model that reads its ids; one without a tokenizer of its own takes any.
+        part: what to call that model.
+
+    Raises:
+        UserError: naming both.
+    """
+    if getattr(backbone, "tokenizer_name", None) is None:
+        return
+    source = own_tokenizer(backbone)
+    try:
+        own = source.build()
+    except UserError:  # weights without a tokenizer beside them
+        return
+    ours, theirs = tokenizer.get_vocab(), own.get_vocab()
+    if wrong := next((word for word in theirs if ours.get(word, theirs[word]) != theirs[word]), None):
+        told = f"{wrong!r} has the id {ours[wrong]} in the run's tokenizer, and {theirs[wrong]} in its own"
+    elif _words_of(tokenizer) != _words_of(own):
+        told = "it cuts text otherwise than the run's tokenizer"
+    else:
+        return
+    raise UserError(
+        f"{part}: '{source.name_or_path}' reads other ids: {told}. All models of a run read the same tokens: give one "
+        "that was trained with this tokenizer"
+    )
+
+
 def _words_of(tokenizer: PreTrainedTokenizerBase) -> Any:
     """All that decides which ids words become, added tokens apart."""
     rules = _rules(tokenizer)

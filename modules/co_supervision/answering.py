@@ -21,6 +21,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import Tensor
 
 from lm.backbones.backbone import Backbone
+from lm.backbones.context import context_of
 from lm.backbones.kept_key import keeper
 from lm.files.kept_files import cache_folder
 from lm.forests.batches import PromptBatch, TextBatch
@@ -45,6 +46,7 @@ from modules.co_supervision.look_ups import Asked, LookUp
 from modules.co_supervision.searching import PassageSearch
 from modules.co_supervision.writer import Citing, Writer
 from text.citing.citations import cited_text, raw_text
+from text.errors import UserError
 from text.retrieval.tasks import Passage
 from text.whole_files import write_text
 
@@ -108,14 +110,32 @@ class Answering(LanguageModule):
         return super().backbones() | {name: backbone for name, backbone in beside.items() if backbone is not None}
 
     def configure_model(self) -> None:
-        """Build all parts; a head that nothing reads is not trained."""
+        """Build all parts; a head that nothing reads is not trained.
+
+        Raises:
+            UserError: for a part that reads passages into states of another width than those that search.
+        """
         built = self.model is not None
+        if not built:
+            self._require_one_width()
         super().configure_model()
         for name in self.backbones().keys() - {"model"} if not built else ():
             head = getattr(self, name).get_output_embeddings()
             own = getattr(self, name).get_input_embeddings()
             if head is not None and head.weight is not own.weight:
                 head.requires_grad_(False)
+
+    def _require_one_width(self) -> None:
+        """Refuse models whose states cannot be compared, before any of them is loaded."""
+        if self.embedder_backbone is None:
+            return
+        searcher = "backbone" if self.querier_backbone is None else "querier"
+        compared = {searcher: self.querier_backbone or self.backbone, "embedder": self.embedder_backbone}
+        configs = {name: backbone.configuration(self._find_tokenizer()) for name, backbone in compared.items()}
+        widths = {name: config.get_text_config().hidden_size for name, config in configs.items() if config is not None}
+        if len({*widths.values()}) > 1:
+            told = f"its states have {widths['embedder']} numbers, and those of model.{searcher} {widths[searcher]}"
+            raise UserError(f"model.embedder: {told}: passages are found by comparing both, give models of one width")
 
     # --- what its models make of tokens ---------------------------------------------------------------------------
 
@@ -170,6 +190,8 @@ class Answering(LanguageModule):
         """Who writes, once the model is built."""
         assert self.tokenizer is not None
         engine = engine_of(self.engine_name, self.model, self.tokenizer, self.max_batch_tokens)
+        # the one that searches reads what is written: an answer ends where either has no more room
+        engine.context = min(engine.context, context_of(self.searcher.config) or engine.context)
         return LoggedEngine(engine, cache_folder() / "rollouts") if self.keep else engine
 
     def _begin(self) -> None:
@@ -236,7 +258,7 @@ class Answering(LanguageModule):
             texts = {id: self.search.text(id) for id in used}
             places = [hit.id for hit in hits]
             gold = record["gold_ids"]
-            lost = not any(id in self.search.rows for id in gold)
+            lost = not any(id in (record["candidate_ids"] or self.search.rows) for id in gold)
             known = {name: record[name] for name in ("answers", "long_answer", "short_answers", "claims", "task")}
             told = Told(answer.pieces, used, texts, gold=gold, lost=lost, found=places, read=said, **known)
             own = {"answers": record["answers"], "gold_ids": record["gold_ids"], "domain": record["domain"]}

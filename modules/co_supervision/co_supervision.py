@@ -93,6 +93,8 @@ class CoSupervision(Answering):
             raise UserError(f"model: weights {ntp_weight} and {nsp_weight}: they are not negative, and one is above 0")
         if temperature <= 0:
             raise UserError(f"model: 'temperature' is {temperature!r}; it must be positive")
+        if similarity == "dot" and scale != "rsqrt_dim" and not scale > 0:
+            raise UserError(f"model: 'scale' is {scale!r}; it must be positive, or rsqrt_dim")
         if grad_cache_tokens is not None and grad_cache_tokens < 1:
             raise UserError(f"model: 'grad_cache_tokens' is {grad_cache_tokens}; it must be 1 or more, or null")
         self.ntp_weight, self.nsp_weight, self.scale = ntp_weight, nsp_weight, scale

@@ -119,7 +119,7 @@ class PassageSearch:
             by: list[Any] = [str(self.retriever), self.retriever.made_by, texts, UNFOUND]
         else:
             by = [model_sha256(self.models.searcher), model_sha256(self.models.reader)]
-        candidates = [[q.record.id, q.record.candidate_ids] for q in questions if q.record.candidate_ids]
+        candidates = [[q.name, q.record.candidate_ids] for q in questions if q.record.candidate_ids]
         ids = [passage.id for passage in self.passages]
         return digest(by, self.models.cosine, ids, self.tokens.ids, candidates)
 

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from transformers import LlamaConfig
 
 from datamodules.cited import CitedAnswers
-from lm.backbones.encoder import WordTokenizer
-from text.errors import UserError
+from lm.backbones.backbone import ScratchBackbone
+from lm.backbones.encoder import ScratchEncoder, WordTokenizer
+from lm.tokens.cited_tokens import CitingTokens
+from lm.tokens.tokenizer import PretrainedTokenizer
+from text.errors import DataFormatError, UserError
 from worlds import World
 
 CORPUS = [{"id": "p1", "title": "T", "text": "one two"}, {"_id": "p2", "text": "three"}]
@@ -135,6 +140,10 @@ def test_what_is_held_out_is_of_the_training_records_also_of_a_world(tmp_path):
         ({"corpus": [*CORPUS, {"id": "p1", "text": "other"}]}, "corpus.jsonl:3: field 'id': p1 is already the id"),
         ({"test": [QUESTION | {"gold_ids": ["p7"]}]}, "test.jsonl:1: field 'gold_ids': no passage 'p7'"),
         ({"test": [QUESTION | {"candidate_ids": ["p1", "px"]}]}, "field 'candidate_ids': no passage 'px'"),
+        (
+            {"test": [QUESTION | {"candidate_ids": ["p2"]}]},
+            "test.jsonl:1: field 'candidate_ids': lacks the gold passage 'p1': .*missing_gold count",
+        ),
         ({"test": [QUESTION | {"answers": []}]}, "field 'answers': empty: give the right answers"),
         ({"test": [{"id": "q", "question": "which"}]}, r"test.jsonl:1: field 'answers': missing: a test needs"),
     ],
@@ -151,10 +160,13 @@ def test_bad_input_is_refused_with_its_place(tmp_path, tables, message):
         ({"batch_size": 0}, "data.batch_size is 0"),
         ({"templates": {"qa": "ask"}}, r"template 'qa' 'ask' has no \{question\}"),
         ({"passage": "{body}"}, "template 'passage'"),
+        ({"hard_negatives": -1}, "data.hard_negatives is -1: it must be 0 or more"),
+        ({"held_out": -1}, "data.held_out is -1: it must be 0 or more"),
+        ({"task": "verbatin"}, "data.task: no template for 'verbatin' in data.templates.*did you mean"),
     ],
 )
 def test_wrong_options_are_refused(tmp_path, options, message):
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(UserError, match=f"(?i){message}"):
         data(tmp_path, options)
 
 
@@ -174,7 +186,85 @@ def test_questions_without_answers_can_be_answered(tmp_path):
     assert (asked.ids, asked.records[0]["answers"]) == (["q"], [])
 
 
-def test_missing_gold_can_be_counted(tmp_path):
-    module = data(tmp_path, {"missing_gold": "count"}, test=[QUESTION | {"gold_ids": ["p7"]}])
+def test_missing_gold_can_be_counted(tmp_path, caplog):
+    asked = [QUESTION | {"gold_ids": ["p7"]}, QUESTION | {"id": "q2", "candidate_ids": ["p2"]}]
+    module = data(tmp_path, {"missing_gold": "count"}, test=asked)
+    with caplog.at_level("INFO"):
+        module.setup("test")
+    assert len(module.questions) == 2
+    assert "2 gold passages are not in the corpus, or not among the candidates of their question" in caplog.text
+
+
+def test_records_without_a_task_are_of_the_one_that_is_told(tmp_path):
+    options = {"task": "wow", "templates": {"wow": "Go on: {question}"}}
+    asked = [{"question": "which", "answers": ["two"]}, QUESTION | {"task": "verbatim"}]
+    module = data(tmp_path, options, test=asked, train=[ANSWER])
+    module.setup("fit")
+    assert tokens(module, module._tables["train"].rows[0].tokens).startswith("Go on: which so")
     module.setup("test")
-    assert len(module.questions) == 1
+    [batch] = module.test_dataloader()
+    told = dict(zip(batch.ids, batch.records, strict=True))
+    assert {id: record["task"] for id, record in told.items()} == {"0": "wow", "q1": "verbatim"}  # 0 is its position
+
+
+# --- models of several parts ------------------------------------------------------------------------------------------
+
+SIZES = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
+
+
+def method(**parts: Any) -> SimpleNamespace:
+    """A trainer whose module is built from these."""
+    known = {"model": ScratchBackbone("llama", SIZES | {"max_position_embeddings": 64})} | parts
+    module = SimpleNamespace(backbone=known["model"], backbones=lambda: known)
+    return SimpleNamespace(lightning_module=module, world_size=1)
+
+
+def reading(most: int) -> ScratchEncoder:
+    """A part that reads so many tokens."""
+    return ScratchEncoder("gpt2", {"n_embd": 8, "n_layer": 1, "n_head": 2, "n_positions": most})
+
+
+@pytest.mark.parametrize("part", ["embedder", "querier"])
+def test_passages_must_fit_every_part(tmp_path, part):
+    """A longer one ended in an IndexError where positions are learnt, and was read past the context elsewhere."""
+    module = data(tmp_path)
+    module.trainer = method(**{part: reading(4)})
+    told = (
+        f"corpus.jsonl:1: field 'text': 4 tokens, and the context of '{part}' is 4: give data.passage_max_length below"
+    )
+    with pytest.raises(DataFormatError, match=told):
+        module.setup("fit")
+    module = data(tmp_path, {"passage_max_length": 3})
+    module.trainer = method(**{part: reading(4)})
+    module.setup("predict" if part == "embedder" else "validate")  # a passage of 3 words and [Emb]
+
+
+def test_answers_fit_the_part_that_searches_and_not_the_one_that_embeds(tmp_path):
+    whole = 11  # tokens of the answer with its question
+    for parts, left in (({"querier": reading(8)}, 2), ({"embedder": reading(8)}, whole)):
+        module = data(tmp_path)
+        module.trainer = method(**parts)
+        module.setup("fit")
+        assert len(module._tables["train"].rows[0].tokens) == left
+
+
+def test_every_part_reads_the_same_tokens(tmp_path):
+    def folder(name: str, *words: str) -> str:
+        tokenizer = WordTokenizer(eos_token="[EOS]", words=words).build([])
+        CitingTokens().add_to(tokenizer)
+        tokenizer.save_pretrained(tmp_path / name)
+        return str(tmp_path / name)
+
+    own, other = folder("own", "which", "one", "two"), folder("other", "two", "one", "which", "more")
+    for name, wrong in ((own, False), (other, True)):
+        module = data(tmp_path, {"tokenizer": PretrainedTokenizer(own)})
+        module.trainer = method(
+            embedder=SimpleNamespace(
+                tokenizer_name=name, tokenizer_at=PretrainedTokenizer, configuration=lambda _: LlamaConfig(**SIZES)
+            )
+        )
+        if wrong:
+            with pytest.raises(UserError, match=r"model.embedder: .*other' reads other ids: .* has the id"):
+                module.setup("fit")
+        else:
+            module.setup("fit")

@@ -38,7 +38,7 @@ class Checks:
             cited: ids of passages by the field that names them.
         """
         record, problems = found.record, list[str]()
-        if record.task not in self.templates:
+        if record.task is not None and record.task not in self.templates:
             hint = did_you_mean(record.task, self.templates) or f" There are {', '.join(self.templates)}"
             problems.append(f"{found.where}: field 'task': no template for '{record.task}' in data.templates.{hint}")
         problems += reserved_words(found.where, dict(record.words()), self.reserved)

@@ -13,11 +13,9 @@ from typing import Annotated, Any
 from pydantic import ConfigDict, Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
+from text.citing.alce import from_alce
 from text.qa.qa_records import QAQuestion
 from text.records import Id, Record, Text
-
-QA = "qa"
-"""The task of a record that names none."""
 
 
 class Segment(Record):
@@ -41,7 +39,7 @@ class CitedAnswer(Record):
 
     Args:
         id: unique in its source.
-        task: names the template of the question.
+        task: names the template of the question; null is what the data module is told that records are of.
         question: what is asked.
         segments: the answer in order.
         hard_negatives: ids of passages that do not help, though they look as if.
@@ -52,7 +50,7 @@ class CitedAnswer(Record):
     model_config = ConfigDict(extra="ignore")
 
     id: Id
-    task: Text = QA
+    task: Text | None = None
     question: Text
     segments: list[Segment] = Field(min_length=1)
     hard_negatives: list[Id] = Field(default_factory=list)
@@ -93,11 +91,11 @@ class CitedAnswer(Record):
 class OpenQuestion(QAQuestion):
     """A question of open-domain question answering, to be answered with citations.
 
-    Records of KILT (``input``, ``output``) and of ALCE (``qa_pairs``, ``claims``) are read as such.
+    Records of KILT (``input``, ``output``) and of ALCE (``qa_pairs``, ``claims``, ``docs``) are read as such.
 
     Args:
-        id: unique in its source.
-        task: names the template of the question.
+        id: unique in its source; its position when missing.
+        task: names the template of the question, and the set; null is what the data module is told that records are of.
         answers: right ones; any of them counts. Only a test needs them.
         gold_ids: ids of passages that support them.
         long_answer: a reference in sentences.
@@ -106,8 +104,7 @@ class OpenQuestion(QAQuestion):
         candidate_ids: the only passages that may be found; null is the whole corpus.
     """
 
-    id: Id
-    task: Text = QA
+    task: Text | None = None
     answers: list[Text] = Field(default_factory=list)
     gold_ids: list[Id] = Field(default_factory=list)
     long_answer: Text | None = None
@@ -122,7 +119,7 @@ class OpenQuestion(QAQuestion):
             return data
         if "input" in data and "question" not in data:
             return _from_kilt(data)
-        return _from_alce(data) if "qa_pairs" in data or "claims" in data else data
+        return from_alce(data) if {"qa_pairs", "claims", "docs"} & data.keys() else data
 
     def words(self) -> Iterator[tuple[str, str]]:
         """The user's words by the name of their field."""
@@ -140,19 +137,3 @@ def _from_kilt(data: dict[str, Any]) -> dict[str, Any]:
         known["answers"] = answers
     known["gold_ids"] = list(dict.fromkeys(page["wikipedia_id"] for page in pages if page.get("wikipedia_id")))
     return {name: value for name, value in data.items() if name not in ("input", "output")} | known
-
-
-def _from_alce(data: dict[str, Any]) -> dict[str, Any]:
-    """ALCE (arXiv 2305.14627): ASQA has pairs of questions and short answers, ELI5 has claims."""
-    pairs = data.get("qa_pairs") or []
-    if not isinstance(pairs, list) or not all(isinstance(pair, dict) for pair in pairs):
-        raise PydanticCustomError("no_alce", "field 'qa_pairs': must be a list of objects, as in ALCE")
-    short = [pair["short_answers"] for pair in pairs if isinstance(pair.get("short_answers"), list)]
-    answers = [answer for of_pair in short for answer in of_pair]
-    known: dict[str, Any] = {"answers": found} if (found := answers or data.get("claims")) else {}
-    known["short_answers"] = short
-    if "id" not in data and "sample_id" in data:
-        known["id"] = data["sample_id"]
-    if isinstance(data.get("answer"), str):
-        known["long_answer"] = data["answer"]
-    return data | known

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from text.citing.templates import VERBATIM
 from text.errors import DataFormatError, UserError
 from text.json_lines import json_line
 from text.whole_files import write_text
@@ -23,8 +24,6 @@ from text.whole_files import write_text
 _MARK = re.compile(r"(\[k_[^\]\s]+\])")
 _CONTROL = re.compile(r"\[(?:Cs|Ce|Ret|Emb)\]")
 _GROUNDED = re.compile(r"^.*?\[Cs\](.*?)\[Ce\]", re.DOTALL)  # the passage may stand before it
-VERBATIM = "verbatim"
-"""The task of questions whose words are the whole prompt, as they are there."""
 
 
 def convert(data: Mapping[str, Any], texts: Mapping[str, Any], where: str = "data") -> tuple[list, list]:

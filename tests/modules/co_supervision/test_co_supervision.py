@@ -209,11 +209,32 @@ def test_a_batch_without_look_ups_still_reaches_all_parts(by, table):
         ({"nsp_weight": -1.0}, "not negative"),
         ({"temperature": 0.0}, "'temperature' is 0.0"),
         ({"grad_cache_tokens": 0}, "'grad_cache_tokens' is 0"),
+        ({"similarity": "dot", "scale": 0.0}, "'scale' is 0.0; it must be positive, or rsqrt_dim"),
+        ({"similarity": "dot", "scale": -1.0}, "'scale' is -1.0"),
+        ({"similarity": "dot", "scale": float("nan")}, "'scale' is nan"),
     ],
 )
 def test_wrong_options_are_refused(options, message):
     with pytest.raises(UserError, match=message):
         CoSupervision(ScratchBackbone("llama", SIZES), **options)
+
+
+def test_models_of_different_widths_are_refused_before_they_are_built(by):
+    """It was a RuntimeError about the shapes of matrices, at the first batch."""
+    narrow = EXACT | {"n_embd": 16}
+    with pytest.raises(
+        UserError, match=r"model\.embedder: its states have 16 numbers, and those of model\.backbone 32"
+    ):
+        method(by, embedder=ScratchEncoder("gpt2", narrow))
+    with pytest.raises(UserError, match=r"model\.embedder: its states have 32 numbers, and those of model\.querier 16"):
+        method(by, querier=ScratchBackbone("gpt2", narrow))
+    method(by, querier=ScratchBackbone("gpt2", narrow), embedder=ScratchEncoder("gpt2", narrow))
+
+
+def test_an_answer_ends_where_the_part_that_searches_has_no_more_room(by):
+    short = ScratchBackbone("gpt2", EXACT | {"n_positions": 16})
+    assert method(by, querier=short, keep=False).engine.context == 16
+    assert method(by, embedder=ScratchEncoder("gpt2", short.config), keep=False).engine.context == 64
 
 
 def test_chunks_of_passages_hold_no_more_than_asked(table):

@@ -29,7 +29,7 @@ def test_kept_answers_depend_on_all_that_decides_what_is_found():
             return "the retriever"
 
     def key(weights="a", text="one two", shown=(1,), candidates=None):
-        asked = SimpleNamespace(record=SimpleNamespace(id="q", candidate_ids=candidates))
+        asked = SimpleNamespace(name="q", record=SimpleNamespace(candidate_ids=candidates))
         parts = {"passages": [Passage("p", "", text)], "tokens": SimpleNamespace(ids=[list(shown)])}
         retriever, models = Named(made_by={"weights": weights}), SimpleNamespace(cosine=True)
         return PassageSearch.key(SimpleNamespace(retriever=retriever, models=models, **parts), [asked])

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 
 import pytest
 from pydantic import ValidationError
 
-from text.citing import CitedAnswer, OpenQuestion, Piece, cited_text, raw_text, units
+from text.citing import CitedAnswer, OpenQuestion, Piece, alce, cited_text, raw_text, units
 from text.citing.citations import said
 from text.citing.official import convert, main
+from text.citing.templates import TEMPLATES
 from text.errors import DataFormatError, UserError
 
 PIECES = [Piece("A.", "p7"), Piece(" "), Piece("B", "p3"), Piece(" "), Piece("C.", "p7")]
@@ -48,7 +50,7 @@ def test_a_full_stop_behind_a_citation_is_no_sentence():
 def test_answers_are_read_from_segments_or_from_a_question_with_its_gold():
     given = {"id": 3, "question": "who", "segments": [{"text": "a"}, {"retrieve": "p1", "text": "b"}]}
     record = CitedAnswer.model_validate(given)
-    assert (record.id, record.cited, record.task) == ("3", ["p1"], "qa")
+    assert (record.id, record.cited, record.task) == ("3", ["p1"], None)
     short = CitedAnswer.model_validate(
         {"id": "q", "question": "w", "answers": ["Rome", "Roma"], "gold_ids": ["p9", "p1"]}
     )
@@ -86,6 +88,55 @@ def test_questions_of_kilt_and_alce():
     eli5 = OpenQuestion.model_validate({"id": "1", "question": "q", "claims": ["It is."], "answer": "Long."})
     assert eli5.answers == eli5.claims == ["It is."]
     assert eli5.short_answers == kilt.short_answers == []
+
+
+def test_passages_of_alce_are_the_candidates_of_their_question(tmp_path):
+    """They were dropped without a word; and no file of ELI5 has ids of questions."""
+    documents = [
+        {"id": 7, "title": "T", "text": "one"},
+        {"title": None, "text": "two"},
+        {"id": 7, "title": "T", "text": "one"},
+    ]
+    given = [{"question": "q", "claims": ["It is."], "docs": documents[:2]}, {"question": "r", "docs": documents[2:]}]
+    source, target = tmp_path / "eli5.json", tmp_path / "corpus.jsonl"
+    source.write_text(json.dumps(given))
+    alce.main([str(source), str(target)])
+    corpus = [json.loads(line) for line in target.read_text().splitlines()]
+    assert [(passage["title"], passage["text"]) for passage in corpus] == [("T", "one"), ("", "two")]
+    ids = [passage["id"] for passage in corpus]
+    assert ids[0] == "7"
+    questions = [OpenQuestion.model_validate(record) for record in given]
+    assert [(record.id, record.candidate_ids) for record in questions] == [(None, ids), (None, ["7"])]
+    assert OpenQuestion.model_validate(given[0] | {"candidate_ids": ["7"]}).candidate_ids == ["7"]
+
+
+@pytest.mark.parametrize(
+    ("records", "message"),
+    [
+        (
+            [{"docs": [{"id": 1, "text": "a"}]}, {"docs": [{"id": 1, "text": "b"}]}],
+            "data:2: field 'docs': passage '1' had",
+        ),
+        ([{"docs": [{"text": " "}]}], "data:1: field 'docs': a passage needs a 'text'"),
+        ([{"docs": [{"text": ["a"]}]}], "data:1: field 'docs': a passage needs a 'text'"),
+        ([{"docs": ["a"]}], "data:1: field 'docs': must be a list of objects"),
+        ([{"question": "q"}], "data:1: no record has 'docs'"),
+    ],
+)
+def test_wrong_passages_of_alce_are_refused(records, message):
+    with pytest.raises(DataFormatError, match=message):
+        alce.passages(records)
+
+
+def test_parts_of_a_prompt_stand_in_the_official_order():
+    """An instruction of a sentence, a header and a blank line, the question, a header and a blank line (2403.09024)."""
+    tasks = "wow fever eli5 nq triviaqa zsre trex obqa arc_easy arc_c asqa qampari musique strategyqa hotpotqa"
+    assert TEMPLATES.keys() == {*tasks.split(), "qa", "verbatim"}
+    order = re.compile(r"[A-Z][^\n#]+\.\n## [^\n]+\n\n\{question\}\n\n## [^\n]+\n\n")
+    assert all(order.fullmatch(TEMPLATES[task]) for task in tasks.split())
+    assert TEMPLATES["fever"].format(question="It is.") == (
+        "Look this up and say SUPPORTS or REFUTES.\n## Statement\n\nIt is.\n\n## Verdict\n\n"
+    )
 
 
 DATA = {
