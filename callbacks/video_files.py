@@ -1,4 +1,4 @@
-"""What a run tells of videos in files: those that could not be shown, and what was seen of those that were asked about.
+"""What a run tells of videos: how many could not be shown, and what was seen of those that were asked about.
 
 It knows batches of clips, samples and run folders. It does not know how files are read or answers made.
 """
@@ -6,18 +6,17 @@ It knows batches of clips, samples and run folders. It does not know how files a
 from __future__ import annotations
 
 import math
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from callbacks.run_folders import atomic_write
 from lm.generation.decoding import Sample
 from lm.steps.gather import merge_over_ranks
 from lm.vision.batch import VideoPromptBatch
 from text.excerpts import printable, shorten
-from text.json_lines import json_line
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -27,18 +26,19 @@ SIDE, LINE, LETTER = 1.6, 0.16, 0.065  # inches of a contact sheet: of a frame, 
 
 
 class SkippedVideos(Callback):
-    """Writes ``<run folder>/skipped.jsonl`` when a run ends: each record whose video could not be shown, and why."""
+    """Logs ``data/skipped/<kind>`` at the end of epochs: how many records are left out as their video cannot be shown.
 
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Puts what all ranks left out together."""
-        data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        skipped = merge_over_ranks(dict(getattr(data, "skipped", {})))
-        log_dir = trainer.log_dir  # agreed between ranks: every rank has to ask
-        if not trainer.is_global_zero or not skipped or log_dir is None:
-            return
-        with atomic_write(Path(log_dir) / "skipped.jsonl") as file:
-            file.writelines(json_line({"id": name, "why": why}) for name, why in sorted(skipped.items()))
-        print(f"SkippedVideos: {Path(log_dir) / 'skipped.jsonl'} ({len(skipped)} records)")
+    Which these are, and why, stands in ``<run folder>/skipped.jsonl`` (lm/vision/skipped.py), with or without it.
+    """
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Counts those of all splits, on all ranks."""
+        skipped = merge_over_ranks(dict(getattr(trainer.datamodule, "skipped", {})))  # type: ignore[attr-defined]
+        kinds = Counter(error.kind for error in skipped.values())
+        counts = {f"data/skipped/{kind}": float(count) for kind, count in kinds.items()}
+        pl_module.log_dict(counts, rank_zero_only=True)
+
+    on_validation_epoch_end = on_test_epoch_end = on_train_epoch_end
 
 
 class ContactSheet(Callback):

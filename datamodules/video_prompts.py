@@ -17,6 +17,7 @@ from transformers import PreTrainedTokenizerBase
 
 from datamodules.loading import ResumableLoader, layout, shares
 from datamodules.records import Sources, read_records
+from lm.backbones.context import model_context
 from lm.files.hyperparameters import PlainHyperparameters
 from lm.tokens.chat import ChatFormat, ChatRenderer
 from lm.tokens.control_tokens import encode
@@ -24,13 +25,15 @@ from lm.tokens.tokenizer import TokenizerSource, source_for
 from lm.vision.batch import Talk, VideoPromptBatch
 from lm.vision.clip_source import ClipSource
 from lm.vision.clips import ClipReader, Clips, FrameOrder, SeenClips
-from lm.vision.prompts import prompt_ids, turn_ids
+from lm.vision.prompts import prompt_ids, require_room, turn_ids
 from lm.vision.sight import Sight
+from lm.vision.skipped import SkippedLog
 from text.errors import UserError
 from text.record_lines import validated
 from text.records import Located
 from text.video.asked import asked_alone, asked_in_turn, file_of, require_one_form, system_of, words_of
 from text.video.video_records import VideoRecord, with_speech
+from video.faults import VideoError
 from video.sampling import Sampling
 from worlds import World
 
@@ -60,7 +63,7 @@ class VideoPrompts(PlainHyperparameters, LightningDataModule):
         chat: the template, and where system messages go; what the model was trained with.
         split: what to ask of a world.
         on_bad_video: ``skip`` leaves out records whose video cannot be shown: their questions are not answered.
-        max_bad_share: of the videos that may be left out.
+        max_bad_share: of the videos that may be left out, of all ranks together; 0 is none.
         seed: of draws of frames.
         batch_size: records that a rank answers at a time.
 
@@ -114,9 +117,9 @@ class VideoPrompts(PlainHyperparameters, LightningDataModule):
         self.asked: list[dict[str, Any]] = []
 
     @property
-    def skipped(self) -> dict[str, str]:
+    def skipped(self) -> dict[str, VideoError]:
         """What was left out because its video cannot be shown: record -> why."""
-        return {name: str(error) for clips in self._clips_of.values() for name, error in clips.bad.items()}
+        return {name: error for clips in self._clips_of.values() for name, error in clips.bad.items()}
 
     def setup(self, stage: str) -> None:
         """Reads and tokenises what is asked."""
@@ -125,8 +128,10 @@ class VideoPrompts(PlainHyperparameters, LightningDataModule):
         source = source_for(self.tokenizer_source, getattr(module, "backbone", None))
         self.renderer = self.chat.renderer(source.build([q for one in found for q in words_of(one.record)]))
         self.tokenizer = self.renderer.tokenizer
-        self.clips = Clips(self.reader, self.on_bad_video, self.max_bad_share)
-        self._clips_of: dict[str, Clips] = {self.frame_order: self.clips}
+        self._context = model_context(module, self.tokenizer)
+        log = SkippedLog.of(self.trainer)
+        self._clips_of: dict[str, Clips] = {order: self._clips_in(order, log) for order in self.orders}
+        self.clips = self._clips_of[self.frame_order]
         self.asked, self._prompts, self._parts = [], list[list[int]](), list[range]()
         self._talks: dict[int, tuple[int, Turns]] = {}
         forms: dict[str, str] = {}
@@ -137,12 +142,15 @@ class VideoPrompts(PlainHyperparameters, LightningDataModule):
             (self._add_talk if self.conversation else self._add)(one, None if clip is None else self.clips.add(clip))
             self._parts.append(range(begin, len(self.asked)))
         self.clips.require_files()
-        for order in self.orders[1:]:
-            reader = replace(self.reader, order=order)
-            self._clips_of[order] = Clips(reader, self.on_bad_video, self.max_bad_share)
-            self._clips_of[order].sources = self.clips.sources
+        for clips in self._clips_of.values():
+            clips.sources = self.clips.sources
         if stage == "test":
             self._require_answers()
+
+    def _clips_in(self, order: FrameOrder, log: SkippedLog | None) -> Clips:
+        note = None if log is None else partial(log.add, order)
+        reader = replace(self.reader, order=order)
+        return Clips(reader, self.on_bad_video, self.max_bad_share, note_bad=note)
 
     def _root(self, one: Located[VideoRecord]) -> str | None:
         if not isinstance(self.video_root, dict):
@@ -171,8 +179,9 @@ class VideoPrompts(PlainHyperparameters, LightningDataModule):
         self._prompts += [turn([]), *([] for _ in turns[1:])]
 
     def teardown(self, stage: str) -> None:
-        """Tell what was merged and mended."""
+        """Tell what was merged, mended and left out."""
         for order, clips in self._clips_of.items():
+            clips.take_in_ranks()
             for told in clips.changes:
                 rank_zero_info(f"{order}: {told}")
 
@@ -226,6 +235,9 @@ class VideoPrompts(PlainHyperparameters, LightningDataModule):
         Args:
             rows: of what is asked; of conversations, all turns in order.
             order: in which frames are shown, by default `frame_order`.
+
+        Raises:
+            UserError: for a question that leaves no room for an answer.
         """
         order = order or self.frame_order
         module = self.trainer and self.trainer.lightning_module
@@ -238,6 +250,7 @@ class VideoPrompts(PlainHyperparameters, LightningDataModule):
             later_turn = self.conversation and row not in self._talks
             if later_turn or (ids := seen.expanded(np.asarray(self._prompts[row]))) is None:
                 continue
+            require_room(self.asked[row]["id"], len(ids) + 1, self._context)
             count, turn = self._talks.get(row, (1, None))
             if turn is not None:
                 talks.append(Talk(range(len(kept), len(kept) + count), partial(_expanded, seen, turn)))

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -18,6 +19,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from datamodules.conversations import BATCH_SIZE, Conversations
 from datamodules.loading import ResumableLoader, layout, shares
 from datamodules.records import Sources
+from lm.backbones.context import model_context
 from lm.forests.answer_forests import answer_forest, pair_forest
 from lm.forests.record_order import CountedBatches, GroupedOrder, PackedBatches
 from lm.tokens.answer_tokens import AnswerTable, Example
@@ -25,14 +27,16 @@ from lm.tokens.control_tokens import encode
 from lm.vision.batch import KeptClip, VideoBatch, VideoPairBatch
 from lm.vision.clip_source import ClipSource
 from lm.vision.clips import ClipReader, Clips, FrameOrder, SeenClips
-from lm.vision.prompts import prompt_ids
+from lm.vision.prompts import prompt_ids, require_room
 from lm.vision.sight import Sight
+from lm.vision.skipped import SkippedLog
 from text.chat.chat_records import ChatRecord
 from text.errors import UserError
 from text.records import Located
 from text.video.asked import require_one_form
 from text.video.learnt import learnt_of, worse_of
 from text.video.video_records import VideoRecord, with_speech
+from video.faults import VideoError
 from video.sampling import Sampling
 
 FRAMES = 8
@@ -51,7 +55,7 @@ class Videos(Conversations[AnswerTable]):
         frame_order: the order in which frames are shown, in all splits; see `ClipReader`.
         test_frame_order: in validation and test; by default the same.
         on_bad_video: ``skip`` leaves out records whose video cannot be shown, and counts them.
-        max_bad_share: of a split's videos that may be left out.
+        max_bad_share: of a split's videos that may be left out, of all ranks together; 0 is none.
         damage: see `ClipReader`.
         keep_clips: clips that are held in memory as they are shown.
     """
@@ -92,6 +96,7 @@ class Videos(Conversations[AnswerTable]):
         self._kinds_of: dict[str, set[str]] = {}
         self._reading = "train"
         self._forms: dict[str, str] = {}
+        self._skipped_log: SkippedLog | None = None
         self.sight: Sight | None = None
 
     # --- records ----------------------------------------------------------------------------------------------------
@@ -109,9 +114,14 @@ class Videos(Conversations[AnswerTable]):
         return sorted(self._kinds_of.get(split, set()) - {""})
 
     @property
-    def skipped(self) -> dict[str, str]:
+    def skipped(self) -> dict[str, VideoError]:
         """What was left out because its video cannot be shown: record -> why."""
-        return {name: str(error) for clips in self._clips.values() for name, error in clips.bad.items()}
+        return {name: error for clips in self._clips.values() for name, error in clips.bad.items()}
+
+    def setup(self, stage: str) -> None:
+        """Reads and tokenises what ``stage`` needs."""
+        self._skipped_log = SkippedLog.of(self.trainer)
+        super().setup(stage)
 
     def _tokenised(self, split: str) -> AnswerTable:
         self._reading = split
@@ -125,7 +135,9 @@ class Videos(Conversations[AnswerTable]):
         reader = self._readers[split]
         if kept and reader.sampling.jitter:
             raise UserError("data.sampling.jitter draws other frames every time: features of them cannot be kept")
-        self._clips[split] = Clips(reader, self.on_bad_video, self.max_bad_share, self.keep_clips, kept)
+        note = None if self._skipped_log is None else partial(self._skipped_log.add, split)
+        self._clips[split] = Clips(reader, self.on_bad_video, self.max_bad_share, self.keep_clips, note, kept)
+        self._context = model_context(module, self.tokenizer)
         table = super()._tokenised(split)
         self._clips[split].require_files()
         return table
@@ -232,24 +244,35 @@ class Videos(Conversations[AnswerTable]):
             rows: of it.
             split: whose clips are shown.
             draw: number of the batch, for what is drawn anew each time.
+
+        Raises:
+            UserError: for a record that is longer than what the model reads.
         """
         seen = SeenClips(self._clips[split], self._seeing(), self._words, draw)
-        answers, kept = [], []
-        for row in rows:
-            prompt, answer = table.answer(row)
-            if (ids := seen.expanded(prompt)) is not None:
-                answers.append((ids, answer))
-                kept.append(row)
+        prompts = self._prompts(seen, table, rows, 1)
+        kept = [row for row in rows if row in prompts]
+        answers = [(prompts[row], table.answer(row)[1]) for row in kept]
         forest = answer_forest(answers, table.trees[kept].tolist() if kept else [])
         kinds = [self._kinds[int(table.numbers[row, 0])] for row in kept]
         return VideoBatch(forest, seen.shown, [table.ids[row] for row in kept], len(rows) - len(kept), kinds)
+
+    def _prompts(self, seen: SeenClips, table: AnswerTable, rows: Sequence[int], sides: int) -> dict[int, np.ndarray]:
+        """The prompts of those rows whose clip can be shown, with the ids of its vectors; each has so many answers."""
+        found = {}
+        for row in rows:
+            if (ids := seen.expanded(table.answer(row)[0])) is not None:
+                longest = max(len(table.answer(row, side)[1]) for side in range(sides))
+                require_room(table.ids[row], len(ids) + longest, self._context)
+                found[row] = ids
+        return found
 
     def _words(self, text: str) -> list[int]:
         return encode(self.tokenizer, [text])[0]
 
     def teardown(self, stage: str) -> None:
-        """Tell what was merged and mended."""
+        """Tell what was merged, mended and left out."""
         for split, clips in self._clips.items():
+            clips.take_in_ranks()
             for told in clips.changes:
                 rank_zero_info(f"{split}: {told}")
 
@@ -283,10 +306,10 @@ class VideoPairs(Videos):
     ) -> VideoPairBatch:
         """Chosen and rejected of pair i are paths 2 i and 2 i + 1."""
         seen = SeenClips(self._clips[split], self._seeing(), self._words, draw)
-        prompts = {row: seen.expanded(table.answer(row)[0]) for row in rows}
-        kept = [row for row in rows if prompts[row] is not None]
+        prompts = self._prompts(seen, table, rows, 2)
+        kept = [row for row in rows if row in prompts]
         sides = [[(prompts[row], table.answer(row, which)[1]) for row in kept] for which in (0, 1)]
-        forest = pair_forest(sides[0], sides[1], table.trees[kept].tolist() if kept else [])  # type: ignore[arg-type]
+        forest = pair_forest(sides[0], sides[1], table.trees[kept].tolist() if kept else [])
         ones = torch.ones(len(kept))
         ids = [table.ids[row] for row in kept]
         return VideoPairBatch(forest, torch.tensor(kept), ones, torch.zeros(len(kept)), ids, clips=seen.shown)

@@ -6,6 +6,7 @@ Knows records, files and sampling. It does not know questions (datamodules/video
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -17,6 +18,7 @@ import numpy as np
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
 from lm.forests.vector_ids import VectorIds
+from lm.steps.gather import merge_over_ranks
 from lm.vision.batch import Clip, KeptClip
 from lm.vision.clip_source import ClipSource
 from lm.vision.features import shrunk
@@ -113,8 +115,9 @@ class Clips:
     Args:
         reader: how they are read.
         on_bad: ``error`` stops at a clip that cannot be shown, ``skip`` leaves it out and counts it.
-        most_bad: share of the clips that may be left out.
+        most_bad: share of the clips that may be left out, of all ranks together; 0 is none.
         keep: clips that are kept in memory as they are shown, unless frames are drawn.
+        note_bad: is told of each clip that is left out, by the name of its record; gives how many are, on all ranks.
         kept_clips: gives what an encoder made of a clip before, by its key; None if it did not.
 
     Attributes:
@@ -131,6 +134,7 @@ class Clips:
         on_bad: Literal["error", "skip"] = "error",
         most_bad: float = 0.05,
         keep: int = 0,
+        note_bad: Callable[[str, VideoError], int] | None = None,
         kept_clips: Callable[[str], KeptClip | None] | None = None,
     ):
         if not 0 <= most_bad < 1:
@@ -138,7 +142,7 @@ class Clips:
                 f"data.max_bad_share is {most_bad}; it must be from 0 to below 1: something has to be shown"
             )
         self.reader, self.on_bad, self.most_bad, self.keep = reader, on_bad, most_bad, keep
-        self.kept_clips = kept_clips
+        self.note_bad, self.kept_clips = note_bad, kept_clips
         self.sources: list[ClipSource] = []
         self.bad: dict[str, VideoError] = {}
         self.decoded = 0
@@ -204,25 +208,35 @@ class Clips:
             self.merged.add(source.name)
         return clip
 
+    def take_in_ranks(self) -> None:
+        """Know also of what other ranks merged, found damaged, and left out. Every rank has to ask."""
+        self.merged = set(merge_over_ranks(dict.fromkeys(self.merged)))
+        self.damaged = set(merge_over_ranks(dict.fromkeys(self.damaged)))
+        self.bad = merge_over_ranks(self.bad)
+
     @property
     def changes(self) -> list[str]:
-        """What was done to clips that are shown otherwise than they are, a sentence each."""
+        """What was done to clips that are shown otherwise than they are, or not at all, a sentence each."""
         told = []
         if self.merged:
             told.append(f"{len(self.merged):,} clips were longer than max_tokens: slots were merged")
         if self.damaged:
-            told.append(
-                f"{len(self.damaged):,} clips are damaged: the nearest frame is shown for those that do not decode"
-            )
+            shown = "the nearest frame is shown for those that do not decode"
+            told.append(f"{len(self.damaged):,} clips are damaged: {shown}")
+        if self.bad:
+            kinds = Counter(error.kind for error in self.bad.values())
+            counts = ", ".join(f"{count:,} {kind}" for kind, count in sorted(kinds.items()))
+            told.append(f"{len(self.bad):,} records are left out: {counts} (skipped.jsonl)")
         return told
 
     def _leave_out(self, source: ClipSource, error: VideoError) -> None:
         with self._lock:
             self.bad[source.name] = error
-            count = len(self.bad)
-        if count <= TOLD:
+            own = len(self.bad)
+        count = own if self.note_bad is None else self.note_bad(source.name, error)
+        if own <= TOLD:
             rank_zero_warn(f"record '{source.name}' is left out: {error}")
-        if count > max(1, self.most_bad * len(self.sources)) or count == len(self.sources):
+        if count > self.most_bad * len(self.sources) or count == len(self.sources):
             told = f"which is more than data.max_bad_share {self.most_bad}"
             told = "there is nothing to show" if count == len(self.sources) else told
             raise UserError(f"{count} of {len(self.sources)} videos cannot be shown, {told}; the last: {error}")

@@ -74,6 +74,24 @@ def turn_ids(
     return prompt_ids(renderer, with_speech(turns, speech), clip, system)
 
 
+def require_room(name: str, tokens: int, context: int | None) -> None:
+    """Refuse what the model cannot read to its end: what a clip takes is known when it is seen, and not before.
+
+    Args:
+        name: of the record or question.
+        tokens: that it takes with its clip.
+        context: the most that the model reads; None is any number.
+
+    Raises:
+        UserError: naming it and the remedy.
+    """
+    if context is not None and tokens > context:
+        raise UserError(
+            f"'{name}': {tokens:,} tokens with those of its clip, and the model reads {context:,} at most: look at "
+            "fewer frames (data.sampling), or make fewer vectors of a clip (model.max_tokens)"
+        )
+
+
 def _marked(prompt: str | Sequence[Message]) -> str | list[Message]:
     if isinstance(prompt, str):
         return PLACE + prompt

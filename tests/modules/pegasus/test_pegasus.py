@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -11,11 +13,15 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch import seed_everything
+from lightning.pytorch.loggers import CSVLogger
 from PIL import Image
 from torch.nn import functional as F
 
 from callbacks.text_perplexity import TextPerplexity
+from callbacks.video_files import SkippedVideos
+from datamodules.video_prompts import VideoPrompts
 from datamodules.videos import VideoPairs, Videos
+from lm.backbones.backbone import ScratchBackbone
 from lm.backbones.encoder import WordTokenizer
 from lm.backbones.parts import Part
 from lm.forests.vector_ids import FIRST_VECTOR
@@ -23,6 +29,7 @@ from lm.generation.decoding import Decoding
 from lm.vision.aligners import Aligner
 from lm.vision.clips import SeenClips
 from lm.vision.encoders import ScratchVision
+from lm.vision.skipped import SkippedLog
 from modules.pegasus.pegasus import Pegasus
 from modules.pegasus.video_dpo import VideoDPO
 from modules.pegasus.warm_up import VisionWarmUp, displacements, standardised
@@ -263,6 +270,32 @@ def _damaged(frames: Frames) -> Frames:
     return replace(frames, seconds=np.minimum(frames.seconds, 0.75), replaced=1)
 
 
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+def test_what_is_longer_than_the_model_reads_is_refused(folder: Path, tmp_path: Path, kind: str):
+    """One token opens a text, sixteen are vectors, four are the question, and three the answer with its end."""
+    sizes = {"n_embd": 16, "n_layer": 1, "n_head": 2}
+    jsonl(
+        tmp_path / "train.jsonl", record(folder / "3.mp4", 0, questions=[{"question": "what is it ?", "answer": "a b"}])
+    )
+    for context, told in (
+        (24, None),
+        (23, r"'r0#0': 24 tokens with those of its clip, and the model reads 23 at most"),
+    ):
+        backbone = scratch(max_position_embeddings=context)
+        if kind == "gpt2":
+            backbone = ScratchBackbone("gpt2", sizes | {"n_positions": context})
+        module = Pegasus(backbone, ScratchVision("siglip_vision_model", SMALL), Aligner("pixel_shuffle"), max_tokens=16)
+        data = videos(tmp_path, val=None, batch_size=1, sampling=Sampling(frames=5))
+        with nullcontext() if told is None else pytest.raises(UserError, match=told):
+            trainer(tmp_path, max_steps=1).fit(module, data)
+        if told is None:
+            continue
+        prompts = VideoPrompts(records=str(tmp_path / "train.jsonl"), tokenizer=WORDS, sampling=Sampling(frames=6))
+        longest = Pegasus(backbone, module.vision_backbone, Aligner("pixel_shuffle"), max_tokens=20)
+        with pytest.raises(UserError, match=r"'r0#0': 26 tokens with those of its clip"):
+            trainer(tmp_path).predict(longest, prompts)
+
+
 # --- what cannot be shown -----------------------------------------------------------------------------------------
 
 
@@ -302,6 +335,42 @@ def test_bad_files_are_left_out_and_counted_and_no_record_is_seen_twice(tmp_path
     _, refusing = ready(tmp_path, val=None, batch_size=4)
     with pytest.raises(VideoError, match="unreadable"):
         list(refusing.train_dataloader())
+
+
+def test_what_is_left_out_is_written_down_counted_and_logged(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+):
+    files = [*[clip(tmp_path, 12, f"{number}.mp4") for number in range(4)], *broken(tmp_path)[:3]]
+    jsonl(tmp_path / "train.jsonl", *(record(file, number) for number, file in enumerate(files)))
+    data = videos(tmp_path, on_bad_video="skip", max_bad_share=0.5, val=None, batch_size=1)
+    run = trainer(tmp_path, max_epochs=1, callbacks=[SkippedVideos()], logger=CSVLogger(tmp_path))
+    run.fit(pegasus(), data)
+    rows = [json.loads(line) for line in (Path(run.log_dir) / "skipped.jsonl").read_text().splitlines()]
+    assert sorted((row["id"], row["split"], row["kind"]) for row in rows) == [
+        ("r4", "train", "missing"),
+        ("r5", "train", "unreadable"),
+        ("r6", "train", "unreadable"),
+    ]
+    assert {name: float(run.logged_metrics[name]) for name in run.logged_metrics if "skipped" in name} == {
+        "data/skipped/missing": 1,
+        "data/skipped/unreadable": 2,
+    }
+    assert "train: 3 records are left out: 1 missing, 2 unreadable (skipped.jsonl)" in caplog.text
+    monkeypatch.setattr(SkippedLog, "of", lambda _: SkippedLog(tmp_path / "two", 0, 2))
+    other = SkippedLog(tmp_path / "two", 1, 2)  # another rank, which has met another bad file already
+    other.add("train", "r9", VideoError("x.mp4", "missing", "gone"))
+    stopped = videos(tmp_path, on_bad_video="skip", max_bad_share=0.3, val=None, batch_size=1)
+    with pytest.raises(UserError, match=r"3 of 7 videos cannot be shown, which is more than data\.max_bad_share 0\.3"):
+        trainer(tmp_path, max_epochs=1).fit(pegasus(), stopped)
+    assert len((tmp_path / "two" / "skipped.jsonl").read_text().splitlines()) == 2  # also if that ends the run
+
+
+def test_no_video_may_be_left_out_if_the_share_is_none(tmp_path: Path):
+    files = [*[clip(tmp_path, 12, f"{number}.mp4") for number in range(3)], broken(tmp_path)[1]]
+    jsonl(tmp_path / "train.jsonl", *(record(file, number) for number, file in enumerate(files)))
+    _, data = ready(tmp_path, on_bad_video="skip", max_bad_share=0.0, val=None, batch_size=1)
+    with pytest.raises(UserError, match=r"1 of 4 videos cannot be shown, which is more than data\.max_bad_share 0"):
+        list(data.train_dataloader())
 
 
 def test_images_that_are_not_there_are_one_video_that_is_not(tmp_path: Path):
