@@ -163,5 +163,18 @@ class VideoFacts(_Recorded):
 
 
 def _verdicts(source: Source) -> list[Verdicts]:
-    found = [one.record for one in read_records(source, FactVerdicts, "test")]
-    return [Verdicts(one.video_id, one.precision_verdicts, one.recall_verdicts) for one in found]
+    """The verdicts of a file, one a video.
+
+    Raises:
+        DataFormatError: for a second line about a video.
+        UserError: if all videos would be left out.
+    """
+    found, at, problems = read_records(source, FactVerdicts, "test"), dict[str, str](), list[str]()
+    for one in found:
+        if (first := at.setdefault(one.record.video_id, one.where)) != one.where:
+            problems.append(f"{one.where}: video '{one.record.video_id}' has verdicts already, at {first}")
+    if problems:
+        raise DataFormatError(problems)
+    if not any(one.record.recall_verdicts for one in found):
+        raise UserError(f"{name_of(source)}: no video has a fact of its reference: nothing can be scored")
+    return [Verdicts(one.video_id, one.precision_verdicts, one.recall_verdicts) for one in (o.record for o in found)]

@@ -31,7 +31,8 @@ from lm.vision.skipped import SkippedLog
 from text.errors import UserError
 from text.record_lines import validated
 from text.records import Located
-from text.video.asked import asked_alone, asked_in_turn, file_of, require_one_form, system_of, words_of
+from text.video.asked import asked_alone, asked_in_turn, file_of, require_one_family, system_of, words_of
+from text.video.published import Family
 from text.video.video_records import VideoRecord, with_speech
 from video.faults import VideoError
 from video.sampling import Sampling
@@ -134,10 +135,10 @@ class VideoPrompts(PlainHyperparameters, LightningDataModule):
         self.clips = self._clips_of[self.frame_order]
         self.asked, self._prompts, self._parts = [], list[list[int]](), list[range]()
         self._talks: dict[int, tuple[int, Turns]] = {}
-        forms: dict[str, str] = {}
+        families: dict[str, Family] = {}
         for one in found:
             begin = len(self.asked)
-            require_one_form(forms, one)
+            require_one_family(families, one)
             clip = ClipSource.of(one.record, self._root(one), one.name)
             (self._add_talk if self.conversation else self._add)(one, None if clip is None else self.clips.add(clip))
             self._parts.append(range(begin, len(self.asked)))

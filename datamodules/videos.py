@@ -33,8 +33,9 @@ from lm.vision.skipped import SkippedLog
 from text.chat.chat_records import ChatRecord
 from text.errors import UserError
 from text.records import Located
-from text.video.asked import require_one_form
+from text.video.asked import require_one_family
 from text.video.learnt import learnt_of, worse_of
+from text.video.published import Family
 from text.video.video_records import VideoRecord, with_speech
 from video.faults import VideoError
 from video.sampling import Sampling
@@ -95,7 +96,7 @@ class Videos(Conversations[AnswerTable]):
         self._kinds: list[str] = []  # a record's number of its kind is its place here
         self._kinds_of: dict[str, set[str]] = {}
         self._reading = "train"
-        self._forms: dict[str, str] = {}
+        self._families: dict[str, Family] = {}
         self._skipped_log: SkippedLog | None = None
         self.sight: Sight | None = None
 
@@ -145,7 +146,7 @@ class Videos(Conversations[AnswerTable]):
     def examples(self, found: Located[Any], notes: Counter[str]) -> Sequence[Example] | str:
         """One for every question, or for every answer of a conversation."""
         record: VideoRecord = found.record
-        require_one_form(self._forms, found)
+        require_one_family(self._families, found)
         tokenising = hasattr(self, "renderer")  # else a tokenizer is learning the words
         clips = self._clips.get(self._reading)
         source = ClipSource.of(record, self.video_root, found.name) if tokenising else None

@@ -2,7 +2,7 @@
 
 Precision and recall are means over videos of the share of their verdicts that are yes; F1 is the harmonic mean of the
 two means, not the mean of the videos' F1. A video without facts of the reference is left out; one without facts that
-were told has a precision of 0.
+were told has a precision and a recall of 0, whatever a judge said of the latter.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def fact_report(verdicts: Sequence[Verdicts], reading: Reading = "official", see
     """Scores of summaries.
 
     Args:
-        verdicts: of at least one video.
+        verdicts: of at least one video that has a fact of its reference.
         reading: ``official`` counts what is "yes" in lower case; ``lenient`` also takes a final point.
         seed: of the bootstrap.
     """
@@ -151,7 +151,10 @@ def harmonic(one: np.ndarray, other: np.ndarray) -> np.ndarray:
 
 def _read_all(kept: Sequence[Verdicts], reading: Reading) -> tuple[list[tuple[list[bool], list[bool]]], np.ndarray]:
     """What was said of the facts of each video, told and known, and the shares that are yes [V, 2]."""
-    yes = [(_yes(one.precision, reading), _yes(one.recall, reading)) for one in kept]
+    yes = [
+        (_yes(one.precision, reading), [bool(one.precision) and known for known in _yes(one.recall, reading)])
+        for one in kept
+    ]
     shares = [[sum(told) / max(len(told), 1), sum(known) / max(len(known), 1)] for told, known in yes]
     return yes, np.array(shares).reshape(-1, 2)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -147,11 +148,19 @@ def test_what_is_asked_on_the_command_line_is_checked_as_a_record(home: Path, op
         VideoPrompts(**given).setup("predict")
 
 
-def test_two_formats_in_a_file_are_refused(home: Path, tmp_path: Path):
-    video = str(home / "star" / "1.mp4")
-    llava = {"video": video, "conversations": [{"from": "human", "value": "<video>\nwhat ?"}]}
-    with pytest.raises(DataFormatError, match=r"asked\.json:1: field 'conversations': LLaVA's from/value and our"):
-        prompts(written(tmp_path / "asked.json", {"video": video, "prompt": "what ?"}, llava)).setup("predict")
+@pytest.mark.parametrize("pair", itertools.permutations(["ours", "llava", "mvbench", "video_chatgpt"], 2))
+def test_two_formats_in_a_file_are_refused(home: Path, tmp_path: Path, pair: tuple[str, str]):
+    video, names = str(home / "star" / "1.mp4"), {"mvbench": "MVBench's", "video_chatgpt": "Video-ChatGPT's"}
+    names |= {"ours": "ours", "llava": "LLaVA's, with 'from' and 'value'"}
+    records = {
+        "ours": {"video": video, "prompt": "what ?"},
+        "llava": {"conversations": [{"from": "human", "value": "what ?"}]},  # also of text alone
+        "mvbench": {"video": video, "question": "q", "candidates": ["x", "y"], "answer": "x"},
+        "video_chatgpt": {"video_name": video, "Q": "what ?", "A": "a ball"},
+    }
+    told = f"the format of this record is {names[pair[1]]}; that of the records before it is {names[pair[0]]}"
+    with pytest.raises(DataFormatError, match=rf"asked\.json:1: {told}"):
+        prompts(written(tmp_path / "asked.json", *(records[name] for name in pair))).setup("predict")
 
 
 @pytest.mark.oracle("VideoPrompts.max_bad_share", "VideoPrompts.on_bad_video")

@@ -11,6 +11,7 @@ from typing import Any
 from text.chat.messages import Message, Prompt
 from text.errors import DataFormatError
 from text.records import Located
+from text.video.published import FAMILIES, Family
 from text.video.video_records import VideoRecord
 
 
@@ -62,18 +63,20 @@ def file_of(one: Located[VideoRecord]) -> str:
     return Path(one.where.rpartition(":")[0]).name.partition(".")[0]
 
 
-def require_one_form(forms: dict[str, str], one: Located[VideoRecord]) -> None:
-    """Refuse a file that has LLaVA's conversations and ours: one of them is read wrongly by whoever wrote it.
+def require_one_family(families: dict[str, Family], one: Located[VideoRecord]) -> None:
+    """Refuse a file that has records of two formats: one of them is read otherwise than whoever wrote it thinks.
 
     Args:
-        forms: of the files so far; kept up to date.
+        families: of the files so far; kept up to date.
         one: the next record.
+
+    Raises:
+        DataFormatError: naming both formats.
     """
-    file = one.where.rpartition(":")[0]
-    form = "llava" if one.record.form == "llava" else "ours"
-    if one.record.video is not None and forms.setdefault(file, form) != form:
-        told = "field 'conversations': LLaVA's from/value and our records in one file"
-        raise DataFormatError([f"{one.where}: {told}"])
+    family, file = one.record.family, one.where.rpartition(":")[0]
+    if (first := families.setdefault(file, family)) != family:
+        told = f"the format of this record is {FAMILIES[family]}; that of the records before it is {FAMILIES[first]}"
+        raise DataFormatError([f"{one.where}: {told}: give each a file of its own"])
 
 
 def system_of(record: VideoRecord) -> str | None:

@@ -10,7 +10,7 @@ import re
 import string
 from typing import Literal
 
-from text.video.video_records import LETTERS
+from text.video.options import letter_named, options_in
 
 Form = Literal["multi_choice", "yes_no", "caption_matching", "open"]
 FORMS: tuple[Form, ...] = ("multi_choice", "yes_no", "caption_matching", "open")
@@ -19,6 +19,8 @@ NUMBERS = """
 zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen
 nineteen twenty
 """.split()  # noqa: SIM905
+USUAL = "ABCD"
+"""Letters of TempCompass' choices."""
 ARTICLES = {"a", "an", "the"}
 OPTION = re.compile(r"^\s*(Caption [A-H]|Option \d+)\s*:\s*(.+?)\s*$", re.MULTILINE)
 
@@ -45,7 +47,7 @@ def is_right(form: Form, prediction: str | None, answer: str, question: str = ""
         return None
     match form:
         case "multi_choice":
-            letter = letter_of(prediction, answer)
+            letter = letter_of(prediction, answer, question)
             return None if letter is None else letter == answer.strip()[:1]
         case "yes_no":
             said = next((word for word in ("yes", "no") if prediction.strip().lower().startswith(word)), None)
@@ -60,7 +62,9 @@ def is_readable(form: Form, answer: str, question: str) -> bool:
     """Whether a right answer is written so that a prediction can be compared with it; else none would be right."""
     match form:
         case "multi_choice":
-            return letter_of(answer) is not None
+            options = options_in(question)
+            begun = re.match(rf"[{_letters(question)}](?:$|[.)])", answer.strip()) is not None
+            return begun and (not options or letter_named(answer, options) is not None)
         case "yes_no":
             return answer.strip().lower() in ("yes", "no")
         case "caption_matching":
@@ -68,21 +72,23 @@ def is_readable(form: Form, answer: str, question: str) -> bool:
     return True
 
 
-def letter_of(prediction: str, answer: str | None = None) -> str | None:
-    """The letter of a choice: a bare one, or before a point or a bracket; or of the answer, word for word."""
+def letter_of(prediction: str, answer: str, question: str = "") -> str | None:
+    """The letter of a choice: a bare one, or before a point or a bracket; or of the answer, word for word.
+
+    Args:
+        prediction: what was said.
+        answer: what is right, with its letter.
+        question: whose options may be chosen; A to D if its words do not list them.
+    """
     prediction = prediction.strip()
-    if answer is not None and prediction == answer.strip():
+    if prediction == answer.strip():
         return answer.strip()[:1]
-    found = re.match(rf"([{LETTERS}])(?:$|[.)])", prediction)
+    found = re.match(rf"([{_letters(question)}])(?:$|[.)])", prediction)
     return found[1] if found else None
 
 
-def lenient_letter(prediction: str) -> str | None:
-    """The only letter of a choice that stands by itself anywhere ("I think it is B"); None if there are several."""
-    if (letter := letter_of(prediction)) is not None:
-        return letter
-    found = set(re.findall(rf"(?<![\w'])([{LETTERS}])(?![\w'])", prediction)) - ({"A"} if "A " in prediction else set())
-    return found.pop() if len(found) == 1 else None
+def _letters(question: str) -> str:
+    return "".join(options_in(question)) or USUAL
 
 
 def normalised(text: str) -> str:

@@ -5,7 +5,7 @@ Both are JSON lists, one object a question. Knows their fields. It does not know
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from text.chat.messages import blame
 
@@ -13,8 +13,18 @@ MVBENCH_FPS = 3.0
 """At which MVBench took the frames of those videos that are folders of images (its task episodic_reasoning)."""
 
 
-def read_published(given: dict[str, Any]) -> None:
-    """Bring a record of one of these files into our form, in place; others stay as they are.
+Family: TypeAlias = Literal["ours", "llava", "mvbench", "video_chatgpt"]
+FAMILIES: dict[Family, str] = {
+    "ours": "ours",
+    "llava": "LLaVA's, with 'from' and 'value'",
+    "mvbench": "MVBench's",
+    "video_chatgpt": "Video-ChatGPT's",
+}
+"""What formats are called."""
+
+
+def read_published(given: dict[str, Any]) -> Family:
+    """Bring a record of one of these files into our form, in place, and tell whose it was; others stay as they are.
 
     MVBench (arXiv 2311.17005): ``video``, ``question``, ``candidates``, ``answer``, which is one of them, and where a
     part is looked at ``start`` and ``end``. The task is the name of the file. Video-ChatGPT (arXiv 2306.05424):
@@ -25,8 +35,11 @@ def read_published(given: dict[str, Any]) -> None:
         asked = {"question": given.pop("question"), "options": given.pop("candidates"), "answer": given.pop("answer")}
         _put(given, [asked], "MVBench")
         given.setdefault("fps", MVBENCH_FPS)
-    elif "video_name" in given and given.keys() & {"Q", "Q1"}:
+        return "mvbench"
+    if "video_name" in given and given.keys() & {"Q", "Q1"}:
         _read_video_chatgpt(given)
+        return "video_chatgpt"
+    return "ours"
 
 
 def _read_video_chatgpt(given: dict[str, Any]) -> None:

@@ -16,14 +16,14 @@ from pydantic_core import PydanticCustomError
 from text.chat.chat_records import ChatRecord
 from text.chat.messages import Message, Prompt, blame, read_messages, require_prompt
 from text.records import Id, Record, Text
-from text.video.published import read_published
+from text.video.options import LETTERS, letter_named, lettered, wrong_option
+from text.video.published import Family, read_published
 
 PLACEHOLDER = re.compile(r"\s*<(?:video|image)>\s*")  # where LLaVA's records put what is seen
-LETTERS = "ABCDEFGH"
 CONVERSATIONS = ("messages", "conversations")
 ASKED = ("prompt", "instruction")
 Seconds = Annotated[FiniteFloat, Field(ge=0)]
-Form = Literal["questions", "messages", "llava", "prompt"]
+Form = Literal["questions", "messages", "prompt"]
 
 
 class Question(Record):
@@ -50,13 +50,12 @@ class Question(Record):
 
     @model_validator(mode="after")
     def _answer_is_an_option(self) -> Self:
+        if len(set(self.options)) < len(self.options):
+            twice = next(option for option in self.options if self.options.count(option) > 1)
+            raise PydanticCustomError("same_option", "'options': {what} is there twice", {"what": f"{twice!r:.40}"})
         for name in ("answer", "rejected"):
-            given = getattr(self, name)
-            if self.options and given is not None and given not in self.options:
-                letter = given.strip(" .)(")
-                if len(letter) != 1 or letter not in LETTERS[: len(self.options)]:
-                    found = f"{given!r:.40} is no option and no letter from A to {LETTERS[len(self.options) - 1]}"
-                    raise PydanticCustomError("wrong_option", "{what}", {"what": f"'{name}': {found}"})
+            if (given := getattr(self, name)) is not None and (wrong := self._wrong(given)) is not None:
+                raise PydanticCustomError("wrong_option", "{what}", {"what": f"'{name}': {wrong}"})
         if (
             self.answer is not None
             and self.rejected is not None
@@ -65,17 +64,25 @@ class Question(Record):
             raise PydanticCustomError("no_worse", "'rejected' is the answer itself: give a worse one, or leave it out")
         return self
 
+    def _wrong(self, given: str) -> str | None:
+        if not self.options:
+            return wrong_option(given, self.question)
+        named = given in self.options or letter_named(given, lettered(self.options)) is not None
+        last = LETTERS[len(self.options) - 1]
+        return None if named else f"{given!r:.40} is no option and no letter from A to {last}"
+
     @property
     def asked(self) -> str:
         """The question as it is shown, with its options."""
-        shown = [f"{letter}. {option}" for letter, option in zip(LETTERS, self.options, strict=False)]
-        return "\n".join([self.question, *shown])
+        return "\n".join([self.question, *(f"{letter}. {text}" for letter, text in lettered(self.options).items())])
 
     def shown(self, answer: str) -> str:
         """An answer as it is learnt: an option with its letter."""
         if not self.options:
             return answer
-        letter = answer.strip(" .)(") if answer not in self.options else LETTERS[self.options.index(answer)]
+        exact = LETTERS[self.options.index(answer)] if answer in self.options else None
+        letter = exact or letter_named(answer, lettered(self.options))
+        assert letter is not None  # else the question would have been refused
         return f"{letter}. {self.options[LETTERS.index(letter)]}"
 
 
@@ -117,6 +124,7 @@ class VideoRecord(ChatRecord):
         aspect: likewise, of questions without a type.
         meta: goes along to answers.
         form: how the record was written.
+        family: whose format that is.
         by_file: kinds of questions are the names of files, as in MVBench and Video-ChatGPT.
     """
 
@@ -132,6 +140,7 @@ class VideoRecord(ChatRecord):
     aspect: str | None = None
     meta: dict[str, Any] = Field(default_factory=dict)
     form: Form = Field("prompt", exclude=True)
+    family: Family = Field("ours", exclude=True)
     by_file: bool = Field(False, exclude=True)
 
     @classmethod
@@ -141,7 +150,7 @@ class VideoRecord(ChatRecord):
                 blame("image", "given, and 'video' too: one record shows one thing")
             given["video"] = given.pop("image")
         given["by_file"] = bool(given.keys() & {"candidates", "Q"})
-        read_published(given)
+        given["family"] = read_published(given)
         ways = [name for name in ("questions", *CONVERSATIONS, *ASKED) if name in given]
         if len(ways) != 1:
             told = f"given, and '{ways[0]}' too" if ways else "missing"
@@ -152,8 +161,11 @@ class VideoRecord(ChatRecord):
             return
         turns = given.pop(way)
         if way in CONVERSATIONS:
-            llava = isinstance(turns, list) and any(isinstance(turn, dict) and "from" in turn for turn in turns)
-            given["form"] = "llava" if llava else "messages"
+            spoken = [turn for turn in turns if isinstance(turn, dict)] if isinstance(turns, list) else []
+            theirs = ["from" in turn for turn in spoken]
+            if any(theirs) and not all(theirs):
+                blame(way, "turns with 'from' and turns with 'role' in one conversation: one of them")
+            given["form"], given["family"] = "messages", "llava" if any(theirs) else "ours"
         else:
             answer = next((given.pop(name) for name in ("output", "answer", "completion") if name in given), None)
             turns = [{"role": "user", "content": turns}]
@@ -168,6 +180,9 @@ class VideoRecord(ChatRecord):
             blame(field, "names a <video>, and the record has none")
         if marks > 1:
             blame(field, f"names {marks} videos; a record shows one, at the beginning of its first question")
+        for asked, said in pairwise(messages):
+            if said.role == "assistant" and (wrong := wrong_option(said.content, asked.content)) is not None:
+                blame(field, f"the answer {wrong}")
         plain = [m.model_copy(update={"content": _without_mark(m.content)}) for m in messages] if marks else messages
         if plain[-1].role == "assistant":
             given["spoken"] = plain.pop()

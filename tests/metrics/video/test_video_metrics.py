@@ -15,7 +15,7 @@ from metrics.video.temporal_gain import temporal_gains
 from tests.conversation_files import jsonl
 from tests.shared_data import SHARED
 from text.errors import DataFormatError, UserError
-from text.video.choices import form_of, is_right, lenient_letter, letter_of, normalised
+from text.video.choices import form_of, is_readable, is_right, normalised
 
 TEMPCOMPASS = {
     "multi-choice": (45.6, {"action": 76.0, "direction": 35.2, "speed": 35.6, "order": 37.7, "attribute_change": 41.0}),
@@ -65,6 +65,10 @@ def test_facts_by_hand():
     nothing = fact_report([Verdicts("A", ["No"], ["Yes."])])
     assert nothing.scores["f1"]["value"] == 0  # not NaN
     assert nothing.unread == 1
+    untold = fact_report(
+        [Verdicts("A", ["yes"], ["yes"]), Verdicts("B", [], ["yes"])]
+    )  # no fact was told: none is known
+    assert untold.scores["recall"]["value"] == untold.scores["recall_pooled"]["value"] == 50
     lenient = fact_report([Verdicts("A", ["No"], ["Yes.", "maybe"])], "lenient")
     assert lenient.scores["recall"]["value"] == 50
     assert lenient.unread == 1  # what is read as yes is read
@@ -87,6 +91,21 @@ def test_choices_are_matched_and_not_guessed(prediction: str | None, answer: str
     assert is_right("multi_choice", prediction, answer) is right
 
 
+def test_only_the_letters_of_a_question_choose():
+    two, five = "Which?\nA. left\nB. right", "Which?\n(A) a\n(B) b\n(C) c\n(D) d\n(E) e"
+    assert [is_right("multi_choice", said, "B. right", two) for said in ("B", "A.", "C", "G")] == [
+        True,
+        False,
+        None,
+        None,
+    ]
+    assert is_right("multi_choice", "E", "E. e", five) is True
+    assert is_right("multi_choice", "G", "B. left") is None  # without a list A to D
+    assert [is_readable("multi_choice", answer, two) for answer in ("B", "B. right", "B) Right.")] == [True] * 3
+    assert not any(is_readable("multi_choice", answer, two) for answer in ("C", "D. z", "A. right", "right"))
+    assert is_readable("multi_choice", "D. z", "Which?")
+
+
 def test_other_forms():
     assert is_right("yes_no", "Yes, it does.", "yes") is True
     assert is_right("yes_no", "Perhaps.", "yes") is None
@@ -104,9 +123,6 @@ def test_other_forms():
     assert normalised("The Red.") == normalised("red")
     assert normalised("two") == "2"
     assert is_right("open", "A red one.", "red one") is True
-    assert letter_of("I think it is B") is None
-    assert lenient_letter("I think it is B") == "B"
-    assert lenient_letter("B or C") is None
 
 
 def answered(rights: list[bool | None], aspects: str = "xy") -> list[AnsweredQuestion]:
@@ -208,3 +224,19 @@ def test_gains_of_facts_are_paired_by_video(tmp_path):
     assert official.report().scalars["gain/shuffled/precision"] == pytest.approx(75 - 25)
     with pytest.raises(UserError, match=r"'shuffled' .* is not about the videos"):
         VideoFacts(files[0], controls={"shuffled": files[2]}).setup("test")
+
+
+@pytest.mark.parametrize(
+    ("rows", "told"),
+    [
+        (
+            [("A", ["yes"]), ("B", ["no"]), ("A", ["no"])],
+            r"facts\.jsonl:3: video 'A' has verdicts already, at .*jsonl:1",
+        ),
+        ([("A", []), ("B", [])], "no video has a fact of its reference: nothing can be scored"),
+    ],
+)
+def test_verdicts_that_give_no_score_are_refused(tmp_path, rows, told):
+    lines = [{"video_id": video, "precision_verdicts": ["yes"], "recall_verdicts": known} for video, known in rows]
+    with pytest.raises(UserError, match=told):
+        VideoFacts(jsonl(tmp_path / "facts.jsonl", *lines)).setup("test")

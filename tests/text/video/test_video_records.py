@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from text.video.video_records import Question, VideoRecord
 
+LISTED = "Which way?\nA. left\nB. right"
 TURNS = [{"role": "user", "content": "What?"}, {"role": "assistant", "content": "A dog."}]
 LLAVA = [{"from": "human", "value": "<video>\nWhat?"}, {"from": "gpt", "value": "A dog."}]
 
@@ -21,13 +22,17 @@ def test_forms_become_one():
     for record in (read(messages=TURNS), read(conversations=LLAVA), read(prompt="What?", output="A dog.")):
         assert record.prompt[0].content == "What?"
         assert record.spoken.content == "A dog."
-    assert read(conversations=LLAVA).form == "llava"
+    assert read(conversations=LLAVA).family == "llava"
     within = [{"role": "user", "content": "Look at <video>\nand tell."}, TURNS[1]]
     assert read(messages=within).prompt[0].content == "Look at and tell."
     assert VideoRecord.model_validate({"image": "a.png", "prompt": "What?"}).video == "a.png"
     asked = read(questions=[{"question": "Which?", "options": ["a dog", "a cat"], "answer": "B"}]).questions[0]
     assert asked.asked == "Which?\nA. a dog\nB. a cat"
-    assert asked.shown("B") == asked.shown("a cat") == "B. a cat"
+    assert {asked.shown(said) for said in ("B", "a cat", "B.", "(B)", "B. a cat", "B) A cat.")} == {"B. a cat"}
+    for answer in ("A", "B.", "A. left", "B) Right.", "left", "It is B.", "A man turns left."):  # or free words
+        assert read(questions=[{"question": LISTED, "answer": answer}]).questions[0].shown(answer) == answer
+    listed = "He names:\nA. Einstein\nC. Curie"  # no list of options: there is no B
+    assert read(questions=[{"question": listed, "answer": "C"}]).questions[0].asked == listed
     told = read(prompt="What?", transcript=[{"start": 1, "end": 2.5, "text": "Hello."}])
     assert told.speech == "Speech [1.0-2.5]: Hello."
 
@@ -72,6 +77,31 @@ def test_forms_become_one():
             {"questions": [{"question": "Which?", "options": ["a", "b"], "answer": "C"}]},
             "questions",
             "'C' is no option and no letter from A to B",
+        ),
+        (
+            {"questions": [{"question": "Which?", "options": ["a", "b"], "answer": "A. b"}]},
+            "questions",
+            "'A. b' is no option",
+        ),
+        (
+            {"questions": [{"question": "Which?", "options": ["a", "a"], "answer": "a"}]},
+            "questions",
+            "'options': 'a' is there twice",
+        ),
+        ({"conversations": [LLAVA[0], TURNS[1]]}, "conversations", "turns with 'from' and turns with 'role'"),
+        *(
+            (
+                {"questions": [{"question": LISTED, "answer": answer, "rejected": "A"}]},
+                "questions",
+                f"'answer': '{answer}' is none of the options of the question (A. left; B. right)",
+            )
+            for answer in ("K", "C", "D. up", "B. left")
+        ),
+        ({"prompt": LISTED, "output": "C."}, "prompt", "the answer 'C.' is none of the options"),
+        (
+            {"conversations": [{"from": "human", "value": LISTED}, {"from": "gpt", "value": "C. up"}]},
+            "conversations",
+            "the answer 'C. up' is none of the options",
         ),
     ],
 )
