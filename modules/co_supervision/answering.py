@@ -224,7 +224,8 @@ class Answering(LanguageModule):
         lines = []
         for id, record, answer in zip(batch.ids, batch.records, answers, strict=True):
             texts = [None if one.id is None else self.search.text(one.id) for one in answer.retrieved]
-            retrieved = [one._asdict() | {"text": text} for one, text in zip(answer.retrieved, texts, strict=True)]
+            scored = [one._replace(score=rounded(one.score)) for one in answer.retrieved]
+            retrieved = [one._asdict() | {"text": text} for one, text in zip(scored, texts, strict=True)]
             line = {"id": id, "question": record["question"], "output": cited_text(answer.pieces)}
             line["raw_output"] = raw_text(answer.pieces, marks.retrieve, marks.begin, marks.end)
             known = {"retrieved": retrieved, "n_tokens": answer.n_tokens, "finish_reason": answer.finish_reason}
@@ -320,3 +321,8 @@ class Answering(LanguageModule):
         if unfound := look_ups_unfound(lines):
             rank_zero_info(f"{unfound:,} look-ups found no passage: those answers go on without one")
         return lines
+
+
+def rounded(score: float) -> float:
+    """A score to 6 digits: further ones depend on its batch, and a run that goes on has other batches."""
+    return float(f"{score:.6g}")

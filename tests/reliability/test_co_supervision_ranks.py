@@ -1,8 +1,12 @@
-"""Co-supervision on one process and on two: the same steps, also where a rank looks nothing up; the same answers."""
+"""Co-supervision on one process and on two: the same steps, also where a rank looks nothing up; the same answers.
+
+And killed outright while it indexes and while it answers: started again, it ends with the same bytes.
+"""
 
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -86,3 +90,50 @@ def test_two_ranks_take_the_steps_of_one(folder, model):
         told.append([(record["id"], record["output"], record["found"]) for record in map(json.loads, lines)])
     assert len(told[0]) == len(TEST)
     assert told[0] == told[1]
+
+
+# --- killed -----------------------------------------------------------------------------------------------------------
+
+SLOWLY = [  # an index in some hundred pieces, and answers two at a time
+    "--data.init_args.corpus.init_args.tested=10",
+    "--data.init_args.eval_batch_size=2",
+    "--model.citing.retrieve_first=true",
+    "--model.index_batch_tokens=64",
+    "--trainer.accelerator=cpu",
+    "--trainer.devices=1",
+]
+
+
+def predicting(folder: Path) -> warm_runs.Run:
+    """Answers on their way, in a folder with a cache of its own."""
+    call = ["main.py", "predict", "--config", str(warm_runs.ROOT / "configs/co_supervision/mini.yaml"), *SLOWLY]
+    call.append(f"--trainer.default_root_dir={folder / 'runs'}")
+    return warm_runs.start(call, folder, SEEDLING_CACHE=str(folder / "cache"))
+
+
+def answers(folder: Path) -> bytes:
+    done = predicting(folder)
+    assert done.wait() == 0, done.said[-8000:]
+    newest = max((folder / "runs").glob("version_*"), key=lambda version: int(version.name.split("_")[1]))
+    return (newest / "answers.jsonl").read_bytes()
+
+
+def test_killed_while_it_indexes_and_answers_it_goes_on_to_the_same_bytes(tmp_path):
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    whole.mkdir()
+    broken.mkdir()
+
+    def embedded() -> int:
+        return sum(file.stat().st_size for file in broken.glob("cache/embeddings/*/*.vectors"))
+
+    def answered() -> int:
+        return sum(file.read_bytes().count(b'"key"') for file in broken.glob("cache/rollouts/*.jsonl"))
+
+    for kept, more in ((embedded, 100_000), (answered, 30)):
+        before, job = kept(), predicting(broken)
+        while kept() < before + more:
+            assert not job.ended(), job.said[-6000:]
+            time.sleep(0.005)
+        job.kill()
+        assert answered() if kept is answered else not answered()
+    assert answers(broken) == answers(whole)

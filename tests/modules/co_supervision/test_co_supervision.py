@@ -14,6 +14,7 @@ from lm.backbones.parts import Part
 from lm.steps.step_mean import StepMean
 from lm.tokens.cited_table import CitedTable, PassageTokens, Reading, read_rows
 from lm.tokens.cited_tokens import Vocabulary
+from modules.co_supervision.answering import rounded
 from modules.co_supervision.co_supervision import CoSupervision, Read, first_places
 from tests.citing_stand_ins import vocabulary
 from tests.stand_ins import LLAMA
@@ -235,6 +236,11 @@ def test_an_answer_ends_where_the_part_that_searches_has_no_more_room(by):
     short = ScratchBackbone("gpt2", EXACT | {"n_positions": 16})
     assert method(by, querier=short, keep=False).engine.context == 16
     assert method(by, embedder=ScratchEncoder("gpt2", short.config), keep=False).engine.context == 64
+
+
+def test_scores_are_written_without_the_digits_that_depend_on_a_batch():
+    assert rounded(0.4253275692462921) == rounded(0.4253275990486145) == 0.425328
+    assert (rounded(-1234.5678), rounded(0.0)) == (-1234.57, 0.0)
 
 
 def test_chunks_of_passages_hold_no_more_than_asked(table):
