@@ -255,6 +255,11 @@ class CitedAnswers(PlainHyperparameters, LightningDataModule):
             raise UserError(f"{split}: no answer is left of {len(records):,}{told}")
         return table
 
+    @property
+    def compared(self) -> list[int]:
+        """Numbers of the passages that batches of all splits may compare, in order."""
+        return sorted(set().union(*(table.compared() for table in self._tables.values())))
+
     def _prompts(self, records: Sequence[Located[Any]]) -> list[list[int]]:
         words = self.vocabulary.words([self._prompt(found) for found in records])
         return [[*self.vocabulary.first, *ids] for ids in words]

@@ -102,6 +102,14 @@ def test_a_run_that_goes_on_ends_as_one_that_was_not_broken_off():
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
+def test_a_frozen_embedder_is_trained_with_and_validated():
+    frozen = '--model.parts={"embedder": {"frozen": true}}'
+    fitted = scores(run("fit", "mini.yaml", frozen, "--trainer.val_check_interval=1"))
+    assert {"train/nsp_loss", "val/nsp_loss"} <= fitted.keys()
+    validated = scores(run("validate", "mini.yaml", frozen, "--ckpt_path=last"))
+    assert validated["val/nsp_loss"] == pytest.approx(fitted["val/nsp_loss"], rel=1e-5)
+
+
 def test_a_question_that_finds_nothing_is_answered_without_a_passage(capsys, caplog):
     """By the words of the question: it once read the first passage of the corpus, and nobody was told."""
     caplog.set_level("INFO")

@@ -22,7 +22,8 @@ class CitedBatch:
     Args:
         forest: paths whose tokens are scored, or whose last state is wanted: those of look-ups [M], in the order of the
             records; behind them those of passages [U], unless these are in forests of their own.
-        passages: forests of passages, whose wanted states are those of the passages in order.
+        passages: forests of passages, whose wanted states are those of the passages in order; none where passages are
+            among the answers, or known already.
         labels: which of the passages each look-up finds [M], int64.
         passage_keys: equal for equal passages on all ranks, never 0 [U], int64.
         positive_keys: of all passages that the record of each look-up cites [M, P], int64, padded with 0.

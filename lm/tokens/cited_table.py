@@ -51,6 +51,7 @@ class Reading:
         nsp: states of look-ups and passages are wanted.
         among: passages are paths of the same forest as answers, for one model reads both.
         chunk: tokens of passages that are read at a time; None reads those of a batch at once.
+        kept: passages were read before the first batch, which needs no forests of them.
     """
 
     ntp: bool = True
@@ -58,6 +59,12 @@ class Reading:
     nsp: bool = True
     among: bool = False
     chunk: int | None = None
+    kept: bool = False
+
+    @property
+    def apart(self) -> bool:
+        """Whether a batch has forests of its passages."""
+        return self.nsp and not self.among and not self.kept
 
 
 @dataclass
@@ -83,6 +90,10 @@ class CitedTable:
     def __len__(self) -> int:
         """Number of records."""
         return len(self.rows)
+
+    def compared(self) -> set[int]:
+        """Numbers of the passages that batches may compare: those that are cited, and hard negatives."""
+        return {cite.passage for row in self.rows for cite in row.cites}.union(*self.negatives)
 
     def batch(self, rows: Sequence[int], reading: Reading | None, hard: int, seed: Sequence[int]) -> CitedBatch:
         """These answers.
@@ -115,7 +126,7 @@ class CitedTable:
         padded = [keys + [NO_DOCUMENT] * (most - len(keys)) for keys in positives]
         return CitedBatch(
             Forest.from_paths(paths, trees),
-            () if reading.among or not reading.nsp else self._forests(known, reading.chunk),
+            self._forests(known, reading.chunk) if reading.apart else (),
             torch.tensor(labels, dtype=torch.int64),
             torch.tensor(known, dtype=torch.int64) + 1,
             torch.tensor(padded, dtype=torch.int64).view(len(labels), most),

@@ -19,9 +19,10 @@ from lm.backbones.sharding import whole
 from lm.forests.cited_batch import CitedBatch
 from lm.forests.forest import Forest
 from lm.retrieval.gradient_cache import encode_cached
+from lm.retrieval.index import VectorIndex
 from lm.scoring.headless import model_states
 from lm.steps.gather import gather_unequal_rows
-from lm.tokens.cited_table import Reading
+from lm.tokens.cited_table import PassageTokens, Reading
 from losses.contrastive import NO_DOCUMENT, info_nce, known_positives, similarities
 from metrics.embedding_space import alignment, mean_cosine, uniformity
 from modules.base.exact_logs import Split
@@ -38,6 +39,23 @@ class Read(NamedTuple):
     logprobs: Tensor
     queries: Tensor
     passages: Tensor
+
+
+class KeptPassages(NamedTuple):
+    """What a frozen embedder makes of passages: it is read once, and no step changes it.
+
+    Args:
+        numbers: of the passages, ascending [P], int64.
+        vectors: of these, as they are compared [P, D], float32, on the host.
+    """
+
+    numbers: Tensor
+    vectors: Tensor
+
+    def of(self, keys_U: Tensor) -> Tensor:
+        """Vectors of passages by their keys (`CitedBatch.passage_keys`), on their device [U, D]."""
+        rows = torch.searchsorted(self.numbers, keys_U.cpu() - 1)
+        return self.vectors[rows].to(keys_U.device)
 
 
 class CoSupervision(Answering):
@@ -59,7 +77,8 @@ class CoSupervision(Answering):
     Args:
         backbone: of the model that writes.
         embedder: of the model that reads passages (``Emb``), with a head for tokens or without. Null shares the one
-            whose states search.
+            whose states search. One that is frozen (``parts.embedder.frozen``) reads each passage once, before the
+            first step, and what it made of it is kept (Answering, ``keep``).
         querier: of a model that searches in place of the one that writes. Null is co-supervision.
         ntp_weight: of next-token prediction.
         nsp_weight: of next-sequence prediction; 0.01 in the official code, for inner products with ``scale`` 1.
@@ -99,7 +118,9 @@ class CoSupervision(Answering):
             raise UserError(f"model: 'grad_cache_tokens' is {grad_cache_tokens}; it must be 1 or more, or null")
         self.ntp_weight, self.nsp_weight, self.scale = ntp_weight, nsp_weight, scale
         among = embedder is None and querier is None and grad_cache_tokens is None
-        self.reading = Reading(ntp_weight > 0, score_passages, nsp_weight > 0, among, grad_cache_tokens)
+        frozen = self.parts.option("embedder").frozen and embedder is not None and self.retriever is None
+        self.reading = Reading(ntp_weight > 0, score_passages, nsp_weight > 0, among, grad_cache_tokens, frozen)
+        self.kept: KeptPassages | None = None
         log_temperature = torch.tensor(temperature).log()
         if learn_temperature and similarity == "cosine" and nsp_weight > 0:
             self.log_temperature = nn.Parameter(log_temperature)
@@ -154,8 +175,37 @@ class CoSupervision(Answering):
         else:
             logprobs_N = self.forest_logprobs(forest)
             states = self.searches(forest) if self.nsp_weight else logprobs_N.new_zeros(0, 1)
-        passages = states[m:] if self.reading.among or not self.nsp_weight else self.read_passages(batch.passages)
+        if self.reading.apart:
+            passages = self.read_passages(batch.passages)
+        elif self.kept is not None and self.nsp_weight:
+            passages = self.kept.of(batch.passage_keys).to(torch.promote_types(states.dtype, torch.float32))
+        else:
+            passages = states[m:]
         return Read(logprobs_N[forest.path_targets], states[:m], passages)
+
+    def on_train_start(self) -> None:
+        """Read what no step changes; not sooner, as sharded weights are restored late."""
+        super().on_train_start()
+        self.keep_passages(self.trainer.datamodule)  # type: ignore[attr-defined]
+
+    def on_validation_start(self) -> None:
+        """The same where nothing is fitted."""
+        super().on_validation_start()
+        self.keep_passages(self.trainer.datamodule)  # type: ignore[attr-defined]
+
+    def keep_passages(self, data: Any) -> None:
+        """Have a frozen embedder read the passages that batches compare, once; every rank has to ask.
+
+        Args:
+            data: that has ``passages``, their ``passage_tokens``, and the numbers of those that are ``compared``.
+        """
+        if not self.reading.kept or not self.nsp_weight or self.kept is not None:
+            return
+        numbers = data.compared or [0]  # an index of nothing is none
+        tokens = PassageTokens([data.passage_tokens.ids[number] for number in numbers], data.passage_tokens.by)
+        index = self.passage_search([data.passages[number] for number in numbers], tokens).index
+        assert isinstance(index, VectorIndex)
+        self.kept = KeptPassages(torch.tensor(numbers), torch.as_tensor(index.vectors).cpu())
 
     def read_passages(self, forests: tuple[Forest, ...]) -> Tensor:
         """States of passages [U, D], those of a chunk at a time where these are chunks."""

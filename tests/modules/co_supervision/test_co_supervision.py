@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,6 +23,7 @@ from tests.stand_ins import LLAMA
 from text.citing.cited_records import CitedAnswer
 from text.errors import UserError
 from text.records import Located
+from text.retrieval.tasks import Passage
 
 WORDS = "who where is ann bob in rome oslo lives the a b c"
 PASSAGES = ["ann lives in rome", "bob lives in oslo", "a b c", "the rome is a"]
@@ -184,11 +187,28 @@ def test_without_a_weight_a_model_is_not_called(by, table):
         method(by, nsp_weight=0.0)
 
 
-def test_a_frozen_embedder_has_no_gradient(by, table):
-    module = method(by, parts={"embedder": Part(frozen=True)})
-    step(module, table.batch([0, 1], module.reading, 0, (0, 0))).backward()
-    assert all(p.grad is None for p in module.embedder.parameters())
-    assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in module.model.parameters())
+@pytest.mark.parametrize("similarity", ["cosine", "dot"])
+def test_a_frozen_embedder_reads_each_passage_once(by, table, similarity):
+    """The same loss and gradients as if it read those of each batch anew; it has none itself."""
+    found = {}
+    for kept in (False, True):
+        module = method(by, parts={"embedder": Part(frozen=True)}, similarity=similarity, keep=False)
+        assert module.reading.kept
+        module.reading = replace(module.reading, kept=kept)
+        passages = [Passage(f"p{n}", "", text) for n, text in enumerate(PASSAGES)]
+        compared = sorted(table.compared())
+        module.keep_passages(SimpleNamespace(passages=passages, passage_tokens=table.passages, compared=compared))
+        batch = table.batch([0, 1], module.reading, 1, (0, 0))
+        assert (batch.passages == ()) is kept
+        if kept:
+            module.embedder.forward = None  # would fail
+        loss = step(module, batch)
+        loss.backward()
+        assert all(p.grad is None for p in module.embedder.parameters())
+        found[kept] = loss.detach(), [p.grad for p in module.parameters() if p.requires_grad]
+    assert compared == [0, 1, 3]
+    torch.testing.assert_close(found[True], found[False], rtol=1e-6, atol=1e-7)  # vectors are kept in float32
+    assert sum(grad.abs().sum() for grad in found[True][1]) > 0
 
 
 def test_a_batch_without_look_ups_still_reaches_all_parts(by, table):
