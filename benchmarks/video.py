@@ -1,11 +1,13 @@
 """Videos: what sharing a clip, decoding what is needed and keeping features are worth, against the ways of peers.
 
-    python benchmarks/video.py [--quick] [--repeats 5] [--only step decode epoch prefill features]
+    python benchmarks/video.py [--quick] [--repeats 5] [--only step decode epoch bad prefill features]
 
 - ``step``: forward and backward of a language model over the questions of a clip, as one tree against a row of its own
   for each question, as LLaVA-NeXT and VideoLLaMA 2 train; and the memory at its peak, of a process and of its tensors.
-- ``decode``: 8 frames of a minute, against decoding from the start (transformers' reader with PyAV, LLaVA-NeXT).
+- ``decode``: 8 frames of a minute, against transformers' reader with PyAV, which decodes from the start; and decord, if
+  it is installed.
 - ``epoch``: reading an epoch of records with 6 questions, against a record for each question.
+- ``bad``: an epoch of 32 records, the files of 5 of which cannot be shown: how many of the others are seen, and once.
 - ``prefill``: tokens that are computed of the prompts of 5 questions, against a prompt for each.
 - ``features``: steps of an aligner with the features of a frozen encoder on disk, against encoding at every step.
 
@@ -20,12 +22,16 @@ import statistics
 import sys
 import tempfile
 import time
+import warnings
+from collections import Counter
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from lightning.pytorch import Trainer
 from rich.console import Console
 from rich.table import Table
 
@@ -45,7 +51,7 @@ from video.sampling import Sampling, shown_at, uniform
 from video.table import probe
 from video.writer import write_clip
 
-PARTS = ("step", "decode", "epoch", "prefill", "features")
+PARTS = ("step", "decode", "epoch", "bad", "prefill", "features")
 CONSOLE = Console(width=120)
 VIT = {"hidden_size": 192, "intermediate_size": 768, "num_hidden_layers": 6, "num_attention_heads": 6}
 
@@ -114,26 +120,39 @@ def minute(folder: Path, quick: bool) -> Path:
     return path
 
 
-def from_the_start(path: Path, n: int) -> np.ndarray:
-    """As transformers and LLaVA-NeXT do: every frame is decoded, those that are wanted are kept."""
-    import av
-
+def wanted(path: Path, n: int) -> np.ndarray:
+    """Numbers of the frames that are shown in the middles of equal parts [n]."""
     info = probe(path)
-    wanted = shown_at(info.presented, uniform(n, 0, info.seconds)).tolist()
-    with av.open(str(path)) as container:
-        container.streams.video[0].thread_type = "NONE"
-        kept = [f.to_ndarray(format="rgb24") for k, f in enumerate(container.decode(video=0)) if k in wanted]
-    return np.stack(kept)
+    return shown_at(info.presented, uniform(n, 0, info.seconds))
+
+
+def by_transformers(path: Path, n: int) -> np.ndarray:
+    """Its reader with PyAV."""
+    from transformers.video_utils import read_video_pyav
+
+    return read_video_pyav(str(path), lambda metadata: wanted(path, n))[0]
+
+
+def by_decord(path: Path, n: int) -> np.ndarray:
+    """Its reader, of one thread."""
+    import decord
+
+    return decord.VideoReader(str(path), num_threads=1).get_batch(wanted(path, n)).asnumpy()
 
 
 def decode(folder: Path, quick: bool, repeats: int) -> list[tuple[str, ...]]:
     """8 and 64 frames."""
     path, found = minute(folder, quick), []
     for n, target in ((8, ">= 8x"), (64, ">= 0.77x")):
-        np.testing.assert_array_equal(read_frames(path, n=n).images, from_the_start(path, n))
-        times = timed([lambda n=n: read_frames(path, n=n), lambda n=n: from_the_start(path, n)], repeats)  # type: ignore[misc]
+        np.testing.assert_array_equal(read_frames(path, n=n).images, by_transformers(path, n))
+        times = timed([lambda n=n: read_frames(path, n=n), lambda n=n: by_transformers(path, n)], repeats)  # type: ignore[misc]
         found.append(row(f"{n} frames of a minute", times, target))
-    return found
+    what, target = "8 frames of a minute, decord", ">= 1.1x"
+    if find_spec("decord") is None:
+        return [*found, (what, "", "not installed", "", target)]
+    difference = np.abs(read_frames(path, n=8).images - by_decord(path, 8).astype(np.int16))
+    assert difference.mean() < 3  # it has an FFmpeg of its own, which rounds otherwise
+    return [*found, row(what, timed([lambda: read_frames(path, n=8), lambda: by_decord(path, 8)], repeats), target)]
 
 
 # --- an epoch -----------------------------------------------------------------------------------------------------
@@ -165,11 +184,10 @@ def records(folder: Path, quick: bool) -> tuple[Path, Path]:
     return paths
 
 
-def ready(path: Path, pegasus: Pegasus, batch_size: int) -> Videos:
+def ready(path: Path, pegasus: Pegasus, batch_size: int, **options: Any) -> Videos:
     """The data of a module, without a trainer."""
-    data = Videos(
-        str(path), tokenizer=WordTokenizer(eos_token="<end>"), sampling=Sampling(frames=8), batch_size=batch_size
-    )
+    given: dict[str, Any] = {"tokenizer": WordTokenizer(eos_token="<end>"), "sampling": Sampling(frames=8)}
+    data = Videos(str(path), batch_size=batch_size, **given, **options)
     data.sight = pegasus.sight
     data.setup("fit")
     if pegasus.model is None:
@@ -199,12 +217,32 @@ def epoch(folder: Path, quick: bool, repeats: int) -> list[tuple[str, ...]]:
         before = data.clips("train").decoded
         data.total = run(data)  # type: ignore[attr-defined]
         counts.append(data.clips("train").decoded - before)
+    assert counts[1] == 6 * counts[0]
     assert abs(together.total - apart.total) < 1e-3 * abs(apart.total)  # type: ignore[attr-defined]
     times = timed([lambda: run(together), lambda: run(apart)], max(1, repeats // 2))
     return [
-        row("decoded clips of an epoch", counts, "6x", unit=""),
+        row("decoded clips of an epoch", counts, "6x, exactly", unit=""),
         row("the epoch, end to end", times, ">= 4x"),
     ]
+
+
+def bad(folder: Path, quick: bool, repeats: int) -> list[tuple[str, ...]]:
+    """One file of each kind that cannot be shown, among 27 that can."""
+    good, own = minute(folder, quick), folder / "bad"
+    own.mkdir()
+    whole, asked = good.read_bytes(), [{"question": "what ?", "answer": "so"}]
+    broken = {"empty": b"", "words": b"no video " * 200, "cut": whole[: len(whole) // 2], "noise": bytes(10_000)}
+    for name, content in broken.items():
+        (own / f"{name}.mp4").write_bytes(content)
+    videos = [*[str(good)] * 27, *(str(own / f"{name}.mp4") for name in (*broken, "nowhere"))]
+    told = [{"id": f"r{n}", "video": video, "questions": asked} for n, video in enumerate(videos)]
+    path = own / "records.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in told))
+    data = ready(path, module(folder), 4, on_bad_video="skip", max_bad_share=0.2)
+    with warnings.catch_warnings(action="ignore"):
+        seen = Counter(id for batch in data.train_dataloader() for id in batch.ids)
+    assert (len(seen), seen.total(), len(data.skipped)) == (27, 27, 5)
+    return [("5 bad files of 32", f"{len(seen)} seen, 0 again", "", "", "27 seen, 0 again")]
 
 
 # --- generation and features --------------------------------------------------------------------------------------
@@ -234,6 +272,7 @@ def features(folder: Path, quick: bool, repeats: int) -> list[tuple[str, ...]]:
     path, ways, sums = records(folder, quick)[0], [], []
     for kept in (str(folder / "features"), None):
         pegasus = module(folder, parts=dict(frozen), kept_features=kept)
+        pegasus.trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)  # whose precision counts
         data = ready(path, pegasus, 4)
         if kept:
             data.clips("train").kept_clips = lambda key, own=pegasus: own.store.get(key)  # type: ignore[misc]
