@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from lightning.pytorch import LightningDataModule
-from lightning.pytorch.utilities.rank_zero import rank_zero_info
+from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from transformers import PreTrainedTokenizerBase
 
 from datamodules.loading import ResumableLoader, layout, shares
@@ -25,7 +25,7 @@ from lm.tokens.tokenizer import TokenizerSource, source_for
 from lm.vision.batch import Talk, VideoPromptBatch
 from lm.vision.clip_source import ClipSource
 from lm.vision.clips import ClipReader, Clips, FrameOrder, SeenClips
-from lm.vision.prompts import prompt_ids, require_room, turn_ids
+from lm.vision.prompts import cut_speech, prompt_ids, require_room, turn_ids
 from lm.vision.sight import Sight
 from lm.vision.skipped import SkippedLog
 from text.errors import UserError
@@ -65,6 +65,7 @@ class VideoPrompts(PlainHyperparameters, LightningDataModule):
         split: what to ask of a world.
         on_bad_video: ``skip`` leaves out records whose video cannot be shown: their questions are not answered.
         max_bad_share: of the videos that may be left out, of all ranks together; 0 is none.
+        max_transcript_tokens: see Videos.
         seed: of draws of frames.
         batch_size: records that a rank answers at a time.
 
@@ -95,6 +96,7 @@ class VideoPrompts(PlainHyperparameters, LightningDataModule):
         split: str = "test",
         on_bad_video: Literal["error", "skip"] = "error",
         max_bad_share: float = 0.05,
+        max_transcript_tokens: int | None = None,
         seed: int = 0,
         batch_size: int = 8,
     ):
@@ -105,6 +107,7 @@ class VideoPrompts(PlainHyperparameters, LightningDataModule):
         if video is not None and not questions:
             raise UserError("data.questions is missing: what is to be asked about the video, as a list of texts")
         self.video, self.questions, self.records = video, questions or ["What happens?"], records
+        self.max_transcript_tokens = max_transcript_tokens
         self.window, self.transcript, self.conversation = (start, end), transcript or "", conversation
         self.reader = ClipReader(sampling or Sampling(frames=FRAMES), frame_order, seed=seed)
         self.orders: list[FrameOrder] = [frame_order, *(controls or [])]
@@ -166,12 +169,23 @@ class VideoPrompts(PlainHyperparameters, LightningDataModule):
         """The questions of a record, each for itself."""
         for asked, prompt in asked_alone(one):
             self.asked.append(asked)
-            told = with_speech(prompt, one.record.speech or self.transcript)
+            told = with_speech(prompt, self._speech(one))
             self._prompts.append(prompt_ids(self.renderer, told, clip, one.record.system))
+
+    def _speech(self, one: Located[VideoRecord]) -> str:
+        """What is said in the video of a record, cut to size, which is told."""
+        whole = one.record.speech or self.transcript
+        speech = cut_speech(whole, self.max_transcript_tokens, self._words)
+        if speech != whole:
+            rank_zero_warn(f"record '{one.name}': its transcript has lost lines in its middle (max_transcript_tokens)")
+        return speech
+
+    def _words(self, text: str) -> list[int]:
+        return encode(self.tokenizer, [text])[0]
 
     def _add_talk(self, one: Located[VideoRecord], clip: int | None) -> None:
         """The questions of a record as turns; prompts of later ones are not known yet."""
-        turns, speech = asked_in_turn(one), one.record.speech or self.transcript
+        turns, speech = asked_in_turn(one), self._speech(one)
         questions = [asked["prompt"] for asked in turns]
         system = system_of(one.record)
         turn = partial(turn_ids, self.renderer, asked=questions, clip=clip, system=system, speech=speech)
@@ -233,6 +247,8 @@ class VideoPrompts(PlainHyperparameters, LightningDataModule):
     def batch(self, rows: Sequence[int], order: FrameOrder | None = None) -> VideoPromptBatch:
         """Some questions by number; without those whose video cannot be shown.
 
+        With each goes what was seen of its clip: ``num_frames``, ``times`` and ``num_video_tokens``.
+
         Args:
             rows: of what is asked; of conversations, all turns in order.
             order: in which frames are shown, by default `frame_order`.
@@ -245,8 +261,8 @@ class VideoPrompts(PlainHyperparameters, LightningDataModule):
         sight = self.sight or getattr(module, "sight", None)
         if sight is None:
             raise UserError("VideoPrompts is for a module that sees, such as Pegasus")
-        seen = SeenClips(self._clips_of[order], sight, lambda text: encode(self.tokenizer, [text])[0])
-        kept, prompts, talks = list[int](), list[list[int]](), list[Talk]()
+        seen = SeenClips(self._clips_of[order], sight, self._words)
+        kept, prompts, talks, shown = list[int](), list[list[int]](), list[Talk](), list[dict[str, Any]]()
         for row in rows:
             later_turn = self.conversation and row not in self._talks
             if later_turn or (ids := seen.expanded(np.asarray(self._prompts[row]))) is None:
@@ -256,8 +272,9 @@ class VideoPrompts(PlainHyperparameters, LightningDataModule):
             if turn is not None:
                 talks.append(Talk(range(len(kept), len(kept) + count), partial(_expanded, seen, turn)))
             kept += range(row, row + count)
+            shown += [seen.told(self._prompts[row])] * count
             prompts += [ids.tolist(), *([] for _ in range(count - 1))]
-        records = [self.asked[row] for row in kept]
+        records = [self.asked[row] | of_clip for row, of_clip in zip(kept, shown, strict=True)]
         return VideoPromptBatch(prompts, kept, [one["id"] for one in records], records, seen.shown, order, talks)
 
 

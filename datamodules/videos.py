@@ -27,7 +27,7 @@ from lm.tokens.control_tokens import encode
 from lm.vision.batch import KeptClip, VideoBatch, VideoPairBatch
 from lm.vision.clip_source import ClipSource
 from lm.vision.clips import ClipReader, Clips, FrameOrder, SeenClips
-from lm.vision.prompts import prompt_ids, require_room
+from lm.vision.prompts import cut_speech, prompt_ids, require_room
 from lm.vision.sight import Sight
 from lm.vision.skipped import SkippedLog
 from text.chat.chat_records import ChatRecord
@@ -59,6 +59,8 @@ class Videos(Conversations[AnswerTable]):
         max_bad_share: of a split's videos that may be left out, of all ranks together; 0 is none.
         damage: see `ClipReader`.
         keep_clips: clips that are held in memory as they are shown.
+        max_transcript_tokens: what of a record's ``transcript`` is shown; a longer one loses lines in its middle. Null
+            is all of it: then records that are too long for it are left out whole.
     """
 
     table_kind = AnswerTable
@@ -77,13 +79,14 @@ class Videos(Conversations[AnswerTable]):
         max_bad_share: float = 0.05,
         damage: Literal["raise", "partial"] = "partial",
         keep_clips: int = 0,
+        max_transcript_tokens: int | None = None,
         **kwargs: Any,
     ):
         super().__init__(train, **kwargs)
         self.limits = replace(self.limits, cut=False)
         sampling = sampling or Sampling(frames=FRAMES)
         self.video_root, self.on_bad_video, self.max_bad_share = video_root, on_bad_video, max_bad_share
-        self.keep_clips = keep_clips
+        self.keep_clips, self.max_transcript_tokens = keep_clips, max_transcript_tokens
         held_out = ClipReader(
             val_sampling or replace(sampling, jitter=False), test_frame_order or frame_order, damage, self.seed
         )
@@ -151,26 +154,17 @@ class Videos(Conversations[AnswerTable]):
         clips = self._clips.get(self._reading)
         source = ClipSource.of(record, self.video_root, found.name) if tokenising else None
         clip = None if source is None or clips is None else clips.add(source)
+        speech = cut_speech(record.speech, self.max_transcript_tokens, self._words) if tokenising else record.speech
+        if speech != record.speech:
+            notes["transcripts have lost lines in their middle (data.max_transcript_tokens)"] += 1
         made = []
         for name, prompt, answer, kind in learnt_of(found):
-            asked = with_speech(prompt, record.speech)
+            asked = with_speech(prompt, speech)
             ids = prompt_ids(self.renderer, asked, clip, record.system) if clip is not None else []
             tokens = (ids, []) if ids else ()
-            unit = found.where
-            made.append(
-                Example(
-                    name,
-                    asked,
-                    (answer,),
-                    (True,),
-                    record.system,
-                    group=unit,
-                    tree=unit,
-                    numbers=(float(self._kind_number(kind)),),
-                    tokens=tokens,
-                    unit=unit,
-                )
-            )
+            unit, numbers = found.where, (float(self._kind_number(kind)),)
+            example = Example(name, asked, (answer,), (True,), record.system, numbers=numbers, tokens=tokens)
+            made.append(example._replace(group=unit, tree=unit, unit=unit))
         return made
 
     def _kind_number(self, kind: str) -> int:

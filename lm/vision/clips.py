@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from threading import Lock
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
@@ -250,15 +250,17 @@ class SeenClips:
         sight: how they are laid out.
         words: makes tokens of a text.
         draw: see `Clips.clip`.
-
-    Attributes:
-        shown: the clips, in the order of the table of their vectors.
     """
 
     def __init__(self, clips: Clips, sight: Sight, words: Callable[[str], list[int]], draw: int | None = None):
         self.clips, self.sight, self.words, self.draw = clips, sight, words, draw
-        self.shown: list[Clip] = []
         self._ids, self._prefixes = VectorIds(), dict[int, list[int] | None]()
+        self._clips_shown: dict[int, Clip] = {}
+
+    @property
+    def shown(self) -> list[Clip]:
+        """The clips, in the order of the table of their vectors."""
+        return [*self._clips_shown.values()]
 
     def expanded(self, prompt: np.ndarray) -> np.ndarray | None:
         """A prompt whose clip is in its place; None if it cannot be shown. Text alone is as it was."""
@@ -271,11 +273,19 @@ class SeenClips:
         prefix = self._prefixes[number]
         return None if prefix is None else np.concatenate([prompt[:at], prefix, prompt[at + 1 :]])
 
+    def told(self, prompt: Sequence[int]) -> dict[str, Any]:
+        """What is seen of the clip of a prompt that was expanded: frames, seconds of its slots, vectors."""
+        if (found := clip_at(np.asarray(prompt))) is None:
+            return {}
+        clip = self._clips_shown[found[1]]
+        times = [round(float(time), 3) for time in clip.slot_seconds]
+        return {"num_frames": len(clip.pixels), "times": times, "num_video_tokens": clip.tokens}
+
     def _prefix(self, number: int) -> list[int] | None:
         clip = self.clips.clip(number, self.sight, self.draw)
         if clip is None:
             return None
-        self.shown.append(clip)
+        self._clips_shown[number] = clip
         return self.sight.prefix(clip, self._ids.run(number, clip.tokens), self.words)
 
 

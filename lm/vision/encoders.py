@@ -14,6 +14,7 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModel, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.models.auto.image_processing_auto import get_image_processor_config
 from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES
 
 from lm.backbones.backbone import Backbone, PretrainedBackbone, ScratchBackbone
@@ -122,13 +123,12 @@ class PretrainedVision(VisionBackbone, PretrainedBackbone):
 
     @cached_property
     def shape(self) -> Shape:
-        """What it wants and gives; asks for its configuration."""
-        name = resolve(self.name_or_path, "model")
+        """What it wants and gives; asks for its configuration, and for that of what prepares its images."""
+        name, revision = resolve(self.name_or_path, "model"), self.revision or "main"
         with asked_of(name, "auto"):
-            config = AutoConfig.from_pretrained(
-                name, revision=self.revision or "main", trust_remote_code=self.trust_remote_code
-            )
-        return shape_of(VisionHalf.own_config(config))
+            config = AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=self.trust_remote_code)
+            colours = get_image_processor_config(name, revision=revision)
+        return shape_of(VisionHalf.own_config(config), colours)
 
     def load(self, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
         """The bare model with its weights; files that do not hold all of them are refused."""

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lm.vision.shapes import Shape
+from text.errors import UserError
 
 TOGETHER = 64  # frames that are encoded at a time
 CHUNK = 16  # frames that an encoder of videos reads at a time, where it can read any number
@@ -53,6 +54,9 @@ def features(model: Any, shape: Shape, pixels: Tensor, counts: Sequence[int], pa
         pairs: see `VisionBackbone`; a slot for every frame.
 
     Returns: [S, P, D].
+
+    Raises:
+        UserError: for an encoder of images that gives something else than its configuration says.
     """
     if shape.slot_frames == 1 and shape.fixed_frames is None:
         return torch.cat([_of_images(model, shape, part) for part in pixels.split(TOGETHER)])
@@ -76,9 +80,15 @@ def _of_images(model: Any, shape: Shape, pixels: Tensor) -> Tensor:
         states = model(**_patches(frames, shape)).last_hidden_state
     else:
         states = model(pixel_values=frames).last_hidden_state
-    if states.ndim == 4:  # of a convolutional network: channels, rows, columns
-        return states.flatten(2).transpose(1, 2)
-    return states[:, shape.special :]
+    convolved = states.ndim == 4  # channels, rows, columns
+    found = states.flatten(2).transpose(1, 2) if convolved else states[:, shape.special :]
+    if found.shape[1:] != (shape.patches, shape.width):
+        rows, columns = shape.grid
+        raise UserError(
+            f"vision: {type(model).__name__} gives features of the form {tuple(states.shape[1:])}, and its "
+            f"configuration tells of {rows} x {columns} of width {shape.width}: this encoder is not known here"
+        )
+    return found
 
 
 def _patches(frames: Tensor, shape: Shape) -> dict[str, Tensor]:

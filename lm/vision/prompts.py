@@ -6,7 +6,7 @@ apart, so that no token is of both. Knows renderers and ids, no pixels.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import zip_longest
 
 import numpy as np
@@ -72,6 +72,27 @@ def turn_ids(
     questions = [Message(role="user", content=question) for question in asked[: len(said) + 1]]
     turns = [turn for pair in zip_longest(questions, said) for turn in pair if turn is not None]
     return prompt_ids(renderer, with_speech(turns, speech), clip, system)
+
+
+def cut_speech(speech: str, most: int | None, words: Callable[[str], list[int]]) -> str:
+    """A transcript of at most so many tokens: lines are left out of its middle, and how many stands in their place.
+
+    Args:
+        speech: line by line.
+        most: tokens; None is any number.
+        words: makes tokens of a text.
+    """
+    lines = speech.splitlines(keepends=True)
+    if most is None or len(words(speech)) <= most:
+        return speech
+    sizes, told = [len(words(line)) for line in lines], "[{} lines of speech are left out]\n"
+    room, first, behind = most - len(words(told.format(len(lines)))), 0, len(lines)
+    while first < behind:  # by turns from the beginning and from the end
+        at = first if first <= len(lines) - behind else behind - 1
+        if (room := room - sizes[at]) < 0:
+            break
+        first, behind = (first + 1, behind) if at == first else (first, behind - 1)
+    return "".join([*lines[:first], told.format(behind - first), *lines[behind:]]).rstrip("\n")
 
 
 def require_room(name: str, tokens: int, context: int | None) -> None:

@@ -1,4 +1,4 @@
-"""What an encoder of images or videos wants and gives, read off its configuration: no weights are needed for it.
+"""What an encoder of images or videos wants and gives, read off its configurations: no weights are needed for it.
 
 Legend: T frames, S slots of features in time, P features of a slot, D their width.
 """
@@ -6,6 +6,7 @@ Legend: T frames, S slots of features in time, P features of a slot, D their wid
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,8 +55,12 @@ class Shape:
         return math.ceil(frames / self.slot_frames)
 
 
-def shape_of(config: Any) -> Shape:
+def shape_of(config: Any, colours: Mapping[str, Any] | None = None) -> Shape:
     """The sizes of an encoder, from the configuration of its own half.
+
+    Args:
+        config: the configuration.
+        colours: ``image_mean`` and ``image_std`` of what prepares its images; without them those of its kind.
 
     Raises:
         UserError: of a kind that is not known to give features of patches.
@@ -70,7 +75,8 @@ def shape_of(config: Any) -> Shape:
     size, patch = (side[0] if isinstance(side, list | tuple) else side for side in (size, patch))
     if not isinstance(size, int) or not isinstance(patch, int):
         raise UserError(f"vision: a model of kind {kind} does not tell its image_size and patch_size")
-    mean, std = COLOURS.get(kind, IMAGENET)
+    usual, told = COLOURS.get(kind, IMAGENET), colours or {}
+    mean, std = (tuple(told.get(f"image_{name}") or own) for name, own in zip(("mean", "std"), usual, strict=True))
     tubelet = getattr(config, "tubelet_size", 1)
     return Shape(
         kind=kind,
@@ -86,9 +92,18 @@ def shape_of(config: Any) -> Shape:
 
 
 def _timm(config: Any) -> Shape:
-    """A convolutional network of timm, read after its last stage."""
+    """A convolutional network of timm, read after its last stage.
+
+    Raises:
+        UserError: of another, whose configuration does not tell where its features lie in the picture.
+    """
     given = config.pretrained_cfg or {}
-    size = (given.get("input_size") or (3, 224, 224))[-1]
-    side, width = (given.get("pool_size") or (size // 32, 0))[0], given.get("num_features") or config.num_features
+    grid, size = given.get("pool_size"), (given.get("input_size") or (3, 224, 224))[-1]
+    if grid is None:
+        raise UserError(
+            f"vision: timm's {config.architecture} has no pool_size, so it is no convolutional network, and nothing "
+            "tells its patches: give a transformer as transformers has it (siglip, dinov2, ...)"
+        )
+    width = given.get("num_features") or config.num_features
     mean, std = (tuple(given.get(name) or usual) for name, usual in zip(("mean", "std"), IMAGENET, strict=True))
-    return Shape("timm_wrapper", size, (side, side), width, mean=mean, std=std)
+    return Shape("timm_wrapper", size, (grid[0], grid[1]), width, mean=mean, std=std)

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from callbacks.responses import Responses
 from datamodules.video_prompts import VideoPrompts
 from lm.generation.decoding import Decoding, Sample
 from tests.clips import clip, numbered, numbers
@@ -78,6 +79,22 @@ def test_mvbench_is_scored_by_task_and_the_mean_is_that_of_tasks(home: Path, tmp
     assert [round(one.length, 3) for one in seen] == [1.0, 2.0, 2.0]
     with pytest.raises(UserError, match=r"data\.video_root names tv, and not 'action_sequence'"):
         prompts(str(home / "*.json"), video_root={"tv": str(home)}).setup("predict")
+
+
+@pytest.mark.oracle("VideoPrompts.max_transcript_tokens")
+def test_what_was_seen_stands_beside_an_answer(home: Path, tmp_path: Path, recwarn: pytest.WarningsRecorder):
+    video = str(home / "star" / "1.mp4")
+    said = [{"start": n / 10, "end": n / 10, "text": "so"} for n in range(20)]
+    asked = [{"video": video, "questions": [{"question": "what ?"}], "transcript": said}, {"prompt": "why ?"}]
+    data = prompts(written(tmp_path / "asked.json", *asked), batch_size=2, max_transcript_tokens=20)
+    run = trainer(tmp_path, callbacks=[Responses()], logger=True)
+    run.predict(pegasus(decoding=Decoding(max_new_tokens=1), max_tokens=8), data)
+    shown, plain = map(json.loads, (Path(run.log_dir) / "responses.jsonl").read_text().splitlines())
+    assert (shown["num_frames"], shown["num_video_tokens"]) == (3, 8)  # of 3 slots 2 were merged
+    assert len(shown["times"]) == 2
+    assert 0 < shown["times"][0] < shown["times"][1] < 2
+    assert not plain.keys() & {"num_frames", "times", "num_video_tokens"}
+    assert any("record '0': its transcript has lost lines" in str(told.message) for told in recwarn)
 
 
 def test_images_of_a_video_have_a_window_too(home: Path):

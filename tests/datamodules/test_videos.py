@@ -76,6 +76,26 @@ def test_a_transcript_stands_as_text_behind_the_frames(sources: list[str]):
     assert len(batch.forest.input_ids) == said + first + second  # what is seen and said, once for both questions
 
 
+@pytest.mark.oracle("Videos.max_transcript_tokens")
+def test_a_long_transcript_is_cut_and_told_and_its_record_is_kept(
+    sources: list[str], tmp_path: Path, recwarn: pytest.WarningsRecorder
+):
+    long = [{"start": n, "end": n + 0.5, "text": "so it goes on"} for n in range(200)]
+    video = str(Path(sources[0]).parent / "clip.mp4")
+    told = [
+        {"id": str(n), "video": video, "transcript": said, "questions": ASKED} for n, said in enumerate((SPEECH, long))
+    ]
+    source = jsonl(tmp_path / "train.jsonl", *told)
+    assert len(ready(source, max_drop_fraction=0.5)[1].table("train")) == 2  # type: ignore[arg-type]
+    _, data = ready(source, max_transcript_tokens=40)
+    assert len(data.table("train")) == 4  # type: ignore[arg-type]
+    assert any("1 transcripts have lost lines in their middle" in str(told.message) for told in recwarn)
+    prompt = data.tokenizer.decode([id for id in data.table("train").answer(2)[0].tolist() if id < FIRST_VECTOR])  # type: ignore[union-attr]
+    assert "Speech [2.0-2.5]: so it goes on [UNK] [UNK]" in prompt  # the words that tell what is missing are new here
+    assert "Speech [199.0-199.5]: so it goes on what is it ?" in prompt
+    assert len(prompt.split()) <= 40 + 5
+
+
 def test_text_alone_trains_without_a_clip(sources: list[str], tmp_path: Path):
     module = pegasus()
     data = Videos(sources[2], tokenizer=WORDS, sampling=Sampling(frames=2), batch_size=1)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,6 +22,8 @@ from lm.vision.feature_store import FeatureStore
 from lm.vision.features import features, shrunk
 from lm.vision.lite0 import Lite0Config, Lite0Model, SameConv, _renamed
 from lm.vision.merging import merged, summaries
+from lm.vision.prompts import cut_speech
+from lm.vision.shapes import shape_of
 from lm.vision.sight import Sight
 from text.errors import UserError
 from video.faults import VideoError
@@ -75,6 +79,42 @@ def test_published_encoders_are_those_that_were_saved(kind: str, tmp_path: Path)
         found, expected = (features(m, backbone.shape, noise(4), [4]) for m in (again, model))
     torch.testing.assert_close(found, expected)
     assert published.fingerprint(again) == published.fingerprint(model)
+
+
+def test_colours_are_those_of_the_preprocessor(tmp_path: Path):
+    backbone, model = built("siglip_vision_model")
+    model.save_pretrained(tmp_path)
+    assert PretrainedVision(str(tmp_path)).shape.mean == (0.5, 0.5, 0.5)
+    told = {"image_processor_type": "SiglipImageProcessor", "image_mean": [0.1, 0.2, 0.3], "image_std": [0.4, 0.5, 0.6]}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(told))
+    shape = PretrainedVision(str(tmp_path)).shape
+    assert (shape.mean, shape.std) == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+    assert replace(shape, mean=(0.5,) * 3, std=(0.5,) * 3) == backbone.shape
+
+
+def timm(**about: object) -> SimpleNamespace:
+    """A configuration as transformers' wrapper has it."""
+    return SimpleNamespace(model_type="timm_wrapper", architecture="of_timm", num_features=8, pretrained_cfg=about)
+
+
+def test_of_timm_convolutional_networks_are_read_and_others_refused():
+    shape = shape_of(timm(pool_size=(4, 4), input_size=(3, 128, 128), mean=(0.1, 0.2, 0.3)))
+    assert (shape.size, shape.grid, shape.width, shape.mean) == (128, (4, 4), 8, (0.1, 0.2, 0.3))
+    with pytest.raises(UserError, match="timm's of_timm has no pool_size, so it is no convolutional network"):
+        shape_of(timm(input_size=(3, 224, 224)))  # ViT: 16 pixels a patch, and a token of the class before them
+
+    class Says(torch.nn.Module):
+        def __init__(self, *form: int):
+            super().__init__()
+            self.weight, self.form = torch.nn.Parameter(torch.zeros(1)), form
+
+        def forward(self, pixel_values: torch.Tensor) -> SimpleNamespace:
+            return SimpleNamespace(last_hidden_state=torch.zeros(len(pixel_values), *self.form))
+
+    assert features(Says(8, 4, 4), shape, noise(2), [2]).shape == (2, 16, 8)
+    for form in ((4, 4, 8), (17, 8), (8, 7, 7)):  # channels last as Swin has them, a token of the class, another grid
+        with pytest.raises(UserError, match=r"Says gives features of the form .* tells of 4 x 4 of width 8"):
+            features(Says(*form), shape, noise(2), [2])
 
 
 def test_lite0_has_the_shape_of_the_paper():
@@ -258,6 +298,18 @@ def test_a_slot_that_has_no_room_is_refused():
         assert seen(Sight(shape, aligner, max_tokens=16), 3).tokens == 16
         with pytest.raises(UserError, match="'max_tokens' is 15, and one slot of frames alone makes 16 vectors"):
             Sight(shape, aligner, max_tokens=15)
+
+
+def test_a_transcript_loses_its_middle_and_says_so():
+    def words(text: str) -> list[int]:
+        return [0] * len(text.split())
+
+    lines = [f"Speech [{n}.0-{n}.5]: word {n}" for n in range(9)]  # of four words each
+    speech, gap = "\n".join(lines), "[{} lines of speech are left out]"
+    assert cut_speech(speech, None, words) == cut_speech(speech, 36, words) == speech
+    for most, first, last in ((35, 4, 3), (23, 2, 2), (15, 1, 1), (11, 1, 0), (7, 0, 0), (1, 0, 0)):
+        kept = [*lines[:first], gap.format(9 - first - last), *lines[9 - last :]]
+        assert cut_speech(speech, most, words) == "\n".join(kept), most
 
 
 def test_features_are_found_again_by_the_encoder_that_made_them(tmp_path: Path):
