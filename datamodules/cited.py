@@ -301,17 +301,11 @@ class CitedAnswers(PlainHyperparameters, LightningDataModule):
             raise UserError("nothing to answer: give data.test, a file of questions, or a world")
         problems, lost = [], 0
         for found in self.questions:
-            record, among = found.record, found.record.candidate_ids
-            hidden = [] if among is None else [id for id in record.gold_ids if id not in among]
-            lost += len({*hidden, *(id for id in record.gold_ids if id not in self.number_of)})
-            gold = record.gold_ids if self.missing_gold == "error" else []
-            problems += self._checks.problems(found, {"gold_ids": gold, "candidate_ids": among or []})
-            remedy = "nothing could find it: add it, or give data.missing_gold count"
-            problems += [
-                f"{found.where}: field 'candidate_ids': lacks the gold passage '{id}': {remedy}"
-                for id in hidden
-                if id in gold
-            ]
+            problems += self._checks.problems(found, {"candidate_ids": found.record.candidate_ids or []})
+            hidden = self._checks.hidden_gold(found.record)
+            if self.missing_gold == "error":
+                problems += [self._checks.why_hidden(found, id) for id in hidden]
+            lost += len(hidden)
         if problems:
             raise DataFormatError(problems)
         if lost:

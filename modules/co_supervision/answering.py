@@ -1,10 +1,9 @@
-"""A model that answers with passages: the models that write, read and search, tests and predictions.
+"""A model that answers with passages: tests and predictions.
 
-This file knows models, questions and answers. It does not know what the models were trained for
-(modules/co_supervision/co_supervision.py), how passages are found (modules/co_supervision/searching.py), the rules of
-an answer (modules/co_supervision/writer.py), nor what scores mean (metrics/citing.py).
-
-Legend: B texts, M look-ups, D width of states.
+This file knows questions and answers. It does not know what its models are (modules/co_supervision/models.py), nor what
+they were trained for (modules/co_supervision/co_supervision.py), how passages are found
+(modules/co_supervision/searching.py), the rules of an answer (modules/co_supervision/writer.py), nor what scores mean
+(metrics/citing.py).
 """
 
 from __future__ import annotations
@@ -16,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import Tensor
 
@@ -24,16 +22,13 @@ from lm.backbones.backbone import Backbone
 from lm.backbones.context import context_of
 from lm.backbones.kept_key import keeper
 from lm.files.kept_files import cache_folder
-from lm.forests.batches import PromptBatch, TextBatch
-from lm.forests.forest import Forest
-from lm.forests.forest import Path as TokenPath
+from lm.forests.batches import PromptBatch
 from lm.generation.cached import EngineName, engine_of
 from lm.generation.decoding import Decoding
 from lm.generation.kept_answers import LoggedEngine
 from lm.generation.sampling import seed_of
 from lm.judging.entailment import Claim, Entailment, LexicalEntailment
 from lm.retrieval.index import Retriever, VectorIndex
-from lm.scoring.headless import model_states
 from lm.steps.gather import merge_over_ranks
 from lm.tokens.cited_table import PassageTokens
 from lm.tokens.cited_tokens import Vocabulary
@@ -41,17 +36,16 @@ from metrics.citing import Told, scores
 from metrics.citing_report import look_ups_unfound, report, report_page
 from metrics.embedding_space import shape
 from metrics.report_files import write_lines
-from modules.base.language_module import LanguageModule
 from modules.co_supervision.look_ups import Asked, LookUp
+from modules.co_supervision.models import CitingModels
 from modules.co_supervision.searching import PassageSearch
 from modules.co_supervision.writer import Citing, Writer
 from text.citing.citations import cited_text, raw_text
-from text.errors import UserError
 from text.retrieval.tasks import Passage
 from text.whole_files import write_text
 
 
-class Answering(LanguageModule):
+class Answering(CitingModels):
     """Answers questions with passages that it looks up, without an objective.
 
     Answers are in the cache as soon as they are there, by the weights, the question, the seed and the index; so are
@@ -59,9 +53,9 @@ class Answering(LanguageModule):
 
     Args:
         backbone: of the model that writes.
-        embedder: of the model that reads passages; null is the one that searches.
-        querier: of the model whose states search; null is the one that writes.
-        cosine: compare directions; false compares by inner products.
+        embedder: of the model that reads passages; see CitingModels.
+        querier: of the model whose states search; likewise.
+        cosine: compare directions; likewise.
         retriever: who finds passages in place of these models, by the words of the question.
         citing: the rules of an answer.
         decoding: how tokens are chosen; ``max_new_tokens`` are of the whole answer, passages included.
@@ -95,81 +89,13 @@ class Answering(LanguageModule):
         engine: EngineName = "auto",
         **kwargs: Any,
     ):
-        super().__init__(backbone, **kwargs)
-        self.embedder_backbone, self.querier_backbone, self.cosine = embedder, querier, cosine
+        super().__init__(backbone, embedder, querier, cosine, **kwargs)
         self.retriever, self.citing, self.decoding, self.entailment = retriever, citing, decoding, entailment
         self.answer_seed, self.max_batch_tokens, self.index_batch_tokens = seed, max_batch_tokens, index_batch_tokens
         self.keep, self.engine_name = keep, engine
         self.results: dict[str, Any] = {}
         self._lines: dict[int, dict[str, Any]] = {}
         self._queries: dict[int, Tensor] = {}  # states that search, on the host, by the rows of questions
-
-    def backbones(self) -> dict[str, Backbone]:
-        """The model that writes, and those beside it that there are."""
-        beside = {"embedder": self.embedder_backbone, "querier": self.querier_backbone}
-        return super().backbones() | {name: backbone for name, backbone in beside.items() if backbone is not None}
-
-    def configure_model(self) -> None:
-        """Build all parts; a head that nothing reads is not trained.
-
-        Raises:
-            UserError: for a part that reads passages into states of another width than those that search.
-        """
-        built = self.model is not None
-        if not built:
-            self._require_one_width()
-        super().configure_model()
-        for name in self.backbones().keys() - {"model"} if not built else ():
-            head = getattr(self, name).get_output_embeddings()
-            own = getattr(self, name).get_input_embeddings()
-            if head is not None and head.weight is not own.weight:
-                head.requires_grad_(False)
-
-    def _require_one_width(self) -> None:
-        """Refuse models whose states cannot be compared, before any of them is loaded."""
-        if self.embedder_backbone is None:
-            return
-        searcher = "backbone" if self.querier_backbone is None else "querier"
-        compared = {searcher: self.querier_backbone or self.backbone, "embedder": self.embedder_backbone}
-        configs = {name: backbone.configuration(self._find_tokenizer()) for name, backbone in compared.items()}
-        widths = {name: config.get_text_config().hidden_size for name, config in configs.items() if config is not None}
-        if len({*widths.values()}) > 1:
-            told = f"its states have {widths['embedder']} numbers, and those of model.{searcher} {widths[searcher]}"
-            raise UserError(f"model.embedder: {told}: passages are found by comparing both, give models of one width")
-
-    # --- what its models make of tokens ---------------------------------------------------------------------------
-
-    @property
-    def searcher(self) -> Any:
-        """The model whose states search."""
-        return self.model if self.querier_backbone is None else self.querier
-
-    @property
-    def reader(self) -> Any:
-        """The model that reads passages."""
-        return self.searcher if self.embedder_backbone is None else self.embedder
-
-    def searches(self, forest: Forest) -> Tensor:
-        """States that search, at the look-ups that a forest wants [M, D]."""
-        return model_states(self.searcher, forest, self.share_prefixes)
-
-    def direction(self, vectors: Tensor) -> Tensor:
-        """Vectors as they are compared: of length 1, or as they are."""
-        wide = vectors.to(torch.promote_types(vectors.dtype, torch.float32))
-        return F.normalize(wide, dim=-1) if self.cosine else wide
-
-    @torch.no_grad()
-    def embed(self, batch: TextBatch) -> Tensor:
-        """The vectors of passages, each with the token that ends it [B, D]."""
-        lengths = batch.attention_mask.sum(dim=1).tolist()
-        rows = [ids[:length] for ids, length in zip(batch.input_ids.tolist(), lengths, strict=True)]
-        forest = Forest.from_paths([TokenPath(row, len(row), state=True) for row in rows], range(len(rows)))
-        return self.direction(model_states(self.reader, forest.to(batch.input_ids.device), self.share_prefixes)).float()
-
-    @property
-    def writer_searches(self) -> bool:
-        """Whether the states of the model that writes search."""
-        return self.querier_backbone is None
 
     def passage_search(self, passages: Sequence[Passage], tokens: PassageTokens) -> PassageSearch:
         """Who finds passages for these models. Every rank has to ask.

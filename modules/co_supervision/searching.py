@@ -1,7 +1,7 @@
 """Finding passages: the index of a corpus, and the passages that a look-up finds, by states of models or by words.
 
 This file knows passages, vectors and look-ups. It does not know which models make the vectors
-(modules/co_supervision/answering.py), nor who looks something up and why (modules/co_supervision/writer.py).
+(modules/co_supervision/models.py), nor who looks something up and why (modules/co_supervision/writer.py).
 
 Legend: B texts, M look-ups, D width of states.
 """

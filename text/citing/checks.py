@@ -42,12 +42,24 @@ class Checks:
             hint = did_you_mean(record.task, self.templates) or f" There are {', '.join(self.templates)}"
             problems.append(f"{found.where}: field 'task': no template for '{record.task}' in data.templates.{hint}")
         problems += reserved_words(found.where, dict(record.words()), self.reserved)
-        for field, ids in cited.items():
-            for id in ids:
-                if id not in self.passages:
-                    remedy = f"add it to data.corpus, or mend the id.{did_you_mean(id, self.passages)}"
-                    problems.append(f"{found.where}: field '{field}': no passage '{id}' in {self.corpus}: {remedy}")
-        return problems
+        lacking = [(field, id) for field, ids in cited.items() for id in ids if id not in self.passages]
+        return problems + [self._no_passage(found.where, field, id) for field, id in lacking]
+
+    def hidden_gold(self, record: Any) -> list[str]:
+        """Ids of the gold passages that a question cannot find: in the corpus, or among its candidates."""
+        among = self.passages if record.candidate_ids is None else record.candidate_ids
+        return [id for id in record.gold_ids if id not in self.passages or id not in among]
+
+    def why_hidden(self, found: Located[Any], id: str) -> str:
+        """What is wrong with a question that cannot find a gold passage."""
+        if id not in self.passages:
+            return self._no_passage(found.where, "gold_ids", id)
+        remedy = "nothing could find it: add it, or give data.missing_gold count"
+        return f"{found.where}: field 'candidate_ids': lacks the gold passage '{id}': {remedy}"
+
+    def _no_passage(self, where: str, field: str, id: str) -> str:
+        remedy = f"add it to data.corpus, or mend the id.{did_you_mean(id, self.passages)}"
+        return f"{where}: field '{field}': no passage '{id}' in {self.corpus}: {remedy}"
 
 
 def reserved_words(where: str, words: Mapping[str, str], reserved: Callable[[str], str | None]) -> list[str]:
