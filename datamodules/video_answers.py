@@ -88,7 +88,13 @@ class VideoAnswers(_Recorded):
 
         Raises:
             DataFormatError: for right answers that no prediction could equal.
+            UserError: for captions, which nobody but a judge can read.
         """
+        if any(one.record.mc_question is not None for one in self.questions):
+            raise UserError(
+                f"{name_of(self.test)} has captions ('mc_question'), which a judge has to read: use JudgedVideoBench "
+                "(configs/pegasus/video_chat.yaml)"
+            )
         self._require_readable()
         controls = {name: self._answered(said) for name, said in self.of_controls.items()}
         return answers_report(self._answered(self.said), self.said, controls, self.seed)

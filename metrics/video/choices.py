@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -34,7 +34,7 @@ class AnsweredQuestion:
 
     name: str
     video: str
-    form: Form
+    form: Form | Literal["captioning"]
     right: bool | None
     aspect: str | None = None
     fine_aspect: str | None = None

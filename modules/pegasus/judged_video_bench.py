@@ -1,7 +1,7 @@
 """Answers about videos, judged axis by axis (arXiv 2306.05424): the house's judges in place of GPT-3.5.
 
 `python main.py test --config configs/pegasus/video_chat.yaml`. Knows who judges, and when. It does not know what is
-asked of a judge (lm/benches/video_axes.py), nor who answered (datamodules/video_answers.py).
+asked of a judge (lm/benches/video_axes.py, caption_choices.py), nor who answered (datamodules/video_answers.py).
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from lm.benches.caption_choices import CaptionBench
 from lm.benches.rubric_questions import Asking
 from lm.benches.video_axes import AxesBench
 from lm.judging.kept_verdicts import kept
@@ -21,6 +22,9 @@ from text.video.axes import TEMPORAL
 
 class JudgedVideoBench(RecordedVideoBench):
     """Has answers on record judged: ``video_chat/correctness``, ``detail``, ``context``, ``temporal``, ``consistency``.
+
+    Captions of TempCompass (with ``mc_question``) are judged by the choices that they speak for, in percent:
+    ``video_chat/average``, ``aspect/<aspect>`` and others.
 
     Args:
         judge: who scores an answer by a rubric.
@@ -47,5 +51,15 @@ class JudgedVideoBench(RecordedVideoBench):
         """Ask the judge about all answers; every rank asks about its share."""
         if not hasattr(data, "of_controls"):
             raise UserError("JudgedVideoBench has answers to questions judged: use VideoAnswers")
-        bench = AxesBench(data.questions, self.temporal, self.judging)
+        captions = [one.record.mc_question is not None for one in data.questions]
+        if any(captions) and not all(captions):
+            lacking = data.questions[captions.index(False)].where
+            raise UserError(
+                f"{lacking}: no 'mc_question', which others of its file have: give captions a file of their own"
+            )
+        bench: AxesBench | CaptionBench
+        if any(captions):
+            bench = CaptionBench(data.questions, self.judging)
+        else:
+            bench = AxesBench(data.questions, self.temporal, self.judging)
         return bench.report(data.said, SharedJudge(self.judge), data.of_controls, data.seed)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
 from text.chat.messages import blame
 from text.records import Id, Record, Text
+from text.video.options import letter_named, options_in
 
 NAMES = {"video": "video_id", "prompt": "question", "response": "prediction", "type": "aspect"}
 """What `predict` writes, and our name of it."""
@@ -27,6 +28,8 @@ class QuestionRecord(Record):
         prediction: on record; null is none.
         official_rating: 1 or 0 by whoever published the prediction.
         rephrases: id of the question that this one asks in other words: answers to both are judged together.
+        mc_question: of a ``question`` that asks for a caption, what is asked of it: a choice, its options in lines.
+        mc_answer: the right option of that.
     """
 
     model_config = ConfigDict(extra="ignore")
@@ -40,11 +43,21 @@ class QuestionRecord(Record):
     prediction: str | None = None
     official_rating: Annotated[int, Field(ge=0, le=1)] | None = None
     rephrases: Id | None = None
+    mc_question: Text | None = None
+    mc_answer: Text | None = None
 
     @model_validator(mode="before")
     @classmethod
     def _named(cls, data: Any) -> Any:
         return _with_our_names(data)
+
+    @model_validator(mode="after")
+    def _choice(self) -> Self:
+        if (self.mc_question is None) != (self.mc_answer is None):
+            blame("mc_answer" if self.mc_answer is None else "mc_question", "missing: a choice has both")
+        if self.mc_question is not None and letter_named(self.mc_answer or "", options_in(self.mc_question)) is None:
+            blame("mc_answer", f"{self.mc_answer!r:.60} is none of the options in the lines of 'mc_question'")
+        return self
 
     @property
     def key(self) -> tuple[str, ...]:

@@ -76,6 +76,18 @@ AXES = {
 }
 
 
+CAPTION = _rubric(
+    "caption_choice",
+    "The description is all that is known of the video. Is this the answer that the description gives?",
+    "The description says otherwise.",
+    "The description rather speaks against it.",
+    "The description does not tell.",
+    "The description rather speaks for it.",
+    "The description says so.",
+)
+"""By what an option is judged, of a question that is asked of a caption (lm/benches/caption_choices.py)."""
+
+
 def axes_of(kind: str | None, paired: bool, temporal: tuple[str, ...] = TEMPORAL) -> tuple[str, ...]:
     """By which axes an answer is judged.
 

@@ -28,6 +28,11 @@ def options_in(question: str) -> dict[str, str]:
     return dict(found) if len(found) > 1 and LETTERS.startswith(letters) else {}
 
 
+def stem_of(question: str) -> str:
+    """A question without the lines that are its options."""
+    return LINE.sub("", question).strip()
+
+
 def letter_named(answer: str, options: Mapping[str, str]) -> str | None:
     """The letter of the option that an answer names: by its text, its letter, or both; None if it names none.
 
