@@ -8,11 +8,12 @@ from, nor what scores come to (metrics/video/axes.py).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lm.benches.rubric_questions import Answered, Asking, put_questions
 from lm.judging.requests import Judge, JudgeRequest
 from metrics.benches.multifaceted import instance_score
+from metrics.qa.long_answers import best_rouge_l
 from metrics.video.axes import AxisScore, axes_report
 from metrics.video.report import VideoReport
 from text.errors import DataFormatError
@@ -74,7 +75,7 @@ class AxesBench:
     def report(
         self, said: Said, judge: Judge, controls: Mapping[str, Said] | None = None, seed: int = 0
     ) -> VideoReport:
-        """Have answers judged, and sum up.
+        """Have answers judged, and sum up (`axes_report`); ``summary/rouge_l`` of summaries, in percent.
 
         Args:
             said: to each question; None is nothing, which scores 1 unasked.
@@ -84,7 +85,17 @@ class AxesBench:
         """
         judged = self._judged(said, judge)
         others = {name: self._scores(self._judged(of_control, judge)) for name, of_control in (controls or {}).items()}
-        return axes_report(self._scores(judged), others, judged.unread, judged.empty, seed)
+        told = axes_report(self._scores(judged), others, judged.unread, judged.empty, seed)
+        overlaps = self._overlap(said)
+        for name, of_control in (controls or {}).items():
+            overlaps |= {f"{name}/{key}": value for key, value in self._overlap(of_control).items()}
+        return replace(told, scalars=told.scalars | overlaps)
+
+    def _overlap(self, said: Said) -> dict[str, float]:
+        """ROUGE-L of summaries and their references, if there are any; nobody is asked."""
+        pairs = [(one.record, text or "") for one, text in zip(self.questions, said, strict=True)]
+        found = [best_rouge_l(text, [one.answer]) or 0.0 for one, text in pairs if one.aspect == SUMMARY]
+        return {"summary/rouge_l": 100 * sum(found) / len(found)} if found else {}
 
     def _judged(self, said: Said, judge: Judge) -> Answered:
         shown = [self._shown(one, said) for one in self.instances]

@@ -19,6 +19,8 @@ from metrics.tables import interval, section
 from metrics.video.report import VideoReport
 
 RESAMPLES = 2000
+RIGHT = 4
+"""The score of correctness from which an answer is right: its main claims are true."""
 
 
 class AxisScore(NamedTuple):
@@ -54,8 +56,9 @@ def axes_report(
     """Means over answers, by axis.
 
     Scalars: ``<axis>``, of verdicts that could be read (NaN without any); ``<axis>/unread``, how many could not;
-    ``<axis>/unread_as_lowest``; ``average``, over axes. Those of summaries are ``summary/<axis>`` and so on. With
-    controls also ``<control>/<axis>`` and ``gain/<control>/<axis>``, in points of the scale.
+    ``<axis>/unread_as_lowest``; ``average``, over axes. Those of summaries are ``summary/<axis>`` and so on.
+    ``accuracy`` of questions, in percent, is the share whose correctness is `RIGHT` or more; an unread one is wrong.
+    With controls also ``<control>/<axis>`` and ``gain/<control>/<axis>``, in points of the scale.
 
     Args:
         scores: of at least one answer.
@@ -75,14 +78,14 @@ def axes_report(
             np.mean([LOWEST if one.score is None else one.score for one in given])
         )
         rows.append([label, str(len(given)), _told(found), str(missing), f"{scalars[f'{label}/unread_as_lowest']:.2f}"])
-    scalars |= _averages(scalars, labels)
+    scalars |= _averages(scalars, labels) | _accuracy(scores)
     head = ["axis", "answers", "score", "unread", "with these as 1"]
     told = f"{share_read(len(scores), int(sum(scalars[f'{label}/unread'] for label in labels)))} "
     told += f"{empty:,} answers are empty, and score 1. The scale is 1 to 5; published scores are from 0 to 5."
     text = section("Judged answers, with 95 % intervals over videos", told, head, rows)
     for name, others in (controls or {}).items():
         gains, table = _gains(name, scores, others, seed)
-        scalars |= gains
+        scalars |= gains | {f"{name}/{key}": value for key, value in _accuracy(others).items()}
         text += "\n\n" + section(f"What order is worth, against {name}", "", ["axis", "control", "gain"], table)
     text = "\n\n".join(part for part in (text, examples(unread)) if part)
     return VideoReport(scalars, text, [one._asdict() for one in scores])
@@ -115,6 +118,12 @@ def _averages(scalars: Mapping[str, float], labels: Sequence[str]) -> dict[str, 
     for label in labels:
         groups.setdefault("summary/average" if "/" in label else "average", []).append(scalars[label])
     return {name: float(np.mean(values)) for name, values in groups.items()}
+
+
+def _accuracy(scores: Sequence[AxisScore]) -> dict[str, float]:
+    """Of questions that are judged by correctness, if there are any."""
+    right = [one.score is not None and one.score >= RIGHT for one in scores if one.label == "correctness"]
+    return {"accuracy": 100 * float(np.mean(right))} if right else {}
 
 
 def _mean(values: Sequence[float | None], answers: Sequence[AxisScore], seed: int) -> Interval:

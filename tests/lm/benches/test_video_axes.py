@@ -84,6 +84,8 @@ def test_scores_are_means_of_what_the_judge_said_and_the_rest_is_counted():
     assert math.isnan(scores["temporal"])  # never guessed
     assert (scores["temporal/unread"], scores["temporal/unread_as_lowest"]) == (1, 1)
     assert scores["consistency"] == scores["summary/average"] == 3
+    assert scores["accuracy"] == 50  # of "a ball" and nothing
+    assert scores["summary/rouge_l"] == 0  # "short" of "a long story"
     assert "6 of 11 verdicts" not in told.text
     assert "9 of 11 verdicts (81.8 %) could be read" in told.text
     assert "`no_marker`: 2" in told.text
@@ -97,6 +99,25 @@ def test_what_order_is_worth_is_paired():
     assert (told["temporal"], told["reversed/temporal"], told["gain/reversed/temporal"]) == (5, 2, 3)
     assert math.isnan(told["gain/reversed/correctness"])  # no answer has a score in both
     assert told["gain/reversed/detail"] == 0
+
+
+def test_an_answer_is_right_if_its_main_claims_are_and_wrong_if_nobody_could_read_that():
+    records = [{"id": str(n), "video": str(n), "prompt": "what ?", "answer": "a"} for n in range(4)]
+    judge = Asked(
+        {("correctness", word): score for word, score in (("yes", 5.0), ("so", 4.0), ("no", 3.0), ("hm", None))}
+    )
+    made, _ = bench(*records)
+    told = made.report(["yes", "so", "no", "hm"], judge, {"reversed": ["no"] * 4}).scalars
+    assert (told["accuracy"], told["reversed/accuracy"], told["correctness"]) == (50, 0, 4)
+
+
+def test_summaries_overlap_with_their_references():
+    summary = RECORDS[4] | {"answer": "a red square moves left then a blue disc moves up"}
+    made, _ = bench(summary, summary | {"id": "c#0", "video": "c"}, RECORDS[0])
+    said = ["a red square moves left and a blue disc moves up", None, "a ball"]
+    told = made.report(said, Asked({}), {"none": [None] * 3}).scalars
+    assert told["summary/rouge_l"] == pytest.approx(100 * 0.9091 / 2, abs=1e-2)  # as rouge-score has it; nothing is 0
+    assert told["none/summary/rouge_l"] == 0
 
 
 def test_a_pair_of_which_one_is_missing_scores_one():
