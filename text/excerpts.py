@@ -10,11 +10,10 @@ PLAIN = str.maketrans(  # no character of a text may end its cell or be taken fo
 
 
 def shorten(text: str, characters: int) -> str:
-    """The two ends of a long text."""
-    if len(text) <= characters:
-        return text
+    """The two ends of a long text; the whole of one that this would not make shorter."""
     half = characters // 2
-    return f"{text[:half]} [... {len(text) - 2 * half} characters ...] {text[-half:]}"
+    ends = f"{text[:half]} [... {len(text) - 2 * half} characters ...] {text[-half:]}"
+    return text if len(text) <= max(characters, len(ends)) else ends
 
 
 def printable(text: str) -> str:

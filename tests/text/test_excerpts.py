@@ -6,14 +6,15 @@ from text.excerpts import markdown_table, printable, shorten
 def test_long_texts_keep_both_ends() -> None:
     assert shorten("a" * 30 + "b" * 30, 20) == "a" * 10 + " [... 40 characters ...] " + "b" * 10
     assert shorten("short", 20) == "short"
+    assert shorten("a" * 21, 20) == "a" * 21  # "[... 1 characters ...]" is longer than what it would stand for
 
 
 def test_a_cell_shows_any_text_as_it_is() -> None:
-    table = markdown_table(["prompt", "output"], [("a|b\nc", "<b> *x* `y` [z](u) & #"), ("longer " * 5, "")], 30)
+    table = markdown_table(["prompt", "output"], [("a|b\nc", "<b> *x* `y` [z](u) & #"), ("longer " * 9, "")], 30)
     head, rule, first, second = table.split("\n")
     assert (head, rule) == ("| prompt | output |", "| --- | --- |")
     assert first == r"| a&#124;b<br>c | &lt;b&gt; \*x\* \`y\` \[z\](u) &amp; \# |"
-    assert second == "| longer longer l \\[... 5 characters ...\\]  longer longer  |  |"
+    assert second == "| longer longer l \\[... 33 characters ...\\]  longer longer  |  |"
 
 
 def test_a_cell_reads_as_its_text_when_rendered() -> None:
