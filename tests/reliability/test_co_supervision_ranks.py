@@ -71,7 +71,10 @@ def run(folder: Path, verb: str, root: str, *options: str, **model) -> Path:
     return max((folder / root).glob("version_*"))
 
 
-@pytest.mark.parametrize("model", [{}, {"embedder": None, "grad_cache_tokens": 8}], ids=["apart", "shared"])
+SHARED, FROZEN = {"embedder": None, "grad_cache_tokens": 8}, {"parts": {"embedder": {"frozen": True}}}
+
+
+@pytest.mark.parametrize("model", [{}, SHARED, FROZEN], ids=["apart", "shared", "frozen"])
 def test_two_ranks_take_the_steps_of_one(folder, model):
     """Passages of both ranks, copies among them, ranks with two look-ups and with none: as if it were one batch."""
     name = "-".join(model)
