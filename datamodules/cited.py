@@ -240,6 +240,8 @@ class CitedAnswers(PlainHyperparameters, LightningDataModule):
         for found in records:
             named = {"segments": found.record.cited, "hard_negatives": found.record.hard_negatives}
             problems += self._checks.problems(found, named)
+            if len(problems) >= DataFormatError.SHOWN:  # what is like an unknown id is looked for among all passages
+                break
         if problems:
             raise DataFormatError(problems)
         used = [found for found in records if found.record.cited or self.allow_no_retrieval]
@@ -306,6 +308,8 @@ class CitedAnswers(PlainHyperparameters, LightningDataModule):
             if self.missing_gold == "error":
                 problems += [self._checks.why_hidden(found, id) for id in hidden]
             lost += len(hidden)
+            if len(problems) >= DataFormatError.SHOWN:
+                break
         if problems:
             raise DataFormatError(problems)
         if lost:

@@ -140,6 +140,7 @@ def test_what_is_held_out_is_of_the_training_records_also_of_a_world(tmp_path):
         ({"corpus": [*CORPUS, {"id": "p1", "text": "other"}]}, "corpus.jsonl:3: field 'id': p1 is already the id"),
         ({"test": [QUESTION | {"gold_ids": ["p7"]}]}, "test.jsonl:1: field 'gold_ids': no passage 'p7'"),
         ({"test": [QUESTION | {"candidate_ids": ["p1", "px"]}]}, "field 'candidate_ids': no passage 'px'"),
+        ({"test": [QUESTION | {"candidate_ids": ["px", "py", "p1"]}]}, "no passage 'px' and 1 more in .*corpus.jsonl"),
         (
             {"test": [QUESTION | {"candidate_ids": ["p2"]}]},
             "test.jsonl:1: field 'candidate_ids': lacks the gold passage 'p1': .*missing_gold count",
@@ -184,6 +185,19 @@ def test_questions_without_answers_can_be_answered(tmp_path):
     module.setup("predict")
     [asked] = module.predict_dataloader()
     assert (asked.ids, asked.records[0]["answers"]) == (["q"], [])
+
+
+def test_no_more_is_said_of_unknown_passages_than_is_shown(tmp_path, monkeypatch):
+    """Candidates of ALCE are a hundred to a question: whatever is like each of them took hours to find."""
+    asked = []
+    monkeypatch.setattr("text.citing.checks.did_you_mean", lambda id, _: asked.append(id) or "")
+    questions = [QUESTION | {"id": f"q{n}", "candidate_ids": ["p1", f"x{n}", f"y{n}"]} for n in range(50)]
+    with pytest.raises(DataFormatError):
+        data(tmp_path, test=questions).setup("test")
+    answers = [ANSWER | {"id": f"a{n}", "hard_negatives": [f"x{n}", f"y{n}"]} for n in range(50)]
+    with pytest.raises(DataFormatError):
+        data(tmp_path, train=answers).setup("fit")
+    assert asked == [f"x{n}" for n in range(DataFormatError.SHOWN)] * 2
 
 
 def test_missing_gold_can_be_counted(tmp_path, caplog):

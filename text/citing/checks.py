@@ -42,8 +42,10 @@ class Checks:
             hint = did_you_mean(record.task, self.templates) or f" There are {', '.join(self.templates)}"
             problems.append(f"{found.where}: field 'task': no template for '{record.task}' in data.templates.{hint}")
         problems += reserved_words(found.where, dict(record.words()), self.reserved)
-        lacking = [(field, id) for field, ids in cited.items() for id in ids if id not in self.passages]
-        return problems + [self._no_passage(found.where, field, id) for field, id in lacking]
+        for field, ids in cited.items():
+            if lacking := [id for id in ids if id not in self.passages]:
+                problems.append(self._no_passage(found.where, field, *lacking))
+        return problems
 
     def hidden_gold(self, record: Any) -> list[str]:
         """Ids of the gold passages that a question cannot find: in the corpus, or among its candidates."""
@@ -57,9 +59,10 @@ class Checks:
         remedy = "nothing could find it: add it, or give data.missing_gold count"
         return f"{found.where}: field 'candidate_ids': lacks the gold passage '{id}': {remedy}"
 
-    def _no_passage(self, where: str, field: str, id: str) -> str:
+    def _no_passage(self, where: str, field: str, id: str, *others: str) -> str:
+        more = f" and {len(others)} more" if others else ""
         remedy = f"add it to data.corpus, or mend the id.{did_you_mean(id, self.passages)}"
-        return f"{where}: field '{field}': no passage '{id}' in {self.corpus}: {remedy}"
+        return f"{where}: field '{field}': no passage '{id}'{more} in {self.corpus}: {remedy}"
 
 
 def reserved_words(where: str, words: Mapping[str, str], reserved: Callable[[str], str | None]) -> list[str]:
