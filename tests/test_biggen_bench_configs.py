@@ -10,6 +10,7 @@ import pytest
 
 from cli.trainer_cli import main
 from studies.plan import read_study
+from tests.quick_studies import missing, run_quick
 from tests.stand_ins import published
 from worlds import RubricWorld
 
@@ -178,3 +179,25 @@ def test_an_evaluator_is_trained_asked_and_compared_with_the_human():
 def test_the_study_is_whole():
     study = read_study(HERE / "study.yaml")
     assert {arm for _, claim in study.claims for arm in claim.statistic.arms} == set(study.arms)
+
+
+def test_the_study_on_real_answers_is_whole_and_runs():
+    """On made-up answers of their schema: 80 prompts with rubrics of their own, four answers each, three scores."""
+    study = read_study(HERE.parent / "biggen_bench_smollm2" / "study.yaml")
+    assert {arm for _, claim in study.claims for arm in claim.statistic.arms} == set(study.arms)
+    assert len(study.seeds) >= 5
+    levels = {f"score{score}_description": f"worth {score}" for score in range(1, 6)}
+    rows = [
+        {"id": f"{prompt}-{n}", "instruction": f"why {prompt}?", "response": "so " * n, "reference_answer": "so"}
+        | {"rubric": {"criteria": f"on {prompt}", **levels}, "scores": [n, n, 5], "feedbacks": ["a", "b", "c"]}
+        for prompt in range(80)
+        for n in range(1, 5)
+    ]
+    file = Path("data/evaluator/vicuna_eval.jsonl")
+    file.parent.mkdir(parents=True)
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    work = run_quick("biggen_bench_smollm2", {"tune", "test_untuned"})
+    assert missing(work) == []
+    tested = [stage for stage in work.stages.values() if stage.verb == "test"]
+    assert len(tested) == len(study.arms)
+    assert {json.loads(stage.marker.read_text())["direct/n"] for stage in tested} == {8}

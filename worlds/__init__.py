@@ -10,6 +10,7 @@ from worlds.looked_up import LookedUp
 from worlds.manners import Manners
 from worlds.moving_events import MovingEvents
 from worlds.paraphrased_facts import ParaphrasedFacts
+from worlds.recorded_scores import RecordedScores
 from worlds.rubrics import RubricWorld
 from worlds.user_scenarios import UserScenarios
 from worlds.value_messages import ValueMessages
@@ -26,6 +27,7 @@ __all__ = [
     "Manners",
     "MovingEvents",
     "ParaphrasedFacts",
+    "RecordedScores",
     "RubricWorld",
     "UserScenarios",
     "ValueMessages",
