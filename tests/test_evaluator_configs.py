@@ -11,6 +11,7 @@ import yaml
 
 from cli.trainer_cli import main
 from studies.plan import read_study
+from tests.quick_studies import missing, run_quick
 from tests.stand_ins import published
 from tests.test_janus_configs import mistral
 
@@ -122,3 +123,15 @@ def test_the_released_judge_is_named_where_a_judge_can_stand():
 def test_the_study_is_whole():
     study = read_study(HERE / "study.yaml")
     assert {arm for _, claim in study.claims for arm in claim.statistic.arms} <= set(study.arms)
+
+
+def test_the_study_on_a_real_model_is_whole_and_runs():
+    study = read_study(HERE.parent / "evaluator_smollm2" / "study.yaml")
+    assert {arm for _, claim in study.claims for arm in claim.statistic.arms} == set(study.arms)
+    assert len(study.seeds) >= 5
+    experts, joint = [study.stages[name].set for name in ("direct", "pairwise")], study.stages["joint"].set
+    sizes = [f"data.train.init_args.{format}" for format in ("direct", "pairwise")]
+    assert [joint[size] for size in sizes] == [max(expert[size] for expert in experts) for size in sizes]
+    assert sum(joint[size] for size in sizes) == sum(expert[size] for expert in experts for size in sizes)
+    work = run_quick("evaluator_smollm2", {"direct", "pairwise", "joint", "test_base"})
+    assert missing(work) == []

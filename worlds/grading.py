@@ -3,24 +3,57 @@
 A response is a row of symbols. The rubric names one that should be avoided: the more of them, the lower the score. The
 feedback counts them out. In training sets each format has an artefact of its own that tells the verdict without any
 counting: the longer response has the higher score, or the winner alone is polite. Judgements are ordinary records
-(text/judging/judgments.py), in which every word is a token.
+(text/judging/judgments.py). A model from scratch reads symbols that are a token each, s0 to s11; one that knows English
+reads nouns, and a rubric in sentences.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import permutations
 from random import Random
 from typing import Literal
 
 from worlds.world import World
 
-SYMBOLS = tuple(f"s{number}" for number in range(12))
 POLITE, NONE, APART = "please", "none", ";"
 TOPIC = 3  # symbols of an instruction
 MOST = 4  # symbols to avoid in a response
-COUNTS = ("none", "one", "two", "three", "four")
 TESTS = ("debiased", "in_distribution")
+
+
+@dataclass(frozen=True)
+class Wording:
+    """How the task is told.
+
+    Args:
+        symbols: what responses are made of.
+        instruction: what they answer; it says nothing of the verdict.
+        criteria: what is asked of them.
+        counts: what a response with none to four of the symbol that should be avoided is like.
+    """
+
+    symbols: tuple[str, ...]
+    instruction: str
+    criteria: str
+    counts: tuple[str, ...]
+
+
+WORDINGS = {
+    "symbols": Wording(
+        tuple(f"s{number}" for number in range(12)),
+        "{topic}",
+        "avoid {symbol}",
+        tuple(f"{count} of them" for count in ("none", "one", "two", "three", "four")),
+    ),
+    "english": Wording(  # one instruction for all, so that questions begin alike (docs/batches.md)
+        ("apple", "bread", "chair", "dog", "egg", "fish", "garden", "horse", "island", "key", "lamp", "moon"),
+        "Write down some words.",
+        "The response should avoid the word {symbol}.",
+        tuple(f"It has the word {count}." for count in ("nowhere", "once", "twice", "three times", "four times")),
+    ),
+}
 
 
 class GradingWorld(World):
@@ -39,6 +72,7 @@ class GradingWorld(World):
         noise: probability that the verdict of a training record is drawn at random.
         polite: probability that a response without the artefact is polite.
         held_out: records of each format in `val`, and in each half of `test`.
+        wording: ``symbols``, or ``english``: nouns, and sentences about them.
         seed: everything follows from it.
         data_seed: of the training set, where other records of the same world are wanted; null is ``seed``.
     """
@@ -54,28 +88,33 @@ class GradingWorld(World):
         noise: float = 0.0,
         polite: float = 0.3,
         held_out: int = 500,
+        wording: Literal["symbols", "english"] = "symbols",
         seed: int = 0,
         data_seed: int | None = None,
     ):
         self.counts = {"direct": direct, "pairwise": pairwise}
         self.criteria, self.test_criteria, self.first_criterion = criteria, test_criteria, first_criterion
         self.shortcut, self.noise, self.polite = shortcut, noise, polite
-        self.held_out, self.seed = held_out, seed
+        self.held_out, self.wording, self.seed = held_out, wording, seed
         self.data_seed = seed if data_seed is None else data_seed
 
     def records(self, split: str) -> list[dict]:
         """The records of `train`, `val` or `test`."""
-        if not 0 < self.criteria <= len(SYMBOLS) - self.first_criterion or not 0 < self.test_criteria <= len(SYMBOLS):
-            raise ValueError(f"criteria and test_criteria are symbols out of {len(SYMBOLS)}")
+        if self.wording not in WORDINGS:
+            raise ValueError(f"wording '{self.wording}': there are {' and '.join(WORDINGS)}")
+        wording = WORDINGS[self.wording]
+        symbols = wording.symbols
+        if not 0 < self.criteria <= len(symbols) - self.first_criterion or not 0 < self.test_criteria <= len(symbols):
+            raise ValueError(f"criteria and test_criteria are symbols out of {len(symbols)}")
         if min(self.counts.values()) < 0 or not sum(self.counts.values()):
             raise ValueError("direct and pairwise: one of them at least must be 1 or more")
         formats = ("direct", "pairwise")
         match split:
             case "train":
-                avoided = SYMBOLS[self.first_criterion : self.first_criterion + self.criteria]
+                avoided = symbols[self.first_criterion : self.first_criterion + self.criteria]
                 parts = [(format, "train", self.counts[format], self.shortcut, self.noise) for format in formats]
             case "val" | "test":
-                avoided = SYMBOLS[: self.test_criteria]
+                avoided = symbols[: self.test_criteria]
                 sets = ("debiased",) if split == "val" else TESTS
                 shares = {"debiased": 0.0, "in_distribution": self.shortcut}
                 parts = [(format, name, self.held_out, shares[name], 0.0) for name in sets for format in formats]
@@ -85,28 +124,28 @@ class GradingWorld(World):
         for format, name, count, shortcut, noise in parts:
             random = Random(f"{self.data_seed if split == 'train' else self.seed} {split} {name} {format}")
             for number in range(count):
-                made.append(
-                    {"id": f"{name}-{format}-{number}", "set": name}
-                    | _record(random, format, random.choice(avoided), shortcut, noise, self.polite)
-                )
+                record = _record(random, wording, format, random.choice(avoided), shortcut, noise, self.polite)
+                made.append({"id": f"{name}-{format}-{number}", "set": name} | record)
         return made
 
 
 def _record(
     random: Random,
+    wording: Wording,
     format: Literal["direct", "pairwise"] | str,
     avoided: str,
     shortcut: float,
     noise: float,
     polite: float,
 ) -> dict:
-    topic = " ".join(random.choice(SYMBOLS) for _ in range(TOPIC))  # says nothing of the verdict
-    asked = {"instruction": topic, "rubric": rubric(avoided)}
+    topic = " ".join(random.choice(wording.symbols) for _ in range(TOPIC))
+    asked = {"instruction": wording.instruction.format(topic=topic), "rubric": rubric(wording, avoided)}
+    others = [symbol for symbol in wording.symbols if symbol != avoided]
     if format == "direct":
         count = random.randint(0, MOST)
         score = 5 - count
         length = 4 + score if random.random() < shortcut else random.randint(5, 9)
-        response = _response(random, avoided, count, max(length, count), random.random() < polite)
+        response = _response(random, others, avoided, count, max(length, count), random.random() < polite)
         if random.random() < noise:
             score = random.randint(1, 5)
         return asked | {"response": response, "feedback": tally(response, avoided), "score": score}
@@ -117,7 +156,7 @@ def _record(
     if artefact:
         said = [winner == "A", winner == "B"]
     responses = [
-        _response(random, avoided, count, random.randint(5, 9), kind)
+        _response(random, others, avoided, count, random.randint(5, 9), kind)
         for count, kind in zip((first, second), said, strict=True)
     ]
     feedback = f" {APART} ".join(tally(response, avoided) for response in responses)
@@ -127,10 +166,11 @@ def _record(
     return asked | pair | {"feedback": feedback, "winner": winner}
 
 
-def rubric(avoided: str) -> dict:
+def rubric(wording: Wording, avoided: str) -> dict:
     """What a response is judged by."""
-    scores = {str(5 - count): f"{word} of them" for count, word in enumerate(COUNTS)}
-    return {"criteria": f"avoid {avoided}", "score_descriptions": scores, "name": f"avoid {avoided}"}
+    scores = {str(5 - count): told for count, told in enumerate(wording.counts)}
+    criteria = wording.criteria.format(symbol=avoided)
+    return {"criteria": criteria, "score_descriptions": scores, "name": f"avoid {avoided}"}
 
 
 def tally(response: str, avoided: str) -> str:
@@ -138,8 +178,7 @@ def tally(response: str, avoided: str) -> str:
     return " ".join(word for word in response.split() if word == avoided) or NONE
 
 
-def _response(random: Random, avoided: str, count: int, length: int, polite: bool) -> str:
-    others: Sequence[str] = [symbol for symbol in SYMBOLS if symbol != avoided]
+def _response(random: Random, others: Sequence[str], avoided: str, count: int, length: int, polite: bool) -> str:
     words = [avoided] * count + [random.choice(others) for _ in range(length - count)]
     random.shuffle(words)
     if polite:

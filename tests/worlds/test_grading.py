@@ -4,7 +4,7 @@ import pytest
 
 from text.judging.judgments import Judgment
 from worlds import GradingWorld
-from worlds.grading import POLITE, tally
+from worlds.grading import POLITE, WORDINGS, tally
 
 SMALL = {"direct": 300, "pairwise": 300, "held_out": 300}
 
@@ -77,12 +77,33 @@ def test_criteria_of_training_and_test():
     assert {avoided(record) for record in world.records("test")} == {"s0", "s1", "s2"}
 
 
-BAD = [{"criteria": 13}, {"first_criterion": 8}, {"direct": 0, "pairwise": 0}, {"test_criteria": 0}]
+def test_in_english_the_same_task_is_told_in_sentences():
+    world = GradingWorld(**SMALL, wording="english", seed=4)
+    same = GradingWorld(**SMALL, seed=4).records("train")
+    nouns, counts = WORDINGS["english"].symbols, WORDINGS["english"].counts
+    for told, record in zip(world.records("train"), same, strict=True):
+        word = nouns[int(avoided(record).removeprefix("s"))]
+        judged = Judgment.model_validate(told)
+        assert judged.verdict == Judgment.model_validate(record).verdict
+        assert judged.rubric.criteria == f"The response should avoid the word {word}."
+        assert judged.rubric.score_descriptions == {str(5 - n): text for n, text in enumerate(counts)}
+        assert [text.split().count(word) for text in judged.responses] == amounts(record)
+        assert {*" ".join(judged.responses).split()} <= {*nouns, POLITE}
+    assert len({record["instruction"] for record in world.records("train")}) == 1
+
+
+BAD = [
+    {"criteria": 13},
+    {"first_criterion": 8},
+    {"direct": 0, "pairwise": 0},
+    {"test_criteria": 0},
+    {"wording": "german"},
+]
 
 
 @pytest.mark.parametrize("bad", BAD)
 def test_worlds_that_cannot_be_are_refused(bad):
-    with pytest.raises(ValueError, match=r"criteria and test_criteria|one of them"):
+    with pytest.raises(ValueError, match=r"criteria and test_criteria|one of them|symbols and english"):
         GradingWorld(**bad).records("train")
 
 
