@@ -66,6 +66,20 @@ def test_asking_as_it_stands():
     assert line["video"].endswith(".mp4")
 
 
+def test_summaries_are_written_and_measured(home: Path):
+    few = ["--model.init_args.decoding.max_new_tokens=4"]
+    (line,) = answers(run("predict", "summarise.yaml", *few))
+    assert line["prompt"].startswith("Summarise the video")
+    told = {"question": "Summarise the video.", "answer": "a red disc", "type": "summary"}
+    records = jsonl(home / "summaries.jsonl", {"video": str(clip(home, 60, "told.mp4")), "questions": [told]})
+    given = [f"--data.init_args.records={records}", "--data.init_args.questions=null"]
+    written = run("predict", "summarise.yaml", *few, *given) / "responses.jsonl"
+    judged = run("test", "video_chat.yaml", f"--data.init_args.test={written}")
+    assert {"video_chat/summary/detail", "video_chat/summary/rouge_l"} <= json.loads(
+        (judged / "metrics.json").read_text()
+    ).keys()
+
+
 def test_a_run_is_asked_about_a_file(trained: Path, home: Path):
     video = clip(home, 60, "seen.mp4", height=128)
     asked = ["what shape is the red one ?", "which colour comes first ?"]
