@@ -21,7 +21,7 @@ from metrics.video.report import VideoReport
 from metrics.video.temporal_gain import gains_text
 from text.errors import DataFormatError, UserError
 from text.video.answer_records import FactVerdicts, PredictionRecord, QuestionRecord
-from text.video.choices import Form, form_of, is_readable, is_right
+from text.video.choices import Form, form_of, is_right, why_unreadable
 
 
 class _Recorded(PlainHyperparameters, LightningDataModule):
@@ -71,11 +71,12 @@ class VideoAnswers(_Recorded):
         self.of_controls = {name: self._joined(source) for name, source in self.controls.items()}
 
     def _require_readable(self) -> None:
-        problems = [
-            f"{one.where}: field 'answer': {one.record.answer!r:.60} is none of a question of form '{form}': write "
-            "'B. left', 'yes' or 'no', or the line of a caption, or give another data.form"
+        wrong = [
+            (one.where, why_unreadable(self._form(one.record), one.record.answer, one.record.question))
             for one in self.questions
-            if not is_readable(form := self._form(one.record), one.record.answer, one.record.question)
+        ]
+        problems = [
+            f"{where}: field 'answer': {why}, or give another data.form" for where, why in wrong if why is not None
         ]
         if problems:
             raise DataFormatError(problems)

@@ -31,7 +31,8 @@ from lm.vision.skipped import SkippedLog
 from text.errors import UserError
 from text.record_lines import validated
 from text.records import Located
-from text.video.asked import asked_alone, asked_in_turn, file_of, require_one_family, system_of, words_of
+from text.video.asked import asked_alone, asked_in_turn, file_of, last_words, require_one_family, system_of, words_of
+from text.video.choices import form_of, why_unreadable
 from text.video.published import Family
 from text.video.video_records import VideoRecord, with_speech
 from video.faults import VideoError
@@ -212,6 +213,10 @@ class VideoPrompts(PlainHyperparameters, LightningDataModule):
                 f"{len(lacking)} of {len(self.asked)} questions have no 'answer', the first is '{lacking[0]}': `test` "
                 "scores answers by them; `predict` needs none"
             )
+        for asked in self.asked:
+            words, answer = last_words(asked["prompt"]), asked["answer"]
+            if (why := why_unreadable(form_of(words, answer), answer, words)) is not None:
+                raise UserError(f"'{asked['id']}': the right answer {why}")
 
     def _read(self) -> list[Located[VideoRecord]]:
         if self.records is not None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from lightning.pytorch import Trainer
 
@@ -19,6 +18,7 @@ from lm.vision.batch import VideoPromptBatch
 from metrics.video.answers import answers_report
 from metrics.video.choices import AnsweredQuestion
 from text.errors import UserError
+from text.video.asked import last_words
 from text.video.choices import form_of, is_right
 
 FOLDER = "answers"
@@ -40,7 +40,7 @@ class ScoredAnswers:
             each = len(samples) // max(1, len(batch))
             raise UserError(f"model.samples is {each}: `test` scores one answer to each question")
         for row, name, record, sample in zip(batch.rows, batch.ids, batch.records, samples, strict=True):
-            asked, answer = _last_words(record["prompt"]), record["answer"]
+            asked, answer = last_words(record["prompt"]), record["answer"]
             form = form_of(asked, answer)
             right = is_right(form, sample.text, answer, asked)
             video = record["video"]
@@ -78,8 +78,3 @@ class ScoredAnswers:
             if log_dir is not None:
                 print(f"Report: {told.write(Path(log_dir) / FOLDER)}")
         return told.scalars | {"skipped": float(len(skipped))}
-
-
-def _last_words(prompt: Any) -> str:
-    """What was asked last."""
-    return prompt if isinstance(prompt, str) else str(prompt[-1]["content"])

@@ -58,6 +58,11 @@ def asked_in_turn(one: Located[VideoRecord]) -> list[dict[str, Any]]:
     return found
 
 
+def last_words(prompt: Any) -> str:
+    """What is asked last of a prompt that goes along to an answer: a text, or messages as plain records."""
+    return prompt if isinstance(prompt, str) else str(prompt[-1]["content"])
+
+
 def file_of(one: Located[VideoRecord]) -> str:
     """The name of the file in which a record stands, without its ending."""
     return Path(one.where.rpartition(":")[0]).name.partition(".")[0]

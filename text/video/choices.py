@@ -72,6 +72,14 @@ def is_readable(form: Form, answer: str, question: str) -> bool:
     return True
 
 
+def why_unreadable(form: Form, answer: str, question: str) -> str | None:
+    """What is wrong with a right answer that no prediction could equal, in words; None if nothing is."""
+    if is_readable(form, answer, question):
+        return None
+    shapes = "'B. left', 'yes' or 'no', or the line of a caption"
+    return f"{answer!r:.60} is none of a question of form '{form}': write {shapes}"
+
+
 def letter_of(prediction: str, answer: str, question: str = "") -> str | None:
     """The letter of a choice: a bare one, or before a point or a bracket; or of the answer, word for word.
 

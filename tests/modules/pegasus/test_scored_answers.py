@@ -86,5 +86,9 @@ def test_what_cannot_be_scored_is_refused(records: str, tmp_path: Path):
     with pytest.raises(UserError, match="1 of 7 questions have no 'answer', the first is 'v0#0'"):
         prompts(unanswered).setup("test")
     prompts(unanswered).setup("predict")
+    lines[0]["questions"] = [{"question": "which ?\nA. left\nB. right", "answer": "A man turns left."}]
+    unequalled = jsonl(tmp_path / "asked.jsonl", *lines)
+    with pytest.raises(UserError, match=r"'v0#0': the right answer 'A man turns left\.' is none of a question of form"):
+        prompts(unequalled).setup("test")
     with pytest.raises(UserError, match=r"data\.controls: ordered, ordered names one twice"):
         prompts(records, controls=["ordered"])
