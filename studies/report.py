@@ -57,12 +57,17 @@ def write_report(work: Work) -> dict[str, Any]:
     _write_json(folder / "report.json", report)
     _write(folder / "report.md", "\n".join(markdown(report)) + "\n")
     draw(report, folder / "report.png")
-    if work.mode == "reported" and set(work.study.seeds) <= set(work.seeds):
+    if _is_kept(work):
         _write_json(results_file(work), {name: report[name] for name in KEPT})
         picture = work.root / "docs" / "pictures" / f"{work.study.name}_study.png"
         picture.parent.mkdir(parents=True, exist_ok=True)
         draw(report, picture)
     return report
+
+
+def _is_kept(work: Work) -> bool:
+    """A report on some of the committed seeds must not pass for the study's."""
+    return work.mode == "reported" and set(work.study.seeds) <= set(work.seeds)
 
 
 def results_file(work: Work) -> Path:
@@ -195,7 +200,7 @@ def conclude(work: Work, console: Console) -> None:
     for warning in report["warnings"]:
         console.print(f"[bold red]{warning}[/]", highlight=False)
     console.print(f"Report: {folder / 'report.md'}\nFigure: {folder / 'report.png'}", highlight=False, soft_wrap=True)
-    if results_file(work).is_file() and work.mode == "reported":
+    if _is_kept(work):
         console.print(f"Kept in the repository: {results_file(work)}", highlight=False, soft_wrap=True)
 
 

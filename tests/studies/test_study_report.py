@@ -155,6 +155,15 @@ def test_runs_on_other_seeds_give_no_verdict(toy, tmp_path, options, folder, rea
         assert not (toy.root / "runs/toy/report.md").exists()
 
 
+def test_some_of_the_seeds_do_not_pass_for_the_kept_result(toy, tmp_path, capsys):
+    conclude(finish(toy, tmp_path), Console(width=200))
+    assert "Kept in the repository" in capsys.readouterr().out
+    kept = (toy.root / "docs/results/toy.json").read_bytes()
+    conclude(toy.work(seeds=[1, 2]), Console(width=200))
+    assert "Kept in the repository" not in capsys.readouterr().out
+    assert (toy.root / "docs/results/toy.json").read_bytes() == kept
+
+
 def test_more_seeds_than_committed_may_give_one(toy, tmp_path):
     assert make_report(finish(toy, tmp_path, seeds=[1, 2, 3, 4]))["verdict"] == "SHOWN"
 
