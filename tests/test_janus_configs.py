@@ -12,12 +12,13 @@ from transformers import AutoModelForCausalLM, MistralConfig
 
 from cli.trainer_cli import main
 from studies.plan import read_study
+from tests.quick_studies import missing, run_quick
 from tests.stand_ins import tiny_tokenizer
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 HERE = CONFIGS / "janus"
 RECIPES = sorted(file.name for file in HERE.glob("*.yaml") if file.name not in ("study.yaml", "mini_judge.yaml"))
-PAPER = [name for name in RECIPES if "mini" not in name]
+PAPER = [name for name in RECIPES if "mini" not in name and name != "start.yaml"]  # tests/test_start_configs.py
 CPU = ["--trainer.accelerator=cpu", "--trainer.devices=1", "--trainer.precision=32-true"]
 QUIET = [*CPU, "--trainer.enable_progress_bar=false", "--trainer.default_root_dir=runs"]
 STEPS = ["--trainer.max_steps=2", "--trainer.val_check_interval=2"]
@@ -92,7 +93,12 @@ def test_every_config_builds_as_it_stands(name):
     built = main(["--config", str(HERE / name), *CPU], run=False)
     kinds = {"dpo": "DPO", "orpo": "DPO", "kto": "KTO", "rm": "RewardModel", "sft": "SFT", "bench": "MultifacetedBench"}
     wanted = next((kind for part, kind in kinds.items() if part in name.replace("orpo", "o_dpo")), None)
-    expected = {"mini.yaml": "SFT", "bench.yaml": "Generation", "mini_verdicts.yaml": "RecordedBench"}.get(name, wanted)
+    expected = {
+        "mini.yaml": "SFT",
+        "start.yaml": "SFT",
+        "bench.yaml": "Generation",
+        "mini_verdicts.yaml": "RecordedBench",
+    }.get(name, wanted)
     assert type(built.model).__name__ == expected
 
 
@@ -175,3 +181,12 @@ def test_the_bracket_form_is_what_the_paper_asks_in():
 def test_the_study_is_whole():
     study = read_study(HERE / "study.yaml")
     assert {arm for _, claim in study.claims for arm in claim.statistic.arms} == set(study.arms)
+
+
+def test_the_study_on_a_real_model_is_whole():
+    study = read_study(CONFIGS / "janus_smollm2" / "study.yaml")
+    assert {arm for _, claim in study.claims for arm in claim.statistic.arms} == set(study.arms)
+    text = Path("data/wikitext2/test.txt")
+    text.parent.mkdir(parents=True)
+    text.write_text("some plain text\nand more of it\n")
+    assert missing(run_quick("janus_smollm2", {"tune", "bench_base"})) == []
