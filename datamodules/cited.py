@@ -260,7 +260,7 @@ class CitedAnswers(PlainHyperparameters, LightningDataModule):
     @property
     def compared(self) -> list[int]:
         """Numbers of the passages that batches of all splits may compare, in order."""
-        return sorted(set().union(*(table.compared() for table in self._tables.values())))
+        return sorted(set().union(*(table.compared(self.hard_negatives) for table in self._tables.values())))
 
     def _prompts(self, records: Sequence[Located[Any]]) -> list[list[int]]:
         words = self.vocabulary.words([self._prompt(found) for found in records])

@@ -76,11 +76,10 @@ def listing(root: Path) -> Table:
 def _status(root: Path, name: str) -> str:
     """The verdict of the last report, or of the one that the repository keeps."""
     runs, kept = root / "runs" / name, root / "docs" / "results" / f"{name}.json"
+    begun = "not finished" if (runs / "stages").is_dir() else "not run"
     here = (runs / "report.json").is_file()
-    if not here and (runs / "stages").is_dir():
-        return "not finished"
     if not here and not kept.is_file():
-        return "not run"
+        return begun
     report = json.loads((runs / "report.json" if here else kept).read_text(encoding="utf-8"))
     seeds = f"seeds {', '.join(map(str, report['seeds']))}"
-    return f"{report['claims'][0]['words']} ({seeds}{'' if here else '; not run here'})"
+    return f"{report['claims'][0]['words']} ({seeds}{'' if here else f'; {begun} here'})"

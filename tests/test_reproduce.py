@@ -87,6 +87,9 @@ def test_the_list_knows_what_the_repository_keeps(toy, capsys):
     kept.write_text('{"claims": [{"words": "SHOWN"}], "seeds": [1, 2]}')
     reproduce.main(["--list"])
     assert "SHOWN (seeds 1, 2; not run here)" in " ".join(capsys.readouterr().out.split())
+    (toy.root / "runs/toy/stages").mkdir(parents=True)  # a quick run has stages too
+    reproduce.main(["--list"])
+    assert "SHOWN (seeds 1, 2; not finished here)" in " ".join(capsys.readouterr().out.split())
 
 
 def test_whoever_reads_may_stop():

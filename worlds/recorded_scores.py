@@ -49,10 +49,14 @@ class RecordedScores(World):
             raise ValueError(f"{path} is not there: give 'file', answers with their scores (docs/biggen_bench.md)")
         rows = []
         for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
+            if not line.strip():
+                continue
             try:
-                rows += [json.loads(line)] if line.strip() else []
+                rows.append(json.loads(line))
             except ValueError as error:
                 raise ValueError(f"{path}:{number}: invalid JSON: {error}") from error
+            if not isinstance(rows[-1], dict):
+                raise ValueError(f"{path}:{number}: must be an object, an answer with its scores")
         return rows
 
 

@@ -91,9 +91,13 @@ class CitedTable:
         """Number of records."""
         return len(self.rows)
 
-    def compared(self) -> set[int]:
-        """Numbers of the passages that batches may compare: those that are cited, and hard negatives."""
-        return {cite.passage for row in self.rows for cite in row.cites}.union(*self.negatives)
+    def compared(self, hard: int) -> set[int]:
+        """Numbers of the passages that batches may compare.
+
+        Args:
+            hard: hard negatives of each record; with 0 only passages that are cited.
+        """
+        return {cite.passage for row in self.rows for cite in row.cites}.union(*(self.negatives if hard else ()))
 
     def batch(self, rows: Sequence[int], reading: Reading | None, hard: int, seed: Sequence[int]) -> CitedBatch:
         """These answers.

@@ -22,6 +22,7 @@ from lm.retrieval.gradient_cache import encode_cached
 from lm.retrieval.index import VectorIndex
 from lm.scoring.headless import model_states
 from lm.steps.gather import gather_unequal_rows
+from lm.steps.lightning_private import validates_a_fit
 from lm.tokens.cited_table import PassageTokens, Reading
 from losses.contrastive import NO_DOCUMENT, info_nce, known_positives, similarities
 from metrics.embedding_space import alignment, mean_cosine, uniformity
@@ -186,12 +187,15 @@ class CoSupervision(Answering):
     def on_train_start(self) -> None:
         """Read what no step changes; not sooner, as sharded weights are restored late."""
         super().on_train_start()
+        self.kept = None  # of weights as they were before
         self.keep_passages(self.trainer.datamodule)  # type: ignore[attr-defined]
 
     def on_validation_start(self) -> None:
-        """The same where nothing is fitted."""
+        """The same where nothing is fitted, or not yet."""
         super().on_validation_start()
-        self.keep_passages(self.trainer.datamodule)  # type: ignore[attr-defined]
+        if self.trainer.sanity_checking or not validates_a_fit(self.trainer):  # type: ignore[attr-defined,arg-type]
+            self.kept = None
+            self.keep_passages(self.trainer.datamodule)  # type: ignore[attr-defined]
 
     def keep_passages(self, data: Any) -> None:
         """Have a frozen embedder read the passages that batches compare, once; every rank has to ask.
@@ -199,7 +203,7 @@ class CoSupervision(Answering):
         Args:
             data: that has ``passages``, their ``passage_tokens``, and the numbers of those that are ``compared``.
         """
-        if not self.reading.kept or not self.nsp_weight or self.kept is not None:
+        if not self.reading.kept or not self.nsp_weight:
             return
         numbers = data.compared or [0]  # an index of nothing is none
         tokens = PassageTokens([data.passage_tokens.ids[number] for number in numbers], data.passage_tokens.by)

@@ -139,6 +139,9 @@ def test_a_corpus_of_flashrag_is_read_as_it_is(tmp_path, tokenizer):
     corpus = file(tmp_path, *contents, name="corpus.jsonl")
     (question,) = only(ready(file(tmp_path, QUESTION), tokenizer, corpus=corpus, n_passages=1))
     assert [tuple(one) for one in shown(question.contexts)] == [("Oslo", "Oslo is the capital of Norway.")]
+    own = {"id": "p1", "title": "Oslo", "contents": "Oslo is the capital of Norway.\nIt lies on a fjord."}
+    (question,) = only(ready(file(tmp_path, QUESTION | {"contexts": [own]}), tokenizer, n_passages=1))
+    assert [tuple(one) for one in shown(question.contexts)] == [("Oslo", own["contents"])]  # no title is lost
 
 
 def test_a_small_corpus_is_refused_or_counted(tmp_path, tokenizer):
@@ -151,10 +154,14 @@ def test_a_small_corpus_is_refused_or_counted(tmp_path, tokenizer):
 def test_gold_ids_that_nothing_has_are_told(tmp_path, tokenizer):
     known, unknown = {**QUESTION, "gold_ids": ["p1"]}, {**QUESTION, "id": "q2", "gold_ids": ["doc 7"]}
     corpus = file(tmp_path, *CORPUS, name="corpus.jsonl")
+    many = [{**unknown, "id": f"q{n}"} for n in range(10)]
     with pytest.raises(
         DataFormatError, match=r"questions\.jsonl:1: field 'gold_ids': no passage of the corpus has such"
     ):
-        ready(file(tmp_path, unknown), tokenizer, corpus=corpus, n_passages=2)
+        ready(file(tmp_path, *many), tokenizer, corpus=corpus, n_passages=2)
+    assert only(ready(file(tmp_path, *many), tokenizer, "predict", corpus=corpus, n_passages=2))  # which asks for none
+    with pytest.warns(UserWarning, match=r"1 of 1 questions have no gold passage"):  # the first of a file, say
+        ready(file(tmp_path, *many), tokenizer, corpus=corpus, n_passages=2, limit=1)
     with pytest.warns(UserWarning, match=r"1 of 2 questions have no gold passage in the corpus; .*questions\.jsonl:2"):
         ready(file(tmp_path, known, unknown), tokenizer, corpus=corpus, n_passages=2)
     with pytest.warns(UserWarning, match=r"none of any question's is the id of a passage on record \(such as 'p1'"):

@@ -57,3 +57,10 @@ def test_what_cannot_be_is_said(file, tmp_path):
     broken.write_text('{"instruction": "a"}\n{\n')
     with pytest.raises(ValueError, match=r"broken\.jsonl:2: invalid JSON"):
         RecordedScores(str(broken)).records("train")
+
+
+def test_a_line_that_is_no_record_is_named(tmp_path):
+    path = tmp_path / "scores.jsonl"
+    path.write_text('{"instruction": "a"}\n[1]\n')
+    with pytest.raises(ValueError, match=r"scores\.jsonl:2: must be an object, an answer with its scores"):
+        RecordedScores(str(path), held_out=1).records("train")

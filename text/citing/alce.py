@@ -23,7 +23,9 @@ from text.whole_files import write_text
 
 
 def from_alce(data: dict[str, Any]) -> dict[str, Any]:
-    """A record under the names of `text.citing.cited_records.OpenQuestion`: ASQA has pairs, ELI5 has claims.
+    """A record under the names of `text.citing.cited_records.OpenQuestion`.
+
+    ASQA has pairs, ELI5 has claims, and QAMPARI a list of names for each answer.
 
     Raises:
         PydanticCustomError: for pairs or passages that are no lists of objects.
@@ -32,8 +34,11 @@ def from_alce(data: dict[str, Any]) -> dict[str, Any]:
         pair["short_answers"] for pair in _objects(data, "qa_pairs") if isinstance(pair.get("short_answers"), list)
     ]
     answers = [answer for of_pair in short for answer in of_pair]
-    known: dict[str, Any] = {"answers": found} if (found := answers or data.get("claims")) else {}
-    known["short_answers"] = short
+    known: dict[str, Any] = {"short_answers": short} if short or "short_answers" not in data else {}
+    if "answers" not in data and (found := answers or data.get("claims")):
+        known["answers"] = found
+    elif (given := data.get("answers")) and isinstance(given, list) and all(isinstance(one, list) for one in given):
+        known |= {"answers": [name for one in given for name in one], "short_answers": given}  # QAMPARI
     if "id" not in data and "sample_id" in data:
         known["id"] = data["sample_id"]
     if isinstance(data.get("answer"), str):

@@ -115,9 +115,9 @@ class OpenQuestion(QAQuestion):
     @model_validator(mode="before")
     @classmethod
     def _from_benchmarks(cls, data: Any) -> Any:
-        if not isinstance(data, dict) or "answers" in data:
+        if not isinstance(data, dict):
             return data
-        if "input" in data and "question" not in data:
+        if "input" in data and "question" not in data and "answers" not in data:
             return _from_kilt(data)
         return from_alce(data) if {"qa_pairs", "claims", "docs"} & data.keys() else data
 

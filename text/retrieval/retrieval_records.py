@@ -51,8 +51,8 @@ class PassageRecord(Record):
     Args:
         id: ``_id`` in the file, or ``id``; a number is read as a string.
         title: may be empty.
-        text: what it says; ``contents`` (FlashRAG) is a title, a line break and the text. Where there is none the title
-            is read; without either nothing can find the passage.
+        text: what it says; ``contents`` (FlashRAG) is a title, a line break and the text, or the text where there is a
+            ``title``. Where there is none the title is read; without either nothing can find the passage.
     """
 
     model_config = ConfigDict(extra="ignore")
@@ -66,8 +66,11 @@ class PassageRecord(Record):
     def _by_other_names(cls, data: Any) -> Any:
         named = _named(data, {"id": "_id"})
         if isinstance(named, dict) and isinstance(contents := named.get("contents"), str) and "text" not in named:
-            title, line, text = contents.partition("\n")
-            return named | ({"title": title.strip('" '), "text": text} if line else {"text": contents})
+            first, line, text = contents.partition("\n")
+            title = first.strip('" ')
+            if line and named.get("title") in (None, "", title):
+                return named | {"title": title, "text": text}
+            return named | {"text": contents}
         return named
 
 

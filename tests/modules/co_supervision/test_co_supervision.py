@@ -196,7 +196,7 @@ def test_a_frozen_embedder_reads_each_passage_once(by, table, similarity):
         assert module.reading.kept
         module.reading = replace(module.reading, kept=kept)
         passages = [Passage(f"p{n}", "", text) for n, text in enumerate(PASSAGES)]
-        compared = sorted(table.compared())
+        compared = sorted(table.compared(1))
         module.keep_passages(SimpleNamespace(passages=passages, passage_tokens=table.passages, compared=compared))
         batch = table.batch([0, 1], module.reading, 1, (0, 0))
         assert (batch.passages == ()) is kept
@@ -207,8 +207,23 @@ def test_a_frozen_embedder_reads_each_passage_once(by, table, similarity):
         assert all(p.grad is None for p in module.embedder.parameters())
         found[kept] = loss.detach(), [p.grad for p in module.parameters() if p.requires_grad]
     assert compared == [0, 1, 3]
+    assert table.compared(0) < {*compared}
     torch.testing.assert_close(found[True], found[False], rtol=1e-6, atol=1e-7)  # vectors are kept in float32
     assert sum(grad.abs().sum() for grad in found[True][1]) > 0
+
+
+def test_kept_vectors_are_those_of_the_passages_at_hand(by, table):
+    """A module that validated one set of passages, and then meets another, reads these."""
+    module = method(by, parts={"embedder": Part(frozen=True)}, keep=False)
+    passages = [Passage(f"p{n}", "", text) for n, text in enumerate(PASSAGES)]
+    for compared in ([3], [0, 1]):
+        data = SimpleNamespace(passages=passages, passage_tokens=table.passages, compared=compared)
+        module.keep_passages(data)
+        assert module.kept.numbers.tolist() == compared
+    whole = module.kept.vectors
+    data.compared = [1]
+    module.keep_passages(data)
+    torch.testing.assert_close(module.kept.of(torch.tensor([2])), whole[1:])
 
 
 def test_a_batch_without_look_ups_still_reaches_all_parts(by, table):

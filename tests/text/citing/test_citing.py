@@ -108,6 +108,10 @@ def test_passages_of_alce_are_the_candidates_of_their_question(tmp_path):
     questions = [OpenQuestion.model_validate(record) for record in given]
     assert [(record.id, record.candidate_ids) for record in questions] == [(None, ids), (None, ["7"])]
     assert OpenQuestion.model_validate(given[0] | {"candidate_ids": ["7"]}).candidate_ids == ["7"]
+    answered = OpenQuestion.model_validate(given[1] | {"answers": ["one"]})
+    assert (answered.answers, answered.candidate_ids) == (["one"], ["7"])
+    qampari = OpenQuestion.model_validate(given[1] | {"answers": [["New York", "NYC"], ["Rome"]]})
+    assert (qampari.answers, qampari.short_answers) == (["New York", "NYC", "Rome"], [["New York", "NYC"], ["Rome"]])
 
 
 @pytest.mark.parametrize(
