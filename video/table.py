@@ -7,7 +7,7 @@ length is asked for one thing: whether the end of the file is there.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -39,7 +39,7 @@ class VideoInfo:
         keys: numbers of the key frames [K].
         key_stamps: where to seek for each of these, in ``unit`` [K].
         lost: how many frames at the end the header tells of, and are not there: the file was cut.
-        timed: whether packets tell when they are presented; else frames follow one another evenly, as they are decoded.
+        timed: whether packets tell when they are presented; else frames are counted as the decoder gives them.
     """
 
     path: str
@@ -125,7 +125,7 @@ def _probed(path: str, size: int, mtime: int) -> VideoInfo:
         keys = np.array([number for number, packet in enumerate(packets) if packet.key] or [0], np.int64)
         step = max(1, int(np.median(np.diff(stamps)))) if len(stamps) > 1 else round(1 / unit)
         seconds = float(stamps[-1] + (packets[-1].duration or step) - stamps[0]) * unit
-        declared = _declared(container, stream, float(stamps[0]) * unit)
+        declared = _declared(container, stream, packets[0], unit)
         if declared - seconds <= max(MISSING, 2 * step * unit):
             declared = seconds
         lost = round((declared - seconds) / (step * unit))
@@ -139,17 +139,17 @@ def _probed(path: str, size: int, mtime: int) -> VideoInfo:
             unit=unit,
             seconds=declared,
             keys=keys,
-            key_stamps=np.array([packets[number].early for number in keys], np.int64),
+            key_stamps=np.array([min(packets[number].shown, packets[number].coded) for number in keys], np.int64),
             lost=lost,
             timed=timed,
         )
 
 
 class _Packet(NamedTuple):
-    """Some picture: when it is presented, where to seek for it, how long it is shown, and whether it is a key frame."""
+    """Some picture: when it is presented, when decoded, how long it is shown, and whether it is a key frame."""
 
     shown: int
-    early: int
+    coded: int
     duration: int
     key: bool
 
@@ -162,22 +162,23 @@ def _packets(container: Any, stream: Any) -> tuple[list[_Packet], float, bool]:
             if packet.size and not packet.is_discard:
                 shown = packet.pts if packet.pts is not None else packet.dts
                 timed = timed and shown is not None
-                early = min(packet.dts or 0, shown or 0) if packet.dts is not None else shown or 0
-                found.append(_Packet(shown or 0, early, packet.duration or 0, packet.is_keyframe))
-    if container.format.name == "avi" and stream.codec_context.has_b_frames:
-        timed = False  # it has no presentation times, and FFmpeg numbers packets in the order of decoding
+                coded = packet.dts if packet.dts is not None else shown
+                found.append(_Packet(shown or 0, coded or 0, packet.duration or 0, packet.is_keyframe))
+    unit = float(stream.time_base or 1.0)
+    guessed = stream.codec_context.has_b_frames or len({packet.shown - packet.coded for packet in found}) > 1
+    if timed and container.format.name == "avi" and guessed:  # it tells when pictures are decoded, and no more
+        return _counted(sorted(packet.coded for packet in found)), unit, False
     if timed:
-        return sorted(found), float(stream.time_base or 1.0), True
-    evenly = [_Packet(number, number, 1, number == 0) for number in range(len(found))]
-    return evenly, float(1 / _rate(stream)), False
+        return sorted(found), unit, True
+    return _counted(range(len(found))), float(1 / (stream.guessed_rate or stream.average_rate or 25)), False
 
 
-def _rate(stream: Any) -> Any:
-    """Frames a second, for want of times."""
-    return stream.guessed_rate or stream.average_rate or 25
+def _counted(stamps: Iterable[int]) -> list[_Packet]:
+    """Pictures of which the decoder gives one for each time. It starts at the first: behind others it cannot count."""
+    return [_Packet(at, at, 1, number == 0) for number, at in enumerate(stamps)]
 
 
-def _declared(container: Any, stream: Any, first: float) -> float:
+def _declared(container: Any, stream: Any, first: _Packet, unit: float) -> float:
     """Seconds that the header gives to the stream, from its first frame on; 0 where it does not tell.
 
     Other containers are not asked: FFmpeg estimates their lengths from what is there.
@@ -186,12 +187,13 @@ def _declared(container: Any, stream: Any, first: float) -> float:
         case "mov":
             return float((stream.duration or 0) * stream.time_base)
         case "avi":
-            return float(stream.frames / _rate(stream))
+            return float(stream.frames * stream.time_base) - first.coded * unit  # skipped frames are counted too
         case "matroska":  # a file may be longer than its pictures; their own end is in a tag that most writers leave
             told = CLOCK.fullmatch(stream.metadata.get("DURATION", ""))
+            end = (container.duration or 0) / MICROSECONDS if len(container.streams) == 1 else 0.0
             if told is not None:
-                return sum(float(part) * unit for part, unit in zip(told.groups(), (3600, 60, 1), strict=True)) - first
-            return (container.duration or 0) / MICROSECONDS - first if len(container.streams) == 1 else 0.0
+                end = sum(float(part) * size for part, size in zip(told.groups(), (3600, 60, 1), strict=True))
+            return end - first.shown * unit
     return 0.0
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import resource
 import weakref
+from collections.abc import Sequence
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -153,14 +155,24 @@ def test_faults_have_kinds(tmp_path: Path, even: Path):
         read_frames(even, n=2, fps=1.0)
 
 
-def remuxed(path: Path, images: np.ndarray, codec: str = "libx264", options: dict | None = None, **movie: str) -> Path:
-    """A file as FFmpeg writes it, with 30 frames a second and a key frame every 30."""
+def remuxed(
+    path: Path,
+    images: np.ndarray,
+    codec: str = "libx264",
+    options: dict | None = None,
+    ticks: Sequence[int] | None = None,
+    **movie: str,
+) -> Path:
+    """A file as FFmpeg writes it, with 30 frames a second, or at these thirtieths, and a key frame every 30."""
     with av.open(str(path), "w", options=movie) as container:
         given = {"g": "30", "threads": "1"} | ({"preset": "ultrafast"} if codec == "libx264" else {})
         stream = container.add_stream(codec, rate=30, options=given | (options or {}))
         stream.height, stream.width, stream.pix_fmt = images.shape[1], images.shape[2], "yuv420p"
-        for image in images:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        stream.codec_context.time_base = Fraction(1, 30)
+        for tick, image in zip(ticks or range(len(images)), images, strict=True):
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+            frame.pts, frame.time_base = tick, Fraction(1, 30)
+            container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     return path
 
@@ -230,6 +242,43 @@ def test_frames_without_times_follow_one_another(tmp_path: Path, name: str, code
     path = remuxed(tmp_path / name, numbered(90, 64), codec, options)
     assert (len(probe(path)), probe(path).seconds, probe(path).timed) == (90, pytest.approx(3.0), False)
     assert numbers(read_frames(path, n=8).images) == [5, 16, 28, 39, 50, 61, 73, 84]
+
+
+SPARSE = [tick for tick in range(90) if tick < 30 or tick % 3 == 0]
+"""Of the thirtieths of 3 seconds; behind the first of them two of three frames are skipped."""
+
+
+@pytest.mark.parametrize(
+    ("codec", "options", "ticks"),
+    [
+        ("mpeg4", {"bf": "0"}, SPARSE),
+        ("libx264", {"bf": "0"}, SPARSE),
+        ("libx264", {"bf": "0"}, [0, 3, 6, 30, 33, 36, 60, 90]),  # FFmpeg guesses 10 frames a second
+        ("mpeg4", {"bf": "2"}, SPARSE),
+        ("libx264", {"bf": "2", "preset": "medium"}, SPARSE),
+    ],
+)
+def test_an_avi_with_skipped_frames_is_whole(tmp_path: Path, codec: str, options: dict, ticks: list[int]):
+    path, presented = remuxed(tmp_path / "a.avi", numbered(len(ticks), 64), codec, options, ticks), np.array(ticks) / 30
+    info = probe(path)
+    late = 0 if options["bf"] == "0" else 0.21  # with B-frames an AVI tells when they are decoded, and that alone
+    assert (len(info), info.lost) == (len(ticks), 0)
+    assert info.seconds == pytest.approx((ticks[-1] + 1) / 30, abs=0.07 + late)
+    np.testing.assert_allclose(info.presented, presented, atol=1e-6 + late)
+    found = read_frames(path, n=8)
+    np.testing.assert_allclose(found.seconds, info.presented[numbers(found.images)])
+
+
+@pytest.mark.parametrize("codec", ["mpeg4", "libx264"])
+@pytest.mark.parametrize("b_frames", ["0", "2"])
+def test_an_avi_with_skipped_frames_tells_what_was_cut(tmp_path: Path, codec: str, b_frames: str):
+    path = remuxed(tmp_path / "a.avi", numbered(len(SPARSE), 64), codec, {"bf": b_frames}, SPARSE)
+    whole = probe(path).seconds
+    path.write_bytes(path.read_bytes()[: int(len(path.read_bytes()) * 0.7)])
+    assert probe(path).lost > 0
+    assert probe(path).seconds == pytest.approx(whole, abs=0.04)
+    assert kind_of(path, n=8) == "truncated"
+    assert read_frames(path, n=8, damage="partial", least=0.2).replaced > 0
 
 
 def test_pictures_of_two_sizes_are_refused(tmp_path: Path):
