@@ -193,7 +193,7 @@ class CoSupervision(Answering):
     def on_validation_start(self) -> None:
         """The same where nothing is fitted, or not yet."""
         super().on_validation_start()
-        if self.trainer.sanity_checking or not validates_a_fit(self.trainer):  # type: ignore[attr-defined,arg-type]
+        if not validates_a_fit(self.trainer):  # type: ignore[arg-type]
             self.kept = None
             self.keep_passages(self.trainer.datamodule)  # type: ignore[attr-defined]
 
