@@ -21,6 +21,7 @@ from lightning.pytorch.loggers.logger import rank_zero_experiment
 from torch.optim import Optimizer
 
 from callbacks.run_folders import LOGS, METRICS, atomic_write, rewind_logs
+from lm.files.checkpoint_files import has_checkpoints
 from lm.protocols import HasResults
 from lm.steps.lightning_private import (
     epochs_begun,
@@ -146,12 +147,6 @@ class SavedConfig(SaveConfigCallback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Saves that of a run that goes on."""
         super().setup(trainer, pl_module, "fit")
-
-
-def has_checkpoints(trainer: Trainer) -> bool:
-    """Whether there is a run already in the folder, whose files are not to be touched yet; on every rank alike."""
-    folder = trainer.log_dir
-    return trainer.strategy.broadcast(folder is not None and any(Path(folder, "checkpoints").glob("*.ckpt")))
 
 
 class LearningRate(Callback):

@@ -34,7 +34,7 @@ class SkippedVideos(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Counts those of all splits, on all ranks."""
         skipped = merge_over_ranks(dict(getattr(trainer.datamodule, "skipped", {})))  # type: ignore[attr-defined]
-        kinds = Counter(error.kind for error in skipped.values())
+        kinds = Counter(skipped.values())
         counts = {f"data/skipped/{kind}": float(count) for kind, count in kinds.items()}
         pl_module.log_dict(counts, rank_zero_only=True)
 

@@ -35,7 +35,6 @@ from text.video.asked import asked_alone, asked_in_turn, file_of, last_words, re
 from text.video.choices import form_of, why_unreadable
 from text.video.published import Family
 from text.video.video_records import VideoRecord, with_speech
-from video.faults import VideoError
 from video.sampling import Sampling
 from worlds import World
 
@@ -122,9 +121,9 @@ class VideoPrompts(PlainHyperparameters, LightningDataModule):
         self.asked: list[dict[str, Any]] = []
 
     @property
-    def skipped(self) -> dict[str, VideoError]:
-        """What was left out because its video cannot be shown: record -> why."""
-        return {name: error for clips in self._clips_of.values() for name, error in clips.bad.items()}
+    def skipped(self) -> dict[str, str]:
+        """What is left out because its video cannot be shown: record -> kind of what is wrong."""
+        return {name: kind for clips in self._clips_of.values() for name, kind in clips.left_out.items()}
 
     def setup(self, stage: str) -> None:
         """Reads and tokenises what is asked."""
@@ -153,9 +152,8 @@ class VideoPrompts(PlainHyperparameters, LightningDataModule):
             self._require_answers()
 
     def _clips_in(self, order: FrameOrder, log: SkippedLog | None) -> Clips:
-        note = None if log is None else partial(log.add, order)
         reader = replace(self.reader, order=order)
-        return Clips(reader, self.on_bad_video, self.max_bad_share, note_bad=note)
+        return Clips(reader, self.on_bad_video, self.max_bad_share, log=log, split=order)
 
     def _root(self, one: Located[VideoRecord]) -> str | None:
         if not isinstance(self.video_root, dict):

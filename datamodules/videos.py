@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -37,7 +36,6 @@ from text.video.asked import require_one_family
 from text.video.learnt import learnt_of, worse_of
 from text.video.published import Family
 from text.video.video_records import VideoRecord, with_speech
-from video.faults import VideoError
 from video.sampling import Sampling
 
 FRAMES = 8
@@ -118,9 +116,9 @@ class Videos(Conversations[AnswerTable]):
         return sorted(self._kinds_of.get(split, set()) - {""})
 
     @property
-    def skipped(self) -> dict[str, VideoError]:
-        """What was left out because its video cannot be shown: record -> why."""
-        return {name: error for clips in self._clips.values() for name, error in clips.bad.items()}
+    def skipped(self) -> dict[str, str]:
+        """What is left out because its video cannot be shown: record -> kind of what is wrong."""
+        return {name: kind for clips in self._clips.values() for name, kind in clips.left_out.items()}
 
     def setup(self, stage: str) -> None:
         """Reads and tokenises what ``stage`` needs."""
@@ -139,8 +137,8 @@ class Videos(Conversations[AnswerTable]):
         reader = self._readers[split]
         if kept and reader.sampling.jitter:
             raise UserError("data.sampling.jitter draws other frames every time: features of them cannot be kept")
-        note = None if self._skipped_log is None else partial(self._skipped_log.add, split)
-        self._clips[split] = Clips(reader, self.on_bad_video, self.max_bad_share, self.keep_clips, note, kept)
+        shared = self.on_bad_video, self.max_bad_share, self.keep_clips, self._skipped_log
+        self._clips[split] = Clips(reader, *shared, split, kept)
         self._context = model_context(module, self.tokenizer)
         table = super()._tokenised(split)
         self._clips[split].require_files()

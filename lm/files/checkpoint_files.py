@@ -16,11 +16,14 @@ import zlib
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from text.whole_files import file_sha256
+
+if TYPE_CHECKING:
+    from lightning.pytorch import Trainer
 
 SHARDED_REST = "meta.pt"
 """The file in a sharded folder that holds everything but weights and optimizer state."""
@@ -29,6 +32,12 @@ CHECKSUMS = "checksums."
 SETTLED = 2.0  # seconds after which a file that is written again has another time
 WHOLE, REMEMBERED = "SEEDLING_WHOLE", 64
 """The environment variable in which processes tell those that they start which checkpoints are whole; how many."""
+
+
+def has_checkpoints(trainer: Trainer) -> bool:
+    """Whether there is a run already in the folder, whose files are not to be touched yet; on every rank alike."""
+    folder = trainer.log_dir
+    return trainer.strategy.broadcast(folder is not None and any(Path(folder, "checkpoints").glob("*.ckpt")))
 
 
 def by_step(checkpoints: Iterable[Path]) -> list[Path]:

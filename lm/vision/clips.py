@@ -24,6 +24,7 @@ from lm.vision.clip_source import ClipSource
 from lm.vision.features import shrunk
 from lm.vision.prompts import clip_at
 from lm.vision.sight import Sight
+from lm.vision.skipped import SkippedLog
 from text.errors import UserError
 from video.faults import VideoError
 from video.reader import Frames, read_frames, read_images
@@ -117,12 +118,13 @@ class Clips:
         on_bad: ``error`` stops at a clip that cannot be shown, ``skip`` leaves it out and counts it.
         most_bad: share of the clips that may be left out, of all ranks together; 0 is none.
         keep: clips that are kept in memory as they are shown, unless frames are drawn.
-        note_bad: is told of each clip that is left out, by the name of its record; gives how many are, on all ranks.
+        log: in which those that are left out are written down.
+        split: their name in it.
         kept_clips: gives what an encoder made of a clip before, by its key; None if it did not.
 
     Attributes:
         sources: what is looked at, by number.
-        bad: why clips were left out, by the name of their record.
+        bad: why clips were left out, by the name of their record: of those that were met since the process began.
         decoded: how many clips were read from files.
         merged: the records whose clips were longer than their budget.
         damaged: those whose clips are broken within: a frame stands for its neighbours that cannot be decoded.
@@ -134,7 +136,8 @@ class Clips:
         on_bad: Literal["error", "skip"] = "error",
         most_bad: float = 0.05,
         keep: int = 0,
-        note_bad: Callable[[str, VideoError], int] | None = None,
+        log: SkippedLog | None = None,
+        split: str = "",
         kept_clips: Callable[[str], KeptClip | None] | None = None,
     ):
         if not 0 <= most_bad < 1:
@@ -142,7 +145,7 @@ class Clips:
                 f"data.max_bad_share is {most_bad}; it must be from 0 to below 1: something has to be shown"
             )
         self.reader, self.on_bad, self.most_bad, self.keep = reader, on_bad, most_bad, keep
-        self.note_bad, self.kept_clips = note_bad, kept_clips
+        self.log, self.split, self.kept_clips = log, split, kept_clips
         self.sources: list[ClipSource] = []
         self.bad: dict[str, VideoError] = {}
         self.decoded = 0
@@ -215,6 +218,12 @@ class Clips:
         self.bad = merge_over_ranks(self.bad)
 
     @property
+    def left_out(self) -> dict[str, str]:
+        """What is wrong with each record that the run leaves out, by its name; also if it was met before it went on."""
+        met: dict[str, str] = {name: error.kind for name, error in self.bad.items()}
+        return met if self.log is None else self.log.kinds(self.split) | met
+
+    @property
     def changes(self) -> list[str]:
         """What was done to clips that are shown otherwise than they are, or not at all, a sentence each."""
         told = []
@@ -223,17 +232,17 @@ class Clips:
         if self.damaged:
             shown = "the nearest frame is shown for those that do not decode"
             told.append(f"{len(self.damaged):,} clips are damaged: {shown}")
-        if self.bad:
-            kinds = Counter(error.kind for error in self.bad.values())
+        if left_out := self.left_out:
+            kinds = Counter(left_out.values())
             counts = ", ".join(f"{count:,} {kind}" for kind, count in sorted(kinds.items()))
-            told.append(f"{len(self.bad):,} records are left out: {counts} (skipped.jsonl)")
+            told.append(f"{len(left_out):,} records are left out: {counts} (skipped.jsonl)")
         return told
 
     def _leave_out(self, source: ClipSource, error: VideoError) -> None:
         with self._lock:
             self.bad[source.name] = error
             own = len(self.bad)
-        count = own if self.note_bad is None else self.note_bad(source.name, error)
+        count = own if self.log is None else self.log.add(self.split, source.name, error)
         if own <= TOLD:
             rank_zero_warn(f"record '{source.name}' is left out: {error}")
         if count > self.most_bad * len(self.sources) or count == len(self.sources):

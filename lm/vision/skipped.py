@@ -1,16 +1,19 @@
 """``skipped.jsonl`` in the folder of a run: each record whose video cannot be shown, and why, as soon as it is known.
 
 Every rank writes a file of its own and counts what is in those of all: how many videos may be left out is asked in the
-thread of a loader, where ranks cannot wait for one another. It does not know what is shown (lm/vision/clips.py).
+thread of a loader, where ranks cannot wait for one another. A run that goes on keeps them, on however many ranks. It
+does not know what is shown (lm/vision/clips.py).
 """
 
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 from lightning.pytorch import Trainer
 
+from lm.files.checkpoint_files import has_checkpoints
 from lm.steps.gather import ranks
 from text.json_lines import json_line
 from video.faults import VideoError
@@ -21,34 +24,50 @@ class SkippedLog:
 
     Args:
         folder: of the run.
-        rank: of this process; what it wrote before is forgotten.
+        rank: of this process.
         world_size: ranks.
+        goes_on: whether the run has begun before; else what lies in the folder is of another, and removed.
     """
 
-    def __init__(self, folder: Path, rank: int = 0, world_size: int = 1):
-        self.paths = [folder / (f"skipped.rank{n}.jsonl" if n else "skipped.jsonl") for n in range(world_size)]
-        self.own = self.paths[rank]
-        self.own.unlink(missing_ok=True)
+    def __init__(self, folder: Path, rank: int = 0, world_size: int = 1, goes_on: bool = False):
+        self.folder, self.own = folder, folder / (f"skipped.rank{rank}.jsonl" if rank else "skipped.jsonl")
+        for path in [] if goes_on else self._files():
+            if _rank(path) % world_size == rank:
+                path.unlink()
 
     @classmethod
     def of(cls, trainer: Trainer | None) -> SkippedLog | None:
         """That of a run; None if it has no folder. Every rank has to ask: they agree on it."""
-        folder = trainer and trainer.log_dir
-        return None if not folder else cls(Path(folder), *ranks())
+        if trainer is None or not (folder := trainer.log_dir):
+            return None
+        return cls(Path(folder), *ranks(), goes_on=has_checkpoints(trainer) or trainer.global_step > 0)
 
     def add(self, split: str, name: str, error: VideoError) -> int:
-        """Write down a record; returns how many of its split are left out by now, on all ranks.
+        """Write down a record, once; returns how many of its split are left out by now, on all ranks.
 
         Args:
             split: in which it is.
             name: of the record.
             error: why it is left out.
         """
-        self.own.parent.mkdir(parents=True, exist_ok=True)
-        with self.own.open("a", encoding="utf-8") as file:
-            file.write(json_line({"id": name, "split": split, "kind": error.kind, "why": str(error)}))
-        return len({told["id"] for told in self._read() if told["split"] == split})
+        known = self.kinds(split)
+        if name not in known:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with self.own.open("a", encoding="utf-8") as file:
+                file.write(json_line({"id": name, "split": split, "kind": error.kind, "why": str(error)}))
+        return len({*known, name})
 
-    def _read(self) -> list[dict[str, str]]:
-        there = (path.read_text(encoding="utf-8") for path in self.paths if path.exists())
-        return [json.loads(line) for text in there for line in text.split("\n")[:-1]]  # behind: written at this moment
+    def kinds(self, split: str) -> dict[str, str]:
+        """What is wrong with each record of a split that is left out, by its name."""
+        there = (path.read_text(encoding="utf-8") for path in self._files())
+        rows = [json.loads(line) for text in there for line in text.split("\n")[:-1]]  # behind: written at this moment
+        return {row["id"]: row["kind"] for row in rows if row["split"] == split}
+
+    def _files(self) -> list[Path]:
+        return sorted(self.folder.glob("skipped*.jsonl"))
+
+
+def _rank(path: Path) -> int:
+    """Whose file it is."""
+    found = re.search(r"\.rank(\d+)\.", path.name)
+    return int(found[1]) if found else 0

@@ -365,6 +365,47 @@ def test_what_is_left_out_is_written_down_counted_and_logged(
     assert len((tmp_path / "two" / "skipped.jsonl").read_text().splitlines()) == 2  # also if that ends the run
 
 
+def test_what_is_left_out_is_known_to_a_run_that_goes_on(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    files = [*[clip(tmp_path, 12, f"{number}.mp4") for number in range(4)], *broken(tmp_path)[:3]]
+    jsonl(tmp_path / "train.jsonl", *(record(file, number) for number, file in enumerate(files)))
+    options = {"on_bad_video": "skip", "max_bad_share": 0.5, "val": None, "batch_size": 1}
+
+    def run() -> Any:
+        logger = CSVLogger(tmp_path, version=0)
+        return trainer(tmp_path, max_epochs=2, callbacks=[SkippedVideos()], logger=logger, enable_checkpointing=True)
+
+    first, data = run(), videos(tmp_path, **options)
+    folder = Path(first.log_dir)
+    folder.mkdir(parents=True)
+    for name in ("skipped.jsonl", "skipped.rank3.jsonl"):  # of a run that was begun anew
+        (folder / name).write_text('{"id": "old", "split": "train", "kind": "slow", "why": ""}\n')
+    first.fit(pegasus(), data)
+    written = (folder / "skipped.jsonl").read_text()
+    assert [*folder.glob("skipped*")] == [folder / "skipped.jsonl"]
+    (folder / "skipped.jsonl").rename(folder / "skipped.rank1.jsonl")  # by a rank that is there no more
+    again = run()
+    caplog.clear()
+    again.fit(pegasus(), videos(tmp_path, **options), ckpt_path=first.checkpoint_callback.best_model_path)
+    assert (folder / "skipped.rank1.jsonl").read_text() == written
+    assert not (folder / "skipped.jsonl").exists()  # none is told twice
+    assert "train: 3 records are left out: 1 missing, 2 unreadable (skipped.jsonl)" in caplog.text
+    log = SkippedLog(folder, 0, 1, goes_on=True)
+    assert log.add("train", "r4", VideoError("x.mp4", "missing", "gone")) == 3
+    assert log.add("train", "r9", VideoError("x.mp4", "missing", "gone")) == 4
+
+
+def test_a_test_behind_a_fit_keeps_what_was_left_out(tmp_path: Path):
+    files = [clip(tmp_path, 12, "0.mp4"), *broken(tmp_path)[:1]]
+    jsonl(tmp_path / "train.jsonl", *(record(file, number) for number, file in enumerate(files)))
+    jsonl(tmp_path / "test.jsonl", *(record(files[0], number) for number in range(2)))
+    options = {"on_bad_video": "skip", "max_bad_share": 0.5, "val": None, "batch_size": 1}
+    data, module = videos(tmp_path, test=str(tmp_path / "test.jsonl"), **options), pegasus()
+    run = trainer(tmp_path, max_epochs=1, logger=CSVLogger(tmp_path))
+    run.fit(module, data)
+    run.test(module, data, verbose=False)
+    assert SkippedLog(Path(run.log_dir), goes_on=True).kinds("train") == {"r1": "missing"}
+
+
 def test_no_video_may_be_left_out_if_the_share_is_none(tmp_path: Path):
     files = [*[clip(tmp_path, 12, f"{number}.mp4") for number in range(3)], broken(tmp_path)[1]]
     jsonl(tmp_path / "train.jsonl", *(record(file, number) for number, file in enumerate(files)))
