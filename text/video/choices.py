@@ -31,7 +31,7 @@ def form_of(question: str, answer: str) -> Form:
         return "yes_no"
     if OPTION.search(question):
         return "caption_matching"
-    return "multi_choice" if re.search(r"^\s*A[.)] ", question, re.MULTILINE) else "open"
+    return "multi_choice" if re.search(r"^\s*\(?A[.)][ \t]", question, re.MULTILINE) else "open"
 
 
 def is_right(form: Form, prediction: str | None, answer: str, question: str = "") -> bool | None:
@@ -48,7 +48,7 @@ def is_right(form: Form, prediction: str | None, answer: str, question: str = ""
     match form:
         case "multi_choice":
             letter = letter_of(prediction, answer, question)
-            return None if letter is None else letter == answer.strip()[:1]
+            return None if letter is None else letter == _first_letter(answer)
         case "yes_no":
             said = next((word for word in ("yes", "no") if prediction.strip().lower().startswith(word)), None)
             return None if said is None else said == answer.strip().lower()
@@ -63,7 +63,7 @@ def is_readable(form: Form, answer: str, question: str) -> bool:
     match form:
         case "multi_choice":
             options = options_in(question)
-            begun = re.match(rf"[{_letters(question)}](?:$|[.)])", answer.strip()) is not None
+            begun = re.match(rf"\(?[{_letters(question)}](?:$|[.)])", answer.strip()) is not None
             return begun and (not options or letter_named(answer, options) is not None)
         case "yes_no":
             return answer.strip().lower() in ("yes", "no")
@@ -81,7 +81,7 @@ def why_unreadable(form: Form, answer: str, question: str) -> str | None:
 
 
 def letter_of(prediction: str, answer: str, question: str = "") -> str | None:
-    """The letter of a choice: a bare one, or before a point or a bracket; or of the answer, word for word.
+    """The letter of a choice: a bare one, before a point or a bracket, or in two; or of the answer, word for word.
 
     Args:
         prediction: what was said.
@@ -90,9 +90,13 @@ def letter_of(prediction: str, answer: str, question: str = "") -> str | None:
     """
     prediction = prediction.strip()
     if prediction == answer.strip():
-        return answer.strip()[:1]
-    found = re.match(rf"([{_letters(question)}])(?:$|[.)])", prediction)
+        return _first_letter(answer)
+    found = re.match(rf"\(?([{_letters(question)}])(?:$|[.)])", prediction)
     return found[1] if found else None
+
+
+def _first_letter(answer: str) -> str:
+    return answer.strip().removeprefix("(")[:1]
 
 
 def _letters(question: str) -> str:

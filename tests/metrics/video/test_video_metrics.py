@@ -106,6 +106,19 @@ def test_only_the_letters_of_a_question_choose():
     assert is_readable("multi_choice", "D. z", "Which?")
 
 
+@pytest.mark.parametrize("listed", ["A. left\nB. right", "(A) left\n(B) right", "A) left\nB) right"])
+def test_a_letter_may_stand_in_brackets_in_options_answers_and_predictions(listed: str):
+    question = f"Where to?\n{listed}"
+    for answer in (listed.split("\n")[0], "A", "(A)"):
+        assert form_of(question, answer) == "multi_choice"
+        assert is_readable("multi_choice", answer, question)
+        for said in ("A", "A.", "(A)", "A) left", "(A) left", "A. left"):
+            assert is_right("multi_choice", said, answer, question) is True, said
+        for said in ("B", "(B)", "(B) right"):
+            assert is_right("multi_choice", said, answer, question) is False, said
+    assert is_right("multi_choice", "(C)", "A", question) is None
+
+
 def test_other_forms():
     assert is_right("yes_no", "Yes, it does.", "yes") is True
     assert is_right("yes_no", "Perhaps.", "yes") is None
