@@ -49,9 +49,21 @@ def letter_named(answer: str, options: Mapping[str, str]) -> str | None:
 
 
 def wrong_option(answer: str, question: str) -> str | None:
-    """Why an answer names no option of a question whose words list them; None if it does, or answers in free words."""
+    """Why an answer names no option of a question whose words list them; None if it does, or answers in free words.
+
+    Behind the text of its option it may go on. Free words are also what begins with another letter and is no single
+    line as short as an option: ``J. Smith did it.``
+    """
     options = options_in(question)
-    if not options or NAMED.fullmatch(answer.strip()) is None or letter_named(answer, options) is not None:
+    if not options or (named := NAMED.fullmatch(answer.strip())) is None or letter_named(answer, options) is not None:
+        return None
+    letter, rest = named[1], named[2] or ""
+    if letter in options:
+        fits = re.match(rf"{re.escape(_plain(options[letter]))}(?!\w)", rest.lower()) is not None
+    else:
+        longest = max(len(text.split()) for text in options.values())
+        fits = rest != "" and (letter not in LETTERS or "\n" in rest or len(rest.split()) > longest)
+    if fits:
         return None
     told = "; ".join(f"{letter}. {text}" for letter, text in options.items())
     return f"{answer!r:.60} is none of the options of the question ({told:.120})"

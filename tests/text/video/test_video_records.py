@@ -29,7 +29,9 @@ def test_forms_become_one():
     asked = read(questions=[{"question": "Which?", "options": ["a dog", "a cat"], "answer": "B"}]).questions[0]
     assert asked.asked == "Which?\nA. a dog\nB. a cat"
     assert {asked.shown(said) for said in ("B", "a cat", "B.", "(B)", "B. a cat", "B) A cat.")} == {"B. a cat"}
-    for answer in ("A", "B.", "A. left", "B) Right.", "left", "It is B.", "A man turns left."):  # or free words
+    free = "It is B.", "A man turns left.", "J. Smith did it.", "C. Darwin did it.", "C. up\nand down", "J. Smith"
+    going_on = "A. left\nBecause the ball rolls.", "A. left, as the ball rolls", "(B) Right: it rolls."
+    for answer in ("A", "B.", "A. left", "B) Right.", "left", *free, *going_on):
         assert read(questions=[{"question": LISTED, "answer": answer}]).questions[0].shown(answer) == answer
     listed = "He names:\nA. Einstein\nC. Curie"  # no list of options: there is no B
     assert read(questions=[{"question": listed, "answer": "C"}]).questions[0].asked == listed
@@ -95,7 +97,7 @@ def test_forms_become_one():
                 "questions",
                 f"'answer': '{answer}' is none of the options of the question (A. left; B. right)",
             )
-            for answer in ("K", "C", "D. up", "B. left")
+            for answer in ("K", "C", "D. up", "B. left", "B. left, it rolls", "A. lefty")
         ),
         ({"prompt": LISTED, "output": "C."}, "prompt", "the answer 'C.' is none of the options"),
         (
