@@ -25,7 +25,7 @@ from lm.tokens.tokenizer import TokenizerSource, source_for
 from lm.vision.batch import Talk, VideoPromptBatch
 from lm.vision.clip_source import ClipSource
 from lm.vision.clips import ClipReader, Clips, FrameOrder, SeenClips
-from lm.vision.prompts import cut_speech, prompt_ids, require_room, turn_ids
+from lm.vision.prompts import cut_speech, prompt_ids, require_room, require_some_speech, turn_ids
 from lm.vision.sight import Sight
 from lm.vision.skipped import SkippedLog
 from text.errors import UserError
@@ -107,6 +107,7 @@ class VideoPrompts(PlainHyperparameters, LightningDataModule):
         if video is not None and not questions:
             raise UserError("data.questions is missing: what is to be asked about the video, as a list of texts")
         self.video, self.questions, self.records = video, questions or ["What happens?"], records
+        require_some_speech(max_transcript_tokens)
         self.max_transcript_tokens = max_transcript_tokens
         self.window, self.transcript, self.conversation = (start, end), transcript or "", conversation
         self.reader = ClipReader(sampling or Sampling(frames=FRAMES), frame_order, seed=seed)

@@ -26,7 +26,7 @@ from lm.tokens.control_tokens import encode
 from lm.vision.batch import KeptClip, VideoBatch, VideoPairBatch
 from lm.vision.clip_source import ClipSource
 from lm.vision.clips import ClipReader, Clips, FrameOrder, SeenClips
-from lm.vision.prompts import cut_speech, prompt_ids, require_room
+from lm.vision.prompts import cut_speech, prompt_ids, require_room, require_some_speech
 from lm.vision.sight import Sight
 from lm.vision.skipped import SkippedLog
 from text.chat.chat_records import ChatRecord
@@ -84,6 +84,7 @@ class Videos(Conversations[AnswerTable]):
         self.limits = replace(self.limits, cut=False)
         sampling = sampling or Sampling(frames=FRAMES)
         self.video_root, self.on_bad_video, self.max_bad_share = video_root, on_bad_video, max_bad_share
+        require_some_speech(max_transcript_tokens)
         self.keep_clips, self.max_transcript_tokens = keep_clips, max_transcript_tokens
         held_out = ClipReader(
             val_sampling or replace(sampling, jitter=False), test_frame_order or frame_order, damage, self.seed

@@ -74,8 +74,20 @@ def turn_ids(
     return prompt_ids(renderer, with_speech(turns, speech), clip, system)
 
 
+def require_some_speech(most: int | None) -> None:
+    """Refuse a number of tokens of which a transcript has none.
+
+    Raises:
+        UserError: naming the option.
+    """
+    if most is not None and most < 1:
+        raise UserError(f"data.max_transcript_tokens is {most}; it must be 1 or more, or null: all of a transcript")
+
+
 def cut_speech(speech: str, most: int | None, words: Callable[[str], list[int]]) -> str:
     """A transcript of at most so many tokens: lines are left out of its middle, and how many stands in their place.
+
+    If that alone is too long, nothing is shown.
 
     Args:
         speech: line by line.
@@ -87,6 +99,8 @@ def cut_speech(speech: str, most: int | None, words: Callable[[str], list[int]])
         return speech
     sizes, told = [len(words(line)) for line in lines], "[{} lines of speech are left out]\n"
     room, first, behind = most - len(words(told.format(len(lines)))), 0, len(lines)
+    if room < 0:
+        return ""
     while first < behind:  # by turns from the beginning and from the end
         at = first if first <= len(lines) - behind else behind - 1
         if (room := room - sizes[at]) < 0:

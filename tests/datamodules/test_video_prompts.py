@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from PIL import Image
 
 from callbacks.responses import Responses
 from datamodules.video_prompts import VideoPrompts
+from datamodules.videos import Videos
 from lm.generation.decoding import Decoding, Sample
 from tests.clips import clip, numbered, numbers
 from tests.modules.pegasus.test_pegasus import WORDS, pegasus
@@ -95,6 +97,12 @@ def test_what_was_seen_stands_beside_an_answer(home: Path, tmp_path: Path, recwa
     assert 0 < shown["times"][0] < shown["times"][1] < 2
     assert not plain.keys() & {"num_frames", "times", "num_video_tokens"}
     assert any("record '0': its transcript has lost lines" in str(told.message) for told in recwarn)
+
+
+def test_a_transcript_has_a_token_or_is_not_cut():
+    for made in (partial(Videos, "a.jsonl"), partial(VideoPrompts, "a.mp4", ["what ?"])):
+        with pytest.raises(UserError, match=r"data\.max_transcript_tokens is 0; it must be 1 or more"):
+            made(max_transcript_tokens=0)
 
 
 def test_images_of_a_video_have_a_window_too(home: Path):
