@@ -1,4 +1,4 @@
-"""Features of an encoder that stays as it is, kept on disk: a second epoch, or run, neither decodes nor encodes.
+"""Features of an encoder that stays as it is, kept on disk: a second epoch, or training run, needs no video.
 
 What is kept of a clip is one file, named by the clip's key, which tells file, times and size; in a folder that is named
 by all of the encoder that decides them. It also holds what was seen beside features (`KeptClip`), so that the clip is
@@ -49,7 +49,9 @@ class FeatureStore:
             return None
 
     def put(self, clip: Clip, x: Tensor) -> None:
-        """Keep a clip with its features [S, P, D], as float32."""
+        """Keep a clip with its features [S, P, D], as float32, unless it is kept: whoever answers sees it anew."""
+        if self.get(clip.key) is not None:
+            return
         path = self._path(clip.key)
         path.parent.mkdir(parents=True, exist_ok=True)
         kept = KeptClip(x.detach().float().cpu(), clip.times, clip.looks, clip.length, clip.replaced)

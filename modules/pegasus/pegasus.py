@@ -58,7 +58,7 @@ class Pegasus(Watching, LanguageModule):
         merge: which of its slots become one: ``similarity`` the neighbours that look most alike, ``uniform`` runs of
             equal length; ``error`` refuses it.
         time_words: tell times as words: all of them before the vectors (``header``), or each before its own.
-        kept_features: folder in which the features of a frozen encoder are kept: later epochs and runs do not decode.
+        kept_features: folder in which the features of a frozen encoder are kept: later training does not decode.
         decoding: how answers are chosen, in ``predict``.
         samples: answers to each question.
         seed: of their draws.
