@@ -47,7 +47,6 @@ from text.qa.sure_records import SuReRecord
 from worlds.looked_up import LookedUp
 
 DRAWN = Decoding(temperature=1.0)
-TEMPLATE = QAPrompts(style="few_shot", passage_order="best_last")
 
 
 def main() -> None:
@@ -56,8 +55,9 @@ def main() -> None:
     torch.set_grad_enabled(False)
     torch.set_num_threads(1)
     questions = read(options.questions_file, options.questions, options.passages)
-    model, tokenizer = built(options, questions)
-    styled = StyledRenderer(ChatFormat().renderer(tokenizer), TEMPLATE)
+    template = QAPrompts(style=options.style, passage_order="best_last")
+    model, tokenizer = built(options, questions, template)
+    styled = StyledRenderer(ChatFormat().renderer(tokenizer), template)
     how = Pipeline(
         candidates="prompt" if options.model else "sampled", pool=1, lengths=Lengths(summary=options.summary)
     )
@@ -106,13 +106,13 @@ def read(file: str | None, count: int, passages: int) -> list[QAQuestion]:
     return made
 
 
-def built(options: argparse.Namespace, questions: list[QAQuestion]) -> tuple[Any, Any]:
+def built(options: argparse.Namespace, questions: list[QAQuestion], template: QAPrompts) -> tuple[Any, Any]:
     """A model and its tokenizer: a real one, or random weights and a vocabulary of the questions."""
     if options.model:
         backbone = PretrainedBackbone(options.model)
         tokenizer = PretrainedTokenizer(str(backbone.tokenizer_name)).build()
         return backbone.build(tokenizer).eval(), tokenizer
-    texts = [TEMPLATE.answer(question.question, ()).text for question in questions]
+    texts = [template.answer(question.question, ()).text for question in questions]
     texts += [context.text for question in questions for context in question.contexts or ()]
     tokenizer = BPETokenizer(vocab_size=8000).build(texts)
     torch.manual_seed(0)
@@ -138,6 +138,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--summary", type=int, help="tokens of a summary; default 60, or 8 with --quick")
     parser.add_argument("--width", type=int, help="of a model with random weights; default 256, or 64 with --quick")
     parser.add_argument("--layers", type=int, help="default 8, or 2 with --quick")
+    parser.add_argument("--style", default="plain", help="plain: instructions, as the paper's; or few_shot, chat")
     parser.add_argument("--model", help="a model to use in its place, such as builtin:smollm2")
     parser.add_argument("--max-batch-tokens", type=int, default=16384)
     parser.add_argument("--rounds", type=int, default=1)
