@@ -83,7 +83,6 @@ class QuestionCourse:
             **kept,
             contexts=contexts,
             dropped=len(contexts) - len(self.passages),
-            none=parse_answer(said["none"]),
             base=parse_answer(said["base"]),
             cot=(parse_conclusion(said["reasoning"]) or "") if self.how.reasoning else None,
             form=found.form,
@@ -105,9 +104,13 @@ class QuestionCourse:
     # --- stage 1 ------------------------------------------------------------------------------------------------------
 
     def _first(self) -> dict[str, Prompt]:
-        """All that can be asked at once."""
+        """All that can be asked about the passages at once.
+
+        Nothing else: an engine takes long prompts first, and a short one here would keep the question waiting until the
+        passages of all others were read, and its own forgotten.
+        """
         template = self.ask.template
-        asked = {"none": template.answer(self.asked, ()), "base": template.answer(self.asked, self.passages)}
+        asked = {"base": template.answer(self.asked, self.passages)}
         if self.how.reasoning:
             asked["reasoning"] = template.reasoning(self.asked, self.passages)
         if self.how.candidates == "prompt":
@@ -193,8 +196,8 @@ class QuestionCourse:
     # --- what is compared with ----------------------------------------------------------------------------------------
 
     def _further(self, rationale: str, generic: str | None) -> Course[dict[str, Any]]:
-        """Answers from the generic summary, and from single passages: the best, and those that others put first."""
-        asked: dict[str, Prompt] = {}
+        """Answers without passages, from the generic summary, and from single passages: those that others put first."""
+        asked = {"none": self.ask.template.answer(self.asked, ())}
         if generic is not None:
             asked["from generic"] = self.ask.template.answer(self.asked, [Shown("", generic)])
         places: dict[str, int] = {}
@@ -207,11 +210,11 @@ class QuestionCourse:
             places["listwise"] = order[0]
         for name, place in ({"first": 0} | places if places else {}).items():
             asked[f"rerank {name}"] = self.ask.template.answer(self.asked, [self.passages[place]])
-        said = (yield from self.ask.write(asked)) if asked else {}
+        said = yield from self.ask.write(asked)
         answers = {name: parse_answer(text) for name, text in said.items()}
         reranked = {name.removeprefix("rerank "): text for name, text in answers.items() if name.startswith("rerank ")}
         own = {"reordered": order, "orders_read": read}
-        return {"from_generic": answers.get("from generic"), "reranked": reranked, **own}
+        return {"none": answers["none"], "from_generic": answers.get("from generic"), "reranked": reranked, **own}
 
     def _ordered(self) -> Course[tuple[list[int], list[bool]]]:
         """Places of the passages as the model orders them, and which of its orders could be read.

@@ -109,9 +109,9 @@ def test_stages_predictions_and_number_of_requests():
     ]  # fmt: skip
     assert [(one.first, one.second, one.slot) for one in normal.comparisons] == [(0, 1, 2), (1, 0, 1)]
     assert [step.stage for step in normal.trace] == (
-        ["none", "base", "candidates", "summary 1", "summary 2", "validity 1", "validity 2", "ranking 1", "ranking 2"]
+        ["base", "candidates", "summary 1", "summary 2", "validity 1", "validity 2", "ranking 1", "ranking 2", "none"]
     )
-    assert normal.trace[1].asked.startswith("[passages]")
+    assert normal.trace[0].asked.startswith("[passages]")
 
 
 def test_candidates_are_drawn_and_counted_or_weighed():

@@ -63,6 +63,17 @@ def test_texts_are_those_of_one_prompt_at_a_time(model, style):
     assert 2 * shared.prefilled < alone.prefilled
 
 
+def test_passages_are_kept_until_their_question_is_done(model):
+    """Also where there is room for few questions: one is brought to its verdicts before the next is read."""
+    template = QAPrompts(style="plain", wording=SHORT)
+    roomy = CacheEngine(model, tiny_tokenizer())
+    answered(roomy, template, 12)
+    longest = max(len(tiny_tokenizer()(template.passages(shown(q.contexts or ())))["input_ids"]) for q in questions(12))
+    tight = CacheEngine(model, tiny_tokenizer(), max_batch_tokens=8 * longest)
+    answered(tight, template, 12)
+    assert tight.prefilled < 1.3 * roomy.prefilled
+
+
 def test_prompts_of_a_question_add_their_own_tokens_to_one_trunk(model):
     template = QAPrompts(style="plain", wording=SHORT)
     shared = CacheEngine(model, tiny_tokenizer())
