@@ -71,7 +71,7 @@ def test_columns_of_a_table_that_json_does_not_have_go_along_as_text(tmp_path):
 
 
 def test_the_first_answers_are_shown_on_the_screen_and_in_tensorboard(tmp_path, capsys):
-    answered(tmp_path, ["the cat [b]", "a dog"], Responses(shown=1, characters=9), samples=1)
+    answered(tmp_path, [" ".join(["the cat [b]"] * 4), "a dog"], Responses(shown=1, characters=9), samples=1)
     shown = capsys.readouterr().out
     assert "the  [..." in shown
     assert "a dog" not in shown
