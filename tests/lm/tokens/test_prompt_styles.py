@@ -38,8 +38,7 @@ def test_words_follow_the_prompt_and_differ_from_their_first_token_on(style, wor
 
 def test_tokens_that_span_the_end_of_a_prompt_move_the_cut():
     tokenizer = BPETokenizer(vocab_size=400).build(["x:1 y:1 z:1"] * 9 + ["::1"] * 50 + ["::"] * 3)
-    asks = StyledRenderer(ChatFormat().renderer(tokenizer), QAPrompts(style="chat"))
-    asks.prompts = QAPrompts(style="plain")
+    asks = styled("plain", tokenizer)
     stem = asks.stem(Prompt("", "", "a"), ("b", "bc"))
     assert [tokenizer.decode([*stem.ids, *ids]) for ids in stem.words] == ["a b", "a bc"]
     assert all(stem.words)
