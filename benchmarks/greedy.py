@@ -22,7 +22,7 @@ from rich.console import Console
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.thinkers import fill_in, size, table, timed
+from benchmarks.thinkers import fill_in, interleaved, size, table, timed
 from lm.backbones.backbone import PretrainedBackbone
 from lm.generation.cached import CacheEngine
 from lm.generation.decoding import Decoding
@@ -71,12 +71,7 @@ def main() -> None:
         "sorted by length": lambda: usual(rows, by_length),
         "ours": lambda: [sample.tokens for sample in engine.generate(prompts, 1, decoding, as_given)],
     }
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
-    answers: dict[str, Answers] = {}
-    for _ in range(options.rounds):  # interleaved, so that a busy moment hits all alike
-        for name, way in ways.items():
-            spent, answers[name] = timed(way)
-            seconds[name].append(spent)
+    seconds, answers = interleaved(ways, options.rounds)
     first, *others = answers.values()
     assert all(other == first for other in others), "the ways did not write the same tokens"
     written = [len(answer) for answer in first]

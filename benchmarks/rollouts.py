@@ -22,7 +22,7 @@ from rich.console import Console
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.thinkers import VOCABULARY, fill_in, size, table, thinker, timed, usual, words
+from benchmarks.thinkers import VOCABULARY, fill_in, interleaved, size, table, thinker, timed, usual, words
 from lm.generation.cached import CacheEngine
 from lm.generation.decoding import Decoding
 
@@ -63,12 +63,7 @@ def main() -> None:
         "sorted by length": lambda: plainly(rows, by_length),
         "ours": lambda: [s.tokens for s in engine.generate(questions, options.samples, decoding, seeds)],
     }
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
-    answers: dict[str, Answers] = {}
-    for _ in range(options.rounds):  # interleaved, so that a busy moment hits all alike
-        for name, way in ways.items():
-            spent, answers[name] = timed(way)
-            seconds[name].append(spent)
+    seconds, answers = interleaved(ways, options.rounds)
     compared = list(answers.values())[1:]
     assert all(found == compared[0] for found in compared), "the ways did not write the same tokens"
     written = [len(answer) for answer in compared[0]]

@@ -12,7 +12,8 @@ import hashlib
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -26,6 +27,7 @@ from lm.generation.engine import left_padded
 from lm.generation.sampling import processors, row_keys
 from lm.generation.stopping import Ends, StopStrings
 
+T = TypeVar("T")
 VOCABULARY = 16384
 END = 0
 
@@ -135,6 +137,22 @@ def timed(way: Callable[[], Any]) -> tuple[float, Any]:
     return time.thread_time() - began, result
 
 
+def interleaved(ways: Mapping[str, Callable[[], T]], rounds: int) -> tuple[dict[str, list[float]], dict[str, T]]:
+    """Seconds of each round, and what came out of the last one, by way.
+
+    Args:
+        ways: by name; all in each round, so that a busy moment hits all alike.
+        rounds: how often.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    found = dict[str, T]()
+    for _ in range(rounds):
+        for name, way in ways.items():
+            spent, found[name] = timed(way)
+            seconds[name].append(spent)
+    return seconds, found
+
+
 def prefilled(
     model: Any, ways: Mapping[str, Callable[[], Any]], rounds: int
 ) -> tuple[dict[str, list[float]], dict[str, int], dict[str, Any]]:
@@ -145,19 +163,20 @@ def prefilled(
         ways: by name; interleaved, so that a busy moment hits all alike.
         rounds: how often.
     """
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
-    tokens, found = dict.fromkeys(ways, 0), {}
+    tokens = dict.fromkeys(ways, 0)
     counted: list[int] = []
     model.base_model.register_forward_pre_hook(
         lambda _, args, kwargs: counted.append(kwargs["input_ids"].numel() * (kwargs["input_ids"].shape[1] > 1)),
         with_kwargs=True,
     )
-    for _ in range(rounds):
-        for name, way in ways.items():
-            counted.clear()
-            spent, found[name] = timed(way)
-            seconds[name].append(spent)
-            tokens[name] = sum(counted)
+
+    def run(name: str) -> Any:
+        counted.clear()
+        result = ways[name]()
+        tokens[name] = sum(counted)
+        return result
+
+    seconds, found = interleaved({name: partial(run, name) for name in ways}, rounds)
     return seconds, tokens, found
 
 

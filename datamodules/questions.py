@@ -28,6 +28,7 @@ from text.records import Located
 
 Asked = Located[QAQuestion]
 ALL_ABSENT = 10
+"""So many questions without a gold passage in the corpus, and none with one, are no coincidence."""
 
 
 class Questions(Prompts):
