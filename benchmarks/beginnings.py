@@ -4,7 +4,7 @@
 
 The load is that of SuRe (arXiv 2404.13081): for each question 5 passages of about 100 tokens, and behind them 6 prompts
 of 20 to 120 tokens (an answer, candidates, four summaries). Tokens are those of the prompts that the model computes,
-padding counted too; times are CPU seconds of one thread with 4 tokens written, so that prompts dominate. All ways write
+padding counted too; times are with 4 tokens written, so that prompts dominate. All ways write
 the same tokens, or no ratio is printed.
 """
 
@@ -23,6 +23,7 @@ from rich.console import Console
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.clock import add_threads, use_threads
 from benchmarks.thinkers import fill_in, prefilled, size, table, thinker, words
 from lm.backbones.backbone import PretrainedBackbone
 from lm.generation.cached import CacheEngine
@@ -39,7 +40,7 @@ def main() -> None:
     """Measure and print."""
     options = parse()
     torch.set_grad_enabled(False)
-    torch.set_num_threads(1)
+    use_threads(options)
     model, tokenizer = thinker(options.width, options.layers, ends_at=10**6), words()
     if options.model:
         backbone = PretrainedBackbone(options.model)
@@ -87,6 +88,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--model", help="a model to use in its place, such as builtin:smollm2")
     parser.add_argument("--rounds", type=int, default=3)
     sizes = {"questions": (8, 2), "width": (256, 64), "layers": (8, 2)}
+    add_threads(parser)
     return fill_in(parser.parse_args(), sizes)
 
 

@@ -7,7 +7,7 @@ agree first. memory: the same with 16 to 256 passages, at once and with the grad
 own. writing: 32 questions with look-ups, against encoding the context anew after each look-up, one question at a time
 (as the official code does) and batched. Some answers are equal in float64 first; of those in float32 it is told how
 many differ. encoding: the index of a corpus from its texts, against sentence-transformers at its best batch size.
-Vectors agree first. One thread of a CPU; the fastest of the repeats counts.
+Vectors agree first. The fastest of the repeats counts.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -32,6 +31,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from benchmarks.clock import add_threads, now, unit, use_threads
 from benchmarks.peak_memory import peak_kibibytes
 from lm.backbones.backbone import ScratchBackbone
 from lm.backbones.encoder import WordTokenizer
@@ -69,8 +69,9 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--repeats", type=int, help="default 3, or 1 with --quick")
     parser.add_argument("--alone", nargs=3, help=argparse.SUPPRESS)  # one way's process: sizes, passages, way
+    add_threads(parser)
     options = parser.parse_args()
-    torch.set_num_threads(1)
+    use_threads(options)
     if options.alone:
         sizes, passages, way = options.alone
         step_alone(TINY if sizes == "tiny" else SIZES, int(passages), way)
@@ -164,13 +165,13 @@ def official(module: CoSupervision, table: CitedTable, batch: CitedBatch) -> Ten
 
 
 def fastest(ways: dict[str, Callable[[], Any]], repeats: int) -> tuple[dict[str, float], dict[str, Any]]:
-    """CPU seconds of the fastest repeat of each way, in turn, and what each gave."""
+    """Seconds of the fastest repeat of each way, in turn, and what each gave."""
     seconds, results = dict.fromkeys(ways, float("inf")), {}
     for _ in range(repeats):
         for name, way in ways.items():
-            began = time.process_time()
+            began = now()
             results[name] = way()
-            seconds[name] = min(seconds[name], time.process_time() - began)
+            seconds[name] = min(seconds[name], now() - began)
     return seconds, results
 
 
@@ -198,7 +199,7 @@ def steps(sizes: dict[str, int], repeats: int) -> None:
 
 def show(title: str, seconds: dict[str, float], note: str) -> None:
     """Seconds and ratios to the first way."""
-    table = Table("way", "CPU seconds", "times as fast", title=title, title_justify="left")
+    table = Table("way", unit(), "times as fast", title=title, title_justify="left")
     baseline = next(iter(seconds.values()))
     for name, spent in seconds.items():
         table.add_row(name, f"{spent:.2f}", f"{baseline / spent:.2f}")

@@ -6,7 +6,7 @@ The naive baseline is what preference trainers do (TRL's, for one): chosen and r
 mask, logits of every position, the target's minus their logsumexp. The peers do the same as well as it can be done in
 plain PyTorch: padding on the right needs no mask, the cross entropy is fused, and the better one keeps the logits of
 the responses only. Before a ratio is printed, all ways have given the same sums and the same gradients in the same run.
-Runs are interleaved; on a CPU they use one thread and are measured in its CPU time.
+Runs are interleaved.
 
 With a CUDA device: FlexAttention forests in bfloat16, tokens per second and model FLOP utilisation of a 1B
 configuration, memory and step time of a 125M one.
@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import statistics
 import sys
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -35,6 +34,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 sys.path.insert(0, str(File(__file__).resolve().parents[1]))
 
+from benchmarks.clock import add_threads, now, unit, use_threads
 from benchmarks.throughput import throughput
 from lm.forests.forest import Forest, Path
 from lm.scoring import spans
@@ -62,13 +62,14 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, help="default 9, or 2 with --quick")
     parser.add_argument("--pairs", type=int, default=4, help="preference pairs in a batch")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="parts to run on a CPU")
+    add_threads(parser)
     options = parser.parse_args()
     repeats = options.repeats or (2 if options.quick else 9)
     torch.manual_seed(0)
     if torch.cuda.is_available():
         on_cuda(repeats, options.quick)
         return
-    torch.set_num_threads(1)
+    use_threads(options)
     model = llama(2, 64, 2000) if options.quick else llama(8, 256, 32000)
     parts: dict[str, Callable[[], None]] = {
         "pairs": lambda: all_pairs(model, options.pairs, repeats),
@@ -76,6 +77,7 @@ def main() -> None:
         "spans": lambda: span_lengths(model, 1 if options.quick else 4, repeats),
         "sharing": lambda: sharing(model, repeats),
     }
+    print(f"Times are {unit()}.")
     for name in options.only:
         parts[name]()
 
@@ -187,16 +189,15 @@ def tolerance(model: PreTrainedModel) -> float:
 
 
 def timed(model: PreTrainedModel, way: Way) -> float:
-    """Seconds of forward and backward: CPU time of the one thread, or wall time of the accelerator."""
+    """Seconds of forward and backward."""
     model.zero_grad()
     if model.device.type == "cuda":
         torch.cuda.synchronize()
-    clock = time.perf_counter if model.device.type == "cuda" else time.process_time
-    begin = clock()
+    begin = now()
     loss_of(way.sums()).backward()
     if model.device.type == "cuda":
         torch.cuda.synchronize()
-    return clock() - begin
+    return now() - begin
 
 
 # --- The questions

@@ -13,8 +13,8 @@ import argparse
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -25,6 +25,7 @@ from torch.nn.utils import get_total_norm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.clock import add_threads, now, unit, use_threads
 from benchmarks.peak_memory import peak_kibibytes
 
 LENGTH = 64  # tokens of a text
@@ -40,12 +41,15 @@ def main() -> None:
     parser.add_argument("--batches", type=int, nargs="+", default=[32, 128, 512], help="pairs of a step")
     parser.add_argument("--tokens", type=int, default=1024, help="of a chunk of the cache")
     parser.add_argument("--alone", nargs=3, help=argparse.SUPPRESS)  # pairs, tokens of a chunk, file: one way's process
+    add_threads(parser)
     options = parser.parse_args()
+    use_threads(options)
     if options.alone:
         step_alone(int(options.alone[0]), int(options.alone[1]), Path(options.alone[2]))
         return
+    measured = partial(in_a_process, options.threads)
     base, _, _ = measured(0, WHOLE)
-    table = Table("pairs", "way", "memory of the step, MiB", "at once / this", "CPU seconds", "this / at once")
+    table = Table("pairs", "way", "memory of the step, MiB", "at once / this", unit(), "this / at once")
     for pairs in [8] if options.quick else options.batches:
         (whole, seconds, expected), (cached, longer, gradients) = (
             measured(pairs, WHOLE),
@@ -66,11 +70,12 @@ def distance(some: Sequence[Tensor], others: Sequence[Tensor]) -> float:
     return float(get_total_norm(apart) / get_total_norm([other.double() for other in others]))
 
 
-def measured(pairs: int, tokens: int) -> tuple[float, float, list[Tensor]]:
-    """Peak memory of a process in MiB, CPU seconds of a step, and its gradients."""
+def in_a_process(threads: int, pairs: int, tokens: int) -> tuple[float, float, list[Tensor]]:
+    """Peak memory of a process in MiB, seconds of a step, and its gradients."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "gradients.pt"
-        command = [sys.executable, __file__, "--alone", str(pairs), str(tokens), str(file)]
+        alone = ["--alone", str(pairs), str(tokens), str(file)]
+        command = [sys.executable, __file__, "--threads", str(threads), *alone]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             raise RuntimeError(done.stderr)
@@ -95,10 +100,10 @@ def step_alone(pairs: int, tokens: int, file: Path) -> None:
     spent = 0.0
     for _ in range(2 if pairs else 0):
         module.zero_grad()
-        began = time.thread_time()
+        began = now()
         queries_BD, documents_BD = encode_texts(module.embed, texts, module, tokens or None)
         info_nce(queries_BD @ documents_BD.T / module.temperature, rows).mean().backward()
-        spent = time.thread_time() - began
+        spent = now() - began
     torch.save([p.grad for p in module.parameters() if p.grad is not None], file)
     print(peak_kibibytes(), spent)
 

@@ -22,6 +22,7 @@ from rich.console import Console
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.clock import add_threads, use_threads
 from benchmarks.thinkers import fill_in, interleaved, size, table, timed
 from lm.backbones.backbone import PretrainedBackbone
 from lm.generation.cached import CacheEngine
@@ -39,7 +40,7 @@ def main() -> None:
     """Measure and print."""
     options = parse()
     torch.set_grad_enabled(False)
-    torch.set_num_threads(threads := options.threads)
+    use_threads(options)
     backbone = PretrainedBackbone(options.model)
     tokenizer = PretrainedTokenizer(str(backbone.tokenizer_name)).build()
     model = backbone.build(tokenizer).eval()
@@ -76,7 +77,7 @@ def main() -> None:
     assert all(other == first for other in others), "the ways did not write the same tokens"
     written = [len(answer) for answer in first]
     print(f"{len(prompts)} prompts of {min(map(len, prompts))} to {max(map(len, prompts))} tokens, answers of")
-    print(f"  {min(written)} to {max(written)}, {np.mean(written):.0f} on average; {size(model)}, threads: {threads}")
+    print(f"  {min(written)} to {max(written)}, {np.mean(written):.0f} on average; {size(model)}")
     Console().print(table(seconds, {name: sum(map(len, found)) for name, found in answers.items()}))
 
 
@@ -102,7 +103,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--tried", type=int, help="prompts to find the best rows with; default 16, or 2 with --quick")
     parser.add_argument("--rows", type=int, nargs="+", default=[4, 8, 16, 32], help="a call of `generate`")
     parser.add_argument("--max-batch-tokens", type=int, default=16384)
-    parser.add_argument("--threads", type=int, default=1)
+    add_threads(parser)
     parser.add_argument("--rounds", type=int, default=1)
     return fill_in(parser.parse_args(), {"prompts": (32, 4), "tokens": (128, 8), "tried": (16, 2)})
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import statistics
 import sys
-import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -22,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from benchmarks.clock import add_threads, now, unit, use_threads
 from datamodules.records import read_records
 from lm.backbones.backbone import ScratchBackbone
 from lm.judging.language_judge import Judging, LanguageJudge
@@ -105,13 +105,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, help="default 3, or 1 with --quick")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--rows", type=int, default=8, help="prompts of a batch of `generate`")
+    add_threads(parser)
     arguments = parser.parse_args()
+    use_threads(arguments)
     instructions, rounds, width = (2, arguments.rounds or 1, 64) if arguments.quick else (8, arguments.rounds or 3, 256)
     texts = [text for found in read_records(str(SOURCE), Judgment) for text in found.record.responses]
     judge = build(BPETokenizer(vocab_size=4000).build(texts), width, arguments.device)
-    print(
-        f"torch {torch.__version__}, {torch.get_num_threads()} threads, {arguments.device}, batches of {arguments.rows}"
-    )
+    print(f"torch {torch.__version__}, {unit()}, {arguments.device}, batches of {arguments.rows}")
     print("| questions | number | forests, verdicts/s | generate, verdicts/s | ratio | largest gap |")
     print("|---|---|---|---|---|---|")
     direct, pairs = questions(instructions)
@@ -123,12 +123,12 @@ def main() -> None:
         judge.judge(requests[:4])  # the first forest of a model is checked
         seconds: dict[str, list[float]] = {"forests": [], "generate": []}
         for _ in range(rounds):
-            began = time.perf_counter()
+            began = now()
             verdicts = judge.judge(requests)
-            middle = time.perf_counter()
+            middle = now()
             theirs = through_generate(judge, requests, arguments.rows)
             seconds["forests"].append(middle - began)
-            seconds["generate"].append(time.perf_counter() - middle)
+            seconds["generate"].append(now() - middle)
             gap = require_equal(verdicts, theirs)
         ours, other = (len(requests) / statistics.median(seconds[way]) for way in ("forests", "generate"))
         print(f"| {name} | {len(requests)} | {ours:.1f} | {other:.1f} | {ours / other:.1f} | {gap:.0e} |", flush=True)

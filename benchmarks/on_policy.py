@@ -5,10 +5,10 @@
 
 - dpo: SelfJudge against OnlineDPOTrainer; grpo: GRPO against GRPOTrainer. Both sides take the same model and prompts,
   write answers of the same length (a model with random weights hardly ever ends one), and have them judged by the same
-  program, since TRL's trainers take no judge of pairs. One thread, float32, fused AdamW, no accumulation.
+  program, since TRL's trainers take no judge of pairs. float32, fused AdamW, no accumulation.
 - Equal numbers first: the log-probs of the answers that TRL's trainer drew at its first step are recomputed by forests.
-- Seconds are CPU time of the process, so that others on the machine tell less; the first step warms up and is left out.
-  Each way runs in a process of its own, for its peak of memory; that includes what its imports hold.
+- The first step warms up and is left out. Each way runs in a process of its own, for its peak of memory; that includes
+  what its imports hold.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import numpy as np
 import torch
 
+from benchmarks.clock import add_threads, unit, use_threads
 from benchmarks.dpo_trainers import TRAINING, fit, save_model, word_tokenizer
 from benchmarks.peak_memory import peak_kibibytes
 from benchmarks.turns import OURS, TheirSteps, Turns
@@ -182,18 +183,22 @@ def main() -> None:
     parser.add_argument("--way", choices=[OURS, THEIRS], help=argparse.SUPPRESS)
     parser.add_argument("--folder", help=argparse.SUPPRESS)
     parser.add_argument("--options", help=argparse.SUPPRESS)
+    add_threads(parser)
     options = parser.parse_args()
-    torch.set_num_threads(1)
-    if options.way:
-        turns, ways = Turns([options.way]), {OURS: ours, THEIRS: theirs}
-        found = ways[options.way](argparse.Namespace(**json.loads(options.options)), Path(options.folder), turns)
-        print("\n" + json.dumps({"seconds": turns.seconds[options.way][1:], "peak": peak_kibibytes(), **found}))
+    way, folder = options.way, options.folder
+    if way:
+        vars(options).update(json.loads(options.options))
+    use_threads(options)
+    if way:
+        turns, ways = Turns([way]), {OURS: ours, THEIRS: theirs}
+        found = ways[way](options, Path(folder), turns)
+        print("\n" + json.dumps({"seconds": turns.seconds[way][1:], "peak": peak_kibibytes(), **found}))
         return
     sizes = {"width": 64, "layers": 2, "prompts": 4, "prompt": 32, "answer": 8} if options.quick else {}
     vars(options).update({"width": 256, "layers": 6, "prompts": 16, "prompt": 128, "answer": 64} | sizes)
     options.rounds = options.rounds or (1 if options.quick else 3)
-    print(f"torch {torch.__version__}, one thread, {options.layers} layers of {options.width}, {options.rounds} steps")
-    print("| a step of | ours, CPU s | TRL, CPU s | ratio | ours, MiB | TRL, MiB | ratio |")
+    print(f"torch {torch.__version__}, {unit()}, {options.layers} layers of {options.width}, {options.rounds} steps")
+    print("| a step of | ours, s | TRL, s | ratio | ours, MiB | TRL, MiB | ratio |")
     print("|---|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)

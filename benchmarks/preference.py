@@ -19,7 +19,6 @@ import argparse
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -34,6 +33,7 @@ from transformers import AutoTokenizer
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.clock import add_threads, now, unit, use_threads
 from benchmarks.dpo_trainers import (
     Work,
     ours,
@@ -82,12 +82,15 @@ def main() -> None:
     parser.add_argument("--shapes", type=int, nargs="+", default=range(len(SHAPES)), help="which ones, from 0; all")
     parser.add_argument("--only", nargs="+", choices=SECTIONS, default=list(SECTIONS), help="sections; default all")
     parser.add_argument("--alone", nargs=2, help=argparse.SUPPRESS)  # a process with one trainer, for its memory
+    add_threads(parser)
     options = parser.parse_args()
+    use_threads(options)
     steps = options.steps or (3 if options.quick else 8)
     if options.alone:
         run_alone(options.alone[0], Work(Path(options.alone[1]), PAIRS, steps))
         return
     shapes, size = [list(SHAPES)[number] for number in options.shapes], (2, 64) if options.quick else (8, 256)
+    CONSOLE.print(f"Times are {unit()}.")
     for section in options.only:
         with tempfile.TemporaryDirectory() as folder:
             SECTIONS[section](Path(folder), size, shapes, steps)
@@ -184,9 +187,9 @@ def reference_pass(folder: Path, size: tuple[int, int], shapes: Sequence[Shape],
     table = Table("run", "pairs, two epochs", "reference forwards", "to the first step, s")
     for run in ("the first", "the second, started anew"):
         with mock.patch.object(ModelScores, "path_logprobs", autospec=True, side_effect=score) as asked:
-            turns, began = Turns([OURS]), time.thread_time()
+            turns, began = Turns([OURS]), now()
             ours(Work(folder, PAIRS, 2 * steps), turns)
-            waited = time.thread_time() - began - sum(turns.seconds[OURS])
+            waited = now() - began - sum(turns.seconds[OURS])
         table.add_row(run, f"{PAIRS * steps}", f"{asked.call_count}", f"{waited:.2f}")
     CONSOLE.print(table)
 

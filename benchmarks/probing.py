@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -34,6 +33,7 @@ from transformers import (
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.clock import add_threads, now, unit, use_threads
 from datamodules.records import read_records
 from lm.probing.probes import Cloze, ProbeSet
 from lm.scoring.logprobs import forest_logprobs
@@ -89,7 +89,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, help="default 5, or 2 with --quick")
     parser.add_argument("--token-budget", type=int, default=8192)
     parser.add_argument("--batch-sizes", type=int, nargs="+", default=[8, 16, 32, 64, 128])
+    add_threads(parser)
     options = parser.parse_args()
+    use_threads(options)
     options.probes = options.probes or (120 if options.quick else 1500)
     options.rounds = options.rounds or (2 if options.quick else 5)
     return options
@@ -168,9 +170,9 @@ def losses(model: PreTrainedModel, ids: torch.Tensor, mask: torch.Tensor) -> tor
 
 def timed(way: Callable[[], object]) -> float:
     """Seconds of one call."""
-    began = time.perf_counter()
+    began = now()
     way()
-    return time.perf_counter() - began
+    return now() - began
 
 
 def peak_logit_bytes(way: Callable[[], object], vocabulary: int) -> int:
@@ -191,9 +193,7 @@ def describe(model: PreTrainedModel, clozes: list[Cloze], probes: ProbeSet, trie
     padded = sum(len(cloze.tokens) for cloze in clozes)
     computed = sum(len(forest.input_ids) for forest in probes.forests)
     print(f"model: Llama {config.num_hidden_layers} x {config.hidden_size}, V = {config.vocab_size:,}; the head is")
-    print(
-        f"  {head / (head + body):.0%} of its multiplications per position; float32, {torch.get_num_threads()} threads"
-    )
+    print(f"  {head / (head + body):.0%} of its multiplications per position; float32, {unit()}")
     print(
         f"probes: {len(clozes)}, {padded:,} tokens, {sum(len(c.tokens) - c.start for c in clozes):,} of them targets;"
     )

@@ -3,8 +3,8 @@
     python benchmarks/retrieval.py [--quick] [--data <folder of InstructIR>] [--repeats 3] [--only encoding metrics]
                                    [--every 8]
 
-Needs the extras `retrieval` and, for the last part, the package mteb. Everything runs on one thread of a CPU and is
-measured in its CPU time, ways in turn, the fastest of the repeats counts. Before a ratio is printed, embeddings or
+Needs the extras `retrieval` and, for the last part, the package mteb. Ways take turns, and the fastest of the repeats
+counts. Before a ratio is printed, embeddings or
 metrics have been equal in the same run; a way that changes the numbers (bfloat16, int8) says by how much.
 """
 
@@ -14,7 +14,6 @@ import argparse
 import logging
 import os
 import sys
-import time
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -32,6 +31,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
+from benchmarks.clock import add_threads, now, unit, use_threads
 from datamodules import InstructIR
 from lm.backbones.encoder import PretrainedEncoder
 from lm.files.packaged import packaged_model
@@ -59,11 +59,12 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, help="default 3, or 1 with --quick")
     parser.add_argument("--only", nargs="+", choices=TARGETS, default=list(TARGETS), help="parts to run")
     parser.add_argument("--every", type=int, help="encode every so-many-th text; default 1, or 100 with --quick")
+    add_threads(parser)
     options = parser.parse_args()
     if not options.data.is_dir():
         parser.error(f"{options.data} is not there: give --data, a folder of InstructIR (docs/instructir.md, data)")
     quiet()
-    torch.set_num_threads(1)
+    use_threads(options)
     tasks = InstructIR(str(options.data), tasks=TASKS).read_tasks("test")
     repeats = options.repeats or (1 if options.quick else 3)
     if "encoding" in options.only:
@@ -85,20 +86,20 @@ def quiet() -> None:
 
 
 def fastest(ways: dict[str, Callable[[], Any]], repeats: int) -> tuple[dict[str, float], dict[str, Any]]:
-    """CPU seconds of the fastest repeat of each way, in turn, and what each gave."""
+    """Seconds of the fastest repeat of each way, in turn, and what each gave."""
     seconds, results = dict.fromkeys(ways, float("inf")), {}
     for _ in range(repeats):
         for name, way in ways.items():
-            start = time.process_time()
+            start = now()
             results[name] = way()
-            seconds[name] = min(seconds[name], time.process_time() - start)
+            seconds[name] = min(seconds[name], now() - start)
     return seconds, results
 
 
 def show(title: str, rows: Sequence[tuple[str, float, str]], baseline: float, target: float) -> None:
     """A table of ratios."""
     table = Table(title=f"{title} (target: {target:g}x)", title_justify="left")
-    for name in ("way", "CPU seconds", "times as fast", "difference"):
+    for name in ("way", unit(), "times as fast", "difference"):
         table.add_column(name)
     for name, seconds, difference in rows:
         table.add_row(name, f"{seconds:.2f}", f"{baseline / seconds:.2f}", difference)

@@ -22,6 +22,7 @@ from rich.console import Console
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.clock import add_threads, use_threads
 from benchmarks.thinkers import VOCABULARY, fill_in, interleaved, size, table, thinker, timed, usual, words
 from lm.generation.cached import CacheEngine
 from lm.generation.decoding import Decoding
@@ -33,7 +34,7 @@ def main() -> None:
     """Measure and print."""
     options = parse()
     torch.set_grad_enabled(False)
-    torch.set_num_threads(1)
+    use_threads(options)
     rng = np.random.default_rng(0)
     lengths = np.clip(rng.normal(95, 40, options.questions), 40, 256).astype(int)  # GSM8K: about 95 tokens a question
     questions = [rng.integers(1, VOCABULARY, length).tolist() for length in lengths]
@@ -68,7 +69,7 @@ def main() -> None:
     assert all(found == compared[0] for found in compared), "the ways did not write the same tokens"
     written = [len(answer) for answer in compared[0]]
     print(f"{len(questions)} questions, {options.samples} samples of {np.mean(written):.0f} tokens each")
-    print(f"  ({min(written)} to {max(written)}); {size(model)}, one thread")
+    print(f"  ({min(written)} to {max(written)}); {size(model)}")
     Console().print(table(seconds, {name: sum(map(len, found)) for name, found in answers.items()}))
 
 
@@ -89,6 +90,7 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--tried", type=int, default=8, help="questions on which they are tried")
     sizes = {"questions": (32, 6), "width": (256, 64), "layers": (8, 2)}
+    add_threads(parser)
     return fill_in(parser.parse_args(), sizes)
 
 

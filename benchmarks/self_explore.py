@@ -25,6 +25,7 @@ from rich.console import Console
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.clock import add_threads, use_threads
 from benchmarks.thinkers import VOCABULARY, chance, fill_in, size, table, thinker, timed, usual, words
 from lm.backbones.backbone import ScratchBackbone
 from lm.forests.batches import PromptBatch
@@ -73,7 +74,7 @@ def main() -> None:
     """Measure and print."""
     options = parse()
     torch.set_grad_enabled(False)
-    torch.set_num_threads(1)
+    use_threads(options)
     model, tokenizer, checker = thinker(options.width, options.layers, ends_at=260), words(), Chance(options.right)
     pairs = wrong_solutions(options.questions, tokenizer)
     alone = [pair.model_copy(update={"gold": f"{pair.gold}/{pair.id}"}) for pair in pairs]  # nothing is found in a memo
@@ -105,7 +106,7 @@ def main() -> None:
     probed = sum(1 for _, _, draw in completions if draw == 0)
     lengths = [len(pair.prompt_tokens) + len(pair.rejected_tokens) for pair in pairs]
     print(f"{len(pairs)} pairs of {options.questions} questions, up to {max(lengths)} tokens; {probed} probes of")
-    print(f"  {options.k} completions of {tokens['usual'] / len(completions):.0f} tokens; {size(model)}, one thread")
+    print(f"  {options.k} completions of {tokens['usual'] / len(completions):.0f} tokens; {size(model)}")
     Console().print(table(seconds, tokens))
 
 
@@ -188,6 +189,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--right", type=float, default=0.35, help="share of completions that are right")
     parser.add_argument("--max-batch-tokens", type=int, default=32768)
     sizes = {"questions": (6, 2), "width": (256, 64), "layers": (8, 2), "rounds": (2, 1)}
+    add_threads(parser)
     return fill_in(parser.parse_args(), sizes)
 
 

@@ -20,7 +20,6 @@ import json
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -31,6 +30,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks.clock import add_threads, now, unit, use_threads
 from benchmarks.peak_memory import peak_kibibytes
 from lm.backbones.backbone import ScratchBackbone
 from lm.forests.answer_forests import answer_forest
@@ -101,9 +101,9 @@ def judging(options: argparse.Namespace) -> None:
     for _ in range(options.rounds):
         found = {}
         for name, way in ways.items():
-            began = time.perf_counter()
+            began = now()
             found[name] = compare(way, contests, TwoOrders())
-            seconds[name].append(time.perf_counter() - began)
+            seconds[name].append(now() - began)
         pairs = [(one.decided, other.decided) for one, other in zip(found["forest"], found["padded"], strict=True)]
         gap = max(abs(a.first - b.first) + abs(a.second - b.second) for a, b in pairs)
         if gap > LARGEST_GAP:
@@ -158,11 +158,11 @@ def update(options: argparse.Namespace, way: str) -> dict[str, Any]:
     seconds = []
     for _ in range(options.rounds + 1):
         model.zero_grad()
-        began = time.perf_counter()
+        began = now()
         logprobs = WAYS[way](model, prompts, answers)
         losses = clipped_surrogate(logprobs, logprobs.detach(), advantages.repeat_interleave(lengths))
         losses.mean().backward()
-        seconds.append(time.perf_counter() - began)
+        seconds.append(now() - began)
     gradients = [p.grad.flatten()[:50].tolist() for _, p in sorted(model.named_parameters())]
     told = {"logprobs": logprobs.tolist(), "gradients": gradients}
     return {"seconds": seconds[1:], "peak": peak_kibibytes(), **told}
@@ -203,16 +203,20 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=8, help="padded prompts of a batch")
     parser.add_argument("--way", choices=[*WAYS], help=argparse.SUPPRESS)
     parser.add_argument("--options", help=argparse.SUPPRESS)
+    add_threads(parser)
     options = parser.parse_args()
-    torch.set_num_threads(1)
-    if options.way:
-        print(json.dumps(update(argparse.Namespace(**json.loads(options.options)), options.way)))
+    way = options.way
+    if way:
+        vars(options).update(json.loads(options.options))
+    use_threads(options)
+    if way:
+        print(json.dumps(update(options, way)))
         return
     sizes = {"width": 64, "layers": 2, "pairs": 2, "prompts": 2} if options.quick else {}
     usual = {"width": 256, "layers": 6, "pairs": 8, "prompts": 4, "context": 300, "answer": 150}
     vars(options).update(usual | {"samples": 8, "prompt": 256} | sizes)
     options.rounds = options.rounds or (1 if options.quick else 3)
-    print(f"torch {torch.__version__}, one thread, {options.layers} layers of {options.width}, {options.rounds} rounds")
+    print(f"torch {torch.__version__}, {unit()}, {options.layers} layers of {options.width}, {options.rounds} rounds")
     print("| what | forest, s | padded, s | ratio | largest gap |")
     print("|---|---|---|---|---|")
     judging(options)

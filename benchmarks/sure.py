@@ -6,7 +6,7 @@
     stages batched   all prompts that can be written together, padded, by `generate`; nothing shared
     ours             the same prompts; what they begin with is computed once
 
-The table counts tokens with their padding, the lines below it without; times are CPU seconds of one thread. Records of
+The table counts tokens with their padding, the lines below it without; Records of
 all ways are the same, or no ratio is printed. Answers with and without passages are written too, and verdicts parsed. A
 model with random weights proposes nothing that could be read: there the second candidate is drawn from the prompt of
 the answer, in place of a prompt as long. A file has our form, DPR's or FlashRAG's (docs/sure.md); without one the
@@ -27,6 +27,7 @@ from rich.console import Console
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.clock import add_threads, use_threads
 from benchmarks.thinkers import fill_in, prefilled, size, table
 from datamodules.records import read_records
 from lm.backbones.backbone import PretrainedBackbone, ScratchBackbone
@@ -53,7 +54,7 @@ def main() -> None:
     """Measure and print."""
     options = parse()
     torch.set_grad_enabled(False)
-    torch.set_num_threads(1)
+    use_threads(options)
     questions = read(options.questions_file, options.questions, options.passages)
     template = QAPrompts(style=options.style, passage_order="best_last")
     model, tokenizer = built(options, questions, template)
@@ -143,6 +144,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--max-batch-tokens", type=int, default=16384)
     parser.add_argument("--rounds", type=int, default=1)
     sizes = {"questions": (32, 2), "passages": (10, 4), "summary": (60, 8), "width": (256, 64), "layers": (8, 2)}
+    add_threads(parser)
     return fill_in(parser.parse_args(), sizes)
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import math
-import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
@@ -22,6 +21,7 @@ from tokenizers import Tokenizer, decoders, models
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from transformers.generation import GenerationConfig, StoppingCriteriaList
 
+from benchmarks.clock import now, unit
 from lm.generation.decoding import Decoding
 from lm.generation.engine import left_padded
 from lm.generation.sampling import processors, row_keys
@@ -131,10 +131,10 @@ def chance(*parts: object) -> float:
 
 
 def timed(way: Callable[[], Any]) -> tuple[float, Any]:
-    """CPU seconds of this thread, and what came of it."""
-    began = time.thread_time()
+    """Seconds by the benchmarks' clock, and what came of it."""
+    began = now()
     result = way()
-    return time.thread_time() - began, result
+    return now() - began, result
 
 
 def interleaved(ways: Mapping[str, Callable[[], T]], rounds: int) -> tuple[dict[str, list[float]], dict[str, T]]:
@@ -187,7 +187,8 @@ def table(seconds: dict[str, list[float]], tokens: dict[str, int]) -> Table:
         seconds: of each way's rounds.
         tokens: that each way wrote in a round.
     """
-    result = Table("way", "median s", "fastest - slowest", "tokens", "tokens/s", "to the first", "to the one before")
+    columns = ("way", "median s", "fastest - slowest", "tokens", "tokens/s", "to the first", "to the one before")
+    result = Table(*columns, title=unit(), title_justify="left")
     medians = {name: float(np.median(times)) for name, times in seconds.items()}
     first = before = next(iter(medians.values()))
     for name, median in medians.items():

@@ -1,14 +1,13 @@
 """Several trainers in one process that take turns, step by step, so that a busy moment hits all of them alike.
 
 A turn is a whole round of a trainer's loop: the step, what it logs, and getting the next batch. While one trainer has
-its turn the others wait, each in a thread of its own, whose CPU time is counted: on a CPU, with one thread for torch,
-all work of a trainer is done in it. Used by benchmarks/preference.py and benchmarks/rationales.py.
+its turn the others wait, each in a Python thread of its own, which costs nothing. Used by benchmarks/preference.py and
+benchmarks/rationales.py.
 """
 
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
@@ -16,6 +15,8 @@ from accelerate.state import GradientState
 from lightning.pytorch import Callback
 from torch import Tensor
 from transformers import TrainerCallback
+
+from benchmarks.clock import now
 
 OURS = "ours"
 
@@ -51,7 +52,7 @@ class Turns:
             self._changed.wait_for(lambda: self._failed or (not self._missing and self._order[0] == name))
             if self._failed:
                 raise RuntimeError("another trainer failed") from self._failed
-            self._began[name] = time.thread_time()
+            self._began[name] = now()
 
     def leave(self, name: str) -> None:
         """A trainer has taken its last step."""
@@ -62,7 +63,7 @@ class Turns:
 
     def _stop(self, name: str) -> None:
         if name in self._began:
-            self.seconds[name].append(time.thread_time() - self._began.pop(name))
+            self.seconds[name].append(now() - self._began.pop(name))
             self._order.append(self._order.pop(0))
 
     def run(self, ours: Callable[[], Any], others: Sequence[Callable[[], Any]]) -> None:

@@ -11,7 +11,7 @@
 - ``prefill``: tokens that are computed of the prompts of 5 questions, against a prompt for each.
 - ``features``: steps of an aligner with the features of a frozen encoder on disk, against encoding at every step.
 
-Before a ratio is printed, both ways have given the same numbers. Runs are interleaved, on one thread, in its CPU time.
+Before a ratio is printed, both ways have given the same numbers. Runs are interleaved.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ import json
 import statistics
 import sys
 import tempfile
-import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -37,6 +36,7 @@ from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.clock import add_threads, now, unit, use_threads
 from benchmarks.video_step import held, one_step, plain_step, questions
 from datamodules.videos import Videos
 from lm.backbones.backbone import ScratchBackbone
@@ -62,10 +62,11 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="smaller, two repeats: only to see that it runs")
     parser.add_argument("--repeats", type=int, help="default 5, or 2 with --quick")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="parts to run")
+    add_threads(parser)
     options = parser.parse_args()
-    torch.set_num_threads(1)
+    use_threads(options)
     repeats = options.repeats or (2 if options.quick else 5)
-    table = Table("what", "ours", "peers' way", "ratio", "target")
+    table = Table("what", "ours", "peers' way", "ratio", "target", title=f"times: {unit()}", title_justify="left")
     with tempfile.TemporaryDirectory() as folder:
         for name in options.only:
             for row in globals()[name](Path(folder), options.quick, repeats):
@@ -74,13 +75,13 @@ def main() -> None:
 
 
 def timed(ways: Sequence[Callable[[], Any]], repeats: int) -> list[float]:
-    """Median CPU seconds of each way; they take turns."""
+    """Median seconds of each way; they take turns."""
     found: list[list[float]] = [[] for _ in ways]
     for _ in range(repeats):
         for number, way in enumerate(ways):
-            begin = time.process_time()
+            begin = now()
             way()
-            found[number].append(time.process_time() - begin)
+            found[number].append(now() - begin)
     return [statistics.median(times) for times in found]
 
 
