@@ -64,6 +64,7 @@ class CacheEngine(Engine):
                 raise UserError("the weights changed between two samples: use engine: plain, or ask anew")
             computed = prefixes.computed
             taken, columns = self._next(batch.live, waiting)
+            prefixes.expect(self._soon(waiting))
             batch.fill([*zip(taken, prefixes.take([*map(self._root, taken)]), strict=True)], columns)
             enough = max(1, len(batch.live) // REFILL)
             written, ends = self._write(
@@ -78,6 +79,7 @@ class CacheEngine(Engine):
             )
             found = self._ended(batch.live, written, ends)
             found |= self._paused(prefixes, batch, {n: one for n, one in found.items() if one.sample is None})
+            self._keep_ended(prefixes, batch, {n: one.row for n, one in found.items() if one.sample is not None})
             self.prefilled += prefixes.computed - computed
             batch.take(written, found)
             yield [*found.values()]
@@ -100,6 +102,24 @@ class CacheEngine(Engine):
             columns = wider
             taken.append(waiting.popleft())
         return taken, columns
+
+    def _soon(self, waiting: Sequence[Row]) -> list[tuple[int, ...]]:
+        """Roots of those that are taken in next, in their order, about as many tokens as a batch has."""
+        roots, room = list[tuple[int, ...]](), self.max_batch_tokens
+        for row in waiting:
+            roots.append(self._root(row))
+            room -= len(roots[-1])
+            if room <= 0:
+                break
+        return roots
+
+    def _keep_ended(self, prefixes: PrefixCache, batch: Batch, ended: dict[int, Row]) -> None:
+        """What comes next may begin as rows that ended: their prompts are kept, if they were forgotten meanwhile."""
+        room = prefixes.tokens
+        for prompt, number in {tuple(row.draw.prefix): number for number, row in ended.items()}.items():
+            room -= len(prompt)
+            if room >= 0:
+                prefixes.keep(prompt, partial(batch.part, number, int(batch.width[number]) - len(prompt)))
 
     def _paused(self, prefixes: PrefixCache, batch: Batch, paused: dict[int, Written]) -> dict[int, Written]:
         """With the state at the last token of each row; what was computed of them is kept for when they go on."""

@@ -107,6 +107,18 @@ class PrefixCache:
                 self._compute(chunk)
         return ends
 
+    def expect(self, prefixes: Sequence[tuple[int, ...]]) -> None:
+        """These will be asked for, the first of them soonest: what is at hand of them is forgotten last.
+
+        A run counts by its first token, though a prefix may part from it further on.
+        """
+        for prefix in reversed(prefixes):
+            self._count += 1
+            run = self._top
+            while run.end < len(prefix) and (following := run.after.get(prefix[run.end])):
+                run = following
+                run.used = self._count
+
     def keep(self, prefix: tuple[int, ...], part: Callable[[int, int], KeysValues]) -> None:
         """Take over what was computed elsewhere: `part` gives keys and values of some token up to another."""
         for run in self._end(prefix).path:

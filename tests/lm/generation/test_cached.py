@@ -176,6 +176,22 @@ def served_in_turn(call, draws) -> dict:
     return found
 
 
+def test_what_follows_a_long_answer_finds_its_prompt_though_others_took_its_room():
+    """A long answer is written while many short ones come and go, of which two prompts are kept; then it goes on."""
+    prompts = [(n, *range(1, 20)) for n in range(1, 9)]
+    call = engine(MODELS["llama"], max_batch_tokens=3 * 32)
+    draws = [
+        Draw(prompt, 0, 0, decoding=Decoding(12 if n == 0 else 1, temperature=1.0)) for n, prompt in enumerate(prompts)
+    ]
+    ended = []
+    for place, _ in call.serve(draws, SAMPLED):
+        ended.append(place)
+        if place == 0:
+            draws.append(Draw((*prompts[0], 3), 0, 0, decoding=Decoding(1)))
+    assert ended[-2:] == [0, 8]
+    assert call.prefilled == len(prompts) * 20 + 1
+
+
 @pytest.mark.parametrize("architecture", ["llama", "gpt2"])
 def test_a_root_may_be_longer_than_the_context(architecture):
     """Steps of a solution that was cut off: what comes before the end of the context can still be continued."""

@@ -65,6 +65,7 @@ def test_every_prefix_has_its_own_keys_and_values(calls, forward, budget):
         model = Model()
         kept = cache_of(model, budget)
         for number, call in enumerate(calls):
+            kept.expect(calls[-1])
             for prefix, end in zip(call, kept.take(call), strict=True):
                 assert told(end) == by_hand(prefix)
             if number % 2:  # one of them goes on elsewhere, and pauses
@@ -134,3 +135,17 @@ def test_nothing_is_computed_of_a_single_token():
     model = Model()
     (end,) = cache_of(model).take([(5,)])
     assert (model.forwards, end.path) == ([], [])
+
+
+def test_what_is_expected_soonest_is_forgotten_last():
+    model = Model()
+    kept = cache_of(model, 10)
+    prompts = [(n, 7, 7, 7, 7) for n in range(4)]
+    kept.take(prompts[:3])  # all in use: more than there is room for beside them
+    kept.expect([prompts[1], prompts[0]])
+    kept.take(prompts[3:])  # leaves room for one of the three, by use it would be the last
+    computed = kept.computed
+    kept.take([prompts[1]])
+    assert kept.computed == computed
+    kept.take([prompts[0]])
+    assert kept.computed == computed + 5
