@@ -33,8 +33,8 @@ contracts:  ## a room imports only from floors below its own
 schema:  ## make configs/schema.json, by which editors complete and check configs
 	$(PYTHON) main.py fit --print_schema > configs/schema.json
 
-status:  ## rewrite docs/status.md from what the fast tests did
-	$(PYTHON) -m pytest --status
+status:  ## rewrite docs/status.md from what all tests did, fast and slow
+	$(PYTHON) -m pytest --status -m ''
 
 site:  ## the pages of docs/ as a site in site/
 	$(PYTHON) -m mkdocs build --strict

@@ -7,6 +7,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 from collections.abc import Iterator
+from typing import Any
 
 import hypothesis
 import pytest
@@ -32,9 +33,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Two processes for the whole fast or slow suite; a part of them and ``--status`` run in this one."""
-    whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS and config.option.markexpr in ("not slow", "slow")
-    return 2 if whole and not config.getoption("--status") else 0
+    """Two processes for the whole fast or slow suite, or both; a part of them runs in this one."""
+    whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS
+    return 2 if whole and config.option.markexpr in ("not slow", "slow", "") else 0
 
 
 RECORDER = pytest.StashKey[status.Recorder]()
@@ -52,5 +53,17 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo) -> Itera
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     recorder = session.config.stash.get(RECORDER, None)
-    if recorder is not None:
+    if recorder is not None and hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["status"] = [sorted(recorder.run), sorted(recorder.oracle)]
+    elif recorder is not None:
         status.PAGE.write_text(status.page(recorder.run, recorder.oracle))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """One of several processes has run its tests: what it noted is put together where the page is written."""
+    recorder = node.config.stash.get(RECORDER, None)
+    if recorder is not None:
+        run, oracle = node.workeroutput["status"]
+        recorder.run |= {*run}
+        recorder.oracle |= {*oracle}

@@ -18,9 +18,9 @@ PAGE = ROOT / "docs" / "status.md"
 STATES = ("never run", "run", "tested against an oracle")
 HEAD = """# What stands behind each option
 
-Written by the tests: `make status`. **run**: a passing test gave the option a value other than its default, or ran the
-verb or config, perhaps shortened. **tested against an oracle**: a passing test compared it with an independent truth.
-Everything else was **never run** by the tests. Processes that tests start are not counted.
+Written by the tests, fast and slow: `make status`. **run**: a passing test gave the option a value other than its
+default, or ran the verb or config, perhaps shortened. **tested against an oracle**: a passing test compared it with an
+independent truth. Everything else was **never run** by the tests. Processes that tests start are not counted.
 """
 
 
