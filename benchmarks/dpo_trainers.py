@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from benchmarks.turns import OurSteps, TheirSteps, Turns
 
@@ -97,6 +97,19 @@ def save_model(folder: Path, tokenizer: PreTrainedTokenizerBase, layers: int, wi
     )
     LlamaForCausalLM(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+
+
+def save_published(folder: Path, name: str = "builtin:smollm2") -> PreTrainedTokenizerBase:
+    """A published model by links, and its tokenizer without the chat template: texts are plain, to us as to TRL."""
+    from lm.files.packaged import packaged_model
+
+    published = packaged_model(name)
+    tokenizer = AutoTokenizer.from_pretrained(published)
+    tokenizer.chat_template = None
+    tokenizer.save_pretrained(folder)
+    for file in ("config.json", "generation_config.json", "model.safetensors"):
+        (folder / file).symlink_to(published / file)
+    return tokenizer
 
 
 def word_tokenizer() -> PreTrainedTokenizerBase:
@@ -203,7 +216,7 @@ def theirs(work: Work, turns: Turns, name: str, at_once: int) -> Callable[[], An
     """
     from datasets import Dataset, disable_progress_bars
     from peft import LoraConfig
-    from transformers import AutoModelForCausalLM, AutoTokenizer, PrinterCallback
+    from transformers import AutoModelForCausalLM, PrinterCallback
     from trl import DPOConfig, DPOTrainer
 
     disable_progress_bars()

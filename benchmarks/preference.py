@@ -1,7 +1,7 @@
 """Preference pairs and rationales: a step of training and its memory, beside TRL's trainers.
 
     OMP_NUM_THREADS=1 python benchmarks/preference.py [--quick]
-        [--only shapes memory dialogues reference rationales real]
+        [--only shapes memory dialogues reference rationales real real_memory real_rationales]
 
 DPO as `main.py fit` runs it (modules/dpo.py on datamodules/preference.py), against TRL's DPOTrainer: the same Llama,
 the same pairs in the same order, AdamW, gradients clipped at 1, sums of the reference computed before. All trainers
@@ -29,7 +29,6 @@ import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
-from transformers import AutoTokenizer
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -39,15 +38,15 @@ from benchmarks.dpo_trainers import (
     ours,
     pairs_in_order,
     save_model,
+    save_published,
     theirs,
     word_tokenizer,
     write_dialogues,
     write_random_pairs,
 )
 from benchmarks.peak_memory import peak_kibibytes
-from benchmarks.rationales import compare_rationales
+from benchmarks.rationales import compare_rationales, write_rationales
 from benchmarks.turns import OURS, Turns
-from lm.files.packaged import packaged_model
 
 Shape = tuple[int, int, int]
 SHAPES: dict[Shape, tuple[float, float]] = {  # tokens of prompt, chosen, rejected: targets of time and of peak memory
@@ -57,11 +56,12 @@ SHAPES: dict[Shape, tuple[float, float]] = {  # tokens of prompt, chosen, reject
     (64, 96, 96): (2.2, 0.50),
 }
 PAIRS = 4  # of a step
+ALONE = (OURS, f"TRL, {PAIRS} at once", "TRL, 1 at once")  # in processes of their own
 MEASURED = slice(1, -1)  # of the steps: the first warms up, and after the last one ours keeps a checkpoint
 DIALOGUES = Path(__file__).parents[2] / "shared/data/hh_rlhf/train.jsonl"
 DIALOGUE_PAIRS, LONGEST, DIALOGUE_TARGET = 8, 512, 2.5
 RATIONALES_TARGET = 1.2
-REAL_TARGET = 3.0
+REAL_TARGET, REAL_MEMORY_TARGET = 3.0, 0.6
 REAL: dict[str, dict[str, Any]] = {  # what is trained of the real model
     "all weights, float32": {},
     "LoRA of rank 8, float32": {"rank": 8},
@@ -82,12 +82,13 @@ def main() -> None:
     parser.add_argument("--shapes", type=int, nargs="+", default=range(len(SHAPES)), help="which ones, from 0; all")
     parser.add_argument("--only", nargs="+", choices=SECTIONS, default=list(SECTIONS), help="sections; default all")
     parser.add_argument("--alone", nargs=2, help=argparse.SUPPRESS)  # a process with one trainer, for its memory
+    parser.add_argument("--trained", choices=REAL, help=argparse.SUPPRESS)  # by that process, of a real model
     add_threads(parser)
     options = parser.parse_args()
     use_threads(options)
     steps = options.steps or (3 if options.quick else 8)
     if options.alone:
-        run_alone(options.alone[0], Work(Path(options.alone[1]), PAIRS, steps))
+        run_alone(options.alone[0], Work(Path(options.alone[1]), PAIRS, steps, **REAL.get(options.trained, {})))
         return
     shapes, size = [list(SHAPES)[number] for number in options.shapes], (2, 64) if options.quick else (8, 256)
     CONSOLE.print(f"Times are {unit()}.")
@@ -161,13 +162,7 @@ def compare_dialogues(folder: Path, size: tuple[int, int], shapes: Sequence[Shap
 
 def compare_real(folder: Path, size: tuple[int, int], shapes: Sequence[Shape], steps: int) -> None:
     """Real pairs and a real model: SmolLM2-135M-Instruct (``builtin:smollm2``)."""
-    published, model = packaged_model("builtin:smollm2"), folder / "model"
-    tokenizer = AutoTokenizer.from_pretrained(published)
-    tokenizer.chat_template = None  # dialogues are plain texts, to us as to TRL
-    tokenizer.save_pretrained(model)
-    for file in ("config.json", "generation_config.json", "model.safetensors"):
-        (model / file).symlink_to(published / file)
-    write_dialogues(folder / "pairs.jsonl", DIALOGUES, PAIRS * steps, LONGEST, tokenizer)
+    write_dialogues(folder / "pairs.jsonl", DIALOGUES, PAIRS * steps, LONGEST, save_published(folder / "model"))
     for what, options in REAL.items():
         work = Work(folder, PAIRS, steps, **options)
         table = Table("SmolLM2-135M, hh-rlhf", "trainer", "tokens a second", "least - most", "to ours", "target")
@@ -205,9 +200,9 @@ def run_alone(way: str, work: Work) -> None:
     print(f"peak {peak_kibibytes()}")
 
 
-def peak(way: str, folder: Path, steps: int) -> float:
+def peak(way: str, folder: Path, steps: int, *trained: str) -> float:
     """Peak resident memory of a process that trains, MiB."""
-    command = [sys.executable, __file__, "--alone", way, str(folder), "--steps", str(steps)]
+    command = [sys.executable, __file__, "--alone", way, str(folder), "--steps", str(steps), *trained]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(done.stderr)
@@ -220,20 +215,49 @@ def compare_memory(folder: Path, size: tuple[int, int], shapes: Sequence[Shape],
     table = Table("prompt / chosen / rejected", "trainer", "peak, MiB", "ours / this", "target")
     for shape in shapes:
         write_random_pairs(folder / "pairs.jsonl", shape, PAIRS * 3)
-        peaks = {way: peak(way, folder, 3) for way in (OURS, f"TRL, {PAIRS} at once", "TRL, 1 at once")}
-        for way, mebibytes in peaks.items():
-            ratio = "" if way == OURS else f"{peaks[OURS] / mebibytes:.2f}"
-            what = "{} / {} / {}".format(*shape) if way == OURS else ""
-            goal = str(SHAPES[shape][1]) if str(PAIRS) in way else ""
-            table.add_row(what, way, f"{mebibytes:,.0f}", ratio, goal, end_section=way == list(peaks)[-1])
+        peaks = {way: peak(way, folder, 3) for way in ALONE}
+        add_peaks(table, "{} / {} / {}".format(*shape), peaks, SHAPES[shape][1])
     CONSOLE.print(f"Peak resident memory of DPO, {PAIRS} pairs a step.", table)
+
+
+def compare_real_memory(folder: Path, size: tuple[int, int], shapes: Sequence[Shape], steps: int) -> None:
+    """The same of a real model and real pairs; a second step has the moments of all that is trained."""
+    write_dialogues(folder / "pairs.jsonl", DIALOGUES, PAIRS * 2, LONGEST, save_published(folder / "model"))
+    for what in REAL:
+        table = Table("SmolLM2-135M, hh-rlhf", "trainer", "peak, MiB", "ours / this", "target")
+        add_peaks(table, what, {way: peak(way, folder, 2, "--trained", what) for way in ALONE}, REAL_MEMORY_TARGET)
+        CONSOLE.print(table)
+
+
+def add_peaks(table: Table, what: str, peaks: Mapping[str, float], target: float) -> None:
+    """A row for each trainer; the target is of the ratio to TRL with all pairs at once."""
+    for way, mebibytes in peaks.items():
+        ratio = "" if way == OURS else f"{peaks[OURS] / mebibytes:.2f}"
+        goal = str(target) if str(PAIRS) in way else ""
+        table.add_row(what, way, f"{mebibytes:,.0f}", ratio, goal, end_section=way == list(peaks)[-1])
+        what = ""
+
+
+# --- Rationales
 
 
 def compare_sft(folder: Path, size: tuple[int, int], shapes: Sequence[Shape], steps: int) -> None:
     """Real rationales."""
-    turns, tokens = compare_rationales(folder, size, steps)
+    save_model(folder / "model", write_rationales(folder / "rationales.jsonl", 40 * steps), *size)
+    show_rationales(folder, steps, RATIONALES_TARGET)
+
+
+def compare_real_sft(folder: Path, size: tuple[int, int], shapes: Sequence[Shape], steps: int) -> None:
+    """Real rationales and a real model."""
+    write_rationales(folder / "rationales.jsonl", 40 * steps, save_published(folder / "model"))
+    show_rationales(folder, steps, REAL_TARGET)
+
+
+def show_rationales(folder: Path, steps: int, target: float) -> None:
+    """All trainers in turn on the records and the model of a folder."""
+    turns, tokens = compare_rationales(folder, steps)
     table = Table("rationales", "trainer", "tokens a second", "least - most", "to ours", "target")
-    add_rows(table, "GSM8K", turns, RATIONALES_TARGET, {name: counts[MEASURED] for name, counts in tokens.items()})
+    add_rows(table, "GSM8K", turns, target, {name: counts[MEASURED] for name, counts in tokens.items()})
     CONSOLE.print("SFT, about 2048 tokens a step, prompts unscored. Losses agree on the same sequences.", table)
 
 
@@ -244,6 +268,8 @@ SECTIONS: dict[str, Callable[[Path, tuple[int, int], Sequence[Shape], int], None
     "reference": reference_pass,
     "rationales": compare_sft,
     "real": compare_real,
+    "real_memory": compare_real_memory,
+    "real_rationales": compare_real_sft,
 }
 
 if __name__ == "__main__":

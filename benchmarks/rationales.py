@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from benchmarks.dpo_trainers import TRAINING, VOCABULARY, fit, save_model
+from benchmarks.dpo_trainers import TRAINING, VOCABULARY, fit
 from benchmarks.turns import OURS, TheirSteps, Turns
 
 SOURCE = Path(__file__).parents[2] / "shared/data/gsm8k/train.jsonl"
@@ -33,13 +33,22 @@ WAYS = {  # TRL's max_length, packed rows flattened into one, micro-batches of a
 }
 
 
-def write_rationales(path: Path, count: int) -> PreTrainedTokenizerBase:
-    """Questions and worked answers as prompts and completions, and a tokenizer trained on all of them."""
+def write_rationales(
+    path: Path, count: int, tokenizer: PreTrainedTokenizerBase | None = None
+) -> PreTrainedTokenizerBase:
+    """Questions and worked answers as prompts and completions, and their tokenizer.
+
+    Args:
+        path: where they go.
+        count: of records.
+        tokenizer: of the model; by default one that is trained on all of the texts.
+    """
     from lm.tokens.tokenizer import BPETokenizer
 
     found = [json.loads(line) for line in SOURCE.read_text().rstrip("\n").split("\n")]
     rows = [{"prompt": f"{row['question']}\n", "completion": row["answer"]} for row in found]
-    tokenizer = BPETokenizer(vocab_size=VOCABULARY).build(text for row in rows for text in row.values())
+    if tokenizer is None:
+        tokenizer = BPETokenizer(vocab_size=VOCABULARY).build(text for row in rows for text in row.values())
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
     path.write_text("".join(json.dumps(row) + "\n" for row in rows[:count]))
     return tokenizer
@@ -115,10 +124,8 @@ def tokens_of_steps(turns: Turns, name: str, steps: int) -> np.ndarray:
     return counts.reshape(steps, -1).sum(axis=1)
 
 
-def compare_rationales(folder: Path, size: tuple[int, int], steps: int) -> tuple[Turns, dict[str, np.ndarray]]:
-    """Turns of all trainers, and the tokens of each of their steps."""
-    tokenizer = write_rationales(folder / "rationales.jsonl", 40 * steps)
-    save_model(folder / "model", tokenizer, *size)
+def compare_rationales(folder: Path, steps: int) -> tuple[Turns, dict[str, np.ndarray]]:
+    """Turns of all trainers on the model and the records of a folder, and the tokens of each of their steps."""
     turns = Turns([OURS, *WAYS])
     others = [theirs(folder, steps, turns, name) for name in WAYS]
     turns.run(partial(ours, folder, steps, turns), others)
