@@ -118,6 +118,8 @@ def _probed(path: str, size: int, mtime: int) -> VideoInfo:
     with opened(path) as (container, stream):
         if stream.codec_context is None:
             raise VideoError(path, "codec", "no decoder for its pictures is built in")
+        if container.format.name.startswith("mov") and _cut_fragments(path, size):
+            raise VideoError(path, "unreadable", "its end is cut off, and how much it does not tell")
         packets, unit, timed = _packets(container, stream)
         if not packets:
             raise VideoError(path, "no_frames", "it has no packet of pictures")
@@ -195,6 +197,26 @@ def _declared(container: Any, stream: Any, first: _Packet, unit: float) -> float
                 end = sum(float(part) * size for part, size in zip(told.groups(), (3600, 60, 1), strict=True))
             return end - first.shown * unit
     return 0.0
+
+
+def _cut_fragments(path: str, size: int) -> bool:
+    """Whether an mp4 in fragments ends within one: each box begins with its length and its name (ISO 14496-12).
+
+    The header of such a file has no length, so that what is left would pass for a shorter film.
+    """
+    at, fragments = 0, False
+    with Path(path).open("rb") as file:
+        while at + 8 <= size:
+            file.seek(at)
+            head = file.read(16)
+            fragments = fragments or head[4:8] == b"moof"
+            length = int.from_bytes(head[:4])
+            if length == 1:
+                length = int.from_bytes(head[8:])
+            if length < 8:  # 0: up to the end of the file; else it is no box
+                return False
+            at += length
+    return fragments and at > size
 
 
 def _said(error: BaseException) -> str:

@@ -183,6 +183,15 @@ def test_a_fragmented_file_is_read_whole(tmp_path: Path):
     assert numbers(read_frames(fragmented, n=8).images) == [5, 16, 28, 39, 50, 61, 73, 84]
 
 
+@pytest.mark.parametrize("kept", [0.4, 0.7, 0.95])
+def test_a_fragmented_file_that_was_cut_is_not_taken_for_a_shorter_one(tmp_path: Path, kept: float):
+    movie = {"movflags": "frag_keyframe+empty_moov"}
+    fragmented = remuxed(tmp_path / "fragmented.mp4", numbered(90), options={"g": "15"}, **movie)
+    fragmented.write_bytes(fragmented.read_bytes()[: int(len(fragmented.read_bytes()) * kept)])
+    with pytest.raises(VideoError, match="its end is cut off"):
+        probe(fragmented)
+
+
 @pytest.mark.parametrize("name", ["index_first.mp4", "a.mkv", "a.avi"])
 def test_a_file_that_was_cut_is_as_long_as_it_was(tmp_path: Path, name: str):
     movie = {"movflags": "faststart"} if name.endswith("mp4") else {}
