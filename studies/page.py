@@ -59,11 +59,16 @@ def _claim_section(place: int, claim: dict[str, Any], seeds: list[int]) -> Itera
     yield f"Metric: {' and '.join(f'`{metric}`' for metric in claim['metric'])}; {claim['test']}, paired by {paired}.\n"
     yield _row("", "mean", f"{100 * claim['level']:g} % interval", *(f"seed {seed}" for seed in seeds))
     yield "|" + "---|" * (3 + len(seeds))
-    others = {name: found for name, found in claim["arms"].items() if name != claim["contrast"]}
+    others = {name: found for name, found in claim["arms"].items() if name != claim["contrast"] and _measured(found)}
     for name, found in [*others.items(), (f"**{claim['contrast']}**", claim["estimate"])]:
         values = [number(found["per_seed"][str(seed)]) for seed in seeds]
         marks = marks_of(claim) if found is claim["estimate"] else []
         yield _row(name, number(found["mean"]), bounds(found, marks), *values)
+
+
+def _measured(found: dict[str, Any]) -> bool:
+    """Whether an arm has the number for any seed; not every stage that measures is part of every arm."""
+    return any(value is not None for value in found["per_seed"].values())
 
 
 def _method_section(report: dict[str, Any]) -> Iterator[str]:

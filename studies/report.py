@@ -183,15 +183,13 @@ def _finite(value: float) -> float | None:
 def conclude(work: Work, console: Console) -> None:
     """Write the report, print the verdicts, and say where the rest is."""
     report, folder = write_report(work), report_folder(work)
-    table = Table("claim", "kind", "measured", "interval", "p", "verdict", title=report["study"], title_justify="left")
+    table = Table("claim", "measured", "verdict", title=report["study"], title_justify="left", show_lines=True)
     for claim in report["claims"]:
         found = claim["estimate"]
+        measured = f"{number(found['mean'])} {bounds(found, marks_of(claim))}"
         table.add_row(
-            Text(claim["claim"]),
-            claim["kind"],
-            f"{claim['contrast']} = {number(found['mean'])}",
-            Text(bounds(found, marks_of(claim))),
-            p_words(claim),
+            Text(f"{claim['kind']}: {claim['claim']}"),
+            Text(f"{claim['contrast']}\n{measured}\np {p_words(claim)}"),
             Text(claim["words"], COLOURS[claim["verdict"]]),
         )
     console.print(table)

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from studies.figure import draw
-from studies.page import bounds
+from studies.page import bounds, markdown
 from studies.readings import Readings
 from studies.report import conclude, make_report, report_folder, write_report
 from studies.run import run
@@ -256,7 +256,23 @@ def test_the_report_says_whether_the_criterion_was_fixed_before(toy, tmp_path):
 
 def test_the_end_is_a_table_of_verdicts(toy, tmp_path, capsys):
     toy.study["criterion"]["direction"] = "less"
-    conclude(finish(toy, tmp_path), Console(width=120))
+    conclude(finish(toy, tmp_path), Console(width=80))
     shown = capsys.readouterr().out
-    for part in ["Fast beats slow", "fast - slow = 0.412", "NOT SHOWN (reversed)", "UNCOMMITTED", "runs/toy/report.md"]:
+    for part in [
+        "Fast beats slow",
+        "fast - slow",
+        "0.412 [",
+        "NOT SHOWN (reversed)",
+        "UNCOMMITTED",
+        "runs/toy/report.md",
+    ]:
         assert part in shown
+
+
+def test_arms_without_the_number_have_no_row(toy, tmp_path):
+    report = make_report(finish(toy, tmp_path))
+    arms = report["claims"][0]["arms"]
+    arms["elsewhere"] = {**arms["slow"], "mean": None, "per_seed": dict.fromkeys(arms["slow"]["per_seed"])}
+    rows = [line for line in markdown(report) if line.startswith("| ")]
+    assert any(row.startswith("| slow |") for row in rows)
+    assert not any("elsewhere" in row for row in rows)
