@@ -113,7 +113,7 @@ class Reasoning(Conversations[AnswerTable]):
             gold = record.gold or self.checker.extract(record.worked_out() or "")
             if gold is None or not self.checker.equal(gold, gold):
                 what = "missing, and not found in a solution" if gold is None else f"'{gold}' cannot be read"
-                problems.append(f"{one.where}: field 'gold': {what} by {self.checker!r}")
+                problems.append(f"{one.where}: field 'gold': {what} by {self.checker!r} (data.checker names another)")
             kept = record.model_dump(include={"question", "rationale", "subject", "level"}, exclude_none=True)
             asked.append([{"id": one.name, "where": one.where, "prompt": record.prompt, "gold": gold, **kept}])
         if problems:

@@ -54,6 +54,8 @@ class RewardedPrompts(OnPolicyPrompts):
         gold = record.gold or self.checker.extract(record.worked_out() or "")
         if gold is None or not self.checker.equal(gold, gold):
             what = "missing, and not found in a solution" if gold is None else f"'{gold}' cannot be read"
-            raise DataFormatError([f"{found.where}: field 'gold': {what} by {self.checker!r}"])
+            raise DataFormatError(
+                [f"{found.where}: field 'gold': {what} by {self.checker!r} (data.checker names another)"]
+            )
         asked = {"id": record.id, "prompt": record.prompt, "system": record.system, "gold": gold}
         return super().examples(Located(PromptRecord.model_validate(asked), found.where, found.row), notes)

@@ -202,6 +202,17 @@ def test_a_file_of_questions_is_tested():
     assert {"test/maj@3", "test/pass@3", "test/sample_accuracy"} <= {*scores}
 
 
+def test_a_checker_that_is_named_takes_the_place_of_the_chains_own(capsys):
+    file = lines(Path("questions.jsonl"), [{"question": "What is 1 + 1?", "answer": "It is 1 + 1 = 2.\n#### 2"}])
+    asked = [f"--data.init_args.test={file}", *SHORT]
+    with pytest.raises(SystemExit):
+        run("test", "test", *asked)
+    assert "not found in a solution by ChainChecker('A') (data.checker names another)" in capsys.readouterr().err
+    folder = run("test", "test", *asked, "--data.init_args.checker=NumberChecker")
+    (answer,) = [json.loads(line) for line in (folder / "answers.jsonl").read_text().splitlines()]
+    assert answer["gold"] == "2"
+
+
 def test_a_question_without_an_answer_is_named(capsys):
     questions = [{"question": "01+1=?", "gold": "02"}, {"question": "02+1=?"}, {"question": "03+1=?", "gold": "many"}]
     file = lines(Path("questions.jsonl"), questions)
@@ -209,7 +220,7 @@ def test_a_question_without_an_answer_is_named(capsys):
         run("test", "test", f"--data.init_args.test={file}", *SHORT)
     told = capsys.readouterr().err
     assert f"{file}:2: field 'gold': missing" in told
-    assert f"{file}:3: field 'gold': 'many' cannot be read by NumberChecker('A')" in told
+    assert f"{file}:3: field 'gold': 'many' cannot be read by ChainChecker('A') (data.checker names another)" in told
 
 
 def test_the_study_compares_like_with_like():

@@ -2,7 +2,7 @@
 
 from worlds.alternating import Alternating
 from worlds.biographies import Biographies
-from worlds.chain_arithmetic import ChainArithmetic
+from worlds.chain_arithmetic import ChainArithmetic, ChainChecker
 from worlds.event_answers import EventAnswers
 from worlds.grading import GradingWorld
 from worlds.instructed_search import InstructedSearch
@@ -20,6 +20,7 @@ __all__ = [
     "Alternating",
     "Biographies",
     "ChainArithmetic",
+    "ChainChecker",
     "EventAnswers",
     "GradingWorld",
     "InstructedSearch",

@@ -11,12 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from text.reasoning.answers import NumberChecker
 from text.reasoning.equations import holds, marks
 from text.reasoning.reasoning_records import MinedPair
-from worlds.chain_arithmetic import Chain, ChainArithmetic, first_error, is_sound, solution
+from worlds.chain_arithmetic import Chain, ChainArithmetic, ChainChecker, first_error, is_sound, solution
 
-CHECKER = NumberChecker(["A"])
+CHECKER = ChainChecker()
 
 worlds = st.builds(
     ChainArithmetic,

@@ -85,7 +85,7 @@ class NumberChecker(AnswerChecker):
 
     def __repr__(self) -> str:
         """As messages name it: what an answer has to follow."""
-        return f"NumberChecker({', '.join(map(repr, self.prefixes))})"
+        return f"{type(self).__name__}({', '.join(map(repr, self.prefixes))})"
 
     def extract(self, text: str) -> str | None:
         """The number in plain digits: no thousands commas, no zeros at the end of its decimals, or a fraction."""
