@@ -4,8 +4,8 @@
 
 The load is that of SuRe (arXiv 2404.13081): for each question 5 passages of about 100 tokens, and behind them 6 prompts
 of 20 to 120 tokens (an answer, candidates, four summaries). Tokens are those of the prompts that the model computes,
-padding counted too; times are with 4 tokens written, so that prompts dominate. All ways write
-the same tokens, or no ratio is printed.
+padding counted too; times are with 4 tokens written, so that prompts dominate. All ways write the same tokens, or no
+ratio is printed.
 """
 
 from __future__ import annotations

@@ -9,8 +9,12 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 import torch
+
+T = TypeVar("T")
 
 
 def add_threads(parser: argparse.ArgumentParser) -> None:
@@ -36,6 +40,23 @@ def now() -> float:
 def unit() -> str:
     """What `now` counts, in words for a table."""
     return "CPU seconds, one thread" if _counts_cpu() else f"seconds on the wall, {torch.get_num_threads()} threads"
+
+
+def timed(way: Callable[[], T]) -> tuple[float, T]:
+    """Seconds that it took, and what came of it."""
+    began = now()
+    result = way()
+    return now() - began, result
+
+
+def fastest(ways: Mapping[str, Callable[[], Any]], repeats: int) -> tuple[dict[str, float], dict[str, Any]]:
+    """Seconds of the fastest repeat of each way, in turn, and what each gave last."""
+    seconds, results = dict.fromkeys(ways, float("inf")), dict[str, Any]()
+    for _ in range(repeats):
+        for name, way in ways.items():
+            spent, results[name] = timed(way)
+            seconds[name] = min(seconds[name], spent)
+    return seconds, results
 
 
 def _counts_cpu() -> bool:

@@ -31,7 +31,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from benchmarks.clock import add_threads, now, unit, use_threads
+from benchmarks.clock import add_threads, fastest, unit, use_threads
 from benchmarks.peak_memory import peak_kibibytes
 from lm.backbones.backbone import ScratchBackbone
 from lm.backbones.encoder import WordTokenizer
@@ -162,17 +162,6 @@ def official(module: CoSupervision, table: CitedTable, batch: CitedBatch) -> Ten
     passages = read.last_hidden_state[torch.arange(len(texts)), ends]
     scores = F.cosine_similarity(queries[:, None], passages[None], dim=-1) / module.temperature
     return ntp + F.cross_entropy(scores, batch.labels)
-
-
-def fastest(ways: dict[str, Callable[[], Any]], repeats: int) -> tuple[dict[str, float], dict[str, Any]]:
-    """Seconds of the fastest repeat of each way, in turn, and what each gave."""
-    seconds, results = dict.fromkeys(ways, float("inf")), {}
-    for _ in range(repeats):
-        for name, way in ways.items():
-            began = now()
-            results[name] = way()
-            seconds[name] = min(seconds[name], now() - began)
-    return seconds, results
 
 
 def gradients(module: CoSupervision, loss: Tensor) -> Tensor:

@@ -5,7 +5,7 @@
 
 - dpo: SelfJudge against OnlineDPOTrainer; grpo: GRPO against GRPOTrainer. Both sides take the same model and prompts,
   write answers of the same length (a model with random weights hardly ever ends one), and have them judged by the same
-  program, since TRL's trainers take no judge of pairs. float32, fused AdamW, no accumulation.
+  program, since TRL's trainers take no judge of pairs. In float32, with the fused AdamW, without accumulation.
 - Equal numbers first: the log-probs of the answers that TRL's trainer drew at its first step are recomputed by forests.
 - The first step warms up and is left out. Each way runs in a process of its own, for its peak of memory; that includes
   what its imports hold.

@@ -33,7 +33,7 @@ from transformers import (
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.clock import add_threads, now, unit, use_threads
+from benchmarks.clock import add_threads, timed, unit, use_threads
 from datamodules.records import read_records
 from lm.probing.probes import Cloze, ProbeSet
 from lm.scoring.logprobs import forest_logprobs
@@ -54,7 +54,7 @@ def main() -> None:
     targets = ProbeSet.build(facts, tokenizer, options.token_budget)
     full = ProbeSet.build(facts, tokenizer, options.token_budget, contexts=True)
     clozes = sorted((cloze for group in full.clozes for cloze in group), key=lambda cloze: cloze.probe)
-    tried = {size: timed(partial(usual, model, clozes, size)) for size in options.batch_sizes}
+    tried = {size: timed(partial(usual, model, clozes, size))[0] for size in options.batch_sizes}
     size = min(tried, key=tried.__getitem__)
     ways: dict[str, Callable[[], np.ndarray]] = {
         "usual, 3 forwards": lambda: usual(model, clozes, size),
@@ -70,7 +70,7 @@ def main() -> None:
     times: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(options.rounds):  # interleaved, so that a busy moment hits all alike
         for name, way in ways.items():
-            times[name].append(timed(way))
+            times[name].append(timed(way)[0])
     peaks = {name: peak_logit_bytes(way, model.config.vocab_size) for name, way in ways.items()}
     describe(model, clozes, full, tried)
     Console().print(table(times, peaks))
@@ -166,13 +166,6 @@ def losses(model: PreTrainedModel, ids: torch.Tensor, mask: torch.Tensor) -> tor
     labels = F.pad(ids[:, 1:].where(mask, IGNORED), (0, 1), value=IGNORED)  # shifting the logits would copy them
     losses = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="none")
     return losses.view_as(labels)[:, :-1]
-
-
-def timed(way: Callable[[], object]) -> float:
-    """Seconds of one call."""
-    began = now()
-    way()
-    return now() - began
 
 
 def peak_logit_bytes(way: Callable[[], object], vocabulary: int) -> int:

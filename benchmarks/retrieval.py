@@ -15,7 +15,7 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from functools import partial
 from importlib.util import find_spec
@@ -31,7 +31,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
-from benchmarks.clock import add_threads, now, unit, use_threads
+from benchmarks.clock import add_threads, fastest, unit, use_threads
 from datamodules import InstructIR
 from lm.backbones.encoder import PretrainedEncoder
 from lm.files.packaged import packaged_model
@@ -83,17 +83,6 @@ def quiet() -> None:
     from transformers.utils import logging as theirs
 
     theirs.disable_progress_bar()
-
-
-def fastest(ways: dict[str, Callable[[], Any]], repeats: int) -> tuple[dict[str, float], dict[str, Any]]:
-    """Seconds of the fastest repeat of each way, in turn, and what each gave."""
-    seconds, results = dict.fromkeys(ways, float("inf")), {}
-    for _ in range(repeats):
-        for name, way in ways.items():
-            start = now()
-            results[name] = way()
-            seconds[name] = min(seconds[name], now() - start)
-    return seconds, results
 
 
 def show(title: str, rows: Sequence[tuple[str, float, str]], baseline: float, target: float) -> None:

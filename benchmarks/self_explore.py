@@ -25,8 +25,8 @@ from rich.console import Console
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.clock import add_threads, use_threads
-from benchmarks.thinkers import VOCABULARY, chance, fill_in, size, table, thinker, timed, usual, words
+from benchmarks.clock import add_threads, timed, use_threads
+from benchmarks.thinkers import VOCABULARY, chance, fill_in, size, table, thinker, usual, words
 from lm.backbones.backbone import ScratchBackbone
 from lm.forests.batches import PromptBatch
 from lm.generation.cached import CacheEngine

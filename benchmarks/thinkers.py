@@ -21,7 +21,7 @@ from tokenizers import Tokenizer, decoders, models
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from transformers.generation import GenerationConfig, StoppingCriteriaList
 
-from benchmarks.clock import now, unit
+from benchmarks.clock import timed, unit
 from lm.generation.decoding import Decoding
 from lm.generation.engine import left_padded
 from lm.generation.sampling import processors, row_keys
@@ -128,13 +128,6 @@ def chance(*parts: object) -> float:
     """A number in [0, 1) that is the same for the same parts."""
     digest = hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") / 2**64
-
-
-def timed(way: Callable[[], Any]) -> tuple[float, Any]:
-    """Seconds by the benchmarks' clock, and what came of it."""
-    began = now()
-    result = way()
-    return now() - began, result
 
 
 def interleaved(ways: Mapping[str, Callable[[], T]], rounds: int) -> tuple[dict[str, list[float]], dict[str, T]]:
