@@ -95,7 +95,7 @@ class RecordSteps(PlainHyperparameters, LightningDataModule, Generic[T]):
         require_free_choice(trainer, "data.micro_batch_tokens: auto")
         tokens = token_budget(trainer.lightning_module, trainer.strategy.root_device, str(trainer.precision))
         if tokens is None:
-            raise UserError("data.micro_batch_tokens: auto needs a model of transformers: give a number, or null")
+            raise UserError("data.micro_batch_tokens: auto estimates decoders with attention: give a number, or null")
         world_size, kept = layout(trainer)[2], self.accumulated is not None
         if self.accumulated is None:
             parts = parts_of_a_step(table.sizes.sum(axis=0), self.batch_size // world_size, tokens, self.least)

@@ -5,6 +5,8 @@ Knows parameters, configurations of the Hugging Face kind, and devices. It does 
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from lm.scoring.states import LOGITS_AT_ONCE, MIN_CHUNK
@@ -14,6 +16,8 @@ AT_ONCE = 256 << 20
 SHARE = 0.6
 """Of the free memory of a GPU; the rest is for what nobody estimates: buffers of kernels, fragments, other losses."""
 MOST_TOKENS = 1 << 20
+SIZES = ("hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size")
+"""What the configuration of every decoder with attention tells."""
 
 
 def local_bytes(parameters: list[torch.nn.Parameter]) -> int:
@@ -32,18 +36,18 @@ def activation_bytes(module: torch.nn.Module, tokens: int, precision: str) -> in
     """
     configs = (getattr(part, "config", None) for part in module.modules())
     config = next((config for config in configs if hasattr(config, "num_hidden_layers")), None)
-    if config is None or not tokens:
+    sizes: list[Any] = [getattr(config, name, None) for name in SIZES]
+    inner = getattr(config, "intermediate_size", None) or 0
+    if not tokens or not all(isinstance(size, int) for size in (*sizes, inner)):  # a list has one for each layer
         return None
-    hidden, layers = config.hidden_size, config.num_hidden_layers
-    heads = config.num_attention_heads
+    hidden, layers, heads, vocabulary = sizes
     kv = 2 * hidden * (getattr(config, "num_key_value_heads", None) or heads) // heads
-    inner = getattr(config, "intermediate_size", None) or 4 * hidden
     checkpointed = any(getattr(part, "gradient_checkpointing", False) for part in module.modules())
     half = "16" in str(precision) or any(p.dtype in (torch.bfloat16, torch.float16) for p in module.parameters())
     width = 2 if half else 4
-    layer = (10 * hidden + kv + 4 * inner) * width + (4 * hidden if half else 0)
+    layer = (10 * hidden + kv + 4 * (inner or 4 * hidden)) * width + (4 * hidden if half else 0)
     values = layers * hidden * width + layer if checkpointed else layers * layer
-    logits = min(tokens, max(MIN_CHUNK, LOGITS_AT_ONCE // config.vocab_size)) * config.vocab_size * width
+    logits = min(tokens, max(MIN_CHUNK, LOGITS_AT_ONCE // vocabulary)) * vocabulary * width
     cast = 2 * sum(p.numel() for p in module.parameters() if p.ndim > 1) if "mixed" in str(precision) else 0
     return tokens * values + logits + (0 if checkpointed else cast)
 

@@ -6,9 +6,11 @@ not the checkpoint.
 
 from __future__ import annotations
 
+import copy
 import math
+import warnings
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
@@ -195,31 +197,49 @@ class EpochDecay(LambdaLR):
         super().__init__(optimizer, lambda epoch: gamma**epoch)  # a function: other callables enter the state
 
 
-def settings(optimizer: Optimizer) -> list[dict[str, Any]]:
-    """What the configuration set for each parameter group; call it before a scheduler touches the rate."""
-    return [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
+class Configured(NamedTuple):
+    """What the configuration says of an optimizer and its schedule before the first update.
+
+    Args:
+        groups: the settings of each parameter group, as the schedule has them begin.
+        schedule: the state of the schedule; None without one.
+    """
+
+    groups: list[dict[str, Any]]
+    schedule: dict[str, Any] | None
+
+    @classmethod
+    def of(cls, optimizer: Optimizer, scheduler: LRScheduler | None) -> Configured:
+        """Of both as they were built; to be asked before a checkpoint is restored."""
+        groups = [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
+        return cls(*copy.deepcopy((groups, None if scheduler is None else scheduler.state_dict())))
 
 
-def keep_configured(optimizer: Optimizer, scheduler: LRScheduler | None, configured: list[dict[str, Any]]) -> None:
+def keep_configured(optimizer: Optimizer, scheduler: LRScheduler | None, configured: Configured) -> None:
     """After a resume, put the configured rates, betas and weight decay back in place of those of the checkpoint.
 
-    torch restores them with the optimizer's moments, so that a changed ``lr`` would silently have no effect. Nothing
-    changes, to the last bit, if the configuration is the one that the checkpoint was made with.
+    torch restores them with the optimizer's moments, so that a changed ``lr`` would silently have no effect. The
+    schedule takes its steps anew from the beginning: many compute each rate from the one before. Nothing changes, to
+    the last bit, if the configuration is the one that the checkpoint was made with, or if nothing was restored.
 
     Args:
         optimizer: with its state restored.
         scheduler: with its position restored, if there is one.
-        configured: of `settings`.
+        configured: what both began with.
     """
-    factors = getattr(scheduler, "lr_lambdas", None)
-    for i, (group, wanted) in enumerate(zip(optimizer.param_groups, configured, strict=True)):
-        group.update({key: value for key, value in wanted.items() if key != "lr"})
-        if scheduler is None:
-            group["lr"] = wanted["lr"]
-            continue
-        before = scheduler.base_lrs[i]
-        scheduler.base_lrs[i] = group["initial_lr"] = wanted["lr"]
-        if factors is not None:
-            group["lr"] = wanted["lr"] * factors[i](scheduler.last_epoch)
-        elif before != wanted["lr"]:  # schedules that compute each rate from the last one
-            group["lr"] *= wanted["lr"] / before
+    groups, schedule = copy.deepcopy(configured)
+    for group, wanted in zip(optimizer.param_groups, groups, strict=True):
+        group.update(wanted)
+    if scheduler is None or schedule is None:
+        return
+    steps = _position(scheduler.state_dict()) - _position(schedule)
+    scheduler.load_state_dict(schedule)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch misses the optimizer's steps, which were taken before the checkpoint
+        for _ in range(steps):
+            scheduler.step()
+
+
+def _position(schedule: dict[str, Any]) -> int:
+    """How often a schedule was stepped; a chain of several counts in its parts alone."""
+    return schedule["last_epoch"] if "last_epoch" in schedule else _position(schedule["_schedulers"][0])

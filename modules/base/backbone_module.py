@@ -25,7 +25,7 @@ from lm.backbones.fingerprint import require_same_tokenizer
 from lm.backbones.parts import Part, Parts
 from lm.steps.lightning_private import note_instantiator, trainer_of
 from lm.steps.low_precision import still_share
-from lm.steps.schedules import Warmup, keep_configured, settings
+from lm.steps.schedules import Configured, Warmup, keep_configured
 from lm.tokens.tokenizer import tokenizer_sha256
 from modules.base.exact_losses import ExactLosses
 from text.errors import UserError
@@ -133,14 +133,14 @@ class BackboneModule(ExactLosses):
                 f"optimizer: {type(optimizer).__name__} of bitsandbytes cannot hold weights that are sharded over "
                 "ranks (FSDP2): use torch.optim.AdamW, whose state is sharded too, or --trainer.strategy ddp"
             )
-        self._configured = [settings(optimizer)]
-        if self.lr_scheduler is None:
-            return optimizer
-        scheduler = self.lr_scheduler(optimizer)
+        scheduler = None if self.lr_scheduler is None else self.lr_scheduler(optimizer)
         if isinstance(scheduler, Warmup):
             for warning in scheduler.fit_to(self._run_steps()):
                 if not self.trainer.fast_dev_run:
                     rank_zero_warn(warning)
+        self._configured = Configured.of(optimizer, scheduler)
+        if scheduler is None:
+            return optimizer
         interval = getattr(scheduler, "interval", "step")
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": interval}}
 
@@ -152,16 +152,20 @@ class BackboneModule(ExactLosses):
 
     def on_train_start(self) -> None:
         """Take the optimizer's settings from the configuration, also after a resume."""
-        for optimizer, configured in zip(self.trainer.optimizers, self._configured, strict=True):
-            schedulers = [c.scheduler for c in self.trainer.lr_scheduler_configs]
-            keep_configured(optimizer, schedulers[0] if schedulers else None, configured)
+        [optimizer], schedulers = self.trainer.optimizers, [c.scheduler for c in self.trainer.lr_scheduler_configs]
+        keep_configured(optimizer, schedulers[0] if schedulers else None, self._configured)
         self._warn_of_still_weights()
         super().on_train_start()
 
     def _warn_of_still_weights(self) -> None:
         """Say so if most steps will be rounded away: nothing else shows it, the loss just hardly falls."""
-        groups = zip(self.trainer.optimizers[0].param_groups, self._configured[0], strict=True)
-        rates = {p: float(g["lr"]) for group, g in groups if g.keys() & {"betas", "alpha"} for p in group["params"]}
+        groups = zip(self.trainer.optimizers[0].param_groups, self._configured.groups, strict=True)
+        rates = {
+            p: max(float(g[name]) for name in ("lr", "initial_lr", "max_lr") if name in g)  # a warm-up begins lower
+            for group, g in groups
+            if g.keys() & {"betas", "alpha"}
+            for p in group["params"]
+        }
         if (share := still_share(rates)) > MOST:  # a step is as large as the rate
             dtype, rate = " or ".join(sorted({str(p.dtype).removeprefix("torch.") for p in rates})), max(rates.values())
             rank_zero_warn(

@@ -107,6 +107,7 @@ class ExactLosses(ExactLogs):
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Let go of the last step's gradients: Lightning holds them through the forward, when memory peaks."""
         if self.step_mean.is_empty:
+            self.step_mean.micro_batches = self.trainer.accumulate_grad_batches  # a loader may have chosen it
             for optimizer in self.trainer.optimizers:
                 optimizer.zero_grad()
         self.step_mean.begin()

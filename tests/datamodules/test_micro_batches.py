@@ -14,12 +14,14 @@ from lightning.pytorch import Callback
 
 import datamodules.record_steps as room
 from callbacks.cost import Cost
-from datamodules import LabelledAnswers, PreferencePairs
+from datamodules import Instructions, LabelledAnswers, OnPolicyPrompts, PreferencePairs
 from lm.forests.record_order import parts_of_a_step
 from lm.scoring import memory
 from lm.scoring.memory import activation_bytes, token_budget
 from modules.dpo import DPO
+from modules.sft import SFT
 from tests.conversation_files import jsonl, tiny
+from tests.preference_stand_ins import fit
 from tests.stand_ins import scratch, tiny_tokenizer, trainer
 from text.errors import UserError
 
@@ -113,6 +115,26 @@ def test_the_step_stays_the_same_and_a_resumed_run_keeps_its_batches(tmp_path, m
     assert rest.told["micro-batches of a step"] == f"{parts}, chosen (as in the checkpoint)"
 
 
+def test_micro_batches_of_unequal_answers_make_the_mean_over_all_tokens(tmp_path, monkeypatch):
+    """Without a schedule, too, for which Lightning would ask for the loader before the fit begins."""
+    monkeypatch.setattr(room, "token_budget", lambda *_: 1)
+    path = jsonl(tmp_path / "data.jsonl", *[{"prompt": "the cat", "output": "sat " * times} for times in (1, 40)])
+    data = Instructions(path, tokenizer=tiny(tmp_path), batch_size=2, micro_batch_tokens="auto")
+    done = fit(tmp_path, SFT(scratch(), optimizer=lambda p: torch.optim.SGD(p, lr=0.0)), data)
+    assert done.trainer.accumulate_grad_batches == 2
+    model, losses = done.module.model, []
+    model.zero_grad()
+    for row in range(2):
+        prompt, answer = (ids.tolist() for ids in data.table("train").answer(row))
+        logprobs = model(torch.tensor([prompt + answer])).logits[0, len(prompt) - 1 : -1].log_softmax(-1)
+        losses.append(-logprobs.gather(-1, torch.tensor(answer)[:, None])[:, 0])
+    assert [len(one) for one in losses] == [4, 43]
+    torch.cat(losses).mean().backward()
+    exact = {f"model.{name}": p.grad for name, p in model.named_parameters()}
+    torch.testing.assert_close(done.gradients[0], exact, atol=1e-6, rtol=0)
+    assert done.logs[0]["train/loss"] == pytest.approx(torch.cat(losses).mean().item(), abs=1e-5)
+
+
 @pytest.mark.parametrize(
     ("options", "told"),
     [
@@ -138,3 +160,5 @@ def test_a_number_of_records_and_one_of_tokens_exclude_one_another():
     assert PreferencePairs("x.jsonl", batch_size=4, micro_batch_tokens="auto").batch_size == 4
     with pytest.raises(UserError, match="auto: KTO estimates its z0 within a micro-batch: give a number, or null"):
         LabelledAnswers("x.jsonl", micro_batch_tokens="auto")
+    with pytest.raises(UserError, match="auto: nobody knows what answers take before they are written: give a number"):
+        OnPolicyPrompts("x.jsonl", micro_batch_tokens="auto")

@@ -1,9 +1,11 @@
+from functools import partial
+
 import pytest
 import torch
-from torch.optim import SGD, AdamW
-from torch.optim.lr_scheduler import CosineAnnealingLR, StepLR
+from torch.optim import SGD, AdamW, lr_scheduler
+from torch.optim.lr_scheduler import ConstantLR, ExponentialLR, LinearLR, OneCycleLR, StepLR
 
-from lm.steps.schedules import EpochDecay, Warmup, keep_configured, settings
+from lm.steps.schedules import Configured, EpochDecay, Warmup, keep_configured
 from text.errors import UserError
 
 
@@ -147,45 +149,82 @@ def test_a_rate_falls_after_each_epoch_as_with_steplr():
             EpochDecay(optimizer, gamma)
 
 
-def resumed(scheduler_of, lr, decay):
-    """An optimizer whose state comes from a run with lr 1.0 and weight decay 0.1, after 3 steps."""
-    runs = []
-    for rate, weight_decay, steps in ((1.0, 0.1, 3), (lr, decay, 0)):
-        optimizer = AdamW([torch.ones(1, requires_grad=True)], lr=rate, weight_decay=weight_decay)
-        configured = settings(optimizer)
-        scheduler = scheduler_of(optimizer) if scheduler_of else None
-        for _ in range(steps):
-            optimizer.step()
-            if scheduler:
-                scheduler.step()
-        runs.append((optimizer, scheduler, configured))
-    (old, old_scheduler, _), (new, new_scheduler, configured) = runs
+KINDS = {
+    "Warmup": partial(Warmup, warmup_steps=3, total_steps=7, shape="cosine"),
+    "EpochDecay": partial(EpochDecay, gamma=0.9),
+    "LambdaLR": partial(lr_scheduler.LambdaLR, lr_lambda=lambda step: 1 / (1 + step)),
+    "MultiplicativeLR": partial(lr_scheduler.MultiplicativeLR, lr_lambda=lambda step: 1 - 0.1 * step),
+    "StepLR": partial(StepLR, step_size=2, gamma=0.5),
+    "MultiStepLR": partial(lr_scheduler.MultiStepLR, milestones=[1, 5], gamma=0.3),
+    "ConstantLR": partial(ConstantLR, factor=0.25, total_iters=5),
+    "LinearLR": partial(LinearLR, start_factor=0.25, total_iters=6),
+    "ExponentialLR": partial(ExponentialLR, gamma=0.9),
+    "PolynomialLR": partial(lr_scheduler.PolynomialLR, total_iters=7, power=2.0),
+    "CosineAnnealingLR": partial(lr_scheduler.CosineAnnealingLR, T_max=3, eta_min=0.01),
+    "CosineAnnealingWarmRestarts": partial(lr_scheduler.CosineAnnealingWarmRestarts, T_0=2, T_mult=2),
+    "CyclicLR": partial(lr_scheduler.CyclicLR, base_lr=0.1, max_lr=0.9, step_size_up=3),
+    "OneCycleLR": partial(OneCycleLR, max_lr=0.9, total_steps=10),
+    "SequentialLR": lambda o: lr_scheduler.SequentialLR(o, [LinearLR(o, 0.25), ExponentialLR(o, 0.9)], [3]),
+    "ChainedScheduler": lambda o: lr_scheduler.ChainedScheduler([ConstantLR(o, 0.25), ExponentialLR(o, 0.9)], o),
+}
+every_kind = pytest.mark.parametrize("kind", [None, *KINDS])
+
+
+def built(kind, lr=1.0, decay=0.1):
+    """An optimizer of two groups, its schedule, and what was configured."""
+    groups = [{"params": [torch.ones(1, requires_grad=True)], "lr": rate} for rate in (lr, 0.3)]
+    optimizer = AdamW(groups, weight_decay=decay)
+    scheduler = kind and KINDS.get(kind, kind)(optimizer)
+    return optimizer, scheduler, Configured.of(optimizer, scheduler)
+
+
+def steps_of(optimizer, scheduler, steps):
+    """What each step is taken with: rate, betas and weight decay of every group."""
+    taken = []
+    for _ in range(steps):
+        taken.append([(group["lr"], group["betas"], group["weight_decay"]) for group in optimizer.param_groups])
+        optimizer.step()
+        if scheduler:
+            scheduler.step()
+    return taken
+
+
+def resumed(before, after):
+    """What the steps are taken with that follow the fourth, when a run goes on in another configuration or the same."""
+    old, old_scheduler, _ = before
+    steps_of(old, old_scheduler, 4)
+    new, scheduler, configured = after
     new.load_state_dict(old.state_dict())
-    if new_scheduler:
-        new_scheduler.load_state_dict(old_scheduler.state_dict())
-    keep_configured(new, new_scheduler, configured)
-    return old, new, new_scheduler
-
-
-@pytest.mark.parametrize(
-    "kind", [None, lambda o: Warmup(o, 7), lambda o: EpochDecay(o, 0.9), lambda o: CosineAnnealingLR(o, 10)]
-)
-def test_a_resume_with_the_same_settings_changes_no_bit(kind):
-    old, new, _ = resumed(kind, lr=1.0, decay=0.1)
-    assert new.param_groups[0]["lr"] == old.param_groups[0]["lr"]
-    assert settings(new) == settings(old)
-
-
-@pytest.mark.parametrize(
-    "kind", [None, lambda o: Warmup(o, 7), lambda o: EpochDecay(o, 0.9), lambda o: CosineAnnealingLR(o, 10)]
-)
-def test_new_settings_win_over_those_of_the_checkpoint(kind):
-    old, new, scheduler = resumed(kind, lr=0.5, decay=0.0)
-    group = new.param_groups[0]
-    assert group["weight_decay"] == 0.0
-    assert group["lr"] == pytest.approx(0.5 * old.param_groups[0]["lr"])
     if scheduler:
-        new.step()
-        scheduler.step()
-        assert scheduler.base_lrs == [0.5]
-        assert group["lr"] < 0.5
+        scheduler.load_state_dict(old_scheduler.state_dict())
+    keep_configured(new, scheduler, configured)
+    return steps_of(new, scheduler, 4)
+
+
+def test_every_schedule_of_torch_is_looked_at():
+    """But for the one that waits for a metric, which our modules do not give."""
+    assert {*lr_scheduler.__all__} - {"LRScheduler", "ReduceLROnPlateau"} <= KINDS.keys()
+
+
+@every_kind
+def test_a_fresh_run_has_the_rates_and_betas_of_torch(kind):
+    of_torch = steps_of(*built(kind)[:2], 8)
+    optimizer, scheduler, configured = built(kind)
+    keep_configured(optimizer, scheduler, configured)
+    assert steps_of(optimizer, scheduler, 8) == of_torch
+
+
+@every_kind
+def test_a_resume_with_the_same_settings_changes_no_bit(kind):
+    assert resumed(built(kind), built(kind)) == steps_of(*built(kind)[:2], 8)[4:]
+
+
+@every_kind
+def test_new_settings_win_over_those_of_the_checkpoint(kind):
+    """As though they had been there from the beginning."""
+    assert resumed(built(kind), built(kind, 0.5, 0.0)) == steps_of(*built(kind, 0.5, 0.0)[:2], 8)[4:]
+
+
+def test_so_do_those_of_the_schedule_itself():
+    lower = partial(OneCycleLR, max_lr=0.2, total_steps=20)
+    assert resumed(built("OneCycleLR"), built(lower)) == steps_of(*built(lower)[:2], 8)[4:]

@@ -12,6 +12,7 @@ import torch
 from lightning.pytorch import Callback
 from lightning.pytorch.loggers import CSVLogger
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import OneCycleLR
 
 from lm.backbones.adapters import LoRA, Quantization
 from lm.backbones.backbone import PretrainedBackbone
@@ -267,7 +268,12 @@ def test_a_schedule_of_another_length_is_told(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "schedule", [partial(Warmup, shape="cosine", warmup_ratio=0.25), partial(EpochDecay, gamma=0.85)]
+    "schedule",
+    [
+        partial(Warmup, shape="cosine", warmup_ratio=0.25),
+        partial(EpochDecay, gamma=0.85),
+        partial(OneCycleLR, max_lr=1e-3, total_steps=10),
+    ],
 )
 def test_a_resumed_run_goes_on_at_the_rates_of_an_uninterrupted_one(tmp_path, schedule):
     rates: dict[str, list[float]] = {"whole": [], "resumed": []}
