@@ -128,9 +128,10 @@ class DPO(PolicyModule):
         """The loss above; mean over the global batch, whatever its split into micro-batches and ranks."""
         pairs = self.score(batch, "train")
         output = self.pair_loss(pairs, batch, self.nll_terms(pairs, batch))
-        self.log_pairs("train", pairs, output)
-        self.log_margins(output.chosen_rewards - output.rejected_rewards)
-        self.warn_of_runaway(self.compared_margins(pairs, output))
+        counted_B = batch.weights > 0
+        self.log_pairs("train", pairs, output, counted_B)
+        self.log_margins(output.chosen_rewards - output.rejected_rewards, counted_B)
+        self.warn_of_runaway(self.compared_margins(pairs, output), counted_B)
         return self.global_mean(output.losses, batch.weights)
 
     def score(self, batch: PairBatch, split: Split) -> Pairs:
@@ -197,15 +198,16 @@ class DPO(PolicyModule):
         self.log_for(split, "loss", output.losses, batch.weights)
         tokens = 1 if self.nll_reduction == "sequence" else pairs.nll_lengths
         self.log_for(split, "nll", chosen_nll(pairs.nll_logps, pairs.nll_lengths, "sequence"), batch.weights * tokens)
-        self.log_pairs(split, pairs, output)
+        counted_B = batch.weights > 0
+        self.log_pairs(split, pairs, output, counted_B)
         held_out: Any = self.held_out[split]
         held_out.update(
-            chosen_rewards=output.chosen_rewards,
-            rejected_rewards=output.rejected_rewards,
-            chosen_lengths=pairs.chosen_lengths,
-            rejected_lengths=pairs.rejected_lengths,
-            chosen_logps=pairs.chosen.detach(),
-            ref_chosen_logps=pairs.ref_chosen,
+            chosen_rewards=output.chosen_rewards[counted_B],
+            rejected_rewards=output.rejected_rewards[counted_B],
+            chosen_lengths=pairs.chosen_lengths[counted_B],
+            rejected_lengths=pairs.rejected_lengths[counted_B],
+            chosen_logps=pairs.chosen.detach()[counted_B],
+            ref_chosen_logps=None if pairs.ref_chosen is None else pairs.ref_chosen[counted_B],
         )
         self.log_dict(held_out)
 
@@ -216,27 +218,32 @@ class DPO(PolicyModule):
             means["loss"] = means["loss"] + self.nll_weight * nll
         return means
 
-    def log_pairs(self, split: Split, pairs: Pairs, output: PreferenceOutput) -> None:
-        """Rewards, log-probs and lengths of both sides (docs/preference.md lists them)."""
-        self.log_for(split, "rewards/chosen", output.chosen_rewards)
-        self.log_for(split, "rewards/rejected", output.rejected_rewards)
-        self.log_for(split, "logps/chosen", pairs.chosen)
-        self.log_for(split, "logps/rejected", pairs.rejected)
-        self.log_for(split, "length/chosen", pairs.chosen_lengths)
-        self.log_for(split, "length/rejected", pairs.rejected_lengths)
-        self.log_for(split, "nll_chosen", -pairs.chosen / pairs.chosen_lengths.clamp(min=1), pairs.chosen_lengths)
-        if pairs.ref_chosen is not None and pairs.ref_rejected is not None:
-            self.log_for(split, "ref_logps/chosen", pairs.ref_chosen)
-            self.log_for(split, "ref_logps/rejected", pairs.ref_rejected)
-        if self.loss == "orpo":
-            means = torch.stack([pairs.chosen / pairs.chosen_lengths, pairs.rejected / pairs.rejected_lengths])
-            self.log_for(split, "log_odds", log_odds(means).diff(dim=0).neg())
-            self.log_for(split, "orpo_clamped", (means > ALMOST_CERTAIN).float())  # answers whose odds are infinite
+    def log_pairs(self, split: Split, pairs: Pairs, output: PreferenceOutput, counted_B: Tensor) -> None:
+        """Rewards, log-probs and lengths of both sides (docs/preference.md lists them), of pairs that have a weight."""
 
-    def log_margins(self, margins_B: Tensor) -> None:
+        def log(name: str, values: Tensor, counted: Tensor = counted_B) -> None:
+            self.log_for(split, name, values, counted)
+
+        log("rewards/chosen", output.chosen_rewards)
+        log("rewards/rejected", output.rejected_rewards)
+        log("logps/chosen", pairs.chosen)
+        log("logps/rejected", pairs.rejected)
+        log("length/chosen", pairs.chosen_lengths)
+        log("length/rejected", pairs.rejected_lengths)
+        lengths = torch.stack([pairs.chosen_lengths, pairs.rejected_lengths]).clamp(min=1)
+        log("nll_chosen", -pairs.chosen / lengths[0], counted_B * pairs.chosen_lengths)
+        if pairs.ref_chosen is not None and pairs.ref_rejected is not None:
+            log("ref_logps/chosen", pairs.ref_chosen)
+            log("ref_logps/rejected", pairs.ref_rejected)
+        if self.loss == "orpo":
+            means = torch.stack([pairs.chosen, pairs.rejected]) / lengths
+            log("log_odds", log_odds(means[0]) - log_odds(means[1]))
+            log("orpo_clamped", (means > ALMOST_CERTAIN).float(), counted_B.expand(2, -1))  # their odds are infinite
+
+    def log_margins(self, margins_B: Tensor, counted_B: Tensor) -> None:
         """How far apart rewards are, of a training step."""
-        self.log_for("train", "rewards/margin", margins_B)
-        self.log_for("train", "rewards/accuracy", (margins_B > 0).float())  # a tie is no success
+        self.log_for("train", "rewards/margin", margins_B, counted_B)
+        self.log_for("train", "rewards/accuracy", (margins_B > 0).float(), counted_B)  # a tie is no success
 
     def compared_margins(self, pairs: Pairs, output: PreferenceOutput) -> Tensor:
         """The margins that the loss is a function of, [B]: rewards are of sums, but some losses compare means."""
@@ -245,11 +252,11 @@ class DPO(PolicyModule):
         chosen_B = output.chosen_rewards / pairs.chosen_lengths.clamp(min=1)
         return chosen_B - output.rejected_rewards / pairs.rejected_lengths.clamp(min=1)
 
-    def warn_of_runaway(self, margins_B: Tensor) -> None:
+    def warn_of_runaway(self, margins_B: Tensor, counted_B: Tensor) -> None:
         """Say once that what the loss compares is too far apart for it to teach anything."""
-        if self.step_is_logged and not self._warned and margins_B.mean() > RUNAWAY_MARGIN:
+        if self.step_is_logged and not self._warned and (apart := margins_B[counted_B].mean()) > RUNAWAY_MARGIN:
             self._warned = True
             rank_zero_warn(
-                f"rewards of chosen and rejected answers are {float(margins_B.mean()):.3g} apart: the policy is far "
+                f"rewards of chosen and rejected answers are {float(apart):.3g} apart: the policy is far "
                 "from its reference, the loss near 0. Stop earlier, lower the learning rate, or try cdpo or rpo_alpha"
             )

@@ -99,14 +99,15 @@ class KTO(PolicyModule):
         """Rewards and log-probs of desirable (chosen) and other (rejected) answers; docs/preference.md lists them."""
         rewards_R = self.beta * (logps_R - ref_logps_R)
         lengths_R = path_lengths(batch.forest)[: len(batch)]
-        for side, is_R in (("chosen", batch.labels.float()), ("rejected", (~batch.labels).float())):
+        counted_R = batch.weights > 0  # without a weight it is no answer: it has no token, say
+        for side, is_R in (("chosen", counted_R & batch.labels), ("rejected", counted_R & ~batch.labels)):
             self.log_for(split, f"rewards/{side}", rewards_R, is_R)
             self.log_for(split, f"logps/{side}", logps_R, is_R)
             self.log_for(split, f"ref_logps/{side}", ref_logps_R, is_R)
             self.log_for(split, f"length/{side}", lengths_R, is_R)
-        self.log_for(split, "rewards/accuracy", ((rewards_R > self.beta * kl) == batch.labels).float())
+        self.log_for(split, "rewards/accuracy", ((rewards_R > self.beta * kl) == batch.labels).float(), counted_R)
         self.log_for(split, "kl", kl)
-        self.log_for(split, "desirable", batch.labels.float())
+        self.log_for(split, "desirable", batch.labels.float(), counted_R)
 
     def complete_means(self, means: dict[str, Tensor]) -> dict[str, Tensor]:
         """Adds the margin between the two kinds of answers."""

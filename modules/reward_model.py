@@ -106,7 +106,7 @@ class RewardModel(BackboneModule):
         logged["accuracy"] = (margins_B > 0).float()  # a tie is no success
         logged["square"] = (chosen_B**2 + rejected_B**2) / 2
         for name, values_B in logged.items():
-            self.log_for(split, f"rewards/{name}", values_B)
+            self.log_for(split, f"rewards/{name}", values_B, batch.weights > 0)
         return reward_model_loss(chosen_B, rejected_B, batch.margins, self.center_coef)
 
     # -------------------------------------------------------------------------------------------------- its use
@@ -123,7 +123,8 @@ class RewardModel(BackboneModule):
         self.log_for(split, "loss", self.judge_pairs(split, batch), batch.weights)
         forest = batch.forest
         longer_B, shorter_B = forest.position_ids[forest.sources[forest.path_targets]].view(-1, 2).unbind(1)
-        self.log_for(split, "length_bias_accuracy", (longer_B > shorter_B).float())  # what counting tokens would reach
+        counting_tokens_B = (longer_B > shorter_B).float()  # what that would reach
+        self.log_for(split, "length_bias_accuracy", counting_tokens_B, batch.weights > 0)
 
     def on_validation_epoch_end(self) -> None:
         """Keep mean and standard deviation of all rewards for those who compare them across prompts."""

@@ -135,7 +135,8 @@ def labelled_batch(pairs: Sequence[Pair], rows: Sequence[int]) -> LabelledBatch:
     labels = torch.tensor([good for _, good in answers])
     numbers = torch.tensor([2 * row + side for row in rows for side in range(2)])
     ids = [f"{p.id}-{good}" for p, good in answers]
-    return LabelledBatch(Forest.from_paths(own + other), labels, numbers, torch.ones(len(answers)), ids)
+    weights = torch.tensor([p.weight for p, _ in answers])
+    return LabelledBatch(Forest.from_paths(own + other), labels, numbers, weights, ids)
 
 
 class LabelledData(PairData):

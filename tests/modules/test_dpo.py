@@ -93,6 +93,32 @@ def test_values_are_those_of_plain_rows(tmp_path):
 
 
 @pytest.mark.parametrize("loss", ["sigmoid", "orpo"])
+def test_pairs_without_weight_count_in_no_measure(tmp_path, loss):
+    """What a rollout skipped, answers of no token: nothing is learnt from them, and nothing is told of them."""
+    counted = random_pairs(6)
+    others = [*random_pairs(1, seed=7), Pair([5, 6], [], [7, 8], "empty")]
+    logs = []
+    for pairs in (counted, [*(pair._replace(weight=0.0) for pair in others), *counted]):
+        run = fit(tmp_path, DPO(scratch(), loss=loss, optimizer=SGD), PairData(pairs, 8, pairs), max_epochs=2)
+        logs.append([{name: value for name, value in row.items() if "tokens" not in name} for row in run.logs])
+    assert len(logs[0]) == len(logs[1]) >= 2
+    for alone, among in zip(*logs, strict=True):
+        assert among == pytest.approx(alone, rel=1e-5, abs=1e-6, nan_ok=True)  # no pair of like length is nan
+
+
+def test_pairs_without_weight_do_not_run_away(recwarn):
+    class Logged(DPO):
+        step_is_logged = True
+
+    module, margins = Logged(scratch()), torch.tensor([100.0, 1.0])
+    module.warn_of_runaway(margins, torch.tensor([False, True]))
+    module.warn_of_runaway(margins, torch.tensor([False, False]))
+    assert not [w for w in recwarn if "apart" in str(w.message)]
+    module.warn_of_runaway(margins, torch.tensor([True, False]))
+    assert len([w for w in recwarn if "100 apart" in str(w.message)]) == 1
+
+
+@pytest.mark.parametrize("loss", ["sigmoid", "orpo"])
 def test_a_forest_and_its_rows_train_alike(tmp_path, loss):
     pairs, gradients, values = random_pairs(5), [], []
     for share in (True, False):

@@ -69,6 +69,16 @@ def test_values_are_those_of_plain_rows(tmp_path, weights):
         assert float(logged[f"val/{name}"]) == pytest.approx(float(value), rel=2e-5, abs=2e-5), name
 
 
+def test_answers_without_weight_count_in_no_measure(tmp_path):
+    """But in the reference point, which is one of prompts and answers of others."""
+    pairs = random_pairs(4)
+    data = LabelledData([pair._replace(weight=0.0 if pair is pairs[-1] else 1.0) for pair in pairs], 8)
+    logged = fit(tmp_path, KTO(scratch(), optimizer=STILL), data).logs[0]
+    counted = [len(side) for pair in pairs[:-1] for side in (pair.chosen, pair.rejected)]
+    assert logged["train/length/chosen"] == pytest.approx(sum(counted[::2]) / 3)
+    assert logged["train/length/rejected"] == pytest.approx(sum(counted[1::2]) / 3)
+
+
 def test_the_reference_point_is_a_constant_and_never_below_zero(tmp_path):
     module = KTO(scratch())
     fit(tmp_path, module, LabelledData(random_pairs(2), 2))

@@ -122,6 +122,17 @@ def test_a_tie_is_no_success(folder, tmp_path):
     assert logs["train/loss"] == pytest.approx(math.log(2), rel=1e-6)
 
 
+def test_pairs_without_weight_count_in_no_measure(folder, tmp_path):
+    still = partial(torch.optim.SGD, lr=0.0)
+    without = [pair._replace(weight=0.0) for pair in HELD_OUT]
+    logs = []
+    for pairs in (PAIRS, [*PAIRS, *without]):
+        module = RewardModel(PretrainedBackbone(folder), optimizer=still)
+        run = fit(tmp_path, module, EndedPairs(pairs, len(pairs), pairs))
+        logs.append([{name: value for name, value in row.items() if "tokens" not in name} for row in run.logs])
+    assert logs[1] == [pytest.approx(row, rel=1e-5, abs=1e-6) for row in logs[0]]
+
+
 @pytest.mark.parametrize("cut", [2, 4])
 def test_accumulation_takes_the_same_steps(folder, tmp_path, cut):
     runs = []
