@@ -1,7 +1,7 @@
 """The base of all data that is answered prompts: what is read, left out, tokenised, and met when.
 
-A subclass says what its records are, what is wrong or left out of them, and how some of them become a batch. This file
-knows sources, tokenizers and epochs. It does not know pairs, labels or instructions.
+A subclass says what its records are, what is wrong or left out of them, and how some become a batch where that is
+more than their paths. This file knows sources, tokenizers and epochs. It does not know pairs, labels or instructions.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from transformers import PreTrainedTokenizerBase
 from datamodules.record_steps import AUTO, RecordSteps
 from datamodules.records import Sources, iter_records, name_of
 from lm.backbones.context import model_context
+from lm.forests.answer_forests import answer_forest
 from lm.tokens.answer_tokens import AnswerTable, Example, Limits, TableMaker
 from lm.tokens.chat import ChatFormat, ChatRenderer, TemplateRefusal
 from lm.tokens.control_tokens import unmarked
@@ -151,6 +152,10 @@ class Conversations(RecordSteps[T]):
             DataFormatError: if they are wrong.
         """
         return None
+
+    def batch(self, table: T, rows: Sequence[int]) -> Any:
+        """One path per answer, in the order of ``rows``; more than a `Forest` where a loss wants to know more."""
+        return answer_forest([table.answer(row) for row in rows], table.trees[rows].tolist())
 
     # --- preparing --------------------------------------------------------------------------------------------------
 

@@ -12,8 +12,6 @@ from typing import Any, Literal
 
 from datamodules.conversations import Conversations
 from datamodules.records import Sources
-from lm.forests.answer_forests import answer_forest
-from lm.forests.forest import Forest
 from lm.tokens.answer_tokens import AnswerTable, Example
 from text.chat.chat_records import ChatRecord, InstructionRecord
 from text.chat.dialogues import PAIR_FORMATS
@@ -71,7 +69,3 @@ class Instructions(Conversations[AnswerTable]):
             if message.role == "assistant" and message.trained and message.answer
         ]
         return [*earlier, *([last] if trained else [])] or "answers of weight 0"
-
-    def batch(self, table: AnswerTable, rows: Sequence[int]) -> Forest:
-        """One path per answer, in the order of ``rows``."""
-        return answer_forest([table.answer(row) for row in rows], table.trees[rows].tolist())

@@ -5,7 +5,8 @@ Knows records and how they are rendered. It does not know what answers them, nor
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import ClassVar
 
 import numpy as np
 from lightning.pytorch import LightningDataModule
@@ -16,9 +17,10 @@ from datamodules.records import Source, read_records
 from lm.backbones.context import model_context
 from lm.files.hyperparameters import PlainHyperparameters
 from lm.forests.batches import PromptBatch
-from lm.tokens.chat import ChatFormat, TemplateRefusal
+from lm.tokens.chat import ChatFormat, ChatRenderer, TemplateRefusal
 from lm.tokens.tokenizer import TokenizerSource, source_for
 from text.chat.chat_records import PromptRecord
+from text.chat.messages import Prompt, TemplateInputs
 from text.errors import DataFormatError, UserError
 from text.records import Located
 
@@ -42,6 +44,8 @@ class Prompts(PlainHyperparameters, LightningDataModule):
         tokenizer: the tokenizer, with the chat template that is used.
         renderer: makes tokens of prompts.
     """
+
+    counted: ClassVar[str] = "field 'prompt': {} tokens"  # as messages tell of a long one
 
     def __init__(
         self,
@@ -105,28 +109,55 @@ class Prompts(PlainHyperparameters, LightningDataModule):
         return [message.content for one in self.records for message in one.record.messages()]
 
     def _tokenise(self) -> list[list[int]]:
-        problems, texts = [], []
-        for one in self.records:
-            try:
-                texts.append(self.renderer.prompt_text(one.record.prompt, one.record.system, one.record.inputs))
-            except TemplateRefusal as error:
-                problems.append(f"{one.where}: {error}")
-            if len(problems) >= DataFormatError.SHOWN:
-                break
-        if problems:
-            raise DataFormatError(problems)
-        return self.renderer.encode_prompts(texts)
+        asked = ((one.where, one.record.prompt, one.record.system, one.record.inputs) for one in self.records)
+        return prompt_tokens(self.renderer, asked)
 
     def _check_lengths(self) -> None:
         context = model_context(self.trainer and self.trainer.lightning_module, self.tokenizer)
-        most, problems = self.max_prompt_length, []
-        for one, ids in zip(self.records, self.tokens, strict=True):
-            if most is not None and len(ids) > most:
-                problems.append(f"{one.where}: field 'prompt': {len(ids)} tokens, and data.max_prompt_length is {most}")
-            elif context is not None and len(ids) >= context:
-                problems.append(f"{one.where}: field 'prompt': {len(ids)} tokens, and the model's context is {context}")
-        if problems:
+        places, most = [one.where for one in self.records], self.max_prompt_length
+        long = [(where, len(ids)) for where, ids in zip(places, self.tokens, strict=True) if most and len(ids) > most]
+        told = [f"{where}: field 'prompt': {n} tokens, and data.max_prompt_length is {most}" for where, n in long]
+        if problems := told or without_room(places, self.tokens, context, self.counted):
             raise DataFormatError(problems)
+
+
+def prompt_tokens(
+    renderer: ChatRenderer, asked: Iterable[tuple[str, Prompt, str | None, TemplateInputs]]
+) -> list[list[int]]:
+    """The tokens of prompts; each is told with its place, its system message and what else the template is given.
+
+    Raises:
+        DataFormatError: naming the places of those that the template refuses.
+    """
+    problems, texts = [], []
+    for where, prompt, system, inputs in asked:
+        try:
+            texts.append(renderer.prompt_text(prompt, system, inputs))
+        except TemplateRefusal as error:
+            problems.append(f"{where}: {error}")
+        if len(problems) >= DataFormatError.SHOWN:
+            break
+    if problems:
+        raise DataFormatError(problems)
+    return renderer.encode_prompts(texts)
+
+
+def without_room(
+    places: Sequence[str], tokens: Sequence[list[int]], context: int | None, counted: str = Prompts.counted
+) -> list[str]:
+    """What is wrong with the prompts that leave no room for an answer.
+
+    Args:
+        places: where they stand, for messages.
+        tokens: of each.
+        context: the most tokens that the model reads; None for any number.
+        counted: what has so many tokens, in words with a ``{}`` for the number.
+    """
+    return [
+        f"{where}: {counted.format(len(ids))}, and the model's context is {context}"
+        for where, ids in zip(places, tokens, strict=True)
+        if context is not None and len(ids) >= context
+    ]
 
 
 def _shown(one: Located[PromptRecord]) -> dict:

@@ -14,8 +14,6 @@ from typing import Any
 
 from datamodules.conversations import Conversations
 from datamodules.records import Sources
-from lm.forests.answer_forests import answer_forest
-from lm.forests.forest import Forest
 from lm.tokens.answer_tokens import AnswerTable, Example
 from lm.tokens.prompt_styles import StyledRenderer
 from text.qa.prompts import LETTERS, Prompt, QAPrompts
@@ -66,10 +64,6 @@ class QATasks(Conversations[AnswerTable]):
         return [
             Example(record.id or found.where, prompt.text, (target,), (True,), group=group, tree=group, tokens=tokens)
         ]
-
-    def batch(self, table: AnswerTable, rows: Sequence[int]) -> Forest:
-        """One path per task, in the order of ``rows``."""
-        return answer_forest([table.answer(row) for row in rows], table.trees[rows].tolist())
 
 
 def said(template: QAPrompts, record: TaskRecord) -> str:

@@ -15,7 +15,6 @@ from datamodules.loading import ResumableLoader
 from datamodules.prompts import Prompts
 from datamodules.records import Source, read_records
 from datamodules.retrieval_folder import read_passages
-from lm.backbones.context import model_context
 from lm.forests.batches import PromptBatch
 from lm.retrieval import BM25Retriever, Retriever
 from lm.tokens.chat import ChatFormat
@@ -57,6 +56,8 @@ class Questions(Prompts):
         styled: makes tokens of prompts, once set up.
         short: how many questions have fewer passages than were asked for.
     """
+
+    counted = "field 'question': {} tokens without any passage"
 
     def __init__(
         self,
@@ -169,17 +170,6 @@ class Questions(Prompts):
     def _tokenise(self) -> list[list[int]]:
         self.styled = StyledRenderer(self.renderer, self.template)
         return self.styled.encode([self.template.answer(one.record.question, ()) for one in self._asked])
-
-    def _check_lengths(self) -> None:
-        context = model_context(self.trainer and self.trainer.lightning_module, self.tokenizer)
-        problems = [
-            f"{one.where}: field 'question': {len(ids)} tokens without any passage, and the model's context is "
-            f"{context}: shorten it, or take a model with a longer context"
-            for one, ids in zip(self._asked, self.tokens, strict=True)
-            if context is not None and len(ids) >= context
-        ]
-        if problems:
-            raise DataFormatError(problems)
 
     @property
     def _asked(self) -> list[Asked]:

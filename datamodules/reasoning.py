@@ -14,16 +14,16 @@ from typing import Any
 
 from datamodules.conversations import Conversations
 from datamodules.loading import ResumableLoader, layout, shares
+from datamodules.prompts import prompt_tokens, without_room
 from datamodules.records import Source, Sources, read_records
 from lm.backbones.context import model_context
-from lm.forests.answer_forests import answer_forest
 from lm.forests.batches import PromptBatch
-from lm.forests.forest import Forest
 from lm.tokens.answer_tokens import AnswerTable, Example
 from metrics.reasoning.exploration import KnowsErrors
+from text.chat.messages import TemplateInputs
 from text.errors import DataFormatError
 from text.reasoning.answers import AnswerChecker, NumberChecker
-from text.reasoning.reasoning_records import MinedPair, QuestionRecord, SampleRecord
+from text.reasoning.reasoning_records import MinedPair, QuestionRecord, SampleRecord, asked_with
 from text.records import Located
 from worlds import World
 
@@ -73,11 +73,8 @@ class Reasoning(Conversations[AnswerTable]):
         record = found.record
         if (text := record.worked_out()) is None:
             return "without a solution"
-        return [Example(record.id or found.where, record.prompt, (text,), (True,), group=record.group_id)]
-
-    def batch(self, table: AnswerTable, rows: Sequence[int]) -> Forest:
-        """One path per solution, in the order of ``rows``."""
-        return answer_forest([table.answer(row) for row in rows], table.trees[rows].tolist())
+        name, inputs = record.id or found.where, record.inputs
+        return [Example(name, record.prompt, (text,), (True,), record.system, record.group_id, inputs=inputs)]
 
     def setup(self, stage: str) -> None:
         """Reads and tokenises what ``stage`` needs."""
@@ -106,16 +103,18 @@ class Reasoning(Conversations[AnswerTable]):
     def _solving(self, source: Sources, split: str) -> list[list[dict[str, Any]]]:
         """One question each, with the right answer."""
         found = read_records(source, QuestionRecord.with_names(self.field_map), split)
-        problems = []
+        problems: list[str] = []
         asked = []
         for one in found:
             record = one.record
-            gold = record.gold or self.checker.extract(record.worked_out() or "")
-            if gold is None or not self.checker.equal(gold, gold):
-                what = "missing, and not found in a solution" if gold is None else f"'{gold}' cannot be read"
-                problems.append(f"{one.where}: field 'gold': {what} by {self.checker!r} (data.checker names another)")
+            try:
+                gold = record.right_answer(self.checker, one.where)
+            except DataFormatError as error:
+                problems += error.problems
+                continue
             kept = record.model_dump(include={"question", "rationale", "subject", "level"}, exclude_none=True)
-            asked.append([{"id": one.name, "where": one.where, "prompt": record.prompt, "gold": gold, **kept}])
+            told = {"id": one.name, "where": one.where, "prompt": record.prompt, "gold": gold}
+            asked.append([told | kept | asked_with(record)])
         if problems:
             raise DataFormatError(problems)
         return asked
@@ -124,7 +123,10 @@ class Reasoning(Conversations[AnswerTable]):
         """One question each, with what was drawn."""
         found = [(one.where, one.record) for one in read_records(samples, SampleRecord, "samples")]
         return [
-            [{"id": drawn.id, "prompt": f"{drawn.question.strip()}\n", "drawn": drawn, "where": where}]
+            [
+                {"id": drawn.id, "prompt": f"{drawn.question.strip()}\n", "drawn": drawn, "where": where}
+                | asked_with(drawn)
+            ]
             for where, drawn in found
         ]
 
@@ -134,19 +136,26 @@ class Reasoning(Conversations[AnswerTable]):
         read = read_records(self.pairs, MinedPair, "pairs")
         pairs = [one.record.model_copy(update={"id": one.record.id or one.where}) for one in read]
         by_question = groupby(pairs, key=lambda pair: pair.question_id or pair.prompt)
-        return [[{"id": pair.id, "prompt": pair.prompt, "pair": pair} for pair in group] for _, group in by_question]
+        return [
+            [{"id": pair.id, "prompt": pair.prompt, "pair": pair} | asked_with(pair) for pair in group]
+            for _, group in by_question
+        ]
 
     def _ask(self, groups: list[list[dict[str, Any]]]) -> None:
         self._groups = groups
-        tokens = self.renderer.encode_prompts([self.renderer.prompt_text(one["prompt"]) for g in groups for one in g])
         asked = [one for group in groups for one in group]
-        context = model_context(self.trainer and self.trainer.lightning_module, self.tokenizer)
-        problems = [
-            f"{one.get('where', one['id'])}: field 'prompt': {len(ids)} tokens, and the model's context is {context}"
-            for one, ids in zip(asked, tokens, strict=True)
-            if context is not None and len(ids) >= context
+        shown = [
+            (
+                one.get("where", one["id"]),
+                one["prompt"],
+                one.get("system"),
+                TemplateInputs(one.get("tools", ()), one.get("chat_template_kwargs", {})),
+            )
+            for one in asked
         ]
-        if problems:
+        tokens = prompt_tokens(self.renderer, shown)
+        context = model_context(self.trainer and self.trainer.lightning_module, self.tokenizer)
+        if problems := without_room([where for where, *_ in shown], tokens, context):
             raise DataFormatError(problems)
         self._tokens = {one["id"]: ids for one, ids in zip(asked, tokens, strict=True)}
 

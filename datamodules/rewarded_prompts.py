@@ -13,7 +13,6 @@ from datamodules.on_policy import OnPolicyPrompts
 from datamodules.records import Sources
 from lm.tokens.answer_tokens import Example
 from text.chat.chat_records import ChatRecord, PromptRecord
-from text.errors import DataFormatError
 from text.reasoning.answers import AnswerChecker, NumberChecker
 from text.reasoning.reasoning_records import QuestionRecord
 from text.records import Located
@@ -51,11 +50,6 @@ class RewardedPrompts(OnPolicyPrompts):
         record = found.record
         if not isinstance(record, QuestionRecord):
             return super().examples(found, notes)
-        gold = record.gold or self.checker.extract(record.worked_out() or "")
-        if gold is None or not self.checker.equal(gold, gold):
-            what = "missing, and not found in a solution" if gold is None else f"'{gold}' cannot be read"
-            raise DataFormatError(
-                [f"{found.where}: field 'gold': {what} by {self.checker!r} (data.checker names another)"]
-            )
-        asked = {"id": record.id, "prompt": record.prompt, "system": record.system, "gold": gold}
+        asked = record.model_dump(include={*ChatRecord.model_fields}, exclude_unset=True)
+        asked["gold"] = record.right_answer(self.checker, found.where)
         return super().examples(Located(PromptRecord.model_validate(asked), found.where, found.row), notes)

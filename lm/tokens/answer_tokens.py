@@ -169,7 +169,7 @@ class TableMaker:
                 return "system messages that leave nothing of their prompt"
             ids = [*ids[:kept], *ids[len(ids) - (most - kept) :]]
             self.cut_prompts += 1
-        if limits.max_length is not None and len(ids) >= limits.max_length:
+        if (room := limits.of_answer(len(ids))) is not None and room < 1:
             return "prompts of max_length tokens or more"
         self._prompts.append(ids)
         return len(self._prompts) - 1

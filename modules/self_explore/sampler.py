@@ -21,7 +21,14 @@ from metrics.reasoning.reasoning import AnswerAccuracy, CutOff, MajorityAtK, Pas
 from modules.self_explore.rejection_sampling import Mining, mine
 from modules.self_explore.rollouts import Rollouts
 from text.errors import UserError
-from text.reasoning.reasoning_records import AnswerRecord, MinedPair, QuestionRecord, SampledSolution, SampleRecord
+from text.reasoning.reasoning_records import (
+    AnswerRecord,
+    MinedPair,
+    QuestionRecord,
+    SampledSolution,
+    SampleRecord,
+    asked_with,
+)
 from text.records import Record
 
 
@@ -92,10 +99,12 @@ class Sampler(Rollouts):
         pairs: list[Record] = []
         for record in results:
             right, paired = mine(record, self.mining)
+            beside = asked_with(record)
             rft += [
                 QuestionRecord.model_validate(
                     {"id": f"{record.id}-{n}", "group_id": record.id, "question": record.question, "gold": record.gold}
                     | {"rationale": s.text}
+                    | beside
                 )
                 for n, s in enumerate(right)
             ]
@@ -110,6 +119,7 @@ class Sampler(Rollouts):
                     gold=record.gold,
                     chosen_tokens=chosen.tokens,
                     rejected_tokens=rejected.tokens,
+                    **beside,
                 )
                 for n, (chosen, rejected) in enumerate(paired)
             ]

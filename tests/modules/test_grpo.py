@@ -13,6 +13,7 @@ from lm.forests.batches import PromptBatch
 from lm.generation import Sample
 from lm.judging.checker_judge import CheckerJudge
 from lm.judging.requests import ProgrammaticJudge
+from lm.tokens.chat import ChatFormat
 from modules import GRPO
 from modules.base.on_policy import written
 from tests.conversation_files import jsonl, set_up, tiny
@@ -152,6 +153,13 @@ def test_questions_bring_their_right_answers(folder, tmp_path):
     batch = read.batch(read.table("train"), [0, 1])
     assert [record["gold"] for record in batch.records] == ["5", "7"]
     assert read.tokenizer.decode(batch.prompts[0]) == "2+3?\n"
+    brought = {"system": "Add.", "group_id": "g", "chat_template_kwargs": {"loud": True}, "source": "s"}
+    file = jsonl(tmp_path / "more.jsonl", {"question": "2+3?", "answer": "5"} | brought)
+    chat = ChatFormat(template="{{ loud }}{% for m in messages %}<{{ m.content }}>{% endfor %}")
+    read = set_up(RewardedPrompts(file, format="questions", tokenizer=tiny(tmp_path), batch_size=1, chat=chat))
+    batch = read.batch(read.table("train"), [0])
+    assert read.tokenizer.decode(batch.prompts[0]) == "True<Add.><2+3?\n>"
+    assert batch.records == [{"prompt": "2+3?\n", "gold": "5", **brought}]
     wrong = jsonl(tmp_path / "w.jsonl", {"question": "2+3?", "answer": "five"})
     with pytest.raises(DataFormatError, match=r"w.jsonl:1: field 'gold': 'five' cannot be read"):
         set_up(RewardedPrompts(wrong, format="questions", tokenizer=tiny(tmp_path)))

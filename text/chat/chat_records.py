@@ -119,11 +119,12 @@ class ChatRecord(Record):
             return data
         given = {name: value for name, value in data.items() if value is not None}
         renamed = cls.renamed if (info.context or {}).get("renames", True) else {}
-        for theirs, ours in renamed.items():  # whatever else goes by our name was not asked for
+        taken = {ours: given.pop(theirs) for theirs, ours in renamed.items() if theirs in given}
+        for ours in renamed.values():  # whatever else goes by our name was not asked for
             given.pop(ours, None)
-            if theirs in data and data[theirs] is not None:
-                given[ours] = data[theirs]
-                given.pop(theirs, None)
+        given |= taken
+        if renamed.get("instruction") == "prompt" and {"prompt", "input"} <= given.keys():
+            given["instruction"] = given.pop("prompt")  # Alpaca's, which goes with its input
         _one_name(given, "group_id", ("group_id", "instruction_id"))
         _one_name(given, "system", ("system", "system_prompt"))
         if "tools" in given:

@@ -15,6 +15,7 @@ from pydantic_core import PydanticCustomError
 
 from text.chat.chat_records import ChatRecord, PreferenceRecord, Tokens
 from text.chat.messages import blame
+from text.errors import DataFormatError
 from text.reasoning.answers import AnswerChecker, last_boxed
 from text.reasoning.steps import ANSWER, up_to_answer
 from text.records import Id, Record, Text
@@ -59,14 +60,31 @@ class QuestionRecord(ChatRecord):
             given["prompt"] = ""  # the question's own complaint says what is wrong
 
     def worked_out(self) -> str | None:
-        """The rationale as a model is taught: it says ``The answer is`` where GSM8K has ``####``, or MATH a box."""
+        """The rationale as it is taught: ``The answer is`` stands where GSM8K ends in ``####``, or MATH has a box."""
         if self.rationale is None:
             return None
         text = self.rationale.strip()
-        if _MARKER.search(text):
-            return _MARKER.sub(f"{ANSWER} ", text)
-        boxed = None if ANSWER in text.rpartition("\n")[2] else last_boxed(text)
+        before, line_break, last = text.rpartition("\n")
+        if _MARKER.match(last):  # any other begins a heading
+            return f"{before}{line_break}{_MARKER.sub(f'{ANSWER} ', last)}"
+        boxed = None if ANSWER in last else last_boxed(text)
         return text if boxed is None else f"{text}\n{ANSWER} ${boxed}$."
+
+    def right_answer(self, checker: AnswerChecker, where: str) -> str:
+        """The answer that is told, or that its solution comes to.
+
+        Args:
+            checker: finds it in the solution, and must be able to read it.
+            where: the record stands, for messages.
+
+        Raises:
+            DataFormatError: if there is none, or the checker cannot read it.
+        """
+        gold = self.gold or checker.extract(self.worked_out() or "")
+        if gold is None or not checker.equal(gold, gold):
+            what = "missing, and not found in a solution" if gold is None else f"'{gold}' cannot be read"
+            raise DataFormatError([f"{where}: field 'gold': {what} by {checker!r} (data.checker names another)"])
+        return gold
 
 
 class Solution(Record):
@@ -155,6 +173,9 @@ class SampleRecord(Record):
         samples: in the order in which they were drawn.
         model: fingerprint of the checkpoint that drew them.
         decoding: how they were drawn.
+        system: with which it was asked, if with any; see ChatRecord.
+        tools: likewise.
+        chat_template_kwargs: likewise.
     """
 
     id: Id
@@ -166,6 +187,9 @@ class SampleRecord(Record):
     samples: list[SampledSolution]
     model: str = ""
     decoding: dict[str, Any] = Field(default_factory=dict)
+    system: str | None = None
+    tools: list[dict[str, Any]] | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
 
     @property
     def success(self) -> float:
@@ -276,6 +300,11 @@ class ExplorationRecord(Record):
     probes: list[StepProbe] = Field(default_factory=list)
     pit: int | None = None
     status: Literal["pit", "no_pit", "format", "too_long"]
+
+
+def asked_with(record: Record) -> dict[str, Any]:
+    """What a question is asked with beside its words, if anything: it goes along to its samples and their pairs."""
+    return record.model_dump(include={"system", "tools", "chat_template_kwargs"}, exclude_unset=True, exclude_none=True)
 
 
 def _take(given: dict[str, Any], ours: str, *others: str) -> None:

@@ -16,6 +16,7 @@ from text.errors import UserError
 ANSWER = "The answer is"
 CONNECTORS = (",$", ", which", " so", " = ", " and", "Thus", "=")
 
+_ANNOUNCED = re.compile(rf"{ANSWER}(?![\s:*]*[^\W\d_]+ +[^\W\d_])")  # two words begin a sentence
 _REST = re.compile(r"(?:\*\*)?:?(?:\*\*)?\s*(?:\$\$.*?\$\$|\\\[.*?\\\])?[^\n]*", re.DOTALL)
 _SENTENCE = re.compile(r"\n|\.\$\s+|\$\.\s+")
 
@@ -117,12 +118,18 @@ class MathSteps(StepSplitter):
 
 
 def up_to_answer(text: str) -> str:
-    """A solution without what follows the line of its answer: models that do not end go on with other questions.
+    r"""A solution without what follows the line of its answer: models that do not end go on with other questions.
 
-    The answer may stand on a later line than the phrase, or be a formula of several lines.
+    The answer is the first that is announced, and not before the first ``\boxed`` of a solution that has one: a
+    sentence (`The answer is the sum of ...`) or a formula on the way may begin so too. It may stand on a later line
+    than the phrase, or be a formula of several lines. A text that announces none is left whole.
     """
-    before, phrase, after = text.partition(ANSWER)
-    return f"{before}{phrase}{_REST.match(after)[0] if phrase else ''}"  # type: ignore[index]
+    boxed = text.find(r"\boxed")
+    for phrase in _ANNOUNCED.finditer(text):
+        end = _REST.match(text, phrase.end()).end()  # type: ignore[union-attr]  # it matches anywhere
+        if boxed < end:
+            return text[:end]
+    return text
 
 
 def step_ends(steps: Sequence[str], token_ends: Sequence[int]) -> tuple[list[int], int]:

@@ -100,6 +100,10 @@ def test_answers_with_a_maximum_of_their_own_are_given_it_and_the_prompt_what_is
     assert made.left_out == {"system messages that leave nothing of their prompt": 1}
     narrow, _ = table_of(example(prompt, LONG), limits=Limits(size + 1, None, 40))
     assert [len(part) for part in narrow.answer(0)] == [1, size]
+    answer = [*ids("on"), EOS]
+    longer, made = table_of(example(LONG, "on"), limits=Limits(8, None, most))  # of which the prompt alone has more
+    assert [part.tolist() for part in longer.answer(0)] == [ids(LONG)[-(8 - len(answer)) :], answer]
+    assert (len(ids(LONG)) > 8, made.cut_prompts, made.left_out) == (True, 1, {})
 
 
 def test_a_prompt_that_is_cut_keeps_its_system_message():

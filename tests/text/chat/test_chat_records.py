@@ -113,6 +113,17 @@ def test_unknown_fields_are_kept_aside_and_fields_can_be_renamed():
     assert InstructionRecord(prompt="p", output="o").prompt == "p"  # the type itself is as it was
 
 
+def test_a_name_may_be_told_as_it_is_or_be_that_of_another_field():
+    alpaca = InstructionRecord.with_names({"prompt": "instruction", "output": "output"}).model_validate(ALPACA)
+    assert (alpaca.prompt, alpaca.output, alpaca.model_extra) == ("Add.\n1 2", "3", {})
+    pairs = PreferenceRecord.with_names({"prompt": "instruction", "chosen": "winner"})
+    pair = pairs.model_validate({"instruction": "p", "input": "q", "winner": "c", "rejected": "r"})
+    assert (pair.prompt, pair.chosen) == ("p\nq", "c")
+    crossed = InstructionRecord.with_names({"prompt": "output", "output": "prompt"})
+    record = crossed.model_validate({"output": "q", "prompt": "a"})
+    assert (record.prompt, record.output) == ("q", "a")
+
+
 PAIR = {"prompt": "p", "chosen": "c", "rejected": "r"}
 
 

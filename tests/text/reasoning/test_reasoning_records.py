@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from tests.shared_data import SHARED
-from text.reasoning.answers import NumberChecker
+from text.reasoning.answers import MathChecker, NumberChecker
 from text.reasoning.reasoning_records import (
     AnswerRecord,
     Completion,
@@ -20,6 +20,7 @@ from text.reasoning.reasoning_records import (
 from text.reasoning.steps import up_to_answer
 
 CHECKER = NumberChecker()
+BOXED = "So $2+3=\\boxed{5}$.\nThe answer is $5$."
 
 
 def read(**fields) -> QuestionRecord:
@@ -32,12 +33,17 @@ def test_gsm8k():
     assert record.worked_out() == "<<1+1=2>>2.\nThe answer is 2"
     assert read(query="Q", response="1\nThe answer is 2") == read(question="Q", rationale="1\nThe answer is 2")
     assert read(question="Q", answer="The answer is 2").rationale == "The answer is 2"
+    headed = read(question="Q", answer="#### 1. Add them\n3+4=7\n#### 7")  # the last line alone is the answer
+    assert headed.worked_out() == "#### 1. Add them\n3+4=7\nThe answer is 7"
+    assert headed.right_answer(CHECKER, "here") == "7"
 
 
 def test_math():
     record = read(problem="Q", solution=r"So $\boxed{\frac{1}{2}}$.", answer=r"\frac{1}{2}", type="Algebra", level=2)
     assert (record.gold, record.subject, record.level) == (r"\frac{1}{2}", "Algebra", 2)
     assert record.worked_out() == "So $\\boxed{\\frac{1}{2}}$.\nThe answer is $\\frac{1}{2}$."
+    headed = read(problem="Q", solution="#### Step 1\n$3+4=\\boxed{7}$")
+    assert headed.worked_out() == f"{headed.rationale}\nThe answer is $7$."
     assert read(problem="Q", unique_id="test/1").id == "test/1"
 
 
@@ -91,6 +97,22 @@ def test_what_was_written_is_judged_up_to_its_answer():
     again = "The answer is <<2=2>>2.\nThe answer is 2"  # as GSM8K has it once
     assert Completion.judged([5], again, True, "2", CHECKER, draw=0).correct
     assert (wrong.correct, wrong.answer, wrong.finished) == (False, None, True)
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        (f"The answer is the sum of both.\n{BOXED}\nOh", f"The answer is the sum of both.\n{BOXED}"),
+        ("The answer is $a+b$ of $ax+b$.\nSo $\\boxed{5}$.", None),
+        ("The answer is found with 2 and 3.\nThe answer is $5$.", None),
+        (f"{BOXED}\nProblem: 3?\nSo $\\boxed{{6}}$.\nThe answer is $6$.", BOXED),
+        ("The answer is $5$.\nProblem: 3?\nThe answer is $6$.", "The answer is $5$."),
+    ],
+)
+def test_neither_a_sentence_nor_what_stands_before_a_box_is_the_answer(text, kept):
+    solution = SampledSolution.judged([1], text, True, "5", MathChecker())
+    assert (solution.answer, solution.correct) == ("5", True)
+    assert solution.up_to_answer().text == (kept or text)
 
 
 def test_an_answer_keeps_the_text_that_it_was_read_in_and_the_other_samples():
