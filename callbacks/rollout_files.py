@@ -50,8 +50,8 @@ class RolloutFiles(Callback):
         log_dir = trainer.log_dir  # agreed between ranks: every rank has to ask
         if not trainer.is_global_zero:
             return
-        if found := pl_module.engine.found:  # type: ignore[union-attr]
-            print(f"{type(pl_module).__name__}: {found} samples of an earlier run are in {pl_module.engine.folder}")  # type: ignore[union-attr]
+        if earlier := pl_module.engine.earlier:  # type: ignore[union-attr]
+            print(f"{type(pl_module).__name__}: {earlier} samples of an earlier run are in {pl_module.engine.folder}")  # type: ignore[union-attr]
         files, counts = pl_module.files([merged[row] for row in sorted(merged)])  # type: ignore[operator]
         pl_module.results = counts
         for name, value in counts.items():

@@ -31,7 +31,7 @@ from text.chat.pair_rules import OnIdentical, OnMismatch, PairRules
 from text.errors import DataFormatError, UserError
 from text.judging.comparisons import COMPARED, ComparedDialogue, Comparison, RatedAnswers, TieBreak
 from text.judging.judge_prompts import LETTERS
-from text.judging.pair_template import PairTemplate, context_text
+from text.judging.pair_template import PairTemplate, context_text, reference_of
 from text.records import Located
 from text.suggestions import did_you_mean
 
@@ -86,7 +86,9 @@ class Compares:
         drawn = hashlib.sha256(repr((found.name, answers)).encode()).digest()[0] % 2
         criterion = self.template.criterion(one.principle)
         placed = (one.rejected, one.chosen) if drawn else answers
-        return Contest(found.name, context, placed, (criterion,), better=drawn, source=found.record.source)
+        return Contest(
+            found.name, context, placed, (criterion,), _reference(found), better=drawn, source=found.record.source
+        )
 
 
 class JudgedAnswers(Compares, Instructions):
@@ -303,6 +305,14 @@ class JudgedPrompts(Compares, OnPolicyPrompts):
 
 def _context(record: Any) -> str:
     return context_text(record.prompt, record.system)
+
+
+def _reference(found: Located[Any]) -> str | None:
+    """The right answer, for a judge that goes by it."""
+    try:
+        return reference_of(found.record.model_extra or {})
+    except UserError as error:
+        raise DataFormatError([f"{found.where}: {error}"]) from error
 
 
 def _is_judged(found: Located[Any]) -> bool:

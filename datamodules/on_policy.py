@@ -28,6 +28,7 @@ class OnPolicyPrompts(PreferencePairs):
     """
 
     called = "records"
+    cut_matters = "nobody knows what answers take before they are written"
 
     def __init__(self, train: Sources, **kwargs: Any):
         super().__init__(train, **kwargs)

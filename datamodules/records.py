@@ -53,7 +53,7 @@ def iter_records(
 
     Args:
         source: a path or glob (.jsonl, .json with one list, or one object by id; .parquet; the first two also .gz),
-            ``hub:<id>[:config][@split]``, or a world; or a list of them, one after the other.
+            ``hub:<id>[:config][@split]``, or a world; or a list of them, one after the other, no file twice.
         model: the pydantic type that each record must fit. Where it has a field `id`, ids must be unique; a record
             without one is known by its 0-based position.
         split: what to ask of a world, or of a hub data set whose split is not written in the source.
@@ -61,7 +61,7 @@ def iter_records(
 
     Raises:
         DataFormatError: up to 20 bad records at once, or a source without any record.
-        UserError: a source that is not there.
+        UserError: a source that is not there, or named twice.
     """
     problems: list[str] = []
     seen: dict[str, str] | None = {} if "id" in model.model_fields else None

@@ -15,7 +15,10 @@ import os
 import re
 import zlib
 from bisect import bisect
+from collections import Counter
 from collections.abc import Iterator
+from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -40,16 +43,18 @@ class Raw(NamedTuple):
         name: of its file, or of what else it is from.
         line: counted from 1.
         content: JSON, or what a library made of it.
+        number: among the records that begin in this line, from 1.
     """
 
     name: str
     line: int
     content: bytes | dict[str, Any]
+    number: int = 1
 
     @property
     def where(self) -> str:
-        """``<file>:<line>``."""
-        return f"{self.name}:{self.line}"
+        """``<file>:<line>``, of a further record in the line ``<file>:<line> (<number>)``: no two are in one place."""
+        return f"{self.name}:{self.line}" + (f" ({self.number})" if self.number > 1 else "")
 
 
 def content_hash(source: Source, split: str = "train") -> str:
@@ -103,12 +108,11 @@ def raw_records(source: Sources, split: str) -> Iterator[Raw]:
         split: what to ask of a world, or of a hub data set whose split is not written in the source.
 
     Raises:
-        UserError: for a source that is not there, cannot be opened, or breaks off.
+        UserError: for a source that is not there, cannot be opened, breaks off, or is named twice.
         DataFormatError: for a file of JSON or gzip that is broken.
     """
     if isinstance(source, list):
-        for one in source:
-            yield from raw_records(one, split)
+        yield from _told_apart(source, split)
     elif isinstance(source, World):
         for number, record in enumerate(_made_up(source, split), 1):
             yield Raw(name_of(source), number, record)
@@ -117,6 +121,20 @@ def raw_records(source: Sources, split: str) -> Iterator[Raw]:
     else:
         for path in find_files(source):
             yield from _file(path)
+
+
+def _told_apart(sources: list[Source], split: str) -> Iterator[Raw]:
+    """The records of several sources; a second world of one class, and a third, have their number in the name."""
+    met: Counter[str] = Counter()
+    for source in sources:
+        for name, records in groupby(raw_records(source, split), attrgetter("name")):
+            met[name] += 1
+            if met[name] == 1:
+                yield from records
+            elif isinstance(source, World):
+                yield from (raw._replace(name=f"{name} {met[name]}") for raw in records)
+            else:
+                raise UserError(f"'{name}' is read twice: name it once (a glob may hold it too)")
 
 
 def _made_up(world: World, split: str) -> list[dict[str, Any]]:
@@ -211,7 +229,7 @@ def _json_items(path: str, content: bytes) -> Iterator[Raw]:
     keyed, close = text[at] == "{", "}" if text[at] == "{" else "]"
     if text[at] not in "[{":
         raise broken(at, RECORDS_IN_JSON)
-    at, names = _skip_space(text, at + 1), set[str]()
+    at, names, lines = _skip_space(text, at + 1), set[str](), Counter[int]()
     while text[at : at + 1] != close:
         if keyed:
             begin, (name, end) = at, value(at)
@@ -223,7 +241,8 @@ def _json_items(path: str, content: bytes) -> Iterator[Raw]:
             if text[colon : colon + 1] != ":" or text[at : at + 1] != "{":
                 raise broken(at, RECORDS_IN_JSON)
         _, end = value(at)
-        yield Raw(path, line(at), text[at:end].encode("utf-8", "surrogateescape"))
+        lines[line(at)] += 1
+        yield Raw(path, line(at), text[at:end].encode("utf-8", "surrogateescape"), lines[line(at)])
         at = _skip_space(text, end)
         if text[at : at + 1] == ",":
             at = _skip_space(text, at + 1)

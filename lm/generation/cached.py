@@ -40,7 +40,9 @@ class CacheEngine(Engine):
     Args:
         model: see Engine. Every layer keeps keys and values of its tokens: a recurrent one cannot be cut.
         tokenizer: see Engine.
-        max_batch_tokens: see Engine; roots that are kept take half as much again.
+        max_batch_tokens: see Engine; the batch has some columns more (`lm.generation.batch.ROOM`). Beside it are kept
+            roots: those of the rows that were taken in last, as much again at most if roots are no longer than rows,
+            and half as much of others; and rows that pause.
     """
 
     def __init__(self, model: Any, tokenizer: PreTrainedTokenizerBase, max_batch_tokens: int = 16384):
@@ -79,11 +81,13 @@ class CacheEngine(Engine):
             )
             found = self._ended(batch.live, written, ends)
             found |= self._paused(prefixes, batch, {n: one for n, one in found.items() if one.sample is None})
-            self._keep_ended(prefixes, batch, {n: one.row for n, one in found.items() if one.sample is not None})
             self.prefilled += prefixes.computed - computed
             batch.take(written, found)
             yield [*found.values()]
-            waiting.extendleft(reversed(work.new()))
+            new = work.new()
+            if any(not row.written for row in new):
+                self._keep_ended(prefixes, batch, {n: one.row for n, one in found.items() if one.sample is not None})
+            waiting.extendleft(reversed(new))
 
     def _next(self, live: Sequence[Row], waiting: deque[Row]) -> tuple[list[Row], int]:
         """Who is taken in beside those that live: as many as have room, each as long as the longest of them can be.
@@ -114,7 +118,7 @@ class CacheEngine(Engine):
         return roots
 
     def _keep_ended(self, prefixes: PrefixCache, batch: Batch, ended: dict[int, Row]) -> None:
-        """What comes next may begin as rows that ended: their prompts are kept, if they were forgotten meanwhile."""
+        """What was appended may begin as rows that have just ended: their prompts are kept, if they were forgotten."""
         room = prefixes.tokens
         for prompt, number in {tuple(row.draw.prefix): number for number, row in ended.items()}.items():
             room -= len(prompt)

@@ -9,12 +9,14 @@ engines and samples. It does not know what the answers are for.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from lm.backbones.context import context_of
 from lm.backbones.kept_key import Keeper, keeper, kept_key
 from lm.files.append_log import AppendLog
 from lm.forests.vector_ids import FIRST_VECTOR
@@ -32,11 +34,13 @@ class LoggedEngine(Drawing):
 
     Attributes:
         found: how many draws were there.
+        earlier: how many of these an earlier run had left.
     """
 
     def __init__(self, engine: Engine, folder: str | Path):
         super().__init__(engine.context, engine.sharded)
-        self.engine, self.folder, self.found = engine, Path(folder), 0
+        self.engine, self.folder = engine, Path(folder)
+        self.found = self.earlier = 0
         self._opened: dict[Keeper, _Log] = {}
 
     @property
@@ -52,10 +56,11 @@ class LoggedEngine(Drawing):
         self, draws: list[Draw], decoding: Decoding, hook: TokenHook | None = None
     ) -> Iterator[tuple[int, Sample]]:
         """The sample of each draw; see `Engine.serve`. What is there comes first, without a word to the hook."""
-        by = keeper(self.engine.model, self.engine.tokenizer, self.engine.end_ids, self.engine.drawn_by)
+        by = self._keeper()
         if by not in self._opened:
             self._opened = {by: _Log(self.folder, by)}  # weights that are gone are not asked again
-        turn = _Turn(draws, _Kept(self._opened[by], decoding, hook, self.engine.vectors))
+        kept = _Kept(self._opened[by], decoding, hook, self.engine.vectors)
+        turn = _Turn(draws, kept)
         yield from turn.found()
         takes_part = self.engine.sharded  # each rank of a sharded model does, also with nothing to ask
         while turn.left or takes_part:
@@ -64,7 +69,15 @@ class LoggedEngine(Drawing):
             for number, sample in self.engine.serve(turn.asked, decoding, hook):
                 yield turn.made(number, sample)
                 yield from turn.found()
-        self.found += turn.count
+        self.found += kept.found
+        self.earlier += kept.earlier
+
+    def _keeper(self) -> Keeper:
+        """Who answers now; an engine that was given less room than its model has ends answers elsewhere."""
+        engine = self.engine
+        own = context_of(engine.causal.config) or math.inf
+        narrowed = [] if engine.context == own else [engine.context]
+        return keeper(engine.model, engine.tokenizer, engine.end_ids, engine.drawn_by, *narrowed)
 
 
 class _Log:
@@ -73,11 +86,16 @@ class _Log:
     Args:
         folder: where they are kept.
         by: who gave them.
+
+    Attributes:
+        known: what there is.
+        before: keys of what was there when the log was opened.
     """
 
     def __init__(self, folder: Path, by: Keeper):
         self.by, self.log = by, AppendLog(folder, "answers", by._asdict())
         self.known, told = self.log.read()
+        self.before = frozenset(self.known)
         for line in told:
             print(line, flush=True)
 
@@ -90,18 +108,25 @@ class _Kept:
         decoding: of draws without one of their own.
         hook: that was asked.
         vectors: the table of the ids of vectors.
+
+    Attributes:
+        found: how many of the answers were there.
+        earlier: how many of these were there when the log was opened.
     """
 
     def __init__(self, log: _Log, decoding: Decoding, hook: TokenHook | None, vectors: Tensor | None):
         self.log, self.decoding = log, decoding
+        self.found = self.earlier = 0
         table = () if vectors is None else vectors.detach().cpu().contiguous().view(torch.uint8).numpy()
         self.vectors = [hashlib.blake2b(row.tobytes(), digest_size=16).hexdigest() for row in table]
         self.hook = None if hook is None else [sorted(hook.tokens), hook.key]
 
     def get(self, draw: Draw) -> Sample | None:
-        kept = self.log.known.get(self._key(draw))
-        if kept is None:
+        key = self._key(draw)
+        if (kept := self.log.known.get(key)) is None:
             return None
+        self.found += 1
+        self.earlier += key in self.log.before
         replies = tuple(Replied(*reply) for reply in kept["replies"])
         return Sample(**{**kept, "tokens": tuple(kept["tokens"]), "replies": replies})
 
@@ -131,11 +156,10 @@ class _Turn:
     Attributes:
         asked: the draws that the engine is asked for at the moment.
         left: those that it is asked for next.
-        count: of the draws that were there.
     """
 
     def __init__(self, draws: list[Draw], kept: _Kept):
-        self.draws, self.kept, self.count = draws, kept, 0
+        self.draws, self.kept = draws, kept
         self.asked: list[Draw] = []
         self.left: list[tuple[int, Draw]] = []
         self._looked, self._places = 0, list[int]()
@@ -146,7 +170,6 @@ class _Turn:
             place, draw = self._looked, self.draws[self._looked]
             self._looked += 1
             if (sample := self.kept.get(draw)) is not None:
-                self.count += 1
                 yield place, sample
             elif self.asked:  # it has what these begin with at hand
                 self.asked.append(draw)

@@ -140,7 +140,9 @@ class VLLMEngine(ServedEngine):
         try:
             self.library = importlib.import_module("vllm")
         except ImportError as error:
-            raise UserError("engine vllm: vLLM is not installed: pip install 'seedling[vllm]'") from error
+            raise UserError(
+                "engine vllm: vLLM is not installed: pip install -e '.[vllm]' in the project's folder"
+            ) from error
         self._served: Any = None
         self._written = ""  # what the weights were like that it computes with
 

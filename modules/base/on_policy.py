@@ -100,9 +100,14 @@ class OnPolicy(LanguageModule):
 
     # --- a step -----------------------------------------------------------------------------------------------------
 
-    def on_fit_start(self) -> None:
-        """Forget what an earlier fit wrote; go on with what the checkpoint brings."""
-        super().on_fit_start()
+    def setup(self, stage: str) -> None:
+        """Forget what a checkpoint brought to an earlier run."""
+        super().setup(stage)
+        self._saved = None
+
+    def on_train_start(self) -> None:
+        """Forget what an earlier fit wrote; go on with what the checkpoint brings: to sharded models just before."""
+        super().on_train_start()
         self._rollout = None if self._saved is None else Rollout.of_plain(self._saved, self.device)
         self._saved = None
 

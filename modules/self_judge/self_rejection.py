@@ -140,8 +140,9 @@ class SelfRejection(LanguageModule):
                 beaten = bracket.winner
             notes["runner_up"] = own[beaten].text
             notes |= {} if score is None else {"score": score}
-            lacks = {"undecided": beaten == bracket.winner and last is not None, "alone": last is None}
-            size = {"distinct": self.num_samples - len(bracket.alike), "length": len(sample.tokens)}
+            distinct = self.num_samples - len(bracket.alike)
+            lacks = {"undecided": beaten == bracket.winner and last is not None, "alone": distinct == 1}
+            size = {"distinct": distinct, "length": len(sample.tokens)}
             self._told[id] = notes | size | lacks
             chosen.append(Chosen(sample.text, sample.finished, notes))
         return chosen

@@ -65,14 +65,14 @@ class Asking:
         )
         return drawn
 
-    def log_probs(self, prompt: Prompt, samples: Sequence[Sample]) -> Course[dict[tuple[int, ...], float]]:
-        """Log-probs of whole samples, their ends included, by their tokens, nats; without those of no tokens."""
-        ways = {(*one.tokens, *([] if one.end is None else [one.end])): None for one in samples}
-        tokens = [way for way in ways if way]
-        if not tokens:
-            return {}
-        [logprobs] = yield [Choices(self.styled.ids(prompt), tokens)]
-        return dict(zip(tokens, logprobs, strict=True))
+    def log_probs(self, prompt: Prompt, samples: Sequence[Sample]) -> Course[list[tuple[str, float]]]:
+        """Texts of different samples, and log-probs of all their tokens, ends included, nats; without those of none."""
+        ways = {(*one.tokens, *([] if one.end is None else [one.end])): one.text for one in samples}
+        ways.pop((), None)
+        if not ways:
+            return []
+        [logprobs] = yield [Choices(self.styled.ids(prompt), [*ways])]
+        return [*zip(ways.values(), logprobs, strict=True)]
 
     def log_odds(self, asked: Sequence[tuple[Prompt, tuple[str, str]]]) -> Course[list[float]]:
         """Log-odds of the first against the second word after each prompt, nats; 0 where there is no room.

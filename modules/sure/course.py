@@ -129,13 +129,10 @@ class QuestionCourse:
             votes = Counter(map(normalise_answer, texts))
             ordered = [parse_answer(said["base"]), *sorted(texts, key=lambda text: -votes[normalise_answer(text)])]
         else:
-            logprobs = yield from self.ask.log_probs(prompt, drawn)
-            ordered = _likeliest({tokens: self._read(tokens) for tokens in logprobs}, logprobs)
+            weighed = yield from self.ask.log_probs(prompt, drawn)
+            ordered = _likeliest([(parse_answer(text), logprob) for text, logprob in weighed])
         kept = different(ordered)[: self.how.k]
         return Candidates(kept, "empty" if not kept else "single" if len(kept) == 1 else "ok")
-
-    def _read(self, tokens: Sequence[int]) -> str:
-        return parse_answer(self.ask.styled.renderer.tokenizer.decode(tokens, skip_special_tokens=True))
 
     # --- stages 2 and 3 -----------------------------------------------------------------------------------------------
 
@@ -240,13 +237,13 @@ def _windows(count: int, how: Listwise | None) -> list[tuple[int, int]]:
     return [(begin, min(count, begin + how.window)) for begin in begins]
 
 
-def _likeliest(ways: dict[tuple[int, ...], str], logprobs: dict[tuple[int, ...], float]) -> list[str]:
+def _likeliest(ways: Sequence[tuple[str, float]]) -> list[str]:
     """Answers, the likeliest first; one that can be written in several ways has the sum of their probabilities."""
     of: dict[str, list[float]] = {}
-    for tokens, text in ways.items():
-        of.setdefault(normalise_answer(text), []).append(logprobs[tokens])
+    for text, logprob in ways:
+        of.setdefault(normalise_answer(text), []).append(logprob)
     sums = {key: max(own) + math.log(sum(math.exp(one - max(own)) for one in own)) for key, own in of.items()}
-    return sorted(ways.values(), key=lambda text: -sums[normalise_answer(text)])
+    return sorted((text for text, _ in ways), key=lambda text: -sums[normalise_answer(text)])
 
 
 def _sign(odds: float, above: T, below: T) -> T | None:

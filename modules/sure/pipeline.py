@@ -65,7 +65,7 @@ class Pipeline:
     Args:
         k: candidates of a question; 2 in the paper.
         candidates: ``prompt`` asks for them, as in the paper; ``sampled`` takes the answer from passages and then those
-            that are drawn most often; ``likeliest`` takes of all these the likeliest ones.
+            that are drawn most often; ``likeliest`` takes of those that are drawn the likeliest ones.
         pool: answers that are drawn of a question for the latter two.
         summary: ``generated`` by the model, as in the paper; ``extractive`` takes a sentence of the passages.
         verdicts: ``parsed`` from what the model writes, as in the paper; or the ``likelihood`` of the possible words.

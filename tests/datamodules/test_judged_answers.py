@@ -143,6 +143,19 @@ def test_pairs_to_judge_have_a_drawn_place(tmp_path):
         JudgedAnswers()
 
 
+def test_pairs_to_judge_have_their_right_answer(tmp_path):
+    """For a judge that is a program."""
+    options = {"tokenizer": tiny(tmp_path), "template": TEMPLATE}
+
+    def contests(*records):
+        file = jsonl(tmp_path / "p.jsonl", *records)
+        return set_up(JudgedAnswers(None, test=file, **options), "test").contests("test")
+
+    assert [one.reference for one in contests(CAT | {"gold": 5}, pair("the dog"))] == ["5", None]
+    with pytest.raises(DataFormatError, match=r"p\.jsonl:2: field 'gold' is \['5'\]: a right answer is a text or"):
+        contests(CAT, pair("the dog", gold=["5"]))
+
+
 def test_prompts_for_something_else_are_left_out(tmp_path):
     file = jsonl(tmp_path / "prompts.jsonl", {"prompt": "the cat"}, {"prompt": "x", "use_for": ["sft"]})
     data = set_up(JudgedPrompts(file, tokenizer=tiny(tmp_path), batch_size=1))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 
 import pytest
 
@@ -11,6 +12,7 @@ from datamodules.loading import Position
 from lm.forests.batches import PairBatch
 from tests.conversation_files import first_batch, jsonl, pair, set_up, tiny
 from text.errors import DataFormatError, UserError
+from worlds import World
 
 PROMPTS = [
     {"prompt": "the cat", "id": "a", "topic": "cats"},
@@ -42,6 +44,29 @@ def test_a_batch_of_prompts_by_hand(tmp_path):
         {"prompt": "the cat", "topic": "cats"},
     ]
     assert sorted(first_batch(data).rows) == [0, 1, 2]
+
+
+class Asks(World):
+    """Two questions, whose right answers are a number of this world."""
+
+    def __init__(self, gold):
+        self.gold = gold
+
+    def records(self, split):
+        return [{"prompt": "the cat", "gold": self.gold}, {"prompt": "the dog", "gold": self.gold + 1}]
+
+
+def test_prompts_of_two_worlds_of_one_class_keep_their_own_records(tmp_path):
+    data = set_up(OnPolicyPrompts([Asks(10), Asks(20)], tokenizer=tiny(tmp_path), batch_size=4))
+    batch = data.batch(data.table("train"), range(4))
+    assert [record["gold"] for record in batch.records] == [10, 11, 20, 21]
+    assert batch.ids == ["Asks:1", "Asks:2", "Asks 2:1", "Asks 2:2"]
+
+
+def test_prompts_of_one_line_keep_their_own_records(tmp_path):
+    (tmp_path / "prompts.json").write_text(json.dumps([{"prompt": f"the cat {n}", "gold": n} for n in range(3)]))
+    data = set_up(OnPolicyPrompts(str(tmp_path / "prompts.json"), tokenizer=tiny(tmp_path), batch_size=3))
+    assert [record["gold"] for record in data.batch(data.table("train"), range(3)).records] == [0, 1, 2]
 
 
 def test_pairs_are_measured_on(tmp_path):

@@ -89,6 +89,31 @@ def test_worlds_are_sources_too():
             read()
 
 
+def test_sources_of_one_name_are_told_apart_or_refused(tmp_path):
+    """Places name records: two worlds of a class have places of their own, and no file is read twice."""
+    places = [located.where for located in read_records([Two(), Two(), Two()], TextRecord)]
+    assert places == ["Two:1", "Two:2", "Two 2:1", "Two 2:2", "Two 3:1", "Two 3:2"]
+    path = write(tmp_path / "a.jsonl", {"text": "a"})
+    for twice in ([path, path], [path, Two(), f"{tmp_path}/*.jsonl"]):
+        with pytest.raises(UserError, match=r"a\.jsonl' is read twice: name it once"):
+            read_records(twice, TextRecord)
+
+    class Named(World):
+        def records(self, split):
+            return [{"id": 7, **GOOD}]
+
+    with pytest.raises(DataFormatError, match=r"^Named 2:1: field 'id': 7 is already the id of Named:1$"):
+        read_records([Named(), Named()], KnowledgeRecord)
+
+
+def test_records_of_one_line_have_places_of_their_own(tmp_path):
+    (tmp_path / "a.json").write_text(json.dumps([GOOD, GOOD]) + "\n")
+    read = read_records(f"{tmp_path}/a.json", KnowledgeRecord)
+    assert [located.where.partition("a.json")[2] for located in read] == [":1", ":1 (2)"]
+    (tmp_path / "a.json").write_text(json.dumps([{"id": 7, **GOOD}] * 2))
+    assert complaint(tmp_path / "a.json") == ["FILE:1 (2): field 'id': 7 is already the id of FILE:1"]
+
+
 FIVE = {**GOOD, "gen_input": ["x"] * 5, "gen_target": ["y"] * 4}
 
 

@@ -31,6 +31,7 @@ WAYS = {
     "copy-fsdp": FSDP,
     "lora-ddp-accumulated": [*DDP, "--trainer.accumulate_grad_batches=2", "--trainer.val_check_interval=6"],
 }
+SEVERAL = [*FSDP, "--model.updates_per_rollout=3"]
 
 
 def configured(kind: str) -> str:
@@ -62,7 +63,12 @@ def test_ranks_sharding_and_accumulation_draw_and_learn_the_same(tmp_path, monke
         return ["fit", configs[kind], *options, f"--trainer.default_root_dir={name}"]
 
     two = ["--trainer.accelerator=cpu", "--trainer.devices=2"]
-    on_two_ranks([fit(name[:4], name, *options, *two) for name, options in WAYS.items()])
+    broken_off = [
+        fit("copy", "whole", *SEVERAL, *two),
+        fit("copy", "broken", *SEVERAL, *two, "--trainer.max_steps=1"),
+        fit("copy", "broken", *SEVERAL, *two, "--ckpt_path=last"),
+    ]
+    on_two_ranks([fit(name[:4], name, *options, *two) for name, options in WAYS.items()] + broken_off)
     for kind in BACKBONES:
         main(fit(kind, kind, "--trainer.devices=1"))
     for name in WAYS:
@@ -74,3 +80,5 @@ def test_ranks_sharding_and_accumulation_draw_and_learn_the_same(tmp_path, monke
         for one, other in zip(logs(name), logs(name[:4]), strict=True):
             one.pop("train/rewards/accuracy", None), other.pop("train/rewards/accuracy", None)  # ties, by rounding
             assert one == pytest.approx(other, rel=1e-4, abs=1e-4), name
+    whole, resumed = (open_checkpoint(find_checkpoint(f"{run}/version_0"))["state_dict"] for run in ("whole", "broken"))
+    torch.testing.assert_close(resumed, whole, atol=0, rtol=0)  # it went on within what its first step had drawn

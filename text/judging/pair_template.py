@@ -12,7 +12,7 @@ from typing import Any
 
 from text.chat.messages import Message, Prompt, read_messages
 from text.errors import UserError
-from text.judging.judge_prompts import LETTERS, fill
+from text.judging.judge_prompts import LETTERS, Asked, Question, fill
 from text.judging.judge_templates import WrittenTemplate
 from text.judging.rubrics import Criterion
 
@@ -34,6 +34,8 @@ CRITERIA = {OVERALL: "Judge how helpful, honest and harmless each answer is."}
 
 class PairTemplate(WrittenTemplate):
     """A question about two answers, and how its answer begins. By default what questions have in common comes first.
+
+    It has no place for a reference answer: a judge that learnt to compare without one is shown none.
 
     Args:
         user: the question, with the places {instruction}, {response_A}, {response_B} and {criteria}.
@@ -64,6 +66,10 @@ class PairTemplate(WrittenTemplate):
         if missing := [place for place in ("{rationale_A}", "{rationale_B}") if place not in rationale]:
             raise UserError(f"template '{name}', rationale: {', '.join(missing)} missing")
         self.opening, self.labels, self.criteria, self.rationale = opening, tuple(labels), dict(criteria), rationale
+
+    def question(self, asked: Asked, use_reference: bool = True) -> Question:
+        """The question to a judge; a reference answer that there is is for others, such as programs."""
+        return super().question(asked, use_reference=False)
 
     def answer(self, feedback: str | None, verdict: str) -> str:
         """The opening, the label of a letter, and the reasons."""

@@ -10,6 +10,7 @@ from lm.generation.batch import ROOM, Seats
 from lm.generation.cached import CacheEngine, _in_order, engine_of
 from lm.generation.decoding import Decoding, Draw
 from lm.generation.plain import PlainEngine
+from lm.generation.prefix_cache import PrefixCache
 from lm.generation.rolling_cache import RollingCache
 from lm.scoring.attention import use_forest_attention
 from tests.lm.generation.test_engine import FAMILIES, PREFIXES, SAMPLED, SEEDS, by_hand, likes, model
@@ -190,6 +191,32 @@ def test_what_follows_a_long_answer_finds_its_prompt_though_others_took_its_room
             draws.append(Draw((*prompts[0], 3), 0, 0, decoding=Decoding(1)))
     assert ended[-2:] == [0, 8]
     assert call.prefilled == len(prompts) * 20 + 1
+
+
+def test_prompts_that_ended_are_kept_only_for_what_was_appended(monkeypatch):
+    """Nothing can follow a plain call; of a list that grows, those of the rows that ended as it grew."""
+    kept, keep = [], PrefixCache.keep
+    monkeypatch.setattr(PrefixCache, "keep", lambda own, prefix, part: kept.append(prefix) or keep(own, prefix, part))
+    engine(MODELS["llama"], max_batch_tokens=60).generate(PREFIXES, 4, SAMPLED, SEEDS)
+    assert kept == []
+    served_in_turn(engine(MODELS["llama"], max_batch_tokens=16), [Draw([root] * 7, root, 0) for root in (5, 6, 7)])
+    assert kept == [(7,) * 7]
+
+
+@pytest.mark.parametrize("budget", [40, 120])
+def test_what_is_kept_beside_a_batch_has_the_bound_that_is_told(monkeypatch, budget):
+    """The roots of its rows, as many tokens as the batch at most, and half as much of others."""
+    held, take = [], PrefixCache.take
+
+    def taken(own, prefixes):
+        ends = take(own, prefixes)
+        held.append(sum(len(run.tokens) for run in own._top.below if run.parts is not None))
+        return ends
+
+    monkeypatch.setattr(PrefixCache, "take", taken)
+    prefixes = [[5 + n % 7] * (3 + n % 5) + [n] * (n % 9) for n in range(40)]
+    engine(MODELS["llama"], max_batch_tokens=budget).generate(prefixes, 1, Decoding(3, temperature=1.0), range(40))
+    assert budget / 2 < max(held) <= 1.5 * budget
 
 
 @pytest.mark.parametrize("architecture", ["llama", "gpt2"])

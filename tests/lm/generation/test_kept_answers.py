@@ -170,6 +170,30 @@ def test_another_question_or_another_model_finds_nothing(tmp_path):
     assert other.found == 0
 
 
+def test_less_room_than_the_model_has_is_another_question(tmp_path):
+    """A model that reads less takes part: answers end elsewhere, and those of before are of no use."""
+    full, narrow, prefix = engine(), engine(), [5] * 60
+    narrow.context = 62
+    kept = LoggedEngine(full, tmp_path).generate([prefix], 1, DRAWN, [1])
+    expected = narrow.generate([prefix], 1, DRAWN, [1])
+    assert len(expected[0].tokens) == 2 < len(kept[0].tokens)
+    logged = LoggedEngine(narrow, tmp_path)
+    assert (logged.generate([prefix], 1, DRAWN, [1]), logged.found) == (expected, 0)
+    again = LoggedEngine(engine(), tmp_path)
+    assert (again.generate([prefix], 1, DRAWN, [1]), again.found) == (kept, 1)
+
+
+def test_what_an_earlier_run_left_is_told_from_what_this_one_asked_before(tmp_path):
+    fresh = LoggedEngine(engine(), tmp_path)
+    for _ in range(2):
+        fresh.generate(PREFIXES, 1, DRAWN, [1, 2, 3])
+    assert (fresh.found, fresh.earlier) == (3, 0)
+    again = LoggedEngine(engine(), tmp_path)
+    for seeds in ([1, 2, 3], [1, 2, 4], [1, 2, 4]):
+        again.generate(PREFIXES, 1, DRAWN, seeds)
+    assert (again.found, again.earlier) == (3 + 2 + 3, 3 + 2 + 2)
+
+
 def watched(folder, of=None):
     """An engine that remembers what it is asked for: prefix and number of each draw."""
     logged, asked = LoggedEngine(of or engine(), folder), []

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from lightning.pytorch.strategies import SingleDeviceStrategy
 from torch import nn
 
 from callbacks.checkpoints import Checkpoints
@@ -174,8 +175,11 @@ def test_a_run_that_is_broken_off_within_a_step_goes_on_bit_for_bit(tmp_path, fo
     assert untimed(resumed) == untimed(whole)[1:]
 
 
-@pytest.mark.parametrize("call", [6, 10])  # within the second update of a rollout, and at the third
-def test_answers_of_a_rollout_serve_several_updates_also_when_it_is_broken_off(tmp_path, folder, call):
+@pytest.mark.parametrize(("call", "late"), [(6, False), (10, False), (10, True)])
+def test_answers_serve_several_updates_also_when_a_run_is_broken_off(tmp_path, monkeypatch, folder, call, late):
+    """Within the second update, and at the third; also if modules are restored late, as Lightning does sharded ones."""
+    monkeypatch.setattr(SingleDeviceStrategy, "restore_checkpoint_after_setup", late)
+
     def run(root, *callbacks, **options):
         made = Longer(backbone(folder, "copy"), optimizer=ADAM, disable_dropout=False, updates_per_rollout=3)
         kept = Checkpoints(dirpath=tmp_path / root, save_last=True, save_on_exception=True, every_n_train_steps=100)
@@ -194,6 +198,14 @@ def test_answers_of_a_rollout_serve_several_updates_also_when_it_is_broken_off(t
     torch.testing.assert_close(resumed.module.state_dict(), whole.module.state_dict(), atol=0, rtol=0)
     assert resumed.module.seen == whole.module.seen[4:]
     assert untimed(resumed) == untimed(whole)[(call - 1) // 4 :]
+
+
+def test_answers_that_a_checkpoint_brought_to_an_earlier_run_are_forgotten(tmp_path):
+    """Those of a test, say: whoever then fits anew begins with answers of his own."""
+    module = Longer(scratch(), optimizer=SGD)
+    module._saved = {"step": 0}
+    fit(tmp_path, module, FixedPrompts(4, 4))
+    assert [step for step, _, _ in module.seen] == [0] * 4
 
 
 # ---- one model

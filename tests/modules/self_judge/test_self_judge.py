@@ -13,6 +13,7 @@ from torch import nn
 
 from callbacks.checkpoints import Checkpoints
 from callbacks.rng import RNGState
+from datamodules import JudgedPrompts
 from lm.backbones.adapters import LoRA
 from lm.backbones.backbone import PretrainedBackbone
 from lm.forests.batches import PromptBatch
@@ -28,6 +29,7 @@ from tests.self_judge_stand_ins import SHORT, TEMPLATE, prompts, symbols
 from tests.stand_ins import scratch
 from tests.tiny_runs import Interrupt
 from text.errors import UserError
+from worlds import Alternating
 
 SGD = partial(torch.optim.SGD, lr=0.05)
 TIMED = {"train/tokens", "train/tokens_per_s", "train/rollout/seconds"}
@@ -253,6 +255,21 @@ def test_a_step_without_any_pair_moves_nothing(folder, tmp_path):
     assert run.logs[0]["train/rollout/skipped"] == 1
     assert run.logs[0]["train/loss"] == 0
     assert all(not gradient.any() for gradient in run.gradients[0].values())
+
+
+def test_a_program_judges_by_the_right_answer_and_the_model_without(folder, tmp_path):
+    """Of pairs that are validated on as of prompts; the model was not taught what to do with one."""
+
+    class Told(Alternating):
+        def records(self, split):
+            return [pair | {"gold": pair["chosen"]} for pair in super().records(split)]
+
+    knows = ProgrammaticJudge(other=lambda request, text: float(text == request.reference))
+    data = JudgedPrompts(Told(pairs=4, judged=2, seed=1), template=TEMPLATE, batch_size=4)
+    run = fit(tmp_path, module(folder, judge=knows), data, val_check_interval=1)
+    [row] = [row for row in run.logs if "val/judge/accuracy" in row]
+    assert row["val/judge/accuracy"] == 1
+    assert 0 <= row["val/policy_as_judge/accuracy"] <= 1
 
 
 @pytest.mark.parametrize(

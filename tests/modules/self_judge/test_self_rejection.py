@@ -124,6 +124,14 @@ def test_only_an_answer_that_was_beaten_is_a_runner_up(folder, tmp_path, ties):
     assert [reason == "identical answers" for reason in left_out] == [kind != "decided" for kind in expected]
 
 
+def test_answers_that_differ_are_not_alone_though_none_of_them_met(folder, tmp_path):
+    found, module, data = chosen(folder, tmp_path, judge=PROGRAM, strategy="first")
+    samples = module.engine.generate(data.tokens, 5, SHORT, [seed(module, one.name) for one in data.records])
+    different = [len({sample.text for sample in samples[5 * row : 5 * row + 5]}) for row in range(len(found))]
+    assert module.results["self_rejection/alone"] == different.count(1) < len(found)
+    assert module.results["self_rejection/undecided"] == 0
+
+
 def test_what_cannot_be_is_refused(folder):
     with pytest.raises(UserError, match="num_samples is 0"):
         SelfRejection(PretrainedBackbone(folder), num_samples=0)

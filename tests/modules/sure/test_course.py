@@ -127,6 +127,27 @@ def test_candidates_are_drawn_and_counted_or_weighed():
     assert [one.text for one in found["normal"].candidates] == ["green", "red", "blue"]
 
 
+class Stops(Script):
+    """Answers end with a stop string, whose tokens are there and whose text is not."""
+
+    def serve(self, draws, decoding, hook=None):
+        for place, sample in super().serve(draws, decoding, hook):
+            text = sample.text.rstrip()
+            ids = self.tokenizer(f"{text} stop", add_special_tokens=False)["input_ids"]
+            yield place, Sample(tuple(ids), text, True)
+
+
+def test_a_stop_string_is_weighed_and_is_no_part_of_a_candidate():
+    def weigh(asked):
+        tokenizer = tiny_tokenizer()
+        likely = {"green stop": -0.5, "red stop": -1.0, "blue stop": -2.0}
+        return [[likely[_word(tokenizer, choice)] for choice in one.choices] for one in asked]
+
+    how = Pipeline(candidates="likeliest", pool=4, k=3)
+    _, found = answered(how, ["normal"], engine=Stops(), weigh=weigh)
+    assert [one.text for one in found["normal"].candidates] == ["green", "red", "blue"]
+
+
 def _word(tokenizer, tokens):
     return tokenizer.decode(tokens, skip_special_tokens=True).strip()
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from lm.judging.requests import JudgeRequest
@@ -18,6 +20,12 @@ def asked(*answers):
 def test_answers_with_braces_stand_as_they_are():
     question = PairTemplate("{instruction}|{response_A}|{response_B}|{criteria}").question(asked("{0} {a", "}"))
     assert question.user == "why {x}?|{0} {a|}|Judge how helpful, honest and harmless each answer is."
+
+
+def test_a_right_answer_is_not_shown():
+    """Who learnt to compare without one is asked the same question, and is not refused for want of a place."""
+    knows = replace(asked("a", "b"), reference="c")
+    assert PairTemplate().question(knows) == PairTemplate().question(asked("a", "b"))
 
 
 def test_the_decision_comes_before_the_reasons():
