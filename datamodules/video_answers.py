@@ -5,7 +5,6 @@ Knows records and which prediction belongs to which question. It does not know w
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -114,23 +113,28 @@ class VideoAnswers(_Recorded):
         """The prediction for each question; the second answer to the same words is for the second such question."""
         of_key: dict[tuple[str, ...], list[int]] = {}
         for number, one in enumerate(self.questions):
-            of_key.setdefault(one.record.key, []).append(number)
+            for key in _keys(one.record):
+                of_key.setdefault(key, []).append(number)
         found: list[str | None] = [None] * len(self.questions)
-        problems, answered = [], Counter[tuple[str, ...]]()
+        problems, answered = [], set[int]()
         for said in read_records(source, PredictionRecord, "predictions"):
-            key = said.record.key
-            if key not in of_key:
-                key = (said.record.video_id or "", said.record.question or "")
-            if key not in of_key:
+            asked = next((of_key[key] for key in _keys(said.record) if key in of_key), [])
+            number = next((number for number in asked if number not in answered), -1)
+            if not asked:
                 problems.append(f"{said.where}: no question of {name_of(self.test)} is answered by this prediction")
-            elif answered[key] == len(of_key[key]):
+            elif number < 0:
                 problems.append(f"{said.where}: the question is answered already by another prediction")
             else:
-                found[of_key[key][answered[key]]] = said.record.prediction
-                answered[key] += 1
+                found[number] = said.record.prediction
+                answered.add(number)
         if problems:
             raise DataFormatError(problems)
         return found
+
+
+def _keys(record: QuestionRecord | PredictionRecord) -> list[tuple[str, ...]]:
+    """What joins a question and a prediction: the id, if it has one; and video and question, whether it has or not."""
+    return [*dict.fromkeys([record.key, (record.video_id or "", record.question or "")])]
 
 
 class VideoFacts(_Recorded):

@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from lightning.pytorch import LightningDataModule
-from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from transformers import PreTrainedTokenizerBase
 
 from datamodules.loading import ResumableLoader, layout, shares
@@ -20,13 +20,12 @@ from datamodules.records import Sources, read_records
 from lm.backbones.context import model_context
 from lm.files.hyperparameters import PlainHyperparameters
 from lm.tokens.chat import ChatFormat, ChatRenderer
-from lm.tokens.control_tokens import encode
 from lm.tokens.tokenizer import TokenizerSource, source_for
 from lm.vision.batch import Talk, VideoPromptBatch
 from lm.vision.clip_source import ClipSource
 from lm.vision.clips import ClipReader, Clips, FrameOrder, SeenClips
 from lm.vision.prompts import cut_speech, prompt_ids, require_room, require_some_speech, turn_ids
-from lm.vision.sight import Sight
+from lm.vision.showing import USUAL, Showing
 from lm.vision.skipped import SkippedLog
 from text.errors import UserError
 from text.record_lines import validated
@@ -38,13 +37,11 @@ from text.video.video_records import VideoRecord, with_speech
 from video.sampling import Sampling
 from worlds import World
 
-FRAMES = 8
-
 Turns: TypeAlias = Callable[[Sequence[str]], list[int]]
 """The tokens of a turn's prompt after these answers, with a place for the clip."""
 
 
-class VideoPrompts(PlainHyperparameters, LightningDataModule):
+class VideoPrompts(Showing, PlainHyperparameters, LightningDataModule):
     """Questions about videos, in batches of whole records: a clip is decoded and seen once for all its questions.
 
     Args:
@@ -65,6 +62,7 @@ class VideoPrompts(PlainHyperparameters, LightningDataModule):
         split: what to ask of a world.
         on_bad_video: ``skip`` leaves out records whose video cannot be shown: their questions are not answered.
         max_bad_share: of the videos that may be left out, of all ranks together; 0 is none.
+        decode_seconds: see Videos.
         max_transcript_tokens: see Videos.
         seed: of draws of frames.
         batch_size: records that a rank answers at a time.
@@ -96,6 +94,7 @@ class VideoPrompts(PlainHyperparameters, LightningDataModule):
         split: str = "test",
         on_bad_video: Literal["error", "skip"] = "error",
         max_bad_share: float = 0.05,
+        decode_seconds: float = 30.0,
         max_transcript_tokens: int | None = None,
         seed: int = 0,
         batch_size: int = 8,
@@ -110,21 +109,16 @@ class VideoPrompts(PlainHyperparameters, LightningDataModule):
         require_some_speech(max_transcript_tokens)
         self.max_transcript_tokens = max_transcript_tokens
         self.window, self.transcript, self.conversation = (start, end), transcript or "", conversation
-        self.reader = ClipReader(sampling or Sampling(frames=FRAMES), frame_order, seed=seed)
+        self.reader = ClipReader(sampling or USUAL, frame_order, seed=seed, decode_seconds=decode_seconds)
         self.orders: list[FrameOrder] = [frame_order, *(controls or [])]
         if len(set(self.orders)) < len(self.orders):
             raise UserError(f"data.controls: {', '.join(self.orders)} names one twice (the first is frame_order)")
         self.video_root, self.tokenizer_source, self.chat, self.split = video_root, tokenizer, chat, split
         self.on_bad_video, self.max_bad_share, self.batch_size = on_bad_video, max_bad_share, batch_size
-        self.sight: Sight | None = None
+        self._clips = {}
         self.tokenizer: PreTrainedTokenizerBase
         self.renderer: ChatRenderer
         self.asked: list[dict[str, Any]] = []
-
-    @property
-    def skipped(self) -> dict[str, str]:
-        """What is left out because its video cannot be shown: record -> kind of what is wrong."""
-        return {name: kind for clips in self._clips_of.values() for name, kind in clips.left_out.items()}
 
     def setup(self, stage: str) -> None:
         """Reads and tokenises what is asked."""
@@ -135,8 +129,8 @@ class VideoPrompts(PlainHyperparameters, LightningDataModule):
         self.tokenizer = self.renderer.tokenizer
         self._context = model_context(module, self.tokenizer)
         log = SkippedLog.of(self.trainer)
-        self._clips_of: dict[str, Clips] = {order: self._clips_in(order, log) for order in self.orders}
-        self.clips = self._clips_of[self.frame_order]
+        self._clips = {order: self._clips_in(order, log) for order in self.orders}
+        self.clips = self._clips[self.frame_order]
         self.asked, self._prompts, self._parts = [], list[list[int]](), list[range]()
         self._talks: dict[int, tuple[int, Turns]] = {}
         families: dict[str, Family] = {}
@@ -147,7 +141,7 @@ class VideoPrompts(PlainHyperparameters, LightningDataModule):
             (self._add_talk if self.conversation else self._add)(one, None if clip is None else self.clips.add(clip))
             self._parts.append(range(begin, len(self.asked)))
         self.clips.require_files()
-        for clips in self._clips_of.values():
+        for clips in self._clips.values():
             clips.sources = self.clips.sources
         if stage == "test":
             self._require_answers()
@@ -180,9 +174,6 @@ class VideoPrompts(PlainHyperparameters, LightningDataModule):
             rank_zero_warn(f"record '{one.name}': its transcript has lost lines in its middle (max_transcript_tokens)")
         return speech
 
-    def _words(self, text: str) -> list[int]:
-        return encode(self.tokenizer, [text])[0]
-
     def _add_talk(self, one: Located[VideoRecord], clip: int | None) -> None:
         """The questions of a record as turns; prompts of later ones are not known yet."""
         turns, speech = asked_in_turn(one), self._speech(one)
@@ -192,13 +183,6 @@ class VideoPrompts(PlainHyperparameters, LightningDataModule):
         self._talks[len(self.asked)] = len(turns), turn
         self.asked += turns
         self._prompts += [turn([]), *([] for _ in turns[1:])]
-
-    def teardown(self, stage: str) -> None:
-        """Tell what was merged, mended and left out."""
-        for order, clips in self._clips_of.items():
-            clips.take_in_ranks()
-            for told in clips.changes:
-                rank_zero_info(f"{order}: {told}")
 
     @property
     def frame_order(self) -> FrameOrder:
@@ -261,11 +245,7 @@ class VideoPrompts(PlainHyperparameters, LightningDataModule):
             UserError: for a question that leaves no room for an answer.
         """
         order = order or self.frame_order
-        module = self.trainer and self.trainer.lightning_module
-        sight = self.sight or getattr(module, "sight", None)
-        if sight is None:
-            raise UserError("VideoPrompts is for a module that sees, such as Pegasus")
-        seen = SeenClips(self._clips_of[order], sight, self._words)
+        seen = SeenClips(self._clips[order], self._seeing(), self._words)
         kept, prompts, talks, shown = list[int](), list[list[int]](), list[Talk](), list[dict[str, Any]]()
         for row in rows:
             later_turn = self.conversation and row not in self._talks

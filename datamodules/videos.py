@@ -13,7 +13,6 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from datamodules.conversations import BATCH_SIZE, Conversations
 from datamodules.loading import ResumableLoader, layout, shares
@@ -22,12 +21,11 @@ from lm.backbones.context import model_context
 from lm.forests.answer_forests import answer_forest, pair_forest
 from lm.forests.record_order import CountedBatches, GroupedOrder, PackedBatches
 from lm.tokens.answer_tokens import AnswerTable, Example
-from lm.tokens.control_tokens import encode
 from lm.vision.batch import KeptClip, VideoBatch, VideoPairBatch
 from lm.vision.clip_source import ClipSource
 from lm.vision.clips import ClipReader, Clips, FrameOrder, SeenClips
 from lm.vision.prompts import cut_speech, prompt_ids, require_room, require_some_speech
-from lm.vision.sight import Sight
+from lm.vision.showing import USUAL, Showing
 from lm.vision.skipped import SkippedLog
 from text.chat.chat_records import ChatRecord
 from text.errors import UserError
@@ -38,10 +36,8 @@ from text.video.published import Family
 from text.video.video_records import VideoRecord, with_speech
 from video.sampling import Sampling
 
-FRAMES = 8
 
-
-class Videos(Conversations[AnswerTable]):
+class Videos(Showing, Conversations[AnswerTable]):
     """Questions about videos (`text.video.video_records.VideoRecord`); records without a video are text alone.
 
     A micro-batch takes whole records: all questions of a clip are in one tree. ``batch_size`` counts records.
@@ -56,6 +52,7 @@ class Videos(Conversations[AnswerTable]):
         on_bad_video: ``skip`` leaves out records whose video cannot be shown, and counts them.
         max_bad_share: of a split's videos that may be left out, of all ranks together; 0 is none.
         damage: see `ClipReader`.
+        decode_seconds: the most that decoding a clip may take; a video that takes longer cannot be shown.
         keep_clips: clips that are held in memory as they are shown.
         max_transcript_tokens: what of a record's ``transcript`` is shown; a longer one loses lines in its middle. Null
             is all of it: then records that are too long for it are left out whole.
@@ -76,31 +73,27 @@ class Videos(Conversations[AnswerTable]):
         on_bad_video: Literal["error", "skip"] = "error",
         max_bad_share: float = 0.05,
         damage: Literal["raise", "partial"] = "partial",
+        decode_seconds: float = 30.0,
         keep_clips: int = 0,
         max_transcript_tokens: int | None = None,
         **kwargs: Any,
     ):
         super().__init__(train, **kwargs)
         self.limits = replace(self.limits, cut=False)
-        sampling = sampling or Sampling(frames=FRAMES)
+        sampling = sampling or USUAL
         self.video_root, self.on_bad_video, self.max_bad_share = video_root, on_bad_video, max_bad_share
         require_some_speech(max_transcript_tokens)
         self.keep_clips, self.max_transcript_tokens = keep_clips, max_transcript_tokens
-        held_out = ClipReader(
-            val_sampling or replace(sampling, jitter=False), test_frame_order or frame_order, damage, self.seed
-        )
-        self._readers = {
-            "train": ClipReader(sampling, frame_order, damage, self.seed),
-            "val": held_out,
-            "test": held_out,
-        }
-        self._clips: dict[str, Clips] = {}
+        train_reader = ClipReader(sampling, frame_order, damage, self.seed, decode_seconds)
+        looked_at = val_sampling or replace(sampling, jitter=False)
+        held_out = replace(train_reader, sampling=looked_at, order=test_frame_order or frame_order)
+        self._readers = {"train": train_reader, "val": held_out, "test": held_out}
+        self._clips = {}
         self._kinds: list[str] = []  # a record's number of its kind is its place here
         self._kinds_of: dict[str, set[str]] = {}
         self._reading = "train"
         self._families: dict[str, Family] = {}
         self._skipped_log: SkippedLog | None = None
-        self.sight: Sight | None = None
 
     # --- records ----------------------------------------------------------------------------------------------------
 
@@ -115,11 +108,6 @@ class Videos(Conversations[AnswerTable]):
     def kinds(self, split: str) -> list[str]:
         """The kinds of questions of a split, in alphabetical order."""
         return sorted(self._kinds_of.get(split, set()) - {""})
-
-    @property
-    def skipped(self) -> dict[str, str]:
-        """What is left out because its video cannot be shown: record -> kind of what is wrong."""
-        return {name: kind for clips in self._clips.values() for name, kind in clips.left_out.items()}
 
     def setup(self, stage: str) -> None:
         """Reads and tokenises what ``stage`` needs."""
@@ -179,13 +167,6 @@ class Videos(Conversations[AnswerTable]):
         order = np.argsort(table.units, kind="stable")
         return np.split(order, np.flatnonzero(np.diff(table.units[order])) + 1)
 
-    def _seeing(self) -> Sight:
-        module = self.trainer and self.trainer.lightning_module
-        sight = self.sight or getattr(module, "sight", None)
-        if sight is None:
-            raise UserError(f"{type(self).__name__} is for a module that sees, such as Pegasus")
-        return sight
-
     def train_dataloader(self) -> ResumableLoader:
         """This rank's micro-batches; an epoch is as many whole optimizer steps as the records fill."""
         table, (accumulation, rank, world) = self._tables["train"], layout(self.trainer, self.batch_size)
@@ -203,16 +184,15 @@ class Videos(Conversations[AnswerTable]):
 
         def batch_at(at: Any) -> VideoBatch:
             numbers = batches.rows(at.step, at.in_epoch % accumulation)
-            return self.batch(table, np.concatenate([units[number] for number in numbers]).tolist(), "train", at.number)
+            return self.batch(table, np.concatenate([units[number] for number in numbers]).tolist(), "train", at.step)
 
         return ResumableLoader(batch_at, len(batches), self.trainer, accumulation)
 
     def _packed_units(self, table: AnswerTable, units: list[np.ndarray], order: GroupedOrder) -> PackedBatches:
-        """By a budget of tokens, of which a clip takes what it takes at most."""
+        """By a budget of tokens, of which a clip takes what it takes at most, with the words that tell its times."""
         assert isinstance(self.micro_batch_tokens, int)
         sight, sampling = self._seeing(), self._readers["train"].sampling
-        most = sampling.frames or sampling.max_frames
-        seen = sight.max_tokens if most is None else min(sight.max_tokens, sight.num_tokens(most))
+        seen = sight.most_tokens(sampling.frames or sampling.max_frames, self._words)
         beside = np.array([int(table.sizes[:, unit].sum()) for unit in units])
         sizes = np.stack([beside, np.full(len(units), seen)])
         return PackedBatches(order, sizes, np.arange(len(units)), self.micro_batch_tokens, 1, *layout(self.trainer))
@@ -237,7 +217,7 @@ class Videos(Conversations[AnswerTable]):
             table: of the split.
             rows: of it.
             split: whose clips are shown.
-            draw: number of the batch, for what is drawn anew each time.
+            draw: number of the optimizer step, for what is drawn anew in each, however it is cut into batches.
 
         Raises:
             UserError: for a record that is longer than what the model reads.
@@ -259,16 +239,6 @@ class Videos(Conversations[AnswerTable]):
                 require_room(table.ids[row], len(ids) + longest, self._context)
                 found[row] = ids
         return found
-
-    def _words(self, text: str) -> list[int]:
-        return encode(self.tokenizer, [text])[0]
-
-    def teardown(self, stage: str) -> None:
-        """Tell what was merged, mended and left out."""
-        for split, clips in self._clips.items():
-            clips.take_in_ranks()
-            for told in clips.changes:
-                rank_zero_info(f"{split}: {told}")
 
 
 class VideoPairs(Videos):

@@ -22,7 +22,7 @@ Shrink: TypeAlias = Callable[[np.ndarray], np.ndarray]
 
 
 def decoded(
-    info: VideoInfo, targets: np.ndarray, allowed: float, threads: bool = False, shrink: Shrink | None = None
+    info: VideoInfo, targets: np.ndarray, allowed: float, shrink: Shrink | None = None
 ) -> dict[int, np.ndarray]:
     """The images of frames by number, RGB, upright; as many as can be decoded.
 
@@ -30,13 +30,12 @@ def decoded(
         info: of the file.
         targets: numbers of frames, ascending, none twice.
         allowed: seconds that it may take.
-        threads: use all cores.
         shrink: is applied to each frame.
 
     Raises:
         VideoError: of kind ``slow``; ``sizes``, if frames differ in size; ``no_frames``, if not even the first decodes.
     """
-    run = _Run(info, time.monotonic() + allowed, threads, shrink)
+    run = _Run(info, time.monotonic() + allowed, shrink)
     left = targets = targets[targets < len(info) - info.lost]
     while len(left) and (failed := run.forward(left)) is not None:
         left = left[info.keys_before(left) > info.keys_before(failed)]
@@ -54,8 +53,8 @@ def decoded(
 class _Run:
     """What was found of a file so far."""
 
-    def __init__(self, info: VideoInfo, deadline: float, threads: bool, shrink: Shrink | None):
-        self.info, self.deadline, self.threads, self.shrink = info, deadline, threads, shrink
+    def __init__(self, info: VideoInfo, deadline: float, shrink: Shrink | None):
+        self.info, self.deadline, self.shrink = info, deadline, shrink
         self.found: dict[int, np.ndarray] = {}
         self._size: tuple[int, ...] | None = None
 
@@ -63,7 +62,7 @@ class _Run:
         """Take frames in order; returns the one on the way to which decoding failed, None if it did not."""
         av, info = av_package(), self.info
         with opened(info.path) as (container, stream):
-            stream.thread_type = "AUTO" if self.threads else "NONE"
+            stream.thread_type = "NONE"  # other cores have work of their own
             reform = av.video.reformatter.VideoReformatter()
             at = -1  # number of the frame that the decoder gave last
             frames: Iterator[Any] = container.decode(stream)

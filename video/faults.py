@@ -31,7 +31,7 @@ REMEDIES: dict[str, str] = {
     "truncated": "fetch it again, leave the record out, or ask for frames before the damage ('end')",
     "sizes": "write it anew, with pictures of one size",
     "window": "give times within the file",
-    "slow": "allow more time (decode_seconds), or write the file anew, smaller or with more key frames",
+    "slow": "allow more time (data.decode_seconds), or write the file anew, smaller or with more key frames",
     "too_many_tokens": "allow more (max_tokens), sample fewer frames, or merge them (merge: similarity)",
 }
 

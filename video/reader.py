@@ -22,6 +22,7 @@ from video.sampling import SAME, Sampling, shown_at
 from video.table import VideoInfo, probe
 
 OVERSHOOT = 0.5  # seconds by which a window may be longer than its file: lengths in records are rounded
+LEAST = 0.5  # share of the targets that must be reached for a broken file to be shown
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,9 +57,7 @@ def read_frames(
     end: float | None = None,
     rng: np.random.Generator | None = None,
     damage: Literal["raise", "partial"] = "raise",
-    least: float = 0.5,
     decode_seconds: float = 30.0,
-    threads: bool = False,
     shrink: Shrink | None = None,
 ) -> Frames:
     """Frames at ``times``, or ``n`` in equal parts, or so many a second, or as ``sampling`` says: one of these.
@@ -73,10 +72,8 @@ def read_frames(
         end: of the window; None is the end of the file. Up to half a second or a frame more is taken to mean that.
         rng: of the jitter of ``sampling``.
         damage: of a file that is broken within, ``partial`` takes what can be decoded, and the nearest frame for what
-            cannot, if at least a share ``least`` of the targets were reached.
-        least: see ``damage``.
+            cannot, if at least a share `LEAST` of the targets were reached.
         decode_seconds: the most that decoding may take.
-        threads: decode with all cores; the frames are the same.
         shrink: is applied to each frame as soon as it is decoded; see `video.decoding.Shrink`.
 
     Raises:
@@ -93,8 +90,8 @@ def read_frames(
     else:
         wanted = (sampling or Sampling(n, fps)).times(start, end, rng)
     numbers = shown_at(info.presented, wanted)
-    found = decoded(info, np.unique(numbers), decode_seconds, threads, shrink)
-    taken, replaced = _chosen(info, numbers, found, damage, least)
+    found = decoded(info, np.unique(numbers), decode_seconds, shrink)
+    taken, replaced = _chosen(info, numbers, found, damage)
     return Frames(np.stack([found[number] for number in taken]), info.presented[taken], replaced, end - start)
 
 
@@ -148,15 +145,13 @@ def _require_within(info: VideoInfo, times: np.ndarray) -> None:
         raise VideoError(info.path, "window", f"{told}, and the file has {info.seconds:.3f} s")
 
 
-def _chosen(
-    info: VideoInfo, numbers: np.ndarray, found: dict[int, np.ndarray], damage: str, least: float
-) -> tuple[np.ndarray, int]:
+def _chosen(info: VideoInfo, numbers: np.ndarray, found: dict[int, np.ndarray], damage: str) -> tuple[np.ndarray, int]:
     """The frames that are shown for those that were asked for, and how many of them are others."""
     there = np.array(sorted(found))
     reached = np.isin(numbers, there)
     if reached.all():
         return numbers, 0
-    if damage == "raise" or not len(there) or reached.mean() < least:
+    if damage == "raise" or not len(there) or reached.mean() < LEAST:
         told = f"{int(reached.sum())} of the {len(numbers)} frames that were asked for can be decoded"
         raise VideoError(info.path, "truncated", told)
     nearest = there[np.abs(info.presented[numbers][:, None] - info.presented[there][None]).argmin(1)]

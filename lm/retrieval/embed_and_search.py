@@ -20,7 +20,7 @@ from lm.retrieval.index import VectorIndex
 from lm.steps.gather import from_rank_0, ranks
 from lm.tokens.text_table import TokenTable
 from metrics.retrieval.ranks import SearchResult
-from metrics.retrieval.retrieval_report import TaskReport, judge
+from metrics.retrieval.retrieval_report import DEEPEST, TaskReport, judge
 from text.errors import UserError
 from text.retrieval.tasks import RetrievalTask, TextFormat, TextPool
 
@@ -105,13 +105,13 @@ class Searching:
         """Search every task and judge what was found; the first rank does, and tells the others the scores.
 
         Args:
-            k: see `search`.
+            k: passages kept of each query; the search that is judged goes as deep as the scores look, too.
             device: see `search`.
             resamples: bootstrap draws behind each interval.
 
         Returns: a report for each task; none if nothing was searched.
         """
-        reports = [judge(task, result, k, resamples) for task, result in self.search(k, device)]
+        reports = [judge(task, result, k, resamples) for task, result in self.search(max(k, DEEPEST), device)]
         told = from_rank_0([(report.name, report.scores) for report in reports])
         nothing = SearchResult([], [], np.empty((0, 0), np.int64), np.empty((0, 0), np.float32))
         return reports or [TaskReport(name, scores, [], [], nothing) for name, scores in told]

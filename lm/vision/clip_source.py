@@ -12,7 +12,7 @@ from text.errors import UserError
 from text.video.video_records import VideoRecord
 
 ENDINGS = (".mp4", ".mkv", ".webm", ".avi", ".mov")
-IMAGES = (".jpg", ".jpeg", ".png", ".webp")
+IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,11 @@ class ClipSource:
     def files(self) -> tuple[str, ...]:
         """All paths."""
         return (self.video,) if isinstance(self.video, str) else self.video
+
+    @property
+    def still(self) -> bool:
+        """Whether it is a single picture."""
+        return len(self.files) == 1 and Path(self.files[0]).suffix.lower() in IMAGES
 
 
 def _there(path: str, fps: float | None) -> str | tuple[str, ...]:

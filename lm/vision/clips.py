@@ -26,7 +26,7 @@ from lm.vision.prompts import clip_at
 from lm.vision.sight import Sight
 from lm.vision.skipped import SkippedLog
 from text.errors import UserError
-from video.faults import VideoError
+from video.faults import Kind, VideoError
 from video.reader import Frames, read_frames, read_images
 from video.sampling import Sampling
 from video.table import stamp
@@ -54,13 +54,18 @@ class ClipReader:
     seed: int = 0
     decode_seconds: float = 30.0
 
+    def __post_init__(self) -> None:
+        """Check what the configuration gave."""
+        if not self.decode_seconds > 0:
+            raise UserError(f"data.decode_seconds is {self.decode_seconds}; it must be above 0")
+
     def read(self, source: ClipSource, size: int, draw: int | None = None) -> Frames:
         """The frames of a clip, in their order, uint8 [T, size, size, 3].
 
         Args:
             source: what is looked at.
             size: pixels; see `lm.vision.features.shrunk`.
-            draw: number of the batch, of which jitter depends; None takes none.
+            draw: number of the optimizer step, of which jitter depends; None takes none.
 
         Raises:
             VideoError: if it cannot be shown.
@@ -69,15 +74,15 @@ class ClipReader:
         if self.order == "none":
             return Frames(np.zeros((1, size, size, 3), np.uint8), np.zeros(1), 0, 1.0)
         drawn = None if draw is None else rng
-        shrink = partial(shrunk, size=size)
+        shrink, sampling = partial(shrunk, size=size), self._sampling(source)
         if isinstance(source.video, tuple):
             assert source.fps is not None
             window = source.start, source.end
-            frames = read_images(source.video, source.fps, self.sampling, *window, drawn, shrink)
+            frames = read_images(source.video, source.fps, sampling, *window, drawn, shrink)
         else:
             frames = read_frames(
                 source.video,
-                sampling=self.sampling,
+                sampling=sampling,
                 start=source.start,
                 end=source.end,
                 rng=drawn,
@@ -85,7 +90,12 @@ class ClipReader:
                 decode_seconds=self.decode_seconds,
                 shrink=shrink,
             )
-        return self._ordered(replace(frames, seconds=frames.seconds - source.start), rng)
+        # the frame that is shown when a window begins was presented before it: it is seen from the beginning on
+        return self._ordered(replace(frames, seconds=np.maximum(frames.seconds - source.start, 0.0)), rng)
+
+    def _sampling(self, source: ClipSource) -> Sampling:
+        """Which frames are looked at; a picture is looked at once, however often a video would be."""
+        return Sampling(frames=1) if source.still else self.sampling
 
     def _ordered(self, frames: Frames, rng: np.random.Generator) -> Frames:
         match self.order:
@@ -105,7 +115,8 @@ class ClipReader:
             VideoError: of kind ``missing``, for a file that is not there.
         """
         stamps = [stamp(path) for path in source.files]
-        told = stamps, source.start, source.end, source.fps, self.sampling, self.order, self.seed, self.damage, size
+        how = self._sampling(source), self.order, self.seed, self.damage
+        told = stamps, source.start, source.end, source.fps, *how, size
         own = source.name if self.order in ("shuffled", "single") else ""
         return hashlib.sha256(repr((told, own)).encode()).hexdigest()
 
@@ -118,7 +129,7 @@ class Clips:
         on_bad: ``error`` stops at a clip that cannot be shown, ``skip`` leaves it out and counts it.
         most_bad: share of the clips that may be left out, of all ranks together; 0 is none.
         keep: clips that are kept in memory as they are shown, unless frames are drawn.
-        log: in which those that are left out are written down.
+        log: in which those that are left out are written down; those that this rank left out before stay so.
         split: their name in it.
         kept_clips: gives what an encoder made of a clip before, by its key; None if it did not.
 
@@ -148,6 +159,7 @@ class Clips:
         self.log, self.split, self.kept_clips = log, split, kept_clips
         self.sources: list[ClipSource] = []
         self.bad: dict[str, VideoError] = {}
+        self._known: dict[str, Kind] = {} if log is None or on_bad == "error" else log.kinds(split, own=True)
         self.decoded = 0
         self.merged, self.damaged = set[str](), set[str]()
         self._kept: dict[int, Clip] = {}
@@ -175,6 +187,11 @@ class Clips:
     def clip(self, number: int, sight: Sight, draw: int | None = None) -> Clip | None:
         """A clip as it is shown; None if it cannot be, and is left out.
 
+        Args:
+            number: of it.
+            sight: how it is laid out.
+            draw: see `ClipReader.read`.
+
         Raises:
             VideoError: if it cannot be shown and that is not allowed.
             UserError: if too many cannot.
@@ -193,11 +210,14 @@ class Clips:
                 raise VideoError(error.path, error.kind, f"{error.what} (record '{source.name}')") from error
             self._leave_out(source, error)
             return None
-        if draw is None and len(self._kept) < self.keep:
+        encoded = self.kept_clips is None or clip.features is not None  # else its features are yet to come
+        if draw is None and encoded and len(self._kept) < self.keep:
             self._kept[number] = clip
         return clip
 
     def _seen(self, source: ClipSource, sight: Sight, draw: int | None) -> Clip:
+        if source.name in self._known:  # by now it might be shown, and the run would not go on as it began
+            raise VideoError(source.files[0], self._known[source.name], "left out before the run went on")
         key = self.reader.key(source, sight.shape.size)
         kept = None if self.kept_clips is None else self.kept_clips(key)
         if kept is not None:

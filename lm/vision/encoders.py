@@ -8,6 +8,7 @@ Annotations are types here, not strings: see lm/backbones/backbone.py.
 
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import product
 from typing import Any, ClassVar
 
 import torch
@@ -63,9 +64,10 @@ class VisionBackbone(Backbone):
         if stack is None or not 0 < len(stack) + 1 + self.layer <= len(stack):
             raise UserError(f"vision: {type(model).__name__} has no layer {self.layer} that could be read")
         del stack[len(stack) + 1 + self.layer :]
-        for name in NORMS:
-            if isinstance(getattr(inner, name, None), nn.Module):
-                setattr(inner, name, nn.Identity())
+        around = [part for part in model.modules() if stack in part.modules()]  # of V-JEPA 2 it is in the encoder
+        for part, name in product(around, NORMS):
+            if isinstance(getattr(part, name, None), nn.Module):
+                setattr(part, name, nn.Identity())
         return model
 
     def _check(self) -> None:

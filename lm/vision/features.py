@@ -93,7 +93,7 @@ def _of_images(model: Any, shape: Shape, pixels: Tensor) -> Tensor:
 
 def _patches(frames: Tensor, shape: Shape) -> dict[str, Tensor]:
     """Frames as SigLIP 2 reads images of any form: patch by patch."""
-    side = shape.size // shape.grid[0]
+    side = shape.side
     patches = F.unfold(frames, side, stride=side).transpose(1, 2)  # colours, rows, columns
     patches = patches.unflatten(2, (3, side * side)).transpose(2, 3).flatten(2)
     grids = torch.tensor([shape.grid] * len(frames), device=frames.device)

@@ -50,6 +50,11 @@ class Shape:
         """P."""
         return self.grid[0] * self.grid[1]
 
+    @property
+    def side(self) -> int:
+        """Pixels along the square of a feature; what is left of an image behind the last of them is not seen."""
+        return self.size // self.grid[0]
+
     def slots(self, frames: int) -> int:
         """S of so many frames."""
         return math.ceil(frames / self.slot_frames)

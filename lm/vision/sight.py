@@ -23,6 +23,7 @@ from video.faults import VideoError
 from video.reader import Frames
 
 Words = Callable[[str], list[int]]
+LATEST = 9876.5  # seconds: a time with as many digits as most clips have at most
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,19 @@ class Sight:
     def num_tokens(self, frames: int) -> int:
         """N of so many frames."""
         return self.aligner.num_tokens(min(self.slots(frames), self.most_slots), self.shape.grid)
+
+    def most_tokens(self, frames: int | None, words: Words) -> int:
+        """The most ids that a clip takes (`prefix`): of its vectors, and of the words that tell times up to `LATEST`.
+
+        Args:
+            frames: that it has at most; None is any number.
+            words: makes tokens of a text.
+        """
+        slots = self.most_slots if frames is None else min(self.slots(frames), self.most_slots)
+        runs, late = [range(at, at + 1) for at in range(slots)], np.full(slots, LATEST)
+        tokens = self.aligner.num_tokens(slots, self.shape.grid)
+        clip = Clip("", torch.empty(0), late, runs, LATEST, tokens, np.zeros((slots, 0)))
+        return len(self.prefix(clip, range(tokens), words))
 
     def see(self, frames: Frames, key: str, where: str = "") -> Clip:
         """A clip as a batch holds it.

@@ -14,7 +14,7 @@ Shape suffixes: Q queries, J judged (query, document) pairs, G groups of queries
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -82,6 +82,10 @@ class SearchResult:
         found_JK = self.index_QK[row_J] == wanted_J[:, None]
         rank_J = np.where(found_JK.any(axis=1), found_JK.argmax(axis=1) + 1, 0)
         return Ranks(tuple(qrels), query_J, relevance_J, rank_J)
+
+    def first(self, k: int) -> SearchResult:
+        """The first ``k`` of each query."""
+        return replace(self, index_QK=self.index_QK[:, :k], score_QK=self.score_QK[:, :k])
 
     def run(self) -> dict[str, dict[str, float]]:
         """The same as nested dictionaries, as pytrec_eval reads them."""

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 HEAD = ("task", "queries", "nDCG@10", "blind", "Robustness@10", "blind", "MRR@10", "Recall@100", "sibling accuracy")
+DEEPEST = 100
+"""The last place that a score looks at, that of Recall@100: a search that is judged goes as deep, whatever is kept."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class TaskReport:
         scores: plain JSON, fractions in [0, 1]; null where a score has no meaning here.
         rows: one for each query.
         groups: one for each group of queries, with its Robustness@10.
-        result: what was found.
+        result: what was found, as much of it as is kept.
     """
 
     name: str
@@ -53,13 +55,13 @@ def judge(task: RetrievalTask, result: SearchResult, k: int, resamples: int = 10
 
     Args:
         task: what was asked.
-        result: what was found for its queries, in their order: one more than k where queries stand in the collection
-            themselves (`RetrievalTask.itself`), which are left out here.
-        k: passages kept of each query.
+        result: what was found for its queries, in their order: k of each, or `DEEPEST` if that is more; one more
+            where queries stand in the collection themselves (`RetrievalTask.itself`), which are left out here.
+        k: passages kept of each query, in the report.
         resamples: bootstrap draws of whole topics behind each interval, for the queries of a topic hang together.
         seed: of the bootstrap.
     """
-    result = without_itself(result, task.itself, k)
+    result = without_itself(result, task.itself, max(k, DEEPEST))
     ranks = result.ranks({query.id: task.qrels[query.id] for query in task.queries})
     values = {"ndcg@10": ndcg(ranks, 10), "mrr@10": mrr(ranks, 10), "recall@100": recall(ranks, 100)}
     groups, topics = [q.group for q in task.queries], [q.topic for q in task.queries]
@@ -103,7 +105,7 @@ def judge(task: RetrievalTask, result: SearchResult, k: int, resamples: int = 10
         {"task": task.name, "group": group, "topic": topic_of_group[group], "robustness@10": float(value)}
         for group, value in worst.items()
     ]
-    return TaskReport(task.name, plain(scores), rows, of_groups, result)
+    return TaskReport(task.name, plain(scores), rows, of_groups, result.first(k))
 
 
 def headline(report: TaskReport) -> dict[str, float]:

@@ -178,11 +178,12 @@ class PolicyModule(LanguageModule):
     def _prepare_sums(self, *splits: Split) -> None:
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
         for split in splits if self.reference_mode == "precomputed" else ():
-            if not isinstance(data, HasPairTables):
+            table: Any = data.table(split) if isinstance(data, HasPairTables) else ()
+            if table is not None and not hasattr(table, "batch"):  # such as one of videos, which are seen in training
                 raise UserError(
-                    f"reference: 'precomputed' needs all pairs beforehand; {type(data).__name__} has no table"
+                    f"reference: 'precomputed' needs all pairs beforehand, and {type(data).__name__} has no table of "
+                    "them: give auto, copy, or with an adapter adapter_off or adapter_named"
                 )
-            table = data.table(split)
             if table is None or table.batch([0], "answers").references is not None:
                 continue
             if split in self.reference_sums:

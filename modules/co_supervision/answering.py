@@ -58,7 +58,8 @@ class Answering(CitingModels):
         cosine: compare directions; likewise.
         retriever: who finds passages in place of these models, by the words of the question.
         citing: the rules of an answer.
-        decoding: how tokens are chosen; ``max_new_tokens`` are of the whole answer, passages included.
+        decoding: how tokens are chosen; ``max_new_tokens`` are of the whole answer, passages included that are not
+            forgotten.
         entailment: says what follows from what, for the scores of citations.
         seed: of all draws.
         max_batch_tokens: tokens that are held at once.

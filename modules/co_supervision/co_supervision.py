@@ -12,14 +12,14 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from lm.backbones.backbone import Backbone
-from lm.backbones.sharding import whole
 from lm.forests.cited_batch import CitedBatch
 from lm.forests.forest import Forest
 from lm.retrieval.gradient_cache import encode_cached
 from lm.retrieval.index import VectorIndex
+from lm.retrieval.temperature import Tempered
 from lm.scoring.headless import model_states
 from lm.steps.gather import gather_unequal_rows
 from lm.steps.lightning_private import validates_a_fit
@@ -29,9 +29,6 @@ from metrics.embedding_space import alignment, mean_cosine, uniformity
 from modules.base.exact_logs import Split
 from modules.co_supervision.answering import Answering
 from text.errors import UserError
-
-COLDEST = 0.005
-"""A learned temperature does not fall below this."""
 
 
 class Read(NamedTuple):
@@ -59,7 +56,7 @@ class KeptPassages(NamedTuple):
         return self.vectors[rows].to(keys_U.device)
 
 
-class CoSupervision(Answering):
+class CoSupervision(Tempered, Answering):
     r"""A model that writes, and whose state at a look-up finds the passage that comes next.
 
     With the answer tokens :math:`y_t`, the state :math:`q_i` at look-up i, the embedding :math:`p_j` of passage j and
@@ -111,8 +108,6 @@ class CoSupervision(Answering):
         super().__init__(backbone, embedder=embedder, querier=querier, cosine=similarity == "cosine", **kwargs)
         if min(ntp_weight, nsp_weight) < 0 or ntp_weight == nsp_weight == 0:
             raise UserError(f"model: weights {ntp_weight} and {nsp_weight}: they are not negative, and one is above 0")
-        if temperature <= 0:
-            raise UserError(f"model: 'temperature' is {temperature!r}; it must be positive")
         if similarity == "dot" and scale != "rsqrt_dim" and not scale > 0:
             raise UserError(f"model: 'scale' is {scale!r}; it must be positive, or rsqrt_dim")
         if grad_cache_tokens is not None and grad_cache_tokens < 1:
@@ -122,11 +117,7 @@ class CoSupervision(Answering):
         frozen = self.parts.option("embedder").frozen and embedder is not None and self.retriever is None
         self.reading = Reading(ntp_weight > 0, score_passages, nsp_weight > 0, among, grad_cache_tokens, frozen)
         self.kept: KeptPassages | None = None
-        log_temperature = torch.tensor(temperature).log()
-        if learn_temperature and similarity == "cosine" and nsp_weight > 0:
-            self.log_temperature = nn.Parameter(log_temperature)
-        else:
-            self.register_buffer("log_temperature", log_temperature, persistent=False)
+        self.temper_with(temperature, learn_temperature and similarity == "cosine" and nsp_weight > 0)
 
     def configure_model(self) -> None:
         """Build all parts; one that no loss reaches must not wait for gradients."""
@@ -138,11 +129,6 @@ class CoSupervision(Answering):
             part = getattr(self, name, None)
             if part is not None and any(p.requires_grad for p in part.parameters()):
                 raise UserError(f"parts: no loss trains '{name}': give parts.{name}.frozen true, or a weight above 0")
-
-    @property
-    def temperature(self) -> Tensor:
-        """Of cosines."""
-        return whole(self.log_temperature).exp().clamp(min=COLDEST)
 
     # --- the objective ------------------------------------------------------------------------------------------------
 

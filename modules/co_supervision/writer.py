@@ -51,7 +51,7 @@ class Retrieved(NamedTuple):
     Args:
         id: of the passage; None where nothing was found.
         score: of it.
-        position: of the look-up among the tokens of the answer.
+        position: of the look-up among the tokens of the answer, as they stood in the context then.
         used: whether there is a passage, and it had room.
     """
 
@@ -67,7 +67,7 @@ class Answer(NamedTuple):
     Args:
         pieces: free text and citations, in order.
         retrieved: look-ups in order.
-        n_tokens: that the answer took, those of passages included.
+        n_tokens: of the answer as the context holds it at its end, with those of passages that are not forgotten.
         finish_reason: ``end``, or ``length`` where it had no more room.
     """
 
@@ -91,7 +91,8 @@ class Writer:
         passages: tokens of all of them.
         find: the best passage of each look-up, or None.
         citing: the rules.
-        decoding: how tokens are chosen; its ``max_new_tokens`` are of the whole answer, passages included.
+        decoding: how tokens are chosen; its ``max_new_tokens`` are of the whole answer, with the passages that the
+            context holds: one that is forgotten gives its room back.
         seed: of all draws.
         key: what passages are found by, in a few letters: kept answers are found by it.
     """

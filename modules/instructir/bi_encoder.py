@@ -14,22 +14,19 @@ from typing import Any
 
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
-from torch import Tensor, nn
+from torch import Tensor
 
 from lm.backbones.backbone import Backbone
-from lm.backbones.sharding import whole
 from lm.forests.batches import ContrastiveBatch
 from lm.retrieval.gradient_cache import encode_texts
+from lm.retrieval.temperature import Tempered
 from lm.steps.gather import gather_rows
 from losses.contrastive import distillation, info_nce, known_positives, matryoshka, similarities, too_close
 from modules.instructir.retriever import EncoderRetriever
 from text.errors import UserError
 
-COLDEST = 0.005
-"""A learned temperature does not fall below this."""
 
-
-class BiEncoder(EncoderRetriever):
+class BiEncoder(Tempered, EncoderRetriever):
     r"""One encoder for queries and passages.
 
     With queries :math:`q_i`, documents :math:`d_j` gathered from all ranks and :math:`d_{y_i}` the positive of query i,
@@ -73,21 +70,10 @@ class BiEncoder(EncoderRetriever):
         **kwargs: Any,
     ):
         super().__init__(backbone, optimizer=optimizer, lr_scheduler=lr_scheduler, **kwargs)
-        if temperature <= 0:
-            raise UserError(f"model: 'temperature' is {temperature!r}; it must be positive")
-        log_temperature = torch.tensor(temperature).log()
-        if learn_temperature:
-            self.log_temperature = nn.Parameter(log_temperature)
-        else:
-            self.register_buffer("log_temperature", log_temperature, persistent=False)
+        self.temper_with(temperature, learn_temperature)
         self.bidirectional, self.positive_margin, self.matryoshka_dims = bidirectional, positive_margin, matryoshka_dims
         self.distill_weight, self.distill_temperature = distill_weight, distill_temperature
         self.grad_cache_tokens = grad_cache_tokens
-
-    @property
-    def temperature(self) -> Tensor:
-        """Tau."""
-        return whole(self.log_temperature).exp().clamp(min=COLDEST)
 
     def training_step(self, batch: ContrastiveBatch, batch_idx: int) -> Tensor:
         """The loss above; mean over the queries of the global batch."""

@@ -16,7 +16,7 @@ from lm.retrieval import BM25Retriever
 from lm.retrieval.embed_and_search import HasRetrievalTasks
 from metrics.retrieval.found_passages import write_found
 from metrics.retrieval.ranks import SearchResult
-from metrics.retrieval.retrieval_report import TaskReport, headline, judge, nested_results, tell
+from metrics.retrieval.retrieval_report import DEEPEST, TaskReport, headline, judge, nested_results, tell
 from text.errors import UserError
 from text.retrieval.tasks import RetrievalTask
 
@@ -62,23 +62,23 @@ class BM25(PlainHyperparameters, LightningModule):
 
     def test_step(self, batch: int, batch_idx: int) -> None:
         """Search one task: a batch is its number."""
-        self.reports.append(judge(*self.search(int(batch)), self.k, self.resamples))
+        self.reports.append(judge(*self.search(int(batch), max(self.k, DEEPEST)), self.k, self.resamples))
 
     def predict_step(self, batch: int, batch_idx: int) -> str:
         """Search one task, and write what was found; its name."""
         log_dir = self.trainer.log_dir  # agreed between ranks: every rank has to ask
-        task, result = self.search(int(batch))
+        task, result = self.search(int(batch), self.k)
         if self.trainer.is_global_zero:
             write_found(task, result, self.k, log_dir)
         return task.name
 
-    def search(self, number: int) -> tuple[RetrievalTask, SearchResult]:
+    def search(self, number: int, k: int) -> tuple[RetrievalTask, SearchResult]:
         """The best passages for the queries of a task; one more than k where these stand in the collection."""
         data: HasRetrievalTasks = self.trainer.datamodule  # type: ignore[attr-defined]
         task = data.tasks[number]
         asked = [data.pool.texts[query].string for query in data.pool.queries[task.name]]
         index = replace(self.retriever, format=data.format).index(task.findable)
-        found = index.places(asked, self.k + bool(task.itself))
+        found = index.places(asked, k + bool(task.itself))
         return task, SearchResult([query.id for query in task.queries], [*index.rows], *found)
 
     def on_validation_start(self) -> None:

@@ -64,6 +64,8 @@ class EncoderRetriever(BackboneModule):
         super().__init__(backbone, **kwargs)
         if not isinstance(backbone, PretrainedEncoder | ScratchEncoder):
             raise UserError("model: 'backbone' must be a PretrainedEncoder or a ScratchEncoder: a model without a head")
+        if k < 1:
+            raise UserError(f"model: 'k' is {k}; it must be 1 or more")
         self.pooling, self.pool_prefix, self.normalize = pooling, pool_prefix, normalize
         self.projection: nn.Linear | None = None
         self.projected = projection

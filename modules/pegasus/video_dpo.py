@@ -34,7 +34,7 @@ class VideoDPO(Watching, DPO):
         max_tokens: see Pegasus.
         merge: see Pegasus.
         time_words: see Pegasus.
-        options: see DPO.
+        options: see DPO; its ``reference`` cannot be ``precomputed``, as no table holds what is seen.
     """
 
     def __init__(

@@ -46,7 +46,7 @@ class VisionWarmUp(Pegasus):
         """What tells pixels and displacement."""
         super().build_head()
         shape = self.sight.shape
-        self.pixels = nn.Linear(shape.width, 3 * (shape.size // shape.grid[0]) ** 2)
+        self.pixels = nn.Linear(shape.width, 3 * shape.side**2)
         self.displacement = nn.Linear(shape.width, 2) if shape.slot_frames == 2 and self.motion else None
 
     def training_step(self, batch: VideoBatch, batch_idx: int) -> Tensor:
@@ -60,14 +60,15 @@ class VisionWarmUp(Pegasus):
         self.log_for("val", "loss", self.losses(batch.clips))
 
     def losses(self, clips: list[Clip]) -> Tensor:
-        """The loss of every slot [S]."""
+        """The loss of every slot [S]. Without any, the encoder runs all the same: ranks keep step."""
+        if not clips:
+            return self.losses([self._blank])[:0]
         shown = torch.cat([clip.pixels for clip in clips])
         counts = [len(clip.pixels) for clip in clips]
         shape, sight = self.sight.shape, self.sight
         x = features(self.vision, shape, self._hidden(shown), counts, sight.pairs)
         last = self._last_frames(shown, counts)
-        side = shape.size // shape.grid[0]
-        wanted = F.unfold(standardised(shown[last]), side, stride=side).transpose(1, 2)
+        wanted = F.unfold(standardised(shown[last]), shape.side, stride=shape.side).transpose(1, 2)
         losses = (self.pixels(x) - wanted).square().mean((1, 2))
         if self.displacement is None:
             return losses
@@ -95,10 +96,11 @@ class VisionWarmUp(Pegasus):
         """Frames of which some patches are grey [F, 3, H, W]."""
         if not self.masked or not self.training:
             return shown
-        rows, columns = self.sight.shape.grid
-        hidden = torch.rand(len(shown), 1, rows, columns, device=shown.device) < self.masked
-        side = self.sight.shape.size // rows
-        hidden = hidden.repeat_interleave(side, 2).repeat_interleave(side, 3)
+        shape = self.sight.shape
+        hidden = torch.rand(len(shown), 1, *shape.grid, device=shown.device) < self.masked
+        hidden = hidden.repeat_interleave(shape.side, 2).repeat_interleave(shape.side, 3)
+        rest = [shape.size - length for length in hidden.shape[2:]]  # which the encoder does not look at
+        hidden = F.pad(hidden, (0, rest[1], 0, rest[0]))
         return torch.where(hidden, torch.full_like(shown, 127), shown)
 
 

@@ -184,7 +184,7 @@ def test_two_formats_in_a_file_are_refused(home: Path, tmp_path: Path, pair: tup
         "video_chatgpt": {"video_name": video, "Q": "what ?", "A": "a ball"},
     }
     told = f"the format of this record is {names[pair[1]]}; that of the records before it is {names[pair[0]]}"
-    with pytest.raises(DataFormatError, match=rf"asked\.json:1: {told}"):
+    with pytest.raises(DataFormatError, match=rf"asked\.json:1 \(2\): {told}"):
         prompts(written(tmp_path / "asked.json", *(records[name] for name in pair))).setup("predict")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from datamodules.video_prompts import VideoPrompts
 from datamodules.videos import Videos
 from lm.forests.vector_ids import FIRST_VECTOR
 from modules.pegasus.pegasus import Pegasus
@@ -17,7 +19,8 @@ from tests.clips import clip, numbered
 from tests.conversation_files import jsonl
 from tests.modules.pegasus.test_pegasus import WORDS, built, pegasus, rows_of
 from tests.stand_ins import trainer
-from text.errors import DataFormatError
+from text.errors import DataFormatError, UserError
+from video.faults import VideoError
 from video.sampling import Sampling
 
 SPEECH = [{"start": 0, "end": 0.5, "text": "look here"}, {"start": 1, "end": 1.25, "text": "it falls"}]
@@ -94,6 +97,23 @@ def test_a_long_transcript_is_cut_and_told_and_its_record_is_kept(
     assert "Speech [2.0-2.5]: so it goes on [UNK] [UNK]" in prompt  # the words that tell what is missing are new here
     assert "Speech [199.0-199.5]: so it goes on what is it ?" in prompt
     assert len(prompt.split()) <= 40 + 5
+
+
+@pytest.mark.oracle("Videos.decode_seconds", "VideoPrompts.decode_seconds")
+def test_how_long_decoding_may_take_is_for_the_data_to_say(sources: list[str]):
+    module, data = ready(sources[0], decode_seconds=1e-9)
+    asked = VideoPrompts(
+        str(Path(sources[0]).parent / "clip.mp4"), ["what ?"], tokenizer=data.tokenizer_source, decode_seconds=1e-9
+    )
+    asked.sight = module.sight
+    asked.setup("predict")
+    told = r"slow: 0 frames were decoded by then .record .*: allow more time \(data\.decode_seconds\)"
+    for show in (partial(data.batch, data.table("train"), [0]), partial(asked.batch, [0])):
+        with pytest.raises(VideoError, match=told):
+            show()
+    for made in (partial(Videos, "a.jsonl"), partial(VideoPrompts, "a.mp4", ["what ?"])):
+        with pytest.raises(UserError, match=r"data\.decode_seconds is 0; it must be above 0"):
+            made(decode_seconds=0)
 
 
 def test_text_alone_trains_without_a_clip(sources: list[str], tmp_path: Path):

@@ -8,12 +8,14 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from transformers import AutoModel
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from lm.vision.aligners import Aligner
 from lm.vision.batch import Clip
@@ -145,6 +147,22 @@ def test_the_layer_before_the_last_is_read_without_the_last():
             found = features(model, backbone.shape, pixels, [2])
         torch.testing.assert_close(found, states[:, backbone.shape.special :], rtol=1e-4, atol=1e-5)
         assert sum(p.numel() for p in model.parameters()) < sum(p.numel() for p in whole.parameters())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_norm_follows_the_layer_that_is_read(kind: str):
+    backbone, model = built(kind, layer=-2)
+    whole = AutoModel.from_config(backbone.configuration()).eval()
+    whole.load_state_dict(model.state_dict(), strict=False)
+    stacks = [part for part in whole.modules() if isinstance(part, torch.nn.ModuleList)]
+    layers = next(part for part in stacks if isinstance(next(iter(part), None), GradientCheckpointingLayer))
+    told: list[Any] = []
+    layers[-2].register_forward_hook(lambda layer, given, out: told.append(out))
+    with torch.no_grad():
+        found, _ = (features(each, backbone.shape, noise(8), [8]) for each in (model, whole))
+    states = told[0][0] if isinstance(told[0], tuple) else told[0]
+    expected = states[:, backbone.shape.special :].reshape(found.shape)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_what_fills_up_a_chunk_is_the_last_frame_and_is_dropped():
@@ -290,6 +308,20 @@ def test_a_clip_that_is_too_long_is_merged_and_times_are_told():
     assert told == ["A video of 1.0 seconds, of which 2 frames follow, seen at 0.0, 0.5 seconds:\n"]
     with pytest.raises(VideoError, match=r"a\.mp4: too_many_tokens: 6 slots make 24 vectors, and max_tokens is 13"):
         seen(Sight(shape, Aligner("pool"), max_tokens=13, merge="error"), 6)
+
+
+@pytest.mark.parametrize(("time_words", "words_more"), [("none", 0), ("interleaved", 3 * 2), ("header", 16)])
+def test_what_a_clip_takes_at_most_is_known_before_it_is_seen(time_words: Any, words_more: int):
+    """Three slots of four vectors each; `<9876.5 seconds>` has two words."""
+    shape = ScratchVision("siglip_vision_model", SMALL).shape
+    sight = Sight(shape, Aligner("pool", stride=2), max_tokens=13, time_words=time_words)
+
+    def words(text: str) -> list[int]:
+        return [0] * len(text.split())
+
+    assert sight.most_tokens(6, words) == sight.most_tokens(None, words) == 12 + words_more
+    assert len(sight.prefix(seen(sight, 6), range(12), words)) == 12 + words_more
+    assert sight.most_tokens(1, words) < sight.most_tokens(3, words)
 
 
 def test_a_slot_that_has_no_room_is_refused():

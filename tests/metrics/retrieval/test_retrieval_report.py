@@ -63,6 +63,14 @@ def test_a_report_tells_what_it_left_out():
     assert "\x1b" not in said
 
 
+def test_scores_look_beyond_the_passages_that_are_kept():
+    found = result([1, 0, 2], [0, 1, 2], [1, 2, 0])  # what is right stands at the second place
+    whole, cut = (judge(TASK, found, k, resamples=20) for k in (3, 1))
+    assert (cut.scores["mrr@10"], cut.scores["recall@100"]) == (1 / 2, 1)
+    assert cut.scores == whole.scores
+    assert cut.result.index_QK.tolist() == [[1], [0], [1]]
+
+
 def test_files(tmp_path):
     first = judge(TASK, result([0, 1, 2], [0, 1, 2], [1, 0, -1]), 3, resamples=20)
     lonely = RetrievalTask("lonely", QUERIES[2:], PASSAGES, {"q3": {"c": 1}})

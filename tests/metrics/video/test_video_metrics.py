@@ -211,6 +211,9 @@ def test_predictions_find_their_questions(files, tmp_path):
     with pytest.raises(DataFormatError, match="'id', or 'video_id' and 'question'"):
         report(test, jsonl(tmp_path / "nobody.jsonl", json.dumps({"prediction": "Yes"})))
     own = jsonl(tmp_path / "own.jsonl", *(q | {"id": f"q{n}"} for n, q in enumerate(asked)))
+    assert report(own, whole)["average"] == 100  # by video and words, though the questions have ids
+    with pytest.raises(DataFormatError, match="answered already by another"):
+        report(own, jsonl(tmp_path / "again.jsonl", *said, {"id": "q0", "prediction": "Yes"}))
     written = [{"id": f"q{n}", "video": "v.mp4", "prompt": "Is it?", "response": "yes"} for n in range(3)]
     assert report(own, jsonl(tmp_path / "responses.jsonl", *written))["average"] == 100  # as `predict` writes them
     with pytest.raises(DataFormatError, match="no question of"):

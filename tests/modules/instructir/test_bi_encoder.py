@@ -394,10 +394,10 @@ def test_equal_ids_drop_no_judged_passage(cache, encoder, judged):
 
     assert found(8)[0] == 1
     if judged:
-        assert found(8) == found(8, True) == found(8, False)
+        assert found(1) == found(8) == found(8, True) == found(8, False)
     else:
         assert found(8)[1] > found(8, False)[1]  # where nothing is left out, the query itself is always first
-        assert found(7) == found(8)
+        assert found(1) == found(7) == found(8)
 
 
 # ---- leaving
@@ -486,6 +486,8 @@ def test_what_cannot_work_is_refused(encoder, pairs):
 
     with pytest.raises(UserError, match="must be a PretrainedEncoder or a ScratchEncoder"):
         BiEncoder(ScratchBackbone("llama", {"hidden_size": 8}))
+    with pytest.raises(UserError, match="'k' is 0; it must be 1 or more"):
+        BiEncoder(PretrainedEncoder(encoder), k=0)
     with pytest.raises(UserError, match="'temperature' is 0"):
         BiEncoder(PretrainedEncoder(encoder), temperature=0)
     with pytest.raises(UserError, match=r"has no modules\.json"):

@@ -57,6 +57,15 @@ def test_k_passages_are_kept_beside_the_query_itself(tmp_path, monkeypatch, k):
     assert len((run / "retrieval/test.trec").read_text().splitlines()) == 4  # one passage beside it shares a word
 
 
+def test_scores_look_beyond_the_passages_that_are_kept(tmp_path, monkeypatch):
+    """The query itself stands first, and the passage that answers it second."""
+    options = ["--data=BEIR", "--data.ignore_identical_ids=false", "--model.init_args.k=1"]
+    metrics, run = run_test(tmp_path, numbered_folder(tmp_path / "data", judged=False), monkeypatch, *options)
+    assert metrics["ndcg@10"] == pytest.approx(1 / np.log2(3))
+    assert metrics["recall@100"] == 1
+    assert len((run / "retrieval/test.trec").read_text().splitlines()) == 4  # one of each query
+
+
 def test_what_is_predicted_scores_as_the_test_does(tmp_path, monkeypatch):
     """By pytrec_eval, on the run file; the passages are the same, with their words."""
     folder = instructir_folder(tmp_path / "data")

@@ -226,6 +226,22 @@ def test_a_resumed_run_is_the_uninterrupted_one(folder: Path, tmp_path: Path):
         assert torch.equal(value, weights(resumed)[name]), name
 
 
+def test_drawn_frames_are_the_same_however_a_step_is_cut(folder: Path, tmp_path: Path):
+    def times_of(cuts: int) -> list[list[float]]:
+        seen, module = list[list[float]](), pegasus()
+
+        def step(batch: Any, batch_idx: int) -> torch.Tensor:
+            seen.extend(one.times.tolist() for one in batch.clips)
+            return Pegasus.training_step(module, batch, batch_idx)
+
+        module.training_step = step  # type: ignore[method-assign]
+        data = videos(folder, val=None, sampling=Sampling(frames=3, jitter=True))
+        trainer(tmp_path, max_steps=2, accumulate_grad_batches=cuts).fit(module, data)
+        return seen
+
+    assert times_of(1) == times_of(2)
+
+
 def fitted_with_features(records: Path, tmp_path: Path, **options: Any) -> tuple[torch.Tensor, Videos]:
     """The aligner's weights after an epoch, and the data; features lie below ``tmp_path``."""
     seed_everything(1, verbose=False)
@@ -442,6 +458,16 @@ def test_a_clip_is_decoded_once_for_all_its_questions(folder: Path):
     assert kept.clips("train").decoded == 5
 
 
+def test_a_budget_counts_the_words_that_tell_times(folder: Path):
+    shown, told = {"val": None, "batch_size": None, "sampling": Sampling(frames=5)}, pegasus(time_words="header")
+    _, data = ready(folder, told, **shown, micro_batch_tokens=1)
+    table = data.table("train")
+    assert table is not None
+    two = 2 * (int(table.sizes[:, :3].sum()) + 16)  # of records without such words
+    _, data = ready(folder, told, **shown, micro_batch_tokens=two)
+    assert max(len(batch.forest.input_ids) for batch in data.train_dataloader()) <= two
+
+
 @pytest.mark.parametrize("order", ["shuffled", "reversed", "single", "none"])
 def test_controls_change_frames_before_they_are_encoded(folder: Path, order: Any):
     _module, data = ready(folder, frame_order=order)
@@ -512,14 +538,17 @@ def test_losses_are_means_over_answer_tokens(folder: Path):
 # --- preferences, and seeing without labels -----------------------------------------------------------------------
 
 
-def test_preferences_about_clips(folder: Path, tmp_path: Path):
+def preferences(folder: Path, tmp_path: Path, **options: Any) -> tuple[VideoDPO, VideoPairs]:
     asked = [{"question": f"what {n} ?", "answer": "a square", "rejected": "a disc"} for n in range(2)]
     told = [{"id": str(n), "video": str(folder / f"{n}.mp4"), "questions": asked} for n in range(4)]
     jsonl(tmp_path / "train.jsonl", *told)
-    module = VideoDPO(
-        scratch(), ScratchVision("siglip_vision_model", SMALL), Aligner("pool"), max_tokens=16, optimizer=ADAM
-    )
-    data = VideoPairs(str(tmp_path / "train.jsonl"), tokenizer=WORDS, batch_size=2)
+    vision = ScratchVision("siglip_vision_model", SMALL)
+    module = VideoDPO(scratch(), vision, Aligner("pool"), max_tokens=16, optimizer=ADAM, **options)
+    return module, VideoPairs(str(tmp_path / "train.jsonl"), tokenizer=WORDS, batch_size=2)
+
+
+def test_preferences_about_clips(folder: Path, tmp_path: Path):
+    module, data = preferences(folder, tmp_path)
     seed_everything(1, verbose=False)
     run = trainer(tmp_path, max_steps=6, log_every_n_steps=1)
     run.fit(module, data)
@@ -528,6 +557,12 @@ def test_preferences_about_clips(folder: Path, tmp_path: Path):
     batch = data.batch(data.table("train"), [0, 3])
     assert (len(batch), len(batch.clips)) == (2, 2)
     assert not any(p.requires_grad for name in ("vision", "aligner") for p in getattr(module, name).parameters())
+
+
+def test_a_reference_that_needs_a_table_of_pairs_is_refused(folder: Path, tmp_path: Path):
+    told = r"and VideoPairs has no table of them: give auto, copy, or with an adapter adapter_off or adapter_named"
+    with pytest.raises(UserError, match=told):
+        trainer(tmp_path, max_steps=1).fit(*preferences(folder, tmp_path, reference="precomputed"))
 
 
 def test_pixels_are_told_in_standard_deviations():
@@ -558,6 +593,35 @@ def test_a_frame_that_a_slot_shows_alone_has_not_moved(pairs: bool, alone: list[
     module = VisionWarmUp(scratch(), tubelets, parts={"model": frozen, "aligner": frozen})
     last = module._last_frames(torch.zeros(0), [3, 2])
     assert last[torch.isin(last, module._alone([3, 2]))].tolist() == alone
+
+
+def warm_up(**sizes: int) -> VisionWarmUp:
+    frozen = Part(frozen=True)
+    vision = ScratchVision("siglip_vision_model", SMALL | sizes)
+    return VisionWarmUp(scratch(), vision, parts={"model": frozen, "aligner": frozen}, masked=0.5)
+
+
+def test_without_clips_there_is_nothing_to_learn_and_every_part_has_a_gradient(folder: Path):
+    module = warm_up()
+    ready(folder, module)
+    losses = module.losses([])
+    assert losses.shape == (0,)
+    losses.sum().backward()
+    trained = [*module.vision.parameters(), *module.pixels.parameters()]
+    assert all(p.grad is not None and not p.grad.any() for p in trained)
+
+
+def test_patches_are_hidden_whole_where_they_do_not_fill_a_frame(folder: Path):
+    """Four patches of 8 pixels in a row, and 2 pixels that the encoder does not look at."""
+    module = warm_up(image_size=34)
+    shown = torch.full((3, 3, 34, 34), 200, dtype=torch.uint8)
+    hidden = module._hidden(shown)
+    patches = hidden[:, :, :32, :32].unflatten(3, (4, 8)).unflatten(2, (4, 8))
+    assert torch.equal(patches.amin((3, 5)), patches.amax((3, 5)))
+    assert patches.unique().tolist() == [127, 200]
+    assert hidden[:, :, 32:].unique().tolist() == hidden[:, :, :, 32:].unique().tolist() == [200]
+    _, data = ready(folder, module)
+    assert module.train().losses(data.batch(data.table("train"), [0]).clips).isfinite().all()
 
 
 def test_an_encoder_learns_to_see_and_is_taken_over(folder: Path, tmp_path: Path):
