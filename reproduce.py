@@ -10,7 +10,7 @@ from rich.console import Console
 
 from cli.disk_errors import reason_of
 from studies.catalogue import find, listing, names, prepare
-from studies.options import parse
+from studies.options import check, parse
 from studies.run import command_list, run
 from text.errors import UserError
 
@@ -28,6 +28,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Run, print or list studies. The exit code is 0 whatever the verdict: a claim that fails is a result."""
     options, console, failed = parse(arguments), Console(), list[str]()
     try:
+        check(options)
         for name in names(ROOT) if options.all else filter(None, [options.study]):
             try:
                 work = prepare(find(ROOT, name), ROOT, options)
@@ -42,7 +43,7 @@ def main(arguments: list[str] | None = None) -> None:
                 if not options.all:
                     raise
                 failed.append(f"{name}: {error}")
-        if options.list or options.all or not options.study:
+        if options.all or not options.study:
             console.print(listing(ROOT))
     except KeyboardInterrupt:
         sys.exit("Stopped. Finished stages are kept: the same command goes on from here.")

@@ -6,20 +6,24 @@ This file knows numbers. It does not know who gave them.
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Iterable
 from fractions import Fraction
 
 FINEST = 10**6  # denominators: a mean over runs and rubrics has a far smaller one
+ROUNDINGS = 32  # in units of the last place: more than a mean of twenty means collects
 
 
 def fraction(value: float) -> Fraction:
-    """The fraction that a float stands for: 3.6666666666666665 is 11/3, and so is a float one rounding away from it.
+    """The fraction that a float stands for: 3.6666666666666665 is 11/3, and so is a float a few roundings away from it.
 
     Args:
-        value: a grade or a mean of grades. What is no such thing (a probability, say) changes by less than 1e-12.
+        value: a grade or a mean of grades. What is no such thing, a probability say, changes by no more than that.
     """
-    return Fraction(value).limit_denominator(FINEST)
+    exact = Fraction(value)
+    simple = exact.limit_denominator(FINEST)
+    return simple if abs(simple - exact) <= ROUNDINGS * Fraction(math.ulp(value)) else exact
 
 
 def mean(values: Iterable[float | Fraction]) -> float:

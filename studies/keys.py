@@ -5,8 +5,10 @@ This file knows files. It does not know studies; stages.py puts the hashes toget
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
+import os
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -35,14 +37,20 @@ def compose(path: Path) -> Any:
         raise UserError(f"{path}: no such config. 'configs' are relative to the folder of study.yaml.") from None
     except yaml.YAMLError as error:
         raise UserError(f"{path}: not readable as YAML. {error}") from None
-    return _include(content, path.parent)
+    return include(content, path.parent)
 
 
-def _include(value: Any, folder: Path) -> Any:
+def include(value: Any, folder: Path) -> Any:
+    """A value with what the configs that it names hold in place of their names, as the command line reads it.
+
+    Args:
+        value: of a config, or the options of a stage.
+        folder: that names are relative to: of the including file, or where the command runs.
+    """
     if isinstance(value, dict):
-        return {key: _include(part, folder) for key, part in value.items()}
+        return {key: include(part, folder) for key, part in value.items()}
     if isinstance(value, list):
-        return [_include(part, folder) for part in value]
+        return [include(part, folder) for part in value]
     if isinstance(value, str) and value.endswith((".yaml", ".yml")) and (folder / value).is_file():
         return compose(folder / value)
     return value
@@ -51,7 +59,8 @@ def _include(value: Any, folder: Path) -> Any:
 def input_hashes(settings: Any, root: Path) -> dict[str, str]:
     """Content hashes of what settings name: files, folders (where the name has a slash) and globs.
 
-    Hub ids are not looked up: there the revision in the config says what is meant.
+    Hub ids are not looked up: there the revision in the config says what is meant. Hidden files of a folder do not
+    count, nor does a folder below `.cache`, which grows while stages run.
     """
     hashes = {}
     for text in sorted(set(strings(settings))):
@@ -61,13 +70,14 @@ def input_hashes(settings: Any, root: Path) -> dict[str, str]:
 
 
 def _named_files(text: str, root: Path) -> list[Path]:
-    path = root / text
+    name = os.path.expanduser(text)  # here and in globs as datamodules/sources.py reads them
+    path = root / name
     try:
-        if path.is_file() or ("/" in text and path.is_dir()):
+        if path.is_file() or ("/" in text and path.is_dir() and ".cache" not in Path(name).parts):
             return [path]
-        if "/" in text and any(sign in text for sign in "*?["):
-            return sorted(path.parent.glob(path.name))
-    except (OSError, ValueError, NotImplementedError):  # a text that cannot be a path: too long, say, or '**a'
+        if glob.has_magic(name) and any(map(str.isalnum, name)):  # "*" alone is no name of data
+            return [root / found for found in sorted(glob.glob(name, root_dir=root, recursive=True))]
+    except (OSError, ValueError):  # a text that cannot be a path: too long, say
         pass
     return []
 

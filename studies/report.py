@@ -19,9 +19,8 @@ from rich.text import Text
 from studies.claims import Claim, Kind
 from studies.figure import draw
 from studies.page import bounds, markdown, marks_of, number, p_words
-from studies.provenance import criterion_commit, criterion_hash
+from studies.provenance import criterion_commit, criterion_hash, read_record
 from studies.readings import Readings, facts
-from studies.run import read_record
 from studies.stages import Work
 from studies.verdict import Estimate, Outcome, judge, judge_together
 from text.whole_files import write_text
@@ -34,6 +33,7 @@ KEPT = (
     "seeds",
     "development_settings_tried",
     "criterion_commit",
+    "warnings",
     "code_version",
     "packages",
 )
@@ -43,31 +43,27 @@ COLOURS = {"SHOWN": "green", "NOT SHOWN": "red", "INCONCLUSIVE": "yellow"}
 
 
 def report_folder(work: Work) -> Path:
-    """runs/<study>, or quick/ and calibration/ in it, so that these never replace a result."""
+    """runs/<study>, or a folder in it that is called after the mode, so that no other run replaces a result."""
     return work.out if work.mode == "reported" else work.out / work.mode
 
 
 def write_report(work: Work) -> dict[str, Any]:
     """Write report.md, report.json and report.png of a study whose stages have all finished, and return report.json.
 
-    A result on all committed seeds is also kept as docs/results/<study>.json, which the README is checked against, and
-    drawn as docs/pictures/<study>_study.png, which its page shows.
+    A result on the committed seeds is also kept as docs/results/<study>.json, which the README is checked against, and
+    drawn as docs/pictures/<study>_study.png, which its page shows: both without the arms of ablations.
     """
     folder, report = report_folder(work), make_report(work)
     _write_json(folder / "report.json", report)
     _write(folder / "report.md", "\n".join(markdown(report)) + "\n")
     draw(report, folder / "report.png")
-    if _is_kept(work):
-        _write_json(results_file(work), {name: report[name] for name in KEPT})
+    if work.mode == "reported":
+        kept = make_report(work.without_ablations())
+        _write_json(results_file(work), {name: kept[name] for name in KEPT})
         picture = work.root / "docs" / "pictures" / f"{work.study.name}_study.png"
         picture.parent.mkdir(parents=True, exist_ok=True)
-        draw(report, picture)
+        draw(kept, picture)
     return report
-
-
-def _is_kept(work: Work) -> bool:
-    """A report on some of the committed seeds must not pass for the study's."""
-    return work.mode == "reported" and set(work.study.seeds) <= set(work.seeds)
 
 
 def results_file(work: Work) -> Path:
@@ -85,7 +81,7 @@ def make_report(work: Work) -> dict[str, Any]:
             "arms": list(stage.arms),
             "seed": stage.seed,
             **facts(work, stage),
-            "seconds": read_record(work, stage).get("seconds"),
+            "seconds": read_record(stage, work.root).get("seconds"),
             "folder": str(stage.run),
             "command": stage.command,
         }
@@ -108,11 +104,7 @@ def make_report(work: Work) -> dict[str, Any]:
 
 
 def _judge(work: Work, claim: Claim) -> Outcome:
-    obstacles = []
-    if work.mode != "reported":
-        obstacles.append(f"a {work.mode} run gives no verdict")
-    elif missing := [seed for seed in work.study.seeds if seed not in work.seeds]:
-        obstacles.append(f"committed seeds that were not run: {', '.join(map(str, missing))}")
+    obstacles = list(_without_verdict(work))
     values = {}
     for arm in dict.fromkeys(arm for arm, _ in work.lines):
         readings = Readings(work)
@@ -124,13 +116,24 @@ def _judge(work: Work, claim: Claim) -> Outcome:
     return judge(claim, values, guards, [*obstacles, *readings.problems])
 
 
+def _without_verdict(work: Work) -> Iterator[str]:
+    """Why the runs give no verdict, whatever their numbers: it is of the committed seeds, no fewer and no more."""
+    if work.mode != "reported":
+        yield f"a {work.mode} run gives no verdict"
+    if work.mode == "trial":
+        run, committed = set(work.seeds), set(work.study.seeds)
+        for what, seeds in (("committed and not run", committed - run), ("run and not committed", run - committed)):
+            if seeds:
+                yield f"seeds that were {what}: {', '.join(map(str, sorted(seeds)))}"
+
+
 def _warnings(work: Work) -> Iterator[str]:
     """What a reader must know before believing a verdict: when was the criterion fixed?"""
     if work.mode != "reported":
         return
     if criterion_commit(work.study) is None:
         yield "The criterion is UNCOMMITTED: no commit holds study.yaml as it stands."
-    records = [(stage, read_record(work, stage)) for stage in work.stages.values() if stage.seed is not None]
+    records = [(stage, read_record(stage, work.root)) for stage in work.stages.values() if stage.seed is not None]
     now = criterion_hash(work.study)
     for what, of_these in (
         ("The criterion or the seeds were CHANGED after these ran", lambda r: r and r["criterion"] != now),
@@ -198,7 +201,7 @@ def conclude(work: Work, console: Console) -> None:
     for warning in report["warnings"]:
         console.print(f"[bold red]{warning}[/]", highlight=False)
     console.print(f"Report: {folder / 'report.md'}\nFigure: {folder / 'report.png'}", highlight=False, soft_wrap=True)
-    if _is_kept(work):
+    if work.mode == "reported":
         console.print(f"Kept in the repository: {results_file(work)}", highlight=False, soft_wrap=True)
 
 

@@ -1,15 +1,13 @@
 """Runs what a study still lacks: stages in order, several at a time, each finished one exactly once.
 
-This file knows order, workers and records of stages. It does not know what a stage prints or computes (workers.py
-starts it) nor what its numbers mean (verdict.py).
+This file knows order and workers. It does not know what a stage prints or computes (workers.py starts it and records
+how it ran) nor what its numbers mean (verdict.py).
 """
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterable
-from contextlib import suppress
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
@@ -18,11 +16,10 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
 from studies.keys import strings
-from studies.provenance import criterion_commit, criterion_hash
+from studies.provenance import Stamp, stamp
 from studies.stages import Stage, Work
 from studies.workers import GRACE, Launch, Worker
 from text.errors import UserError
-from text.whole_files import write_text
 
 LAST_LINES = 25  # an error of data is up to 21
 
@@ -42,15 +39,15 @@ def run(work: Work, launch: Launch, jobs: int = 1, console: Console | None = Non
     """
     console = console or Console()
     waiting = work.pending()
-    stamp = {"criterion": criterion_hash(work.study), "criterion_commit": criterion_commit(work.study)}
+    criterion = stamp(work.study)
     workers: list[Worker] = []
     with _Progress(console, len(work.stages), len(waiting)) as progress:
         try:
             while waiting or _busy(workers):
                 for stage in [stage for stage in waiting if all(work.done(work.stages[need]) for need in stage.needs)]:
-                    if (worker := _idle(workers, launch, work.root, jobs)) is None:
+                    if (worker := _idle(workers, launch, work.root, criterion, jobs)) is None:
                         break
-                    _open_record(work, stage, stamp)
+                    _check_inputs(work, stage)
                     waiting.remove(stage)
                     worker.start(stage)
                     progress.started(stage)
@@ -63,12 +60,12 @@ def _busy(workers: Iterable[Worker]) -> list[Worker]:
     return [worker for worker in workers if worker.stage is not None]
 
 
-def _idle(workers: list[Worker], launch: Launch, root: Path, jobs: int) -> Worker | None:
+def _idle(workers: list[Worker], launch: Launch, root: Path, criterion: Stamp, jobs: int) -> Worker | None:
     if idle := next((worker for worker in workers if worker.stage is None), None):
         return idle
     if len(workers) == jobs:
         return None
-    workers.append(Worker(launch, root))
+    workers.append(Worker(launch, root, criterion))
     return workers[-1]
 
 
@@ -81,7 +78,6 @@ def _collect(work: Work, workers: list[Worker], progress: _Progress) -> None:
         result = worker.result()
         if result.problem:
             raise UserError(_failure(work, stage, result.problem))
-        _close_record(work, stage, result.seconds)
         progress.finished(stage, result.seconds)
 
 
@@ -107,8 +103,8 @@ def _failure(work: Work, stage: Stage, problem: str) -> str:
     )
 
 
-def _open_record(work: Work, stage: Stage, stamp: dict[str, Any]) -> None:
-    """Write down what is about to run, and which criterion stood when it did."""
+def _check_inputs(work: Work, stage: Stage) -> None:
+    """Refuse to start a stage that reads what an earlier one did not leave."""
     for text in strings(list(stage.settings.values())):
         for need in stage.needs:
             run_folder = work.root / work.stages[need].run
@@ -119,36 +115,6 @@ def _open_record(work: Work, stage: Stage, stamp: dict[str, Any]) -> None:
                     f"stage '{stage.name}' needs {text}, but '{work.stages[need].name}' did not leave it. "
                     f"In its run folder: {there}."
                 )
-    record = {
-        "stage": stage.name,
-        "key": stage.key,
-        "seed": stage.seed,
-        "command": stage.command,
-        "needs": list(stage.needs),
-        "inputs": stage.inputs,
-        "code": stage.code,
-        "packages": stage.packages,
-        **stamp,
-        "seconds": None,
-    }
-    _write_record(work, stage, record)
-
-
-def _close_record(work: Work, stage: Stage, seconds: float) -> None:
-    _write_record(work, stage, read_record(work, stage) | {"seconds": round(seconds, 1)})
-
-
-def read_record(work: Work, stage: Stage) -> dict[str, Any]:
-    """What is known of how a stage ran; nothing for one that was run by hand, by a printed command."""
-    with suppress(OSError, ValueError):
-        return json.loads((work.root / stage.home / "stage.json").read_text())
-    return {}
-
-
-def _write_record(work: Work, stage: Stage, record: dict[str, Any]) -> None:
-    path = work.root / stage.home / "stage.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, json.dumps(record, indent=2) + "\n")
 
 
 class _Progress:

@@ -21,6 +21,8 @@ PRODUCT = (
 )
 DOORS = ("cli/trainer_cli.py", "main.py")  # part of every run
 NAME = re.compile(r"[A-Za-z_]\w*(?:\.\w+)*")  # also several in one text: an option may hold JSON
+DOCUMENTED = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+STATEMENTS = ast.stmt | ast.excepthandler | ast.match_case
 
 
 class Sources:
@@ -33,14 +35,16 @@ class Sources:
     def __init__(self, root: Path):
         found = [path for name in PRODUCT for path in [root / name, *sorted((root / name).rglob("*.py"))]]
         self.trees = {
-            path.relative_to(root).as_posix(): ast.parse(path.read_bytes()) for path in found if path.is_file()
+            path.relative_to(root).as_posix(): _without_docstrings(ast.parse(path.read_bytes()))
+            for path in found
+            if path.is_file()
         }
         self._imports: dict[str, frozenset[str]] = {}
         self._outside: dict[str, frozenset[str]] = {}
         self._hashes: dict[str, str] = {}
 
     def version(self, texts: Iterable[str]) -> str:
-        """Hash of the sources that a run may use. Comments and layout do not count."""
+        """Hash of the sources that a run may use. Comments, docstrings and layout do not count."""
         return digest([[file, self._hash(file)] for file in self.reached(texts)])
 
     def _hash(self, file: str) -> str:
@@ -161,3 +165,14 @@ class Sources:
         return all(isinstance(node, kinds) for node in self.trees[file].body) and all(
             isinstance(target, ast.Name) and target.id == "__all__" for node in assigned for target in node.targets
         )
+
+
+def _without_docstrings(tree: ast.Module) -> ast.Module:
+    """What a run executes: docstrings are read by help pages alone."""
+    waiting: list[ast.AST] = [tree]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:
+            del node.body[0]
+        waiting += [part for part in ast.iter_child_nodes(node) if isinstance(part, STATEMENTS)]
+    return tree

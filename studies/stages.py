@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from cli.config_files import as_yaml
-from studies.keys import compose, digest, input_hashes, strings
+from studies.keys import compose, digest, include, input_hashes, strings
 from studies.packages import versions
 from studies.plan import PLACEHOLDER, ArmPlan, Settings, StagePlan, Study, placeholders, stages_named
 from studies.sources import Sources
@@ -100,7 +100,7 @@ class Work:
         study: the plan they come from.
         root: the project root.
         seeds: the seeds they cover.
-        mode: reported, quick or calibration.
+        mode: reported, quick, calibration, or trial: on other seeds than were committed.
         sources: the code of the project.
         stages: by key, in an order in which they can run: shared ones first, then seed by seed.
         lines: for every (arm, seed) the key of each of its stages by name, in order.
@@ -130,6 +130,12 @@ class Work:
         found = {name: version for stage in self.stages.values() for name, version in stage.packages.items()}
         return dict(sorted(found.items()))
 
+    def without_ablations(self) -> Work:
+        """The same runs, but for those of ablations alone."""
+        lines = {(arm, seed): line for (arm, seed), line in self.lines.items() if arm in self.study.arms}
+        kept = {key for line in lines.values() for key in line.values()}
+        return replace(self, lines=lines, stages={key: self.stages[key] for key in self.stages if key in kept})
+
     def done(self, stage: Stage) -> bool:
         """Whether a stage has run to its end."""
         return (self.root / stage.marker).is_file()
@@ -146,9 +152,11 @@ def lay_out(study: Study, root: Path, seeds: list[int], mode: str = "reported", 
         study: the plan.
         root: the project root.
         seeds: the seeds to run.
-        mode: ``quick`` applies the study's quick settings.
+        mode: ``quick`` applies the study's quick settings; ``reported`` is ``trial`` on other seeds than committed.
         ablations: whether the ablation arms run as well.
     """
+    if mode == "reported":  # equal runs give equal reports, in whatever order seeds are named
+        seeds, mode = (study.seeds, mode) if set(seeds) == set(study.seeds) else (seeds, "trial")
     work = Work(study, root, seeds, mode, Sources(root))
     arms = study.arms | (study.ablations if ablations else {})
     found: dict[str, Stage] = {}
@@ -183,12 +191,14 @@ def _stage(
     configs = [(work.study.path.parent / config).resolve() for config in plan.configs]
     composed = [compose(config) for config in configs]
     with_seed = fill_in(template, lambda text: seed if text == "seed" else None)
-    named = input_hashes([composed, with_seed], work.root)
+    told = [composed, include(with_seed, work.root)]
+    named = input_hashes(told, work.root)
     # Outputs of other stages stay placeholders here: their keys stand for them, wherever the project lies.
     needed = {need.name: need.key for need in needs}
-    texts = list(strings([composed, with_seed]))
+    texts = list(strings(told))
     code, packages = work.sources.version(texts), versions(work.sources.packages(texts))
-    key = digest([plan.verb, composed, with_seed, needed, named, code, packages])
+    in_order = list(with_seed)  # where an option is given twice, as a whole and in part, the later one decides
+    key = digest([plan.verb, told, in_order, needed, named, code, packages])
     return Stage(
         name=name,
         seed=seed if seeded else SHARED,

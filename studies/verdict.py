@@ -16,6 +16,7 @@ Shape suffixes: B bootstrap resamples, S seeds, R rows.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -82,6 +83,8 @@ def judge(claim: Claim, values: Mapping[str, Values], guards: list[float], obsta
     arms = {arm: estimate(measured, statistic, criterion.level) for arm, measured in values.items()}
 
     obstacles = obstacles + unpaired
+    if statistic.test == "two_level_bootstrap":
+        obstacles += partly_shared(difference)
     if len(difference) < 2:
         obstacles.append("one seed has no spread to judge by")
     if any(math.isnan(value) for value in found.per_seed.values()):
@@ -160,6 +163,19 @@ def paired(first: Values, second: Values) -> tuple[Values, list[str]]:
     return differences, unpaired
 
 
+def partly_shared(values: Values) -> list[str]:
+    """Rows that a seed lacks and others have: drawn together or apart, what is missing may be what was hard."""
+    seeds_of = Counter(row for rows in values.values() for row in rows)
+    if max(seeds_of.values(), default=0) < 2:  # every seed has rows of its own
+        return []
+    missing = {seed: sorted(seeds_of.keys() - rows.keys()) for seed, rows in values.items()}
+    return [
+        f"seed {seed}: {len(rows)} rows that other seeds have are missing, such as '{rows[0]}'"
+        for seed, rows in missing.items()
+        if rows
+    ]
+
+
 def estimate(values: Values, statistic: Statistic, level: float) -> Estimate:
     """Mean over seeds and its interval, by the statistic's test."""
     return Estimate(intervals(values, statistic)(level), _per_seed(values))
@@ -190,7 +206,7 @@ def _two_level(values: Values) -> np.ndarray:
     """Means of a bootstrap, [B], that draws seeds, and rows: a new seed would bring new rows, too.
 
     Rows of the same names in all seeds are drawn together (Owen 2007, the pigeonhole bootstrap): what is hard for one
-    model may be hard for all. Others are drawn within their seeds.
+    model may be hard for all. Rows that each seed has for itself are drawn within it; for others see `partly_shared`.
     """
     rng, n = np.random.default_rng(0), len(values)
     names = [sorted(rows) for rows in values.values()]

@@ -1,6 +1,6 @@
 """A worker: a process with one thread that runs stages, one after another, and never outlives its parent.
 
-It knows folders, locks and logs. It does not know studies or the order of stages (run.py).
+It knows folders, locks, logs and records. It does not know studies or the order of stages (run.py).
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import NamedTuple
 
+from studies.provenance import Stamp, add_seconds, open_record
 from studies.stages import Stage
 
 Launch = Callable[[list[str]], object]
@@ -44,12 +45,14 @@ class Worker:
     Args:
         launch: runs main.py in-process, given its arguments.
         root: the project root, in which stages run.
+        criterion: what its stages are stamped with when they begin.
     """
 
-    def __init__(self, launch: Launch, root: Path):
+    def __init__(self, launch: Launch, root: Path, criterion: Stamp):
         self.stage: Stage | None = None
         self.connection, theirs = multiprocessing.Pipe()
-        self.process = multiprocessing.get_context("spawn").Process(target=serve, args=(theirs, launch, root))
+        arguments = (theirs, launch, root, criterion)
+        self.process = multiprocessing.get_context("spawn").Process(target=serve, args=arguments)
         os.environ.update(ONE_THREAD)  # must stand before the child imports torch
         # Ctrl-C reaches every process of the terminal, but only the parent decides: children inherit the deaf ear.
         before = signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -90,17 +93,25 @@ class Worker:
             self.process.join()
 
 
-def serve(connection: Connection, launch: Launch, root: Path) -> None:
+def serve(connection: Connection, launch: Launch, root: Path, criterion: Stamp) -> None:
     """The worker's life: run what comes in until the connection closes."""
     threading.Thread(target=_follow_parent, daemon=True).start()
     os.chdir(root)
     with suppress(EOFError, BrokenPipeError):
         while True:
-            connection.send(run_stage(connection.recv(), launch))
+            stage = connection.recv()
+            try:
+                result = run_stage(stage, launch, criterion)
+            except OSError as error:  # of its folder, lock, log or record: no room, say
+                result = Result(0.0, f"{type(error).__name__}: {error}")
+            connection.send(result)
 
 
-def run_stage(stage: Stage, launch: Launch) -> Result:
-    """Run a stage in the current directory, resuming a half-done fit; everything it prints goes to its log."""
+def run_stage(stage: Stage, launch: Launch, criterion: Stamp) -> Result:
+    """Run a stage in the current directory, resuming a half-done fit; everything it prints goes to its log.
+
+    A fit that goes on keeps the record of when it began: a criterion that came later did not stand before all of it.
+    """
     stage.home.mkdir(parents=True, exist_ok=True)
     with _only_one(stage):
         start = time.monotonic()
@@ -112,12 +123,15 @@ def run_stage(stage: Stage, launch: Launch) -> Result:
         if not resume:
             for half_done in stage.home.glob("version_*"):
                 shutil.rmtree(half_done)
+            open_record(stage, criterion)
         _print_to(stage.log, append=resume)
         arguments = stage.arguments(resume)
         problem = _in_subprocess(arguments) if stage.several_devices else _in_process(arguments, launch)
         if problem is None and not stage.marker.is_file():
             problem = f"it ended without {stage.marker}"
-        return Result(time.monotonic() - start, problem)
+        seconds = time.monotonic() - start
+        add_seconds(stage, seconds)
+        return Result(seconds, problem)
 
 
 def _in_process(arguments: list[str], launch: Launch) -> str | None:

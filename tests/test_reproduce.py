@@ -92,6 +92,18 @@ def test_the_list_knows_what_the_repository_keeps(toy, capsys):
     assert "SHOWN (seeds 1, 2; not finished here)" in " ".join(capsys.readouterr().out.split())
 
 
+def test_a_run_of_some_seeds_hides_no_verdict(toy, capsys):
+    toy.study["seeds"] = [1, 2]
+    toy.study["criterion"] = {"direction": "less"}
+    toy.read()
+    reproduce.main(["toy"])
+    shutil.rmtree(toy.root / "runs")  # as a fresh clone has it
+    reproduce.main(["toy", "--seeds", "1"])
+    assert "no verdict (trial)" in capsys.readouterr().out
+    reproduce.main(["--list"])
+    assert "NOT SHOWN (reversed) (seeds 1, 2; not finished here)" in " ".join(capsys.readouterr().out.split())
+
+
 def test_whoever_reads_may_stop():
     command = f"{sys.executable} reproduce.py sure --print | head -1"
     done = subprocess.run(
@@ -114,6 +126,13 @@ def test_printing_runs_nothing(toy, capsys):
     [
         (["toi"], ["there is no study 'toi'", "Did you mean: toy?"]),
         (["toy", "--seeds", "0"], ["[0] is for calibration", "--calibrate"]),
+        (["toy", "--list"], ["toy and --list", "give one of them"]),
+        (["toy", "--all"], ["toy and --all", "give one of them"]),
+        (["--all", "--list"], ["--all and --list", "give one of them"]),
+        (["--quick"], ["--quick: of which study?", "--all"]),
+        (["--calibrate", "--list"], ["--calibrate: of which study?"]),
+        (["--seeds", "1"], ["--seeds: of which study?"]),
+        (["--jobs", "2"], ["--jobs: of which study?"]),
     ],
 )
 def test_mistakes_end_with_a_message(toy, arguments, parts):
@@ -121,6 +140,7 @@ def test_mistakes_end_with_a_message(toy, arguments, parts):
         reproduce.main(arguments)
     for part in parts:
         assert part in caught.value.code
+    assert not (toy.root / "runs").exists()
 
 
 def test_a_failed_stage_ends_with_its_log(toy):

@@ -16,10 +16,12 @@ from pathlib import Path
 def whole_file(path: Path) -> Iterator[Path]:
     """Another name, to write under: what is there in the end becomes the file, in one step.
 
+    Of several processes that write the same file each has a name of its own, and the last one's file stays.
+
     Args:
         path: the final name; until then what is there stays.
     """
-    partial = path.with_name(f".{path.name}.partial")
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         yield partial
         with partial.open("rb") as file:

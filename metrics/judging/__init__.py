@@ -12,14 +12,13 @@ from metrics.judging.pairs import (
     merge_orders,
     pairwise_accuracy,
 )
-from metrics.judging.raters import KrippendorffAlpha, krippendorff_alpha
+from metrics.judging.raters import krippendorff_alpha
 from metrics.judging.transitivity import Transitivity, transitivity
 from metrics.judging.win_rate import WinRate
 
 __all__ = [
     "FormatConsistency",
     "JudgeCorrelation",
-    "KrippendorffAlpha",
     "PairwiseAccuracy",
     "PositionConsistency",
     "ScoreAccuracy",

@@ -63,7 +63,7 @@ class JudgeReport:
 def judge_report(judged: Sequence[JudgedRecord]) -> JudgeReport:
     """``direct/...`` and ``pairwise/...`` over all records, and ``direct/<group>/...`` over the parts of each group.
 
-    What the measures are is told in metrics/agreement. Of pairs in both orders ``acc_mean`` is the mean accuracy of the
+    What the measures are is told in metrics/judging. Of pairs in both orders ``acc_mean`` is the mean accuracy of the
     orders, and ``acc_no_tie``, ``acc_half`` and ``acc_with_tie`` are of one verdict made of both.
     """
     report = JudgeReport()

@@ -7,13 +7,10 @@ more, V distinct values.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
-from torchmetrics.utilities.data import dim_zero_cat
 
 from text.errors import UserError
 
@@ -62,45 +59,3 @@ def _squared_distances(values_V: Tensor, n_V: Tensor, level: Level) -> Tensor:
     # ordinal: ranks in the middle of the ratings of a value lie as far apart as the sum in the docstring says
     places_V = values_V if level == "interval" else n_V.cumsum(0) - n_V / 2
     return (places_V[:, None] - places_V).square()
-
-
-class KrippendorffAlpha(Metric):
-    """Krippendorff's alpha over items that come in batches; the same for any batches and ranks.
-
-    Args:
-        level: see `krippendorff_alpha`.
-        **kwargs: of torchmetrics.
-    """
-
-    higher_is_better = True
-    full_state_update = False
-    ratings: list[Tensor]
-    lengths: list[Tensor]
-
-    def __init__(self, level: Level = "ordinal", **kwargs) -> None:
-        super().__init__(**kwargs)
-        if level not in LEVELS:
-            raise UserError(f"level '{level}' is not known: {', '.join(LEVELS)}")
-        self.level: Level = level
-        self.add_state("ratings", default=[], dist_reduce_fx="cat")
-        self.add_state("lengths", default=[], dist_reduce_fx="cat")
-
-    def update(self, ratings: Tensor | Sequence[Sequence[float | None]]) -> None:
-        """Add items.
-
-        Args:
-            ratings: [raters, items], NaN or None where there is none; batches may differ in the number of raters.
-        """
-        if not isinstance(ratings, Tensor):
-            ratings = torch.tensor([[math.nan if one is None else float(one) for one in row] for row in ratings])
-        by_item = ratings.to(self.device, torch.float64).T
-        self.ratings.append(by_item.flatten())
-        self.lengths.append(torch.full((len(by_item),), by_item.shape[1], dtype=torch.int64, device=self.device))
-
-    def compute(self) -> Tensor:
-        """Alpha, float64."""
-        if not len(self.lengths):
-            return torch.tensor(math.nan, dtype=torch.float64)
-        items = dim_zero_cat(self.ratings).cpu().split(dim_zero_cat(self.lengths).tolist())
-        table = torch.nn.utils.rnn.pad_sequence([*items], padding_value=math.nan)
-        return krippendorff_alpha(table, self.level)

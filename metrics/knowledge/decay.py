@@ -61,16 +61,15 @@ def every_step(elapsed_G: np.ndarray, curve_G: np.ndarray) -> tuple[np.ndarray, 
     return t, np.interp(np.log10(t), np.log10(elapsed_G[known]), curve_G[known])
 
 
-def fit_decay(elapsed_G: np.ndarray, curve_G: np.ndarray, tokens_per_step: float = 1.0, t_min: float = 1.0) -> DecayFit:
-    """Fit one curve; NaN points and those before `t_min` are left out. With fewer than two points all is NaN.
+def fit_decay(elapsed_G: np.ndarray, curve_G: np.ndarray, tokens_per_step: float = 1.0) -> DecayFit:
+    """Fit one curve; NaN points and those before t = 1 are left out. With fewer than two points all is NaN.
 
     Args:
         elapsed_G: t since the maximum, steps.
         curve_G: R(t).
         tokens_per_step: global batch size times sequence length.
-        t_min: first t of the fit.
     """
-    use = np.isfinite(curve_G) & (elapsed_G >= t_min)
+    use = np.isfinite(curve_G) & (elapsed_G >= 1)
     t, curve = np.asarray(elapsed_G, np.float64)[use], np.asarray(curve_G, np.float64)[use]
     if len(t) < 2:
         nan = np.nan

@@ -2,7 +2,7 @@
 
 Pure functions of curves l_q(t), the log-probability of a probe's target after t updates. This file knows neither files
 (metrics/knowledge/trace.py) nor groups of probes (metrics/knowledge/sample.py); fits over time are in
-metrics/knowledge/decay.py, the same definitions as torchmetrics in metrics/knowledge/metrics.py.
+metrics/knowledge/decay.py.
 
 Time t is in optimizer steps; l at t is measured before update t, so an injection in the batch of update t_i shows from
 t_i + 1 on. Not every t needs to be measured. What cannot be known is NaN.

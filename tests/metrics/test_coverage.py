@@ -122,7 +122,7 @@ def seeds(test: str) -> Callable[[Rng, int], tuple[Interval, float]]:
     def world(rng: Rng, n: int) -> tuple[Interval, float]:
         skill = np.clip(0.6 + 0.08 * rng.normal(size=n), 0, 1)
         answers = {
-            seed: {str(row): float(right) for row, right in enumerate(rng.random(60) < able)}
+            seed: {f"{seed} {row}": float(right) for row, right in enumerate(rng.random(60) < able)}
             for seed, able in enumerate(skill)
         }
         return over_seeds(answers, statistic, 0.95).interval, 0.6

@@ -9,6 +9,7 @@ from rich.console import Console
 
 from studies.figure import draw
 from studies.page import bounds, markdown
+from studies.provenance import criterion_hash
 from studies.readings import Readings
 from studies.report import conclude, make_report, report_folder, write_report
 from studies.run import run
@@ -76,7 +77,11 @@ def test_a_result_on_all_seeds_is_kept_without_times_and_places(toy, tmp_path):
     report = write_report(finish(toy, tmp_path))
     found = json.loads(kept.read_text())
     assert found == {name: report[name] for name in found}
-    assert set(found) == set(report) - {"mode", "calibration_seed", "warnings", "runs"}
+    assert set(found) == set(report) - {"mode", "calibration_seed", "runs"}
+    assert [warning[:28] for warning in found["warnings"]] == [
+        "The criterion is UNCOMMITTED",
+        "Run by hand, so nothing tell",
+    ]
     (claim,) = found["claims"]
     assert claim["estimate"]["per_seed"] == pytest.approx({"1": 0.4, "2": 0.408, "3": 0.428})
     assert found["packages"]["torch"] == metadata.version("torch").partition("+")[0]
@@ -140,7 +145,8 @@ def test_equal_runs_give_equal_bytes(toy, tmp_path):
     [
         ({"quick": True}, "quick", "a quick run gives no verdict"),
         ({"calibrate": True}, "calibration", "a calibration run gives no verdict"),
-        ({"seeds": [1, 2, 8]}, ".", "committed seeds that were not run: 3"),
+        ({"seeds": [1, 2, 8]}, "trial", "seeds that were committed and not run: 3"),
+        ({"seeds": [4, 3, 2, 1]}, "trial", "seeds that were run and not committed: 4"),
     ],
 )
 def test_runs_on_other_seeds_give_no_verdict(toy, tmp_path, options, folder, reason):
@@ -148,30 +154,45 @@ def test_runs_on_other_seeds_give_no_verdict(toy, tmp_path, options, folder, rea
     report = write_report(work)
     assert report["verdict"] == "INCONCLUSIVE"
     assert reason in report["claims"][0]["notes"]
-    assert report_folder(work) == (toy.root / "runs/toy" / folder).resolve()
+    assert report_folder(work) == toy.root / "runs/toy" / folder
     assert (report_folder(work) / "report.md").exists()
-    if folder != ".":
-        assert report["claims"][0]["words"] == f"no verdict ({folder})"
-        assert not (toy.root / "runs/toy/report.md").exists()
+    assert report["claims"][0]["words"] == f"no verdict ({folder})"
+    assert not (toy.root / "runs/toy/report.md").exists()
+    assert not (toy.root / "docs").exists()
 
 
-def test_some_of_the_seeds_do_not_pass_for_the_kept_result(toy, tmp_path, capsys):
+def test_other_seeds_do_not_pass_for_the_kept_result(toy, tmp_path, capsys):
     conclude(finish(toy, tmp_path), Console(width=200))
     assert "Kept in the repository" in capsys.readouterr().out
     kept = (toy.root / "docs/results/toy.json").read_bytes()
-    conclude(toy.work(seeds=[1, 2]), Console(width=200))
-    assert "Kept in the repository" not in capsys.readouterr().out
+    for seeds in ([1, 2], [1, 2, 3, 4]):
+        conclude(finish(toy, tmp_path, seeds=seeds), Console(width=200))
+        assert "Kept in the repository" not in capsys.readouterr().out
     assert (toy.root / "docs/results/toy.json").read_bytes() == kept
+    assert json.loads((toy.root / "runs/toy/report.json").read_text())["seeds"] == [1, 2, 3]
 
 
-def test_more_seeds_than_committed_may_give_one(toy, tmp_path):
-    assert make_report(finish(toy, tmp_path, seeds=[1, 2, 3, 4]))["verdict"] == "SHOWN"
+def test_the_committed_seeds_in_another_order_give_the_same_result(toy, tmp_path):
+    report = write_report(finish(toy, tmp_path))
+    assert write_report(finish(toy, tmp_path, seeds=[3, 1, 2])) == report
 
 
 def test_ablations_are_shown_beside_the_arms(toy, tmp_path):
     report = make_report(finish(toy, tmp_path, ablations=True))
     assert list(report["claims"][0]["arms"]) == ["fast", "slow", "still"]
     assert report["claims"][0]["arms"]["still"]["per_seed"]["3"] == pytest.approx(0.07)
+
+
+def test_ablations_change_nothing_that_is_kept(toy, tmp_path):
+    (toy.root / "lm/still.py").write_text("class Still: ...\n")
+    toy.study["ablations"]["still"]["set"]["train"]["model"] = "Still"  # code of an ablation alone
+    kept = [toy.root / "docs/results/toy.json", toy.root / "docs/pictures/toy_study.png"]
+    whole = write_report(finish(toy, tmp_path))
+    before = [path.read_bytes() for path in kept]
+    report = write_report(finish(toy, tmp_path, ablations=True))
+    assert [path.read_bytes() for path in kept] == before
+    assert report["code_version"] != whole["code_version"]
+    assert list(report["claims"][0]["arms"]) == ["fast", "slow", "still"]
 
 
 def test_a_missing_metric_is_said_and_not_guessed(toy, tmp_path):
@@ -252,6 +273,14 @@ def test_the_report_says_whether_the_criterion_was_fixed_before(toy, tmp_path):
         "The criterion or the seeds were CHANGED af",
         "-",
     )
+
+
+def test_whether_a_claim_counts_is_part_of_the_criterion(toy):
+    claim = {name: toy.study[name] for name in ("claim", "paper", "statistic", "criterion")}
+    toy.study["also"], toy.study["checks"] = [claim], []
+    before = criterion_hash(toy.read())
+    toy.study["also"], toy.study["checks"] = [], [claim]
+    assert criterion_hash(toy.read()) != before
 
 
 def test_the_end_is_a_table_of_verdicts(toy, tmp_path, capsys):

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from studies.run import command_list, read_record, run
+from studies.provenance import criterion_hash, read_record
+from studies.run import command_list, run
 from tests.studies.toy_project import launch
 from text.errors import UserError
 
@@ -35,6 +36,29 @@ def only_base(toy):
     toy.study["statistic"]["contrast"] = "fast"
     toy.study["seeds"] = [1]
     return toy.study["stages"]["base"]["set"]
+
+
+def another(toy):
+    """A second reproduce.py, in the middle of the first stage."""
+    script = (
+        "import sys; sys.path[:0] = sys.argv[1:]\n"
+        "from pathlib import Path\n"
+        "from types import SimpleNamespace\n"
+        "from rich.console import Console\n"
+        "from studies.catalogue import find, prepare\n"
+        "from studies.run import run\n"
+        "from toy_project import launch\n"
+        "if __name__ == '__main__':\n"
+        "    options = SimpleNamespace(seeds=None, quick=False, calibrate=False, ablations=False, jobs=1)\n"
+        "    run(prepare(find(Path.cwd(), 'toy'), Path.cwd(), options), launch, 1, Console())\n"
+    )
+    (toy.root / "door.py").write_text(script)
+    here = Path(__file__).resolve()
+    process = subprocess.Popen([sys.executable, "door.py", str(here.parents[2]), str(here.parent)], cwd=toy.root)
+    while not toy.launches():
+        assert process.poll() is None
+        time.sleep(0.02)
+    return process
 
 
 def test_every_stage_runs_once_in_order_and_never_again(toy, console):
@@ -71,7 +95,7 @@ def test_records_say_what_ran(toy, console):
     work = toy.work()
     run(work, launch, console=console)
     (stage,) = work.stages.values()
-    record = read_record(work, stage)
+    record = read_record(stage, toy.root)
     assert record["command"] == stage.command
     assert list(record["inputs"]) == ["data.txt"]
     assert record["seconds"] >= 0
@@ -112,6 +136,7 @@ def test_a_half_done_fit_goes_on_from_its_checkpoint(toy, console):
     checkpoint.write_text("half")
     run(work, launch, console=console)
     assert started(toy) == [("base", True)]
+    assert read_record(stage, toy.root) == {}, "nobody knows under which criterion it began"
 
 
 @pytest.mark.parametrize("left", ["events.out", "checkpoints/.last.ckpt"])
@@ -169,29 +194,44 @@ def test_stopping_stops_the_workers(toy, console):
 def test_workers_die_with_a_killed_parent_and_the_next_run_resumes(toy, console):
     only_base(toy)["model.misbehave"] = "hang"
     work = toy.work()
-    script = (
-        "import sys; sys.path[:0] = sys.argv[1:]\n"
-        "from pathlib import Path\n"
-        "from types import SimpleNamespace\n"
-        "from rich.console import Console\n"
-        "from studies.catalogue import find, prepare\n"
-        "from studies.run import run\n"
-        "from toy_project import launch\n"
-        "if __name__ == '__main__':\n"
-        "    options = SimpleNamespace(seeds=None, quick=False, calibrate=False, ablations=False, jobs=1)\n"
-        "    run(prepare(find(Path.cwd(), 'toy'), Path.cwd(), options), launch, 1, Console())\n"
-    )
-    (toy.root / "door.py").write_text(script)
-    here = Path(__file__).resolve()
-    parent = subprocess.Popen([sys.executable, "door.py", str(here.parents[2]), str(here.parent)], cwd=toy.root)
-    while not toy.launches():
-        assert parent.poll() is None
-        time.sleep(0.02)
+    parent = another(toy)
     parent.kill()
     parent.wait()
     (toy.root / "go").touch()
-    run(work, launch, console=console)  # waits for the lock of the orphan, which has to be gone
+    (stage,) = work.stages.values()
+    began = read_record(stage, toy.root) | {"seconds": 100.0}  # as one leaves it that was stopped and had time to save
+    (toy.root / stage.home / "stage.json").write_text(json.dumps(began))
+    toy.study["criterion"]["than"] = -1
+    run(toy.work(), launch, console=console)  # waits for the lock of the orphan, which has to be gone
     assert started(toy) == [("base", False), ("base", True)]
+    record = read_record(stage, toy.root)
+    assert record["seconds"] >= 100
+    assert record | {"seconds": 100.0} == began, "the criterion is that of when it began"
+
+
+def test_who_waited_for_another_process_leaves_its_record_alone(toy, console):
+    only_base(toy)["model.misbehave"] = "hang"
+    stood = criterion_hash(toy.read())
+    other = another(toy)
+    toy.study["criterion"]["than"] = -1
+    work = toy.work()
+    threading.Timer(0.5, (toy.root / "go").touch).start()
+    run(work, launch, console=console)
+    assert other.wait() == 0
+    assert started(toy) == [("base", False)]
+    record = read_record(next(iter(work.stages.values())), toy.root)
+    assert record["criterion"] == stood
+    assert record["seconds"] > 0
+
+
+def test_a_folder_that_cannot_be_written_is_named(toy, console):
+    only_base(toy)
+    work = toy.work()
+    (stage,) = work.stages.values()
+    (toy.root / stage.home.parent).mkdir(parents=True)
+    (toy.root / stage.home).write_text("in the way")
+    with pytest.raises(UserError, match=rf"FileExistsError: .*{stage.home}"):
+        run(work, launch, console=console)
 
 
 def test_a_stage_with_several_devices_is_a_process_of_its_own(toy, console):

@@ -4,6 +4,7 @@ import sys
 import threading
 import tomllib
 from pathlib import Path
+from textwrap import dedent
 
 import pytest
 import yaml
@@ -86,6 +87,26 @@ def test_the_version_changes_with_a_source_that_is_reached_and_with_no_other(hou
     assert version() == before
     (house / "lm/forest.py").write_text("class Forest:\n    changed = 1\n")
     assert version() != before
+
+
+def test_docstrings_do_not_count_and_other_texts_do(house):
+    def version(of_module, of_class, of_method, text):
+        source = f"""
+            '''{of_module}'''
+            if True:
+                class Forest:
+                    '''{of_class}'''
+
+                    def grow(self):
+                        '''{of_method}'''
+                        return "{text}"
+        """
+        (house / "lm/forest.py").write_text(dedent(source))
+        return Sources(house).version(["One"])
+
+    before = version("A", "B", "C", "oak")
+    assert version("Others", "say", "more", "oak") == before
+    assert version("A", "B", "C", "elm") != before
 
 
 @pytest.mark.parametrize("config", ["knowledge_probe", "instructir"])

@@ -152,8 +152,9 @@ def test_a_change_reaches_the_stages_after_it_and_no_other(toy):
     assert changed(before, keys(toy)) == set(before)
 
 
-@pytest.mark.parametrize("named", ["books/", "books/*.txt"])
-def test_folders_and_globs_are_inputs(toy, named):
+@pytest.mark.parametrize("named", ["books/", "books/*.txt", "b*/*.txt", "**/t??.txt", "~/books/*.txt"])
+def test_folders_and_globs_are_inputs(toy, named, monkeypatch):
+    monkeypatch.setenv("HOME", str(toy.root))
     (toy.root / "books").mkdir()
     (toy.root / "books/one.txt").write_text("one")
     toy.study["stages"]["measure"]["set"]["data.test"] = named
@@ -162,6 +163,57 @@ def test_folders_and_globs_are_inputs(toy, named):
     assert keys(toy) == before
     (toy.root / "books/two.txt").write_text("two")
     assert {name for _, _, name in changed(before, keys(toy))} == {"measure"}
+
+
+def test_globs_in_the_project_and_files_below_home_are_inputs(toy, monkeypatch):
+    monkeypatch.setenv("HOME", str(toy.root / "home"))
+    (toy.root / "home/.cache/features").mkdir(parents=True)
+    toy.study["stages"]["base"]["set"] = {
+        "data.train": ["*.jsonl", "~/own.txt"],
+        "model.kept_features": "~/.cache/features",
+        "model.parts": "*",
+    }
+    (toy.root / "one.jsonl").write_text("one")
+    (toy.root / "home/own.txt").write_text("own")
+    before = keys(toy)
+    (toy.root / "home/.cache/features/clip").write_text("what a stage keeps while it runs")
+    assert keys(toy) == before
+    assert list(next(iter(toy.work().stages.values())).inputs) == ["*.jsonl", "data.txt", "~/own.txt"]
+    for file in ("one.jsonl", "two.jsonl", "home/own.txt"):
+        (toy.root / file).write_text("changed")
+        after = keys(toy)
+        assert changed(before, after) == set(before)
+        before = after
+
+
+def test_a_config_that_an_option_names_counts_with_all_that_it_includes(toy):
+    (toy.root / "modules").mkdir()
+    (toy.root / "modules/probe.py").write_text("class Probe: ...\n")
+    (toy.root / "configs/model.yaml").write_text("class_path: Probe\ninit_args: size.yaml\n")
+    (toy.root / "configs/size.yaml").write_text("width: 3\nwords: words.txt\n")
+    (toy.root / "words.txt").write_text("words")
+    toy.study["stages"]["base"]["set"] = {"model": "configs/model.yaml"}
+    before = keys(toy)
+    (toy.root / "configs/model.yaml").write_text("# why\ninit_args: size.yaml\nclass_path: Probe\n")
+    assert keys(toy) == before
+    for file, content in (
+        ("configs/size.yaml", "width: 4\nwords: words.txt\n"),
+        ("words.txt", "others"),
+        ("modules/probe.py", "class Probe:\n    rate = 1\n"),
+    ):
+        (toy.root / file).write_text(content)
+        after = keys(toy)
+        assert changed(before, after) == set(before), file
+        before = after
+
+
+def test_the_order_of_options_counts(toy):
+    """The command line takes them from left to right, and a later one may replace the whole that an earlier one set."""
+    options = {"model.backbone.path": "here", "model.backbone": "Other"}
+    toy.study["stages"]["base"]["set"] = options
+    before = keys(toy)
+    toy.study["stages"]["base"]["set"] = dict(reversed(options.items()))
+    assert changed(before, keys(toy)) == set(before)
 
 
 def test_the_name_of_a_folder_of_the_house_is_no_input(toy):
@@ -198,7 +250,8 @@ def test_seeds_of_calibration_are_refused_and_have_a_mode_of_their_own(toy):
         toy.work(seeds=[1, 0])
     work = toy.work(calibrate=True)
     assert (work.seeds, work.mode) == ([0], "calibration")
-    assert lay_out(work.study, toy.root, [1]).mode == "reported"
+    assert lay_out(work.study, toy.root, work.study.seeds).mode == "reported"
+    assert lay_out(work.study, toy.root, [1]).mode == "trial"
 
 
 @pytest.mark.parametrize(

@@ -204,5 +204,21 @@ def test_rows_that_all_seeds_share_are_drawn_together():
     assert (same.high - same.low) / (others.high - others.low) == pytest.approx(math.sqrt(5), rel=0.1)
 
 
+def test_rows_that_only_some_seeds_share_leave_no_verdict():
+    """Without one row of one seed the rows were drawn within their seeds, and the interval was half as wide."""
+    rows = {f"{row:02d}": 1.0 + row % 2 for row in range(40)}
+    shared = dict.fromkeys(range(5), rows)
+    lacking = shared | {3: {name: value for name, value in rows.items() if name != "07"}}
+    nothing = {seed: dict.fromkeys(found, 0.0) for seed, found in lacking.items()}
+    outcome = judged(GREATER, lacking, nothing, test="two_level_bootstrap", **ROWS)
+    assert outcome.verdict == "INCONCLUSIVE"
+    assert outcome.notes[0] == "seed 3: 1 rows that other seeds have are missing, such as '07'"
+    assert judged(GREATER, lacking, nothing, **ROWS).verdict == "SHOWN", "the unit of t is the seed"
+    whole = dict.fromkeys(range(5), dict.fromkeys(rows, 0.0))
+    assert judged(GREATER, shared, whole, test="two_level_bootstrap", **ROWS).verdict == "SHOWN"
+    own = {seed: {f"{seed} {name}": value for name, value in found.items()} for seed, found in lacking.items()}
+    assert judged(GREATER, own, own, test="two_level_bootstrap", contrast="a", **ROWS).verdict == "SHOWN"
+
+
 def test_without_an_interval_nothing_is_shown():
     assert decide(claim(GREATER).criterion, Interval(2.0, math.nan, math.nan, 1)) == ("INCONCLUSIVE", False)

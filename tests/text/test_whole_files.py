@@ -40,3 +40,16 @@ def break_off(file: Path) -> None:
 def test_the_hash_of_a_file_is_that_of_its_bytes(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"abc")  # FIPS 180-2, appendix B.1
     assert file_sha256(tmp_path / "file") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_processes_that_write_the_same_file_do_not_meet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "report.md"
+    with whole_file(file) as ours:
+        ours.write_text("ours")
+        monkeypatch.setattr("os.getpid", lambda: 1)
+        with whole_file(file) as theirs:
+            assert theirs != ours
+            theirs.write_text("theirs")
+        assert file.read_text() == "theirs"
+    assert file.read_text() == "ours"
+    assert [path.name for path in tmp_path.iterdir()] == ["report.md"]

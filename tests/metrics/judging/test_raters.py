@@ -1,4 +1,4 @@
-"""Krippendorff's alpha: his own worked example, the package of that name, what is missing, batches and ranks."""
+"""Krippendorff's alpha: his own worked example, the package of that name, and what is missing."""
 
 import math
 
@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from metrics.judging import KrippendorffAlpha, krippendorff_alpha
+from metrics.judging import krippendorff_alpha
 from text.errors import UserError
 
 NAN = math.nan
@@ -65,19 +65,5 @@ def test_not_defined(ratings):
 def test_wrong_arguments():
     with pytest.raises(UserError, match="'ratio' is not known: nominal, ordinal, interval"):
         krippendorff_alpha(EXAMPLE, "ratio")
-    with pytest.raises(UserError, match="interval"):
-        KrippendorffAlpha("ratio")
     with pytest.raises(ValueError, match="raters, items"):
         krippendorff_alpha(EXAMPLE[0])
-
-
-@pytest.mark.parametrize("level", PRINTED)
-def test_batches_of_any_number_of_raters_and_ranks(level):
-    first, second = KrippendorffAlpha(level), KrippendorffAlpha(level)
-    first.update(EXAMPLE[:, 5:])
-    second.update(EXAMPLE[:3, :1])  # the fourth rater brings nothing new below
-    second.update([[None if math.isnan(one) else one for one in row] for row in EXAMPLE[:, 1:5].tolist()])
-    first.merge_state(second)
-    expected = krippendorff_alpha(torch.cat([EXAMPLE[:, 1:], torch.tensor([[1], [1], [NAN], [NAN]])], 1), level)
-    torch.testing.assert_close(first.compute(), expected, atol=1e-12, rtol=0)
-    assert KrippendorffAlpha().compute().isnan()
