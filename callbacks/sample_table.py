@@ -51,6 +51,19 @@ class SampleTable(Callback):
         self.validations = 0
         self.tokens: list[list[int]] = []
 
+    @property
+    def state_key(self) -> str:
+        """A fit may have several tables."""
+        return self._generate_state_key(prompts=self.prompts, decoding=self.decoding, seed=self.seed)
+
+    def state_dict(self) -> dict[str, Any]:
+        """How many validations there were: a resumed run answers at the same ones."""
+        return {"validations": self.validations}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on counting."""
+        self.validations = state_dict["validations"]
+
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Renders the prompts that were given."""
         if self.prompts is not None and not self.tokens:

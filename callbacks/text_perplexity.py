@@ -55,7 +55,8 @@ class TextPerplexity(Callback):
         self._paths = [Path(ids, 1) for ids in rows if len(ids) > 1]
         if not self._paths:
             raise UserError("TextPerplexity: no text has two tokens")
-        self._measure(trainer, pl_module)
+        if self.first is None:  # a resumed run knows it, and has no further row at the step that it goes on from
+            self._measure(trainer, pl_module)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure again."""

@@ -1,8 +1,10 @@
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.trainer.states import TrainerFn
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from callbacks.sample_table import SampleTable
@@ -93,6 +95,24 @@ def test_dense_rows_have_no_prompts(tmp_path):
         fitted(tmp_path, SampleTable(), data, KnowledgeProbe(scratch()))
     fitted(tmp_path, SampleTable(["hello"], decoding=Decoding(max_new_tokens=2)), data, KnowledgeProbe(scratch()))
     assert [[row[0] for row in rows] for _, rows in tables(tmp_path)] == [["hello"]] * 2
+
+
+def test_a_resumed_run_answers_at_the_validations_of_an_uninterrupted_one():
+    answered = []
+    fitting = SimpleNamespace(state=SimpleNamespace(fn=TrainerFn.FITTING), sanity_checking=False)
+
+    def validated(table, times):
+        table._log = lambda *_: answered.append(table.validations)
+        for _ in range(times):
+            table.on_validation_epoch_end(fitting, None)
+        return table
+
+    begun = validated(SampleTable(["hello"], every=3), 2)
+    resumed = SampleTable(["hello"], every=3)
+    resumed.load_state_dict(begun.state_dict())
+    validated(resumed, 5)
+    assert answered == [1, 4, 7]
+    assert begun.state_key == resumed.state_key != SampleTable().state_key  # a fit may have several
 
 
 @pytest.mark.parametrize("options", [{"examples": 0}, {"every": 0}, {"prompts": []}])
