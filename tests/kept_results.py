@@ -74,15 +74,15 @@ def contradictions(readme: str, results: Mapping[str, Result], studies: list[str
 
     Args:
         readme: the page.
-        results: by study. A row is checked once all studies of a method have one.
+        results: by study. A row tells of those studies of its method that have one, and of no other.
         studies: all that there are; ``instructir_minilm`` belongs to ``instructir``.
     """
     found = []
     for method in studies:
         own = [study for study in studies if study == method or study.startswith(f"{method}_")]
+        claims = [claim for study in own if study in results for claim in results[study]["claims"]]
         row = next((line for line in readme.splitlines() if f"`python reproduce.py {method}`" in line), None)
-        if row is not None and all(study in results for study in own):
-            claims = [claim for study in own for claim in results[study]["claims"]]
+        if row is not None and claims:
             found += [f"{method}: {problem}" for problem in _of_row(row, claims)]
     return found
 

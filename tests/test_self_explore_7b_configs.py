@@ -134,5 +134,7 @@ def test_the_stages_run_on_each_other(tmp_path):
     for stage in ("dpo", "outcome_dpo"):
         done = run("fit", stage, *base, *ONCE, f"--data.train={explored / 'gpairs.jsonl'}")
         assert json.loads((done / "metrics.json").read_text())["step"] == 1
-    tested = run("test", "test", *small, *SHORT, questions, weights, "--data.test=gsm8k.jsonl")
-    assert json.loads((tested / "metrics.json").read_text())["test/accuracy"] == 0
+    of_dpo = ["--model.backbone=TrainedBackbone", f"--model.backbone.path={done}"]
+    for model in ([*small, weights], of_dpo):
+        tested = run("test", "test", *model, *SHORT, questions, "--data.test=gsm8k.jsonl")
+        assert json.loads((tested / "metrics.json").read_text())["test/accuracy"] == 0

@@ -73,7 +73,8 @@ def require_same_base(saved: dict[str, Any], present: dict[str, Any]) -> None:
             bases = [f"'{mark['name']}' ({mark['n_parameters']:,} parameters)" for mark in (saved, present)]
             raise UserError(
                 f"the checkpoint was trained on another base model: {bases[0]}, not {bases[1]}; their {what} differ. "
-                "Give the backbone that the checkpoint was trained with"
+                "Give the backbone that the checkpoint was trained with; or, to use what came of it, "
+                "--model.backbone TrainedBackbone --model.backbone.path <the run or the checkpoint>"
             )
 
 
