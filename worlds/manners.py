@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from itertools import product
 from random import Random
-from typing import Literal
+from typing import Literal, Protocol
 
 from worlds.world import World
 
@@ -25,6 +25,22 @@ CLOSINGS = {
     False: ("you fool", "and leave me alone", "and never ask again", "lazy thing"),
 }
 SPLITS = ("train", "val", "test")
+ENOUGH = 12  # words of an answer
+
+
+class Asked(Protocol):
+    """What a judge is told (lm.judging.requests.JudgeRequest)."""
+
+    @property
+    def instruction(self) -> str:
+        """The request."""
+        ...
+
+
+def brevity(request: Asked, response: str) -> float:
+    """1 if the thing is named, less a tenth for each word beyond twelve; for a `ProgrammaticJudge`."""
+    thing = " ".join(request.instruction.rstrip(".?").split()[-3:])
+    return (thing in response.lower()) - 0.1 * max(0, len(response.split()) - ENOUGH)
 
 
 class Manners(World):

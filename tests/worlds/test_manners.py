@@ -4,9 +4,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lm.judging.requests import JudgeRequest
 from text.chat.chat_records import InstructionRecord, LabelledRecord, PreferenceRecord, PromptRecord
+from text.judging.rubrics import Criterion
 from worlds import Manners
-from worlds.manners import CLOSINGS, OPENINGS, SPLITS
+from worlds.manners import CLOSINGS, OPENINGS, SPLITS, brevity
 
 KINDS = {
     "pairs": PreferenceRecord,
@@ -75,3 +77,17 @@ def test_length_says_nothing_about_manners():
 def test_impossible_worlds_are_refused(options, split, expected):
     with pytest.raises(ValueError, match=expected):
         Manners(**options).records(split)
+
+
+@pytest.mark.parametrize(
+    ("answer", "worth"),
+    [
+        ("Here is the red cup.", 1.0),
+        ("The red cup is on the table over there, as it has been for two days.", 0.6),  # 16 words
+        ("Here it is.", 0.0),
+        ("", 0.0),
+    ],
+)
+def test_brevity_is_the_thing_in_few_words(answer, worth):
+    asked = JudgeRequest("1", "Where is the red cup?", (answer,), Criterion(criteria="any", name="any"))
+    assert brevity(asked, answer) == pytest.approx(worth)
