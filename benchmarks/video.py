@@ -36,7 +36,7 @@ from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.clock import add_threads, now, unit, use_threads
+from benchmarks.clock import add_threads, timed, unit, use_threads
 from benchmarks.video_step import held, one_step, plain_step, questions
 from datamodules.videos import Videos
 from lm.backbones.backbone import ScratchBackbone
@@ -74,14 +74,12 @@ def main() -> None:
     CONSOLE.print(table)
 
 
-def timed(ways: Sequence[Callable[[], Any]], repeats: int) -> list[float]:
+def medians(ways: Sequence[Callable[[], Any]], repeats: int) -> list[float]:
     """Median seconds of each way; they take turns."""
     found: list[list[float]] = [[] for _ in ways]
     for _ in range(repeats):
         for number, way in enumerate(ways):
-            begin = now()
-            way()
-            found[number].append(now() - begin)
+            found[number].append(timed(way)[0])
     return [statistics.median(times) for times in found]
 
 
@@ -102,7 +100,7 @@ def step(folder: Path, quick: bool, repeats: int) -> list[tuple[str, ...]]:
         torch.testing.assert_close(our_sums(), their_sums(), rtol=1e-4, atol=1e-3)
         torch.testing.assert_close(our_sums().sum(), plain_sum(), rtol=1e-4, atol=1e-3)
     ours(), theirs()
-    times = timed([ours, theirs], repeats)
+    times = medians([ours, theirs], repeats)
     return [row("step, 1,024 vectors, 6 questions of 64", times, ">= 4.5x"), *held(quick)]
 
 
@@ -146,14 +144,14 @@ def decode(folder: Path, quick: bool, repeats: int) -> list[tuple[str, ...]]:
     path, found = minute(folder, quick), []
     for n, target in ((8, ">= 8x"), (64, ">= 0.77x")):
         np.testing.assert_array_equal(read_frames(path, n=n).images, by_transformers(path, n))
-        times = timed([lambda n=n: read_frames(path, n=n), lambda n=n: by_transformers(path, n)], repeats)  # type: ignore[misc]
+        times = medians([lambda n=n: read_frames(path, n=n), lambda n=n: by_transformers(path, n)], repeats)  # type: ignore[misc]
         found.append(row(f"{n} frames of a minute", times, target))
     what, target = "8 frames of a minute, decord", ">= 1.1x"
     if find_spec("decord") is None:
         return [*found, (what, "", "not installed", "", target)]
     difference = np.abs(read_frames(path, n=8).images - by_decord(path, 8).astype(np.int16))
     assert difference.mean() < 3  # it has an FFmpeg of its own, which rounds otherwise
-    return [*found, row(what, timed([lambda: read_frames(path, n=8), lambda: by_decord(path, 8)], repeats), target)]
+    return [*found, row(what, medians([lambda: read_frames(path, n=8), lambda: by_decord(path, 8)], repeats), target)]
 
 
 # --- an epoch -----------------------------------------------------------------------------------------------------
@@ -220,7 +218,7 @@ def epoch(folder: Path, quick: bool, repeats: int) -> list[tuple[str, ...]]:
         counts.append(data.clips("train").decoded - before)
     assert counts[1] == 6 * counts[0]
     assert abs(together.total - apart.total) < 1e-3 * abs(apart.total)  # type: ignore[attr-defined]
-    times = timed([lambda: run(together), lambda: run(apart)], max(1, repeats // 2))
+    times = medians([lambda: run(together), lambda: run(apart)], max(1, repeats // 2))
     return [
         row("decoded clips of an epoch", counts, "6x, exactly", unit=""),
         row("the epoch, end to end", times, ">= 4x"),
@@ -290,7 +288,7 @@ def features(folder: Path, quick: bool, repeats: int) -> list[tuple[str, ...]]:
         sums.append(run())
         ways.append(run)
     assert abs(sums[0] - sums[1]) < 1e-3 * abs(sums[1])
-    return [row("an epoch of stage 1", timed(ways, max(1, repeats // 2)), ">= 5x")]
+    return [row("an epoch of stage 1", medians(ways, max(1, repeats // 2)), ">= 5x")]
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Lines of JSON: whatever a record holds, one line that every reader of JSON takes; and back again.
+"""JSON: whatever a record holds, one line that every reader of JSON takes; and back again; files from elsewhere.
 
 Columns of Parquet hold times, bytes and decimals, and numbers may be none: Python's writer refuses the former and
 writes the latter in a way of its own. This file does not know what a record means.
@@ -10,9 +10,13 @@ import json
 import math
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic_core import to_jsonable_python
+
+from text.errors import UserError
+
+T = TypeVar("T", list[Any], dict[str, Any])
 
 
 def plain(value: Any) -> Any:
@@ -47,3 +51,23 @@ def json_line(record: Any) -> str:
 def read_json_lines(path: Path) -> list[Any]:
     """The records of a file of ours; a line ends where it was ended, whatever separators its texts hold."""
     return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
+
+
+def read_json(path: Path, kind: type[T]) -> T:
+    """The value of a file that others wrote.
+
+    Args:
+        path: the file.
+        kind: what it must be, a list or an object (dict).
+
+    Raises:
+        UserError: for a file that cannot be read, and for another kind of value.
+    """
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read as JSON: {error}") from error
+    if not isinstance(found, kind):
+        asked = "list" if kind is list else "object"
+        raise UserError(f"{path}: must hold one JSON {asked}, not {type(found).__name__}")
+    return found

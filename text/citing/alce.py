@@ -18,7 +18,7 @@ from typing import Any
 from pydantic_core import PydanticCustomError
 
 from text.errors import DataFormatError, UserError
-from text.json_lines import json_line
+from text.json_lines import json_line, read_json
 from text.whole_files import write_text
 
 
@@ -98,12 +98,7 @@ def main(arguments: Sequence[str]) -> None:
     if len(arguments) != 2:
         raise UserError("give a file of ALCE, and where to write its passages")
     source, target = map(Path, arguments)
-    try:
-        records = json.loads(source.read_bytes())
-    except (OSError, ValueError) as error:
-        raise UserError(f"{source}: cannot be read as JSON: {error}") from error
-    if not isinstance(records, list):
-        raise UserError(f"{source}: must hold one JSON list, not {type(records).__name__}")
+    records = read_json(source, list)
     found = passages(records, str(source))
     write_text(target, "".join(map(json_line, found)))
     print(f"{target}: {len(found):,} passages of {len(records):,} questions")

@@ -9,7 +9,6 @@ but their owner should open them, and nothing here does. One line of Python make
 
 from __future__ import annotations
 
-import json
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,7 +17,7 @@ from typing import Any
 
 from text.citing.templates import VERBATIM
 from text.errors import DataFormatError, UserError
-from text.json_lines import json_line
+from text.json_lines import json_line, read_json
 from text.whole_files import write_text
 
 _MARK = re.compile(r"(\[k_[^\]\s]+\])")
@@ -122,16 +121,6 @@ def _passage(mark: str, text: str) -> dict[str, str]:
     return {"id": _id(mark), "title": title if separator else "", "text": body if separator else text}
 
 
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read as JSON: {error}") from error
-    if not isinstance(found, dict):
-        raise UserError(f"{path}: must hold one JSON object, not {type(found).__name__}")
-    return found
-
-
 def main(arguments: Sequence[str]) -> None:
     """Convert two files; both new ones are written whole."""
     if len(arguments) != 3:
@@ -140,7 +129,7 @@ def main(arguments: Sequence[str]) -> None:
     for path in (data, texts):
         if path.suffix != ".json":
             raise UserError(f"{path}: must be a .json file; pickles are not opened (see the head of this file)")
-    records, passages = convert(_read(data), _read(texts), str(data))
+    records, passages = convert(read_json(data, dict), read_json(texts, dict), str(data))
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "corpus.jsonl", "".join(map(json_line, passages)))
     write_text(folder / "train.jsonl", "".join(map(json_line, records)))
