@@ -54,7 +54,8 @@ class SampleTable(Callback):
     @property
     def state_key(self) -> str:
         """A fit may have several tables."""
-        return self._generate_state_key(prompts=self.prompts, decoding=self.decoding, seed=self.seed)
+        told = {"prompts": self.prompts, "decoding": self.decoding, "seed": self.seed}
+        return self._generate_state_key(**told, examples=self.examples, every=self.every, characters=self.characters)
 
     def state_dict(self) -> dict[str, Any]:
         """How many validations there were: a resumed run answers at the same ones."""

@@ -129,7 +129,7 @@ class RewardModel(BackboneModule):
     def on_validation_epoch_end(self) -> None:
         """Keep mean and standard deviation of all rewards for those who compare them across prompts."""
         means = self.log_epoch("val")
-        if not self.trainer.sanity_checking:
+        if not self.trainer.sanity_checking and means["rewards/std"].isfinite():  # else no pair had a weight
             self.reward_mean.copy_(means["rewards/mean"])
             self.reward_std.copy_(means["rewards/std"])
 

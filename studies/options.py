@@ -36,5 +36,7 @@ def check(options: argparse.Namespace) -> None:
     if len(named) > 1:
         raise UserError(f"{' and '.join(named)} each choose what to do: give one of them.")
     how = [f"--{name}" for name in OF_A_RUN if getattr(options, name)] + ["--jobs"] * (options.jobs != 1)
+    if how and options.list:
+        raise UserError(f"--list runs nothing: leave {how[0]} out.")
     if how and not (options.study or options.all):
         raise UserError(f"{how[0]}: of which study? Give its name (--list shows all), or --all.")

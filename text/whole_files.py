@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import platform
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,7 +23,9 @@ def whole_file(path: Path) -> Iterator[Path]:
     Args:
         path: the final name; until then what is there stays.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    for left in left_behind(path):
+        left.unlink(missing_ok=True)
+    partial = path.with_name(f"{private_prefix(path)}{os.getpid()}.partial")
     try:
         yield partial
         with partial.open("rb") as file:
@@ -29,6 +33,24 @@ def whole_file(path: Path) -> Iterator[Path]:
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def private_prefix(path: Path) -> str:
+    """How the names begin under which processes of this machine fill a file or folder, beside it."""
+    return f".{path.name}.{platform.node()}."
+
+
+def left_behind(path: Path) -> Iterator[Path]:
+    """What processes of this machine left that were killed while they filled a file or folder."""
+    filled = re.compile(re.escape(private_prefix(path)) + r"(\d+)\.\w+")
+    for left in path.parent.iterdir() if path.parent.is_dir() else ():
+        if found := filled.fullmatch(left.name):
+            try:
+                os.kill(int(found[1]), 0)
+            except ProcessLookupError:
+                yield left
+            except OSError:
+                pass  # it lives, under another user
 
 
 def write_text(path: Path, text: str) -> None:

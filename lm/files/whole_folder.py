@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import platform
-import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -16,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from text.errors import UserError
+from text.whole_files import left_behind, private_prefix
 
 OLD = ".old"  # the end of a name under which something stands aside
 PRIVATE = 0o600  # how `tempfile` makes files, and with it safetensors
@@ -39,9 +38,10 @@ def whole_folder(folder: Path, overwrite: bool = False) -> Iterator[Path]:
         raise UserError(f"'{folder}' exists and is not empty; give another name, or --overwrite")
     folder.parent.mkdir(parents=True, exist_ok=True)
     take_up(folder)
-    _clear_what_died(folder)
+    for left in left_behind(folder):
+        shutil.rmtree(left, ignore_errors=True)
     try:
-        filling = Path(tempfile.mkdtemp(prefix=f"{_prefix(folder)}{os.getpid()}.", dir=folder.parent))
+        filling = Path(tempfile.mkdtemp(prefix=f"{private_prefix(folder)}{os.getpid()}.", dir=folder.parent))
     except OSError as error:  # it names the temporary folder, which nobody asked for
         raise OSError(error.errno, error.strerror, str(folder)) from None
     try:
@@ -109,22 +109,6 @@ def remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
-
-
-def _prefix(folder: Path) -> str:
-    return f".{folder.name}.{platform.node()}."
-
-
-def _clear_what_died(folder: Path) -> None:
-    """Remove what processes of this machine left that were killed while they filled the folder."""
-    for left in folder.parent.iterdir():
-        if found := re.fullmatch(re.escape(_prefix(folder)) + r"(\d+)\.\w+", left.name):
-            try:
-                os.kill(int(found[1]), 0)
-            except ProcessLookupError:
-                shutil.rmtree(left, ignore_errors=True)
-            except OSError:
-                pass  # it lives, under another user
 
 
 def _umask() -> int:

@@ -236,8 +236,11 @@ def keep_configured(optimizer: Optimizer, scheduler: LRScheduler | None, configu
     scheduler.load_state_dict(schedule)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch misses the optimizer's steps, which were taken before the checkpoint
-        for _ in range(steps):
-            scheduler.step()
+        try:
+            for _ in range(steps):
+                scheduler.step()
+        except ValueError as error:  # a schedule that ends, and ends earlier than the checkpoint
+            raise UserError(f"model.lr_scheduler, at the {steps:,} steps of the checkpoint: {error}") from error
 
 
 def _position(schedule: dict[str, Any]) -> int:

@@ -10,7 +10,6 @@ Legend: S slots, P features of a slot, D their width.
 from __future__ import annotations
 
 import zipfile
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -55,8 +54,7 @@ class FeatureStore:
         path = self._path(clip.key)
         path.parent.mkdir(parents=True, exist_ok=True)
         kept = KeptClip(x.detach().float().cpu(), clip.times, clip.looks, clip.length, clip.replaced)
-        # two ranks that show the same clip write the same: the one that comes second finds its work done
-        with suppress(FileNotFoundError), whole_file(path) as partial, partial.open("wb") as file:
+        with whole_file(path) as partial, partial.open("wb") as file:  # ranks that show the same clip write the same
             np.savez(file, **kept._asdict())
 
     def _path(self, key: str) -> Path:

@@ -126,7 +126,8 @@ class Sight:
         runs = self._runs(kept.looks, where)
         tokens = self.aligner.num_tokens(len(runs), self.shape.grid)
         none = torch.zeros(0, 3, self.shape.size, self.shape.size, dtype=torch.uint8)
-        return Clip(key, none, kept.times, runs, kept.length, tokens, kept.looks, kept.replaced, kept.features)
+        times = np.maximum(kept.times, 0.0)  # features that were kept long ago may begin slightly before their window
+        return Clip(key, none, times, runs, kept.length, tokens, kept.looks, kept.replaced, kept.features)
 
     def _runs(self, looks: np.ndarray, where: str) -> list[range]:
         """The slots that are merged into one."""

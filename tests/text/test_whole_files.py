@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from text.whole_files import file_sha256, whole_file, write_text
+from text.whole_files import file_sha256, private_prefix, whole_file, write_text
 
 
 def test_a_file_is_the_old_one_until_the_new_one_is_whole(tmp_path: Path) -> None:
@@ -53,3 +56,18 @@ def test_processes_that_write_the_same_file_do_not_meet(tmp_path: Path, monkeypa
         assert file.read_text() == "theirs"
     assert file.read_text() == "ours"
     assert [path.name for path in tmp_path.iterdir()] == ["report.md"]
+
+
+def test_what_a_killed_process_left_goes_with_the_next_writing(tmp_path: Path) -> None:
+    """It was killed without a chance to clear up; whoever lives is left alone."""
+    file = tmp_path / "report.md"
+    code = (
+        "import os, pathlib; from text.whole_files import whole_file\n"
+        f"with whole_file(pathlib.Path({str(file)!r})) as partial:\n    partial.touch(); os._exit(9)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 9
+    assert len(list(tmp_path.iterdir())) == 1
+    of_a_living = file.with_name(f"{private_prefix(file)}{os.getppid()}.partial")
+    of_a_living.touch()
+    write_text(file, "new")
+    assert {*tmp_path.iterdir()} == {file, of_a_living}

@@ -17,6 +17,8 @@ from text.chat.chat_records import ChatRecord, PreferenceRecord, Tokens
 from text.chat.messages import blame
 from text.errors import DataFormatError
 from text.reasoning.answers import AnswerChecker, last_boxed
+from text.reasoning.numbers import tidy
+from text.reasoning.stated_numbers import whole_number
 from text.reasoning.steps import ANSWER, up_to_answer
 from text.records import Id, Record, Text
 
@@ -64,10 +66,11 @@ class QuestionRecord(ChatRecord):
         if self.rationale is None:
             return None
         text = self.rationale.strip()
-        before, line_break, last = text.rpartition("\n")
-        if _MARKER.match(last):  # any other begins a heading
-            return f"{before}{line_break}{_MARKER.sub(f'{ANSWER} ', last)}"
-        boxed = None if ANSWER in last else last_boxed(text)
+        for mark in reversed([*_MARKER.finditer(text)]):
+            said, _, after = text[mark.end() :].partition("\n")
+            if not after or whole_number(tidy(said)) is not None:  # any other begins a heading
+                return f"{text[: mark.start()]}{ANSWER} {text[mark.end() :]}"
+        boxed = None if ANSWER in text.rpartition("\n")[2] else last_boxed(text)
         return text if boxed is None else f"{text}\n{ANSWER} ${boxed}$."
 
     def right_answer(self, checker: AnswerChecker, where: str) -> str:

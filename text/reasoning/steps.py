@@ -16,7 +16,9 @@ from text.errors import UserError
 ANSWER = "The answer is"
 CONNECTORS = (",$", ", which", " so", " = ", " and", "Thus", "=")
 
-_ANNOUNCED = re.compile(rf"{ANSWER}(?![\s:*]*[^\W\d_]+ +[^\W\d_])")  # two words begin a sentence
+# three words, or two around a number: "five apples" and "New York City" are answers
+_SENTENCE_BEGINS = r"[\s:*]*[a-z][^\W\d_]* +[^\W\d_]+ +(?:[\d.,]+ +)?[^\W\d_]"
+_ANNOUNCED = re.compile(rf"{ANSWER}(?!{_SENTENCE_BEGINS})")
 _REST = re.compile(r"(?:\*\*)?:?(?:\*\*)?\s*(?:\$\$.*?\$\$|\\\[.*?\\\])?[^\n]*", re.DOTALL)
 _SENTENCE = re.compile(r"\n|\.\$\s+|\$\.\s+")
 
@@ -120,14 +122,13 @@ class MathSteps(StepSplitter):
 def up_to_answer(text: str) -> str:
     r"""A solution without what follows the line of its answer: models that do not end go on with other questions.
 
-    The answer is the first that is announced, and not before the first ``\boxed`` of a solution that has one: a
-    sentence (`The answer is the sum of ...`) or a formula on the way may begin so too. It may stand on a later line
-    than the phrase, or be a formula of several lines. A text that announces none is left whole.
+    The answer is the first that is announced, unless the first ``\boxed`` follows in its paragraph: a sentence (`The
+    answer is the sum of ...`) or a formula on the way may begin so too. It may stand on a later line than the phrase,
+    or be a formula of several lines. A text that announces none is left whole.
     """
-    boxed = text.find(r"\boxed")
     for phrase in _ANNOUNCED.finditer(text):
         end = _REST.match(text, phrase.end()).end()  # type: ignore[union-attr]  # it matches anywhere
-        if boxed < end:
+        if r"\boxed" in text[:end] or r"\boxed" not in text[end:].partition("\n\n")[0]:
             return text[:end]
     return text
 

@@ -228,3 +228,9 @@ def test_new_settings_win_over_those_of_the_checkpoint(kind):
 def test_so_do_those_of_the_schedule_itself():
     lower = partial(OneCycleLR, max_lr=0.2, total_steps=20)
     assert resumed(built("OneCycleLR"), built(lower)) == steps_of(*built(lower)[:2], 8)[4:]
+
+
+def test_a_schedule_that_ends_before_the_checkpoint_is_refused():
+    shorter = partial(OneCycleLR, max_lr=0.9, total_steps=3)
+    with pytest.raises(UserError, match="at the 4 steps of the checkpoint"):
+        resumed(built("OneCycleLR"), built(shorter))

@@ -36,6 +36,10 @@ def test_gsm8k():
     headed = read(question="Q", answer="#### 1. Add them\n3+4=7\n#### 7")  # the last line alone is the answer
     assert headed.worked_out() == "#### 1. Add them\n3+4=7\nThe answer is 7"
     assert headed.right_answer(CHECKER, "here") == "7"
+    for remark in ("The answer is: 110", "(checked in 2 ways)"):  # the former is MetaMath's
+        remarked = read(query="Q", response=f"50+60=110\n#### 110\n{remark}")
+        assert remarked.worked_out() == f"50+60=110\nThe answer is 110\n{remark}"
+        assert {remarked.right_answer(checker, "here") for checker in (CHECKER, MathChecker())} == {"110"}
 
 
 def test_math():
@@ -107,12 +111,19 @@ def test_what_was_written_is_judged_up_to_its_answer():
         ("The answer is found with 2 and 3.\nThe answer is $5$.", None),
         (f"{BOXED}\nProblem: 3?\nSo $\\boxed{{6}}$.\nThe answer is $6$.", BOXED),
         ("The answer is $5$.\nProblem: 3?\nThe answer is $6$.", "The answer is $5$."),
+        ("The answer is $5$.\n\nProblem: 3?\nSo $\\boxed{6}$.", "The answer is $5$."),
     ],
 )
 def test_neither_a_sentence_nor_what_stands_before_a_box_is_the_answer(text, kept):
     solution = SampledSolution.judged([1], text, True, "5", MathChecker())
     assert (solution.answer, solution.correct) == ("5", True)
     assert solution.up_to_answer().text == (kept or text)
+
+
+@pytest.mark.parametrize("answer", ["five apples", "New York City", "equal to 5", "sin x", "Лос Анджелес"])
+def test_an_answer_may_have_several_words(answer):
+    said = f"The answer is {answer}."
+    assert up_to_answer(f"{said}\nProblem: 3?\nThe answer is $6$.") == said
 
 
 def test_an_answer_keeps_the_text_that_it_was_read_in_and_the_other_samples():
