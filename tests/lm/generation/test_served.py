@@ -113,7 +113,7 @@ def test_what_is_appended_is_asked_for_next(vllm):
 def test_vllm_is_imported_only_if_it_is_asked_for(monkeypatch):
     monkeypatch.setitem(sys.modules, "vllm", None)  # as if it were not installed
     engine_of("auto", model(), tiny_tokenizer(), 99)
-    with pytest.raises(UserError, match=r"not installed: pip install 'seedling\[vllm\]'"):
+    with pytest.raises(UserError, match=r"not installed: pip install -e '\.\[vllm\]'"):
         VLLMEngine(model(), tiny_tokenizer())
 
 
