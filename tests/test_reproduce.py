@@ -130,7 +130,7 @@ def test_printing_runs_nothing(toy, capsys):
         (["toy", "--all"], ["toy and --all", "give one of them"]),
         (["--all", "--list"], ["--all and --list", "give one of them"]),
         (["--quick"], ["--quick: of which study?", "--all"]),
-        (["--calibrate", "--list"], ["--calibrate: of which study?"]),
+        (["--calibrate", "--list"], ["--list runs nothing: leave --calibrate out"]),
         (["--seeds", "1"], ["--seeds: of which study?"]),
         (["--jobs", "2"], ["--jobs: of which study?"]),
     ],
