@@ -156,7 +156,7 @@ def lay_out(study: Study, root: Path, seeds: list[int], mode: str = "reported", 
         ablations: whether the ablation arms run as well.
     """
     if mode == "reported":  # equal runs give equal reports, in whatever order seeds are named
-        seeds, mode = (study.seeds, mode) if set(seeds) == set(study.seeds) else (sorted(seeds), "trial")
+        seeds, mode = (study.seeds, mode) if set(seeds) == set(study.seeds) else (seeds, "trial")
     work = Work(study, root, seeds, mode, Sources(root))
     arms = study.arms | (study.ablations if ablations else {})
     found: dict[str, Stage] = {}
