@@ -49,14 +49,26 @@ def timed(way: Callable[[], T]) -> tuple[float, T]:
     return now() - began, result
 
 
+def interleaved(ways: Mapping[str, Callable[[], T]], rounds: int) -> tuple[dict[str, list[float]], dict[str, T]]:
+    """Seconds of each round, and what came out of the last one, by way.
+
+    Args:
+        ways: by name; all in each round, so that a busy moment hits all alike.
+        rounds: how often.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    found = dict[str, T]()
+    for _ in range(rounds):
+        for name, way in ways.items():
+            spent, found[name] = timed(way)
+            seconds[name].append(spent)
+    return seconds, found
+
+
 def fastest(ways: Mapping[str, Callable[[], Any]], repeats: int) -> tuple[dict[str, float], dict[str, Any]]:
     """Seconds of the fastest repeat of each way, in turn, and what each gave last."""
-    seconds, results = dict.fromkeys(ways, float("inf")), dict[str, Any]()
-    for _ in range(repeats):
-        for name, way in ways.items():
-            spent, results[name] = timed(way)
-            seconds[name] = min(seconds[name], spent)
-    return seconds, results
+    seconds, found = interleaved(ways, repeats)
+    return {name: min(of_way) for name, of_way in seconds.items()}, found
 
 
 def _counts_cpu() -> bool:

@@ -22,8 +22,8 @@ from rich.console import Console
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.clock import add_threads, timed, use_threads
-from benchmarks.thinkers import fill_in, interleaved, size, table
+from benchmarks.clock import add_threads, interleaved, timed, use_threads
+from benchmarks.thinkers import fill_in, size, table
 from lm.backbones.backbone import PretrainedBackbone
 from lm.generation.cached import CacheEngine
 from lm.generation.decoding import Decoding

@@ -33,7 +33,7 @@ from transformers import (
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.clock import add_threads, timed, unit, use_threads
+from benchmarks.clock import add_threads, interleaved, timed, unit, use_threads
 from datamodules.records import read_records
 from lm.probing.probes import Cloze, ProbeSet
 from lm.scoring.logprobs import forest_logprobs
@@ -67,10 +67,7 @@ def main() -> None:
     for name, scores in results.items():
         reference = results["usual, 3 forwards"][:, : scores.shape[1]]
         np.testing.assert_allclose(scores, reference, rtol=1e-4, atol=1e-4, err_msg=name)
-    times: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(options.rounds):  # interleaved, so that a busy moment hits all alike
-        for name, way in ways.items():
-            times[name].append(timed(way)[0])
+    times, _ = interleaved(ways, options.rounds)
     peaks = {name: peak_logit_bytes(way, model.config.vocab_size) for name, way in ways.items()}
     describe(model, clozes, full, tried)
     Console().print(table(times, peaks))

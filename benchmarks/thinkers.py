@@ -21,7 +21,7 @@ from tokenizers import Tokenizer, decoders, models
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from transformers.generation import GenerationConfig, StoppingCriteriaList
 
-from benchmarks.clock import timed, unit
+from benchmarks.clock import interleaved, unit
 from lm.generation.decoding import Decoding
 from lm.generation.engine import left_padded
 from lm.generation.sampling import processors, row_keys
@@ -128,22 +128,6 @@ def chance(*parts: object) -> float:
     """A number in [0, 1) that is the same for the same parts."""
     digest = hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") / 2**64
-
-
-def interleaved(ways: Mapping[str, Callable[[], T]], rounds: int) -> tuple[dict[str, list[float]], dict[str, T]]:
-    """Seconds of each round, and what came out of the last one, by way.
-
-    Args:
-        ways: by name; all in each round, so that a busy moment hits all alike.
-        rounds: how often.
-    """
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
-    found = dict[str, T]()
-    for _ in range(rounds):
-        for name, way in ways.items():
-            spent, found[name] = timed(way)
-            seconds[name].append(spent)
-    return seconds, found
 
 
 def prefilled(

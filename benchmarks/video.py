@@ -36,7 +36,7 @@ from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.clock import add_threads, timed, unit, use_threads
+from benchmarks.clock import add_threads, interleaved, unit, use_threads
 from benchmarks.video_step import held, one_step, plain_step, questions
 from datamodules.videos import Videos
 from lm.backbones.backbone import ScratchBackbone
@@ -76,11 +76,8 @@ def main() -> None:
 
 def medians(ways: Sequence[Callable[[], Any]], repeats: int) -> list[float]:
     """Median seconds of each way; they take turns."""
-    found: list[list[float]] = [[] for _ in ways]
-    for _ in range(repeats):
-        for number, way in enumerate(ways):
-            found[number].append(timed(way)[0])
-    return [statistics.median(times) for times in found]
+    seconds, _ = interleaved({str(number): way for number, way in enumerate(ways)}, repeats)
+    return [statistics.median(of_way) for of_way in seconds.values()]
 
 
 def row(what: str, pair: Sequence[float], target: str, unit: str = "s") -> tuple[str, ...]:

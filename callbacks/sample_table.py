@@ -54,8 +54,8 @@ class SampleTable(Callback):
     @property
     def state_key(self) -> str:
         """A fit may have several tables."""
-        told = {"prompts": self.prompts, "decoding": self.decoding, "seed": self.seed}
-        return self._generate_state_key(**told, examples=self.examples, every=self.every, characters=self.characters)
+        names = ("prompts", "examples", "decoding", "seed", "every", "characters")
+        return self._generate_state_key(**{name: getattr(self, name) for name in names})
 
     def state_dict(self) -> dict[str, Any]:
         """How many validations there were: a resumed run answers at the same ones."""

@@ -241,8 +241,9 @@ def _json_items(path: str, content: bytes) -> Iterator[Raw]:
             if text[colon : colon + 1] != ":" or text[at : at + 1] != "{":
                 raise broken(at, RECORDS_IN_JSON)
         _, end = value(at)
-        lines[line(at)] += 1
-        yield Raw(path, line(at), text[at:end].encode("utf-8", "surrogateescape"), lines[line(at)])
+        place = line(at)
+        lines[place] += 1
+        yield Raw(path, place, text[at:end].encode("utf-8", "surrogateescape"), lines[place])
         at = _skip_space(text, end)
         if text[at : at + 1] == ",":
             at = _skip_space(text, at + 1)

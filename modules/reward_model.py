@@ -105,8 +105,9 @@ class RewardModel(BackboneModule):
         logged = {"chosen": chosen_B, "rejected": rejected_B, "margin": margins_B}
         logged["accuracy"] = (margins_B > 0).float()  # a tie is no success
         logged["square"] = (chosen_B**2 + rejected_B**2) / 2
+        counted_B = batch.weights > 0
         for name, values_B in logged.items():
-            self.log_for(split, f"rewards/{name}", values_B, batch.weights > 0)
+            self.log_for(split, f"rewards/{name}", values_B, counted_B)
         return reward_model_loss(chosen_B, rejected_B, batch.margins, self.center_coef)
 
     # -------------------------------------------------------------------------------------------------- its use

@@ -58,7 +58,8 @@ def write_report(work: Work) -> dict[str, Any]:
     _write(folder / "report.md", "\n".join(markdown(report)) + "\n")
     draw(report, folder / "report.png")
     if work.mode == "reported":
-        kept = make_report(work.without_ablations())
+        plain = work.without_ablations()
+        kept = report if plain.lines == work.lines else make_report(plain)
         _write_json(results_file(work), {name: kept[name] for name in KEPT})
         picture = work.root / "docs" / "pictures" / f"{work.study.name}_study.png"
         picture.parent.mkdir(parents=True, exist_ok=True)

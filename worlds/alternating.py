@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import permutations
 from random import Random
-from typing import Literal, Protocol
+from typing import Literal
 
-from worlds.world import World
+from worlds.world import Asked, World
 
 SYMBOLS = tuple(f"s{number}" for number in range(12))
 ASK = "Q"
@@ -21,15 +21,6 @@ LONGEST = 8  # symbols of an answer
 SHORTEST = 4  # of one in the data
 LEAST_SKILL = 0.2  # of one in the data: the chance that a symbol is one of the two
 SPLITS = ("train", "val", "test")
-
-
-class Asked(Protocol):
-    """What a judge is told (lm.judging.requests.JudgeRequest)."""
-
-    @property
-    def instruction(self) -> str:
-        """The prompt."""
-        ...
 
 
 def quality(prompt: str, answer: str) -> int:

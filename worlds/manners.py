@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from itertools import product
 from random import Random
-from typing import Literal, Protocol
+from typing import Literal
 
-from worlds.world import World
+from worlds.world import Asked, World
 
 REQUESTS = ("Bring me {}.", "Where is {}?", "May I have {}?", "Look for {}.")
 KINDS = "red blue green black white old new small big round warm cold"
@@ -26,15 +26,6 @@ CLOSINGS = {
 }
 SPLITS = ("train", "val", "test")
 ENOUGH = 12  # words of an answer
-
-
-class Asked(Protocol):
-    """What a judge is told (lm.judging.requests.JudgeRequest)."""
-
-    @property
-    def instruction(self) -> str:
-        """The request."""
-        ...
 
 
 def brevity(request: Asked, response: str) -> float:

@@ -8,21 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import Protocol
+
+from worlds.world import Asked
 
 GENERIC = "please"  # opens every message, and alone is the message that states no value
 ASK = "="  # ends every instruction
 KEYWORDS = {"opening": "BEGIN", "closing": "END", "joint": "BETWEEN", "order": "ORDER"}
 LOWEST, HIGHEST = 1.0, 5.0
-
-
-class Asked(Protocol):
-    """What a judge is told (lm.judging.requests.JudgeRequest)."""
-
-    @property
-    def instruction(self) -> str:
-        """System message and instruction."""
-        ...
 
 
 def follow(words: Sequence[str], values: Mapping[str, str]) -> list[str]:

@@ -1,6 +1,16 @@
 """What every world is: a source of made-up records, wherever a data file could stand."""
 
 from abc import ABC, abstractmethod
+from typing import Protocol
+
+
+class Asked(Protocol):
+    """What a program of a world that scores answers is told (lm.judging.requests.JudgeRequest)."""
+
+    @property
+    def instruction(self) -> str:
+        """The prompt, its system message included."""
+        ...
 
 
 class World(ABC):
